@@ -1,0 +1,59 @@
+"""What every source promises the agent, and how it says that it is lost.
+
+Knows the shape of a source. Knows no device.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from .sample import Input, Modality
+
+Put = Callable[[Input], None]
+"""Hands one input to the inbox; called from the source's own thread; may block for a file."""
+
+Now = Callable[[], float]
+"""Seconds on the session clock."""
+
+
+class SourceError(RuntimeError):
+    """A source cannot be opened: wrong name, missing file, no permission.
+
+    The text names the value and the remedy, in one or two lines.
+    """
+
+
+class SourceLost(RuntimeError):
+    """A source that worked has stopped: cable pulled, stream ended, driver gone.
+
+    Attributes:
+        reason: `camera_lost`, `microphone_lost`, `source_lost` or `asr_lost`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Source(Protocol):
+    """A device or file that fills one or more modalities."""
+
+    name: str
+    """For logs and thread names, e.g. `camera 0`."""
+    modalities: tuple[Modality, ...]
+
+    def open(self) -> None:
+        """Open the device or file.
+
+        Raises:
+            SourceError: If it cannot be opened; nothing stays open then.
+        """
+
+    def run(self, put: Put, stop: threading.Event) -> None:
+        """Deliver inputs until `stop` is set or the file ends; then close what was opened.
+
+        Runs in a thread of its own. Checks `stop` at least every 0.5 s.
+
+        Raises:
+            SourceLost: If the device went away; `open` and `run` may be called again.
+        """
