@@ -1,0 +1,142 @@
+"""Save and load a model with its configuration, and the state of running sessions.
+
+Knows safetensors files. Refuses what is missing or left over; nothing in a file can run code.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from safetensors.torch import save_file
+
+from .attention import Memory
+from .encoder import EncoderState
+from .tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
+
+FORMAT = "tamulag-1"
+SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the text names the file and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a checkpoint says of itself."""
+
+    trained: dict[str, bool]
+    """For `sentiment` (the fused head) and each modality: whether its head was trained."""
+    interval: dict[str, float] = field(default_factory=dict)
+    """Half width of the 90 % interval per set of present modalities, e.g. `text+audio`: the
+    conformal quantile of validation residuals. A set that is not here has no interval."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Per head: the corpus it was trained on."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Measured on validation rows."""
+
+
+def resolve(name: str) -> Path:
+    """Return the file of a shipped checkpoint's name, or of a path.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(name) if name.endswith(".safetensors") else SHIPPED / f"{name}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+        raise CheckpointError(
+            f"checkpoint {name!r} not found: shipped are {shipped}; or give a .safetensors file"
+        )
+    return path
+
+
+def save(model: TamUlag, card: Card, path: Path) -> None:
+    """Write every tensor of the model, its configuration and its card to `path`, atomically."""
+    meta = {"format": FORMAT, "config": config_dict(model.config), "card": card.__dict__}
+    temporary = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
+    temporary.replace(path)
+
+
+def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
+    """Load a checkpoint for inference.
+
+    Args:
+        name: Name of a shipped checkpoint, or path of a `.safetensors` file.
+        window: Ticks over which attention pools, if not those of the training.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, of another format, or if a tensor is
+            missing or left over.
+    """
+    path = resolve(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("tamulag", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): fetch it again") from error
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {meta.get('format')!r}, expected {FORMAT!r}: train it again"
+        )
+    try:
+        config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
+        model, card = TamUlag(config), Card(**meta["card"])
+        model.load_state_dict(tensors)
+    except (TypeError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
+    return model.eval(), card
+
+
+def dump_state(state: State) -> bytes:
+    """Return the state of running sessions as bytes, for hand-over or a restart."""
+    tensors = {}
+    for name, branch in zip(MODALITIES, state, strict=True):
+        for part in branch:
+            for key, tensor in part._asdict().items():
+                tensors[f"{name}.{key}"] = tensor.detach().contiguous()
+    return tensors_to_bytes(tensors)
+
+
+def load_state(data: bytes, like: State) -> State:
+    """Return the state that `dump_state` wrote.
+
+    Args:
+        data: From `dump_state`.
+        like: A state of the model that goes on, e.g. `initial_state(B)`.
+
+    Raises:
+        CheckpointError: If a tensor is missing or left over, or has another shape.
+    """
+    try:
+        tensors = tensors_from_bytes(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"state of {len(data)} bytes cannot be read ({error})") from error
+    branches = []
+    for name, branch in zip(MODALITIES, like, strict=True):
+        encoder = {key: tensors.pop(f"{name}.{key}", None) for key in EncoderState._fields}
+        memory = {key: tensors.pop(f"{name}.{key}", None) for key in Memory._fields}
+        for part, wanted in ((encoder, branch.encoder), (memory, branch.memory)):
+            for key, tensor in wanted._asdict().items():
+                _check_tensor(f"{name}.{key}", part[key], tensor)
+        branches.append(BranchState(EncoderState(**encoder), Memory(**memory)))  # type: ignore[arg-type]
+    if tensors:
+        raise CheckpointError(f"state holds left-over tensors {sorted(tensors)}: it is of another model")
+    return State(*branches)
+
+
+def _check_tensor(name: str, tensor: torch.Tensor | None, wanted: torch.Tensor) -> None:
+    if tensor is None or tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+        found = "nothing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
+        raise CheckpointError(
+            f"state tensor {name}: expected {wanted.dtype} {tuple(wanted.shape)}, found {found}"
+        )

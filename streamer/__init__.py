@@ -1,0 +1,1 @@
+"""Sources, features, alignment, session, messages and publishers of tamulag-stream."""

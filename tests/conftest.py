@@ -1,0 +1,51 @@
+"""What all tests share: one torch thread, a small model, the folder of real data, no silent skips."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tamulag.models import ModelConfig, TamUlag
+from tamulag.models.tam_ulag import BranchConfig
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def data() -> Path:
+    """Return the folder of the real clips and corpora, or skip: users do not have it."""
+    folder = Path(os.environ.get("TAMULAG_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no data folder at {folder}: set TAMULAG_DATA to the folder with clips/ and mosi/")
+    return folder
+
+
+@pytest.fixture
+def model() -> TamUlag:
+    """Return a tiny model with fixed random weights."""
+    torch.manual_seed(0)
+    branch = {"hidden": 6, "layers": 2, "dropout": 0.0}
+    return TamUlag(
+        ModelConfig(
+            text=BranchConfig(dim=5, **branch),
+            audio=BranchConfig(dim=4, **branch),
+            vision=BranchConfig(dim=3, period=5, **branch),
+            semantic=4,
+            head=6,
+            dropout=0.0,
+            window=100,
+        )
+    ).eval()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """Turn a skip into a failure where nothing may be skipped (TAMULAG_NO_SKIP=1, as in CI)."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("TAMULAG_NO_SKIP") == "1" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which is not allowed here: {report.longrepr}"
