@@ -19,7 +19,9 @@ def data() -> Path:
     """Return the folder of the real clips and corpora, or skip: users do not have it."""
     folder = Path(os.environ.get("TAMULAG_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "README.md").is_file():
-        pytest.skip(f"no data folder at {folder}: set TAMULAG_DATA to the folder with clips/ and mosi/")
+        pytest.skip(
+            f"no data folder at {folder}: set TAMULAG_DATA to the folder with clips/ and mosi/"
+        )
     return folder
 
 
@@ -46,6 +48,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     """Turn a skip into a failure where nothing may be skipped (TAMULAG_NO_SKIP=1, as in CI)."""
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and os.environ.get("TAMULAG_NO_SKIP") == "1" and not hasattr(report, "wasxfail"):
+    if (
+        report.skipped
+        and os.environ.get("TAMULAG_NO_SKIP") == "1"
+        and not hasattr(report, "wasxfail")
+    ):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which is not allowed here: {report.longrepr}"

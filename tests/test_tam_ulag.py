@@ -21,7 +21,9 @@ def test_model_keeps_the_contract(model: TamUlag) -> None:
 class ForgetsItsMemory(TamUlag):
     """Breaks law 1: attention sees the ticks of this step only."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         fresh = self.initial_state(len(now_BN))
         state = State(*(b._replace(memory=f.memory) for b, f in zip(state, fresh, strict=True)))
         return super().step(ticks, now_BN, state, allowed_BNM)
@@ -30,7 +32,9 @@ class ForgetsItsMemory(TamUlag):
 class MultipliesByTheMask(TamUlag):
     """Breaks law 2: 0 * NaN is NaN."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         def spoil(t: Ticks) -> Ticks:
             leak = (t.values * ~t.mask.unsqueeze(-1)).sum(dim=(1, 2), keepdim=True)
             return t._replace(values=t.values + leak * 0)
@@ -41,7 +45,9 @@ class MultipliesByTheMask(TamUlag):
 class IgnoresTheMask(TamUlag):
     """Breaks law 3: masked ticks go through the encoder as zeros."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         def fill(t: Ticks) -> Ticks:
             values = t.values.masked_fill(~t.mask.unsqueeze(-1), 0.0)
             return t._replace(values=values, mask=torch.ones_like(t.mask))
@@ -52,7 +58,9 @@ class IgnoresTheMask(TamUlag):
 class LooksAtItsNeighbours(TamUlag):
     """Breaks law 4: estimates are centred over the batch."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         output, state = super().step(ticks, now_BN, state, allowed_BNM)
         centred = output.sentiment - output.sentiment.mean(dim=0, keepdim=True)
         return output._replace(sentiment=centred), state
@@ -61,10 +69,14 @@ class LooksAtItsNeighbours(TamUlag):
 class LooksAhead(TamUlag):
     """Breaks law 5: features are centred over the whole step."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         def centre(t: Ticks) -> Ticks:
             clean = t.values.masked_fill(~t.mask.unsqueeze(-1), 0.0)
-            return t._replace(values=clean - clean.mean(dim=1, keepdim=True)) if t.mask.shape[1] else t
+            return (
+                t._replace(values=clean - clean.mean(dim=1, keepdim=True)) if t.mask.shape[1] else t
+            )
 
         return super().step({n: centre(t) for n, t in ticks.items()}, now_BN, state, allowed_BNM)
 
@@ -74,7 +86,9 @@ class HidesStateOnTheModule(TamUlag):
 
     average = 0.0
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         output, state = super().step(ticks, now_BN, state, allowed_BNM)
         self.average = 0.5 * self.average + 0.5 * float(output.sentiment.detach().mean())
         return output._replace(sentiment=output.sentiment + self.average), state
@@ -83,7 +97,9 @@ class HidesStateOnTheModule(TamUlag):
 class WritesIntoTheState(TamUlag):
     """Breaks law 7: the former state is updated in place."""
 
-    def step(self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None) -> tuple[Output, State]:
+    def step(
+        self, ticks: Stream, now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
         output, after = super().step(ticks, now_BN, state, allowed_BNM)
         with torch.no_grad():
             for old, new in zip(tensors(state), tensors(after), strict=True):

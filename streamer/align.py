@@ -1,0 +1,138 @@
+"""Room 3: samples of voice and face become hops of a fixed tick grid.
+
+Knows event time only: neither the wall clock nor the order in which modalities arrive can change
+a hop. Knows no model, no words, no devices.
+
+A hop closes when the watermark passes its end. The watermark is the larger of
+- the oldest of the modalities' newest times: everybody has got this far, and
+- the newest time of all less `lateness`: who is further behind is dead or late, and not waited for.
+
+Within one modality samples come in the order of their timestamps; between modalities any order
+within `lateness` gives identical hops.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .sample import TICK_RATE, VISION_TICKS, Array, Sample, tick_of
+
+PERIOD: Mapping[str, int] = {"audio": 1, "vision": VISION_TICKS}
+"""Ticks that one feature vector stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What one modality brought in one hop, on its own regular grid."""
+
+    values: Array
+    """(T, D) float32, T = hop / period; zeros where the mask is False."""
+    mask: npt.NDArray[np.bool_]
+    """(T,) True = valid."""
+    time: npt.NDArray[np.int64]
+    """(T,) first tick of each slot."""
+    reason: str | None
+    """Why the newest sample had nothing to measure; None if it had, or if none came."""
+    seen: float | None
+    """Timestamp of the newest sample, valid or not; None if none came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Everything that happened in [end - hop, end)."""
+
+    end: int
+    """Tick at which it ends."""
+    grids: Mapping[str, Grid]
+
+
+class Aligner:
+    """Collect samples into hops.
+
+    Args:
+        dims: Features per modality for each modality that was asked for, e.g. `{"audio": 44}`.
+        hop: Ticks per hop; a multiple of 5, so that a vision frame lies in one hop.
+        lateness: Seconds for which the slower modality is waited for.
+
+    Raises:
+        ValueError: If `hop` is not a positive multiple of 5.
+    """
+
+    def __init__(self, dims: Mapping[str, int], *, hop: int, lateness: float) -> None:
+        if hop <= 0 or hop % VISION_TICKS:
+            raise ValueError(f"hop of {hop} ticks: must be a positive multiple of {VISION_TICKS}")
+        self.hop = hop
+        self.end = hop
+        """End of the hop that closes next, in ticks."""
+        self.late = dict.fromkeys(dims, 0)
+        """Samples that came after their hop had closed; they are dropped."""
+        self._dims = dict(dims)
+        self._lateness = lateness
+        self._newest = dict.fromkeys(dims, -math.inf)
+        self._slots: dict[str, dict[int, Sample]] = {name: {} for name in dims}
+
+    def push(self, sample: Sample) -> list[Hop]:
+        """Take one sample; return the hops that it closes, oldest first.
+
+        Raises:
+            ValueError: If the modality was not asked for or the number of features is wrong.
+        """
+        name = sample.modality
+        if name not in self._dims:
+            raise ValueError(f"{name} sample: expected one of {', '.join(self._dims) or 'none'}")
+        if sample.values is not None and len(sample.values) != self._dims[name]:
+            raise ValueError(
+                f"{name} sample of {len(sample.values)} features: the model takes {self._dims[name]}"
+            )
+        slot = tick_of(sample.timestamp) // PERIOD[name]
+        if slot * PERIOD[name] < self.end - self.hop:
+            self.late[name] += 1
+            return []
+        held = self._slots[name].get(slot)
+        if held is None or held.timestamp <= sample.timestamp:
+            self._slots[name][slot] = sample
+        # An audio tick is complete once it is there; of a vision slot a later frame may still come.
+        complete = slot + 1 if name == "audio" else slot
+        self._newest[name] = max(self._newest[name], complete * PERIOD[name] / TICK_RATE)
+        return self._closed(self._watermark())
+
+    def advance(self, now: float) -> list[Hop]:
+        """Close what ended before `now - lateness`, for times in which every modality is silent."""
+        return self._closed(max(self._watermark(), now - self._lateness))
+
+    def close(self) -> list[Hop]:
+        """Close every hop that holds something, also the last, unfinished one."""
+        held = [slot * PERIOD[name] for name, slots in self._slots.items() for slot in slots]
+        return self._closed((max(held) // self.hop + 1) * self.hop / TICK_RATE) if held else []
+
+    def _watermark(self) -> float:
+        if not self._newest:
+            return -math.inf
+        return max(min(self._newest.values()), max(self._newest.values()) - self._lateness)
+
+    def _closed(self, watermark: float) -> list[Hop]:
+        hops = []
+        while watermark != -math.inf and self.end <= tick_of(watermark):
+            hops.append(Hop(self.end, {name: self._grid(name) for name in self._dims}))
+            self.end += self.hop
+        return hops
+
+    def _grid(self, name: str) -> Grid:
+        period, first = PERIOD[name], (self.end - self.hop) // PERIOD[name]
+        size = self.hop // period
+        values = np.zeros((size, self._dims[name]), np.float32)
+        mask = np.zeros(size, np.bool_)
+        newest: Sample | None = None
+        for index in range(size):
+            sample = self._slots[name].pop(first + index, None)
+            if sample is None:
+                continue
+            newest = sample
+            if sample.values is not None:
+                values[index], mask[index] = sample.values, True
+        time = (first + np.arange(size, dtype=np.int64)) * period
+        reason = newest.reason if newest is not None and newest.values is None else None
+        return Grid(values, mask, time, reason, None if newest is None else newest.timestamp)

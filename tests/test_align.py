@@ -1,0 +1,161 @@
+"""The alignment contract: event time alone decides what is in a hop."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamulag.streamer.align import Aligner, Hop
+from tamulag.streamer.sample import Sample
+
+DIMS = {"audio": 2, "vision": 3}
+LATENESS = 0.3
+
+
+def audio(tick: int, value: float | None = 1.0) -> Sample:
+    values = None if value is None else np.full(2, value, np.float32)
+    return Sample("audio", tick / 50, values, "silence" if value is None else None)
+
+
+def vision(time: float, value: float | None = 1.0) -> Sample:
+    values = None if value is None else np.full(3, value, np.float32)
+    return Sample("vision", time, values, "no_face" if value is None else None)
+
+
+def aligner(hop: int = 25) -> Aligner:
+    return Aligner(DIMS, hop=hop, lateness=LATENESS)
+
+
+def run(samples: Iterable[Sample]) -> list[Hop]:
+    core = aligner()
+    hops = [hop for sample in samples for hop in core.push(sample)]
+    return hops + core.close()
+
+
+def same(first: list[Hop], second: list[Hop]) -> bool:
+    return [h.end for h in first] == [h.end for h in second] and all(
+        np.array_equal(a.grids[n].values, b.grids[n].values)
+        and np.array_equal(a.grids[n].mask, b.grids[n].mask)
+        and a.grids[n].reason == b.grids[n].reason
+        and a.grids[n].seen == b.grids[n].seen
+        for a, b in zip(first, second, strict=True)
+        for n in DIMS
+    )
+
+
+def recording(seconds: float = 3.0) -> list[Sample]:
+    sound = [audio(k, None if k % 7 == 3 else float(k)) for k in range(int(seconds * 50))]
+    faces = [vision(0.037 + k * 0.04, None if k % 5 == 2 else float(k)) for k in range(int(seconds * 25))]
+    return sorted(sound + faces, key=lambda s: s.timestamp)
+
+
+def shuffled(samples: list[Sample], delays: list[float]) -> list[Sample]:
+    """Delay each sample a little, and keep the order within each modality."""
+    clock = {"audio": 0.0, "vision": 0.0}
+    arrivals = []
+    for sample, delay in zip(samples, delays, strict=True):
+        # Half of lateness for each side: no modality runs ahead by more than lateness.
+        clock[sample.modality] = max(clock[sample.modality], sample.timestamp + delay)
+        arrivals.append((clock[sample.modality], sample))
+    return [sample for _, sample in sorted(arrivals, key=lambda item: item[0])]
+
+
+@given(st.data())
+def test_any_arrival_order_within_lateness_gives_identical_hops(data: st.DataObject) -> None:
+    """Interleaving and delays below lateness change nothing, not even a reason."""
+    samples = recording()
+    # A vision slot counts as complete one slot later, so 0.1 s of lateness is used up by that.
+    delay = st.floats(0, LATENESS - 0.12)
+    delays = data.draw(st.lists(delay, min_size=len(samples), max_size=len(samples)))
+    assert same(run(shuffled(samples, delays)), run(samples))
+
+
+@given(st.lists(st.floats(0, 2.999), min_size=1, max_size=40), st.sampled_from([5, 10, 25, 50]))
+def test_each_frame_belongs_to_exactly_one_hop(times: list[float], hop: int) -> None:
+    """The last frame of each 100 ms is found once, and no other."""
+    core = Aligner({"vision": 3}, hop=hop, lateness=LATENESS)
+    frames = [vision(time, float(index)) for index, time in enumerate(sorted(times))]
+    hops = [h for frame in frames for h in core.push(frame)] + core.close()
+    seen = [v for h in hops for v in h.grids["vision"].values[h.grids["vision"].mask][:, 0]]
+    last = {int(frame.timestamp * 10 + 1e-5): index for index, frame in enumerate(frames)}
+    assert seen == [float(index) for index in last.values()]
+
+
+@pytest.mark.parametrize(("time", "end"), [(0.48, 25), (0.5, 50), (0.98, 50), (1.0, 75)])
+def test_edges_belong_to_the_later_hop(time: float, end: int) -> None:
+    """A tick at exactly the end of a hop is the first of the next one."""
+    core = aligner()
+    hops = core.push(audio(round(time * 50))) + core.close()
+    assert [h.end for h in hops if h.grids["audio"].mask.any()] == [end]
+
+
+@pytest.mark.parametrize("dead", ["audio", "vision"])
+def test_a_dead_modality_costs_lateness_and_no_stall(dead: str) -> None:
+    """Without one modality a hop closes when the other is `lateness` further."""
+    core = aligner()
+    for sample in recording():
+        if sample.modality != dead and core.push(sample):
+            assert 0.5 + LATENESS - 0.02 <= sample.timestamp <= 0.5 + LATENESS + 0.1
+            return
+    pytest.fail("no hop closed")
+
+
+def test_a_modality_that_starts_late_is_masked_until_then() -> None:
+    """Hops before its first sample have an all-False mask."""
+    samples = [s for s in recording() if s.modality == "audio" or s.timestamp > 1.5]
+    present = [hop.grids["vision"].mask.any() for hop in run(samples)]
+    assert present == [False, False, False, True, True, True]
+
+
+def test_hop_closes_at_once_when_all_modalities_have_passed_it() -> None:
+    """Nobody is waited for who has already come."""
+    core = aligner()
+    for tick in range(25):
+        core.push(audio(tick))
+    assert core.push(vision(0.49)) == []
+    assert [hop.end for hop in core.push(vision(0.51))] == [25]
+
+
+def test_late_sample_is_dropped_and_counted() -> None:
+    """What comes after its hop closed cannot change it."""
+    core = aligner()
+    core.push(audio(100))
+    assert core.push(vision(0.1)) == []
+    assert core.late == {"audio": 0, "vision": 1}
+
+
+def test_advance_closes_hops_when_everything_is_silent() -> None:
+    """With no sample at all the caller's clock moves the watermark."""
+    assert [hop.end for hop in aligner().advance(1.31)] == [25, 50]
+
+
+def test_close_flushes_the_unfinished_hop() -> None:
+    """What was held comes out, and only then is there nothing left."""
+    core = aligner()
+    core.push(audio(30, 7.0))
+    hops = core.close()
+    assert [hop.end for hop in hops] == [25, 50]
+    assert hops[1].grids["audio"].values[5, 0] == 7.0
+    assert core.close() == []
+
+
+def test_masked_ticks_keep_the_reason() -> None:
+    """A hop says why its newest sample had nothing to measure."""
+    hops = run([*(audio(k) for k in range(24)), audio(24, None)])
+    assert hops[0].grids["audio"].reason == "silence"
+    assert hops[0].grids["audio"].mask.sum() == 24
+
+
+@pytest.mark.parametrize("hop", [0, -5, 7])
+def test_hop_must_hold_whole_vision_frames(hop: int) -> None:
+    """The message names the value and what is allowed."""
+    with pytest.raises(ValueError, match=f"hop of {hop} ticks: must be a positive multiple of 5"):
+        aligner(hop)
+
+
+def test_wrong_number_of_features_is_refused() -> None:
+    """The message gives what came and what the model takes."""
+    with pytest.raises(ValueError, match="audio sample of 3 features: the model takes 2"):
+        aligner().push(Sample("audio", 0.0, np.zeros(3, np.float32)))

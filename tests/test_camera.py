@@ -1,0 +1,193 @@
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamulag.streamer.camera import CameraSource, Image, without_user
+from tamulag.streamer.sample import Input, Sample
+from tamulag.streamer.source import SourceError, SourceLost
+
+from .devices import Camera, mjpeg_camera, wait_for
+
+
+class Seeing:
+    """Extractor that keeps what it was shown."""
+
+    def __init__(self, work: float = 0.0) -> None:
+        self.images: list[Image] = []
+        self.work = work
+
+    def push(self, image: Image, timestamp: float, /) -> Sample:
+        self.images.append(image)
+        time.sleep(self.work)
+        return Sample("vision", timestamp, np.ones(1, np.float32))
+
+
+@pytest.fixture
+def camera(data: Path) -> Iterator[Camera]:
+    with mjpeg_camera(data / "clips" / "bbaf2n.mpg") as camera:
+        yield camera
+
+
+def filmed(source: CameraSource, seconds: float) -> list[Input]:
+    """Run an opened source for some seconds in this thread."""
+    items: list[Input] = []
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    source.run(items.append, stop)
+    timer.join(5.0)
+    return items
+
+
+def grabbers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("tamulag.camera")]
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_each_tick_gives_one_frame(camera: Camera) -> None:
+    """A camera of 25 frames a second gives ten samples a second, one in each tick."""
+    seeing = Seeing()
+    source = CameraSource(camera.url, seeing, now=time.monotonic)
+    source.open()
+    items = filmed(source, 2.0)
+    ticks = [int(item.timestamp * 10 + 1e-5) for item in items]
+    assert 18 <= len(items) <= 20
+    assert len(set(ticks)) == len(ticks)
+    assert ticks == sorted(ticks)
+    assert seeing.images[0].shape == (288, 360, 3)
+    assert not grabbers()
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_frames_are_red_green_blue(camera: Camera) -> None:
+    """The face is more red than blue, so the channels are in RGB order."""
+    seeing = Seeing()
+    source = CameraSource(camera.url, seeing, now=time.monotonic)
+    source.open()
+    filmed(source, 0.5)
+    red, _, blue = seeing.images[-1][100:200, 140:220].mean((0, 1))
+    assert red > blue + 10
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_a_slow_extractor_gets_the_newest_frame(camera: Camera) -> None:
+    """Frames that nobody had time for are dropped and counted; no sample lags further behind."""
+    seeing = Seeing(work=0.25)
+    source = CameraSource(camera.url, seeing, now=time.monotonic)
+    source.open()
+    ages: list[float] = []
+    stop = threading.Event()
+    timer = threading.Timer(2.5, stop.set)
+    timer.start()
+    source.run(lambda item: ages.append(time.monotonic() - item.timestamp), stop)
+    timer.join(5.0)
+    assert max(ages) < 0.25 + 0.2 + 0.1
+    assert source.dropped >= 5
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_latency_is_subtracted(camera: Camera) -> None:
+    """A known delay of the camera moves every stamp back."""
+    source = CameraSource(camera.url, Seeing(), now=time.monotonic, latency=100.0)
+    source.open()
+    before = time.monotonic()
+    items = filmed(source, 0.5)
+    assert items
+    assert all(-100.0 <= item.timestamp - before < -98.0 for item in items)
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_an_unplugged_camera_is_lost(camera: Camera) -> None:
+    """`run` raises within 3 s of the loss and leaves no thread behind."""
+    source = CameraSource(camera.url, Seeing(), now=time.monotonic)
+    source.open()
+    items: list[Input] = []
+    unplugged: list[float] = []
+
+    def unplug() -> None:
+        wait_for(lambda: len(items) > 3, 5.0, "frames come")
+        camera.unplug()
+        unplugged.append(time.monotonic())
+
+    thread = threading.Thread(target=unplug)
+    thread.start()
+    with pytest.raises(SourceLost, match="no more frames") as caught:
+        source.run(items.append, threading.Event())
+    thread.join(5.0)
+    assert caught.value.reason == "camera_lost"
+    assert time.monotonic() - unplugged[0] < 3.0
+    assert not grabbers()
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_a_camera_can_come_back(data: Path) -> None:
+    """The same source opens again after a loss."""
+    clip = data / "clips" / "bbaf2n.mpg"
+    with mjpeg_camera(clip) as first:
+        source = CameraSource(first.url, Seeing(), now=time.monotonic)
+        source.open()
+        threading.Timer(0.3, first.unplug).start()
+        with pytest.raises(SourceLost):
+            source.run(lambda item: None, threading.Event())
+    with mjpeg_camera(clip) as second:
+        source._device = second.url
+        source.open()
+        assert filmed(source, 0.5)
+
+
+@pytest.mark.camera
+@pytest.mark.data
+def test_a_bug_in_the_extractor_ends_the_source(camera: Camera) -> None:
+    """An unexpected error leaves `run` as it is, and the camera is released."""
+
+    class Broken:
+        def push(self, image: Image, timestamp: float, /) -> Sample:
+            raise ZeroDivisionError("extractor bug")
+
+    source = CameraSource(camera.url, Broken(), now=time.monotonic)
+    source.open()
+    with pytest.raises(ZeroDivisionError):
+        source.run(lambda item: None, threading.Event())
+    assert not grabbers()
+
+
+@pytest.mark.parametrize("device", [99, "99"])
+def test_a_missing_camera_is_named(device: int | str, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line says which camera and how to find the others; OpenCV adds nothing of its own."""
+    source = CameraSource(device, Seeing(), now=time.monotonic)
+    with pytest.raises(SourceError, match="camera 99 cannot be opened: `tamulag devices`"):
+        source.open()
+    assert capfd.readouterr().err == ""
+
+
+def test_an_unreachable_url_is_named_without_its_password() -> None:
+    """Secrets of an address stay out of messages."""
+    source = CameraSource("http://me:secret@127.0.0.1:9/x", Seeing(), now=time.monotonic)
+    with pytest.raises(SourceError, match="http://127.0.0.1:9/x") as caught:
+        source.open()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_is_no_camera() -> None:
+    """A path is refused with the option that plays files."""
+    with pytest.raises(SourceError, match="--source"):
+        CameraSource("clip.mp4", Seeing(), now=time.monotonic).open()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("rtsp://u:p@h/a", "rtsp://h/a"), ("http://h/a@b", "http://h/a@b"), ("0", "0")],
+)
+def test_users_are_cut_out_of_urls(url: str, shown: str) -> None:
+    """Only the part before the host goes."""
+    assert without_user(url) == shown
