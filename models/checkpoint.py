@@ -82,7 +82,9 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
             meta = json.loads((file.metadata() or {}).get("tamulag", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): fetch it again") from error
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({error}): fetch it again"
+        ) from error
     if meta.get("format") != FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {meta.get('format')!r}, expected {FORMAT!r}: train it again"
@@ -130,7 +132,9 @@ def load_state(data: bytes, like: State) -> State:
                 _check_tensor(f"{name}.{key}", part[key], tensor)
         branches.append(BranchState(EncoderState(**encoder), Memory(**memory)))  # type: ignore[arg-type]
     if tensors:
-        raise CheckpointError(f"state holds left-over tensors {sorted(tensors)}: it is of another model")
+        raise CheckpointError(
+            f"state holds left-over tensors {sorted(tensors)}: it is of another model"
+        )
     return State(*branches)
 
 

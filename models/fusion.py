@@ -50,6 +50,8 @@ class SemanticFusion(nn.Module):
         gates = gates.masked_fill(~present.any(dim=2, keepdim=True), 0.0)
         weight = torch.softmax(gates, dim=2).masked_fill(~present, 0.0)
         parts = [*(weight * features).unbind(dim=2)]
-        parts += [features[:, :, i] * features[:, :, j] for i, j in combinations(range(len(contexts)), 2)]
+        parts += [
+            features[:, :, i] * features[:, :, j] for i, j in combinations(range(len(contexts)), 2)
+        ]
         fused = torch.cat([*parts, present_BNM.to(features.dtype)], dim=-1)
         return fused, weight.mean(dim=-1)

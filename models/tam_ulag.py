@@ -108,9 +108,7 @@ class Branch(nn.Module):
             self.encoder.initial_state(batch), self.attention.initial_memory(batch, self.memory)
         )
 
-    def step(
-        self, ticks: Ticks, now_BN: Tensor, state: BranchState
-    ) -> tuple[Pooled, BranchState]:
+    def step(self, ticks: Ticks, now_BN: Tensor, state: BranchState) -> tuple[Pooled, BranchState]:
         """Encode new ticks, pool at each hop, forget what is over the memory's size."""
         ticks = compact(ticks)
         h_BTH, encoder = self.encoder.step(ticks, state.encoder)
@@ -215,7 +213,7 @@ class TamUlag(nn.Module):
             return Ticks(self.head[0].weight.new_zeros(batch, 0, dim), none.bool(), none, none)
         B, T, D = ticks.values.shape
         shapes = {tuple(x.shape) for x in (ticks.mask, ticks.time, ticks.ready)}
-        if D != dim or B != batch or shapes != {(B, T)}:
+        if dim != D or batch != B or shapes != {(B, T)}:
             raise ValueError(
                 f"{name} values {(B, T, D)} with masks and times {sorted(shapes)}: "
                 f"expected ({batch}, T, {dim}) and ({batch}, T)"

@@ -21,6 +21,7 @@ Sentiment = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Label = Literal["negative", "neutral", "positive"]
 Status = Literal["ok", "stale", "missing", "off", "untrained"]
+StateWord = Literal["online", "degraded", "offline"]
 
 
 class Part(BaseModel):
@@ -34,7 +35,9 @@ class Message(Part):
 
     v: Literal[1] = VERSION
     session: str = Field(description="Identifier of the session, unique per start")
-    seq: int = Field(ge=0, description="Rises by one from message to message of a session")
+    seq: int = Field(
+        ge=0, description="Rises by one from message to message; hello and heartbeat repeat it"
+    )
     time: str = Field(description="UTC wall time at sending, RFC 3339")
 
 
@@ -159,7 +162,7 @@ class State(Message):
     """Whether the agent works, and which modalities are lost."""
 
     type: Literal["status"] = "status"
-    state: Literal["online", "degraded", "offline"]
+    state: StateWord
     lost: dict[str, str] = Field({}, description="Lost modality and reason")
 
 
@@ -184,11 +187,8 @@ class Problem(Message):
     error: str
 
 
-AnyMessage = Annotated[
-    SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Problem,
-    Field(discriminator="type"),
-]
-ANY: TypeAdapter[Message] = TypeAdapter(AnyMessage)
+AnyMessage = SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Problem
+ANY: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="type")])
 
 
 def schema() -> dict[str, object]:
@@ -200,7 +200,7 @@ def schema() -> dict[str, object]:
     }
 
 
-def encode(message: Message) -> str:
+def encode(message: AnyMessage) -> str:
     """Return the message as one line of JSON; keys that say nothing are left out of modalities."""
     values = message.model_dump(mode="json")
     for part in (
@@ -212,7 +212,7 @@ def encode(message: Message) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
-def decode(line: str | bytes) -> Message:
+def decode(line: str | bytes) -> AnyMessage:
     """Return the message in a line of JSON.
 
     Raises:

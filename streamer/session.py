@@ -14,7 +14,6 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
-
 from tamulag.models import TamUlag, Ticks
 from tamulag.models.checkpoint import Card
 
@@ -56,6 +55,11 @@ class Session:
         self._waiting: deque[Phrase] = deque(maxlen=WAITING_PHRASES)
         self._words: dict[int, str] = {}
         self._reports = {name: Report() for name in self.asked}
+
+    @property
+    def now(self) -> float:
+        """Session time up to which hops have been closed, in seconds."""
+        return (self.aligner.end - self.aligner.hop) / TICK_RATE
 
     def push(self, item: Input) -> list[Estimate]:
         """Take one input; return the estimates of the hops that it closes, oldest first.

@@ -61,15 +61,13 @@ class Camera(NamedTuple):
 
 
 @contextmanager
-def mjpeg_camera(clip: Path) -> Iterator[Camera]:
+def mjpeg_camera(clip: Path, port: int | None = None) -> Iterator[Camera]:
     """Show a clip again and again, in real time, as a camera does."""
     need("ffmpeg", "ffmpeg")
-    url = f"http://127.0.0.1:{free_port()}/cam.mjpg"
+    url = f"http://127.0.0.1:{port or free_port()}/cam.mjpg"
     play = ["ffmpeg", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i", str(clip), "-an"]
     serve = ["-c:v", "mjpeg", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", url]
-    process = subprocess.Popen(
-        [*play, *serve], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*play, *serve], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         listens = psutil.Process(process.pid)
         wait_for(lambda: bool(listens.net_connections("tcp")), 5.0, "ffmpeg listens")
@@ -108,7 +106,11 @@ def pulse_server(folder: Path) -> Iterator[SoundServer]:
         need(tool, package)
     (folder / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PULSE_")}
-    environment |= {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    environment |= {
+        "HOME": str(folder),
+        "XDG_RUNTIME_DIR": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
     socket_path = folder / "pulse" / "native"
     modules = [
         f"module-native-protocol-unix socket={socket_path}",

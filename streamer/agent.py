@@ -1,0 +1,259 @@
+"""The agent: sources in, session, publishers out, in one task group.
+
+Knows the order of starting and ending. Knows no device, no protocol and no network address.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from . import message
+from .clock import SessionClock
+from .estimate import Estimate
+from .inbox import Inbox
+from .publisher import Publisher
+from .sample import Input, Notice, Phrase
+from .session import Session
+from .source import Put, Source
+from .supervisor import STOP_LIMIT, in_thread, keep_alive
+
+logger = logging.getLogger("tamulag.agent")
+
+SILENCE = 0.5
+"""Seconds beyond `lateness` after which hops close without any sample: everything is silent."""
+
+POLL = 0.1
+"""Seconds that the agent waits for input before it looks at the clock."""
+
+
+class Head(TypedDict):
+    """What every message begins with."""
+
+    session: str
+    seq: int
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a session says of itself in `hello`."""
+
+    version: str
+    checkpoint: str
+    heads: dict[str, message.Head]
+    sources: list[str]
+
+
+@dataclass(kw_only=True)
+class Agent:
+    """One run from open devices to the last message.
+
+    Args:
+        session: The pure core.
+        sources: Not yet open.
+        publishers: Not yet open.
+        about: For `hello`.
+        clock: Session clock; live sources stamp with it.
+        paced: False: a file at full speed; then nothing is dropped, nothing waits for the clock,
+            and latencies are not measured.
+        duration: Seconds of stream time after which it ends; None: when the sources end.
+        heartbeat: Seconds without any message after which a heartbeat is sent.
+    """
+
+    session: Session
+    sources: Sequence[Source]
+    publishers: list[Publisher]
+    about: About
+    clock: SessionClock
+    paced: bool = True
+    duration: float | None = None
+    heartbeat: float = 5.0
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    inbox: Inbox = field(default_factory=Inbox)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Modalities whose source is lost, with the reason."""
+    seq: int = 0
+    _ending: asyncio.Event = field(default_factory=asyncio.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _sent: float = 0.0
+
+    def stop(self) -> None:
+        """End the run in order; may be called from a signal handler of the event loop."""
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Open everything, run until the sources end, `stop` is called or time is up, close.
+
+        Raises:
+            SourceError: If a source cannot be opened.
+            PublisherError: If a publisher cannot be opened.
+            Exception: Whatever went wrong unexpectedly; everything is closed all the same.
+        """
+        try:
+            for publisher in self.publishers:
+                await publisher.open()
+            for source in self.sources:
+                await in_thread(source.name, source.open)
+            self.clock.begin()
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    group.create_task(publisher.run(), name=f"tamulag.{publisher.name}")
+                    for publisher in self.publishers
+                ]
+                await self._stream()
+                for task in running:
+                    task.cancel()
+        finally:
+            self._stop.set()
+            for publisher in self.publishers:
+                await publisher.close()
+
+    async def _stream(self) -> None:
+        """Feed the session until the end, then send what it still holds."""
+        self._publish(message.Bound(type="session_start", at=0.0, **self._head()))
+        self._publish(self._status())
+        async with asyncio.TaskGroup() as group:
+            keepers = [
+                group.create_task(
+                    keep_alive(source, put=self._put(), now=self.clock.now, stop=self._stop),
+                    name=f"tamulag.{source.name}",
+                )
+                for source in self.sources
+            ]
+            await self._consume(keepers)
+            self._stop.set()
+            await self._leave(keepers)
+        for item in await self.inbox.get(timeout=0):
+            self._take(item)
+        self._send(self.session.close(), 0.0)
+        reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
+        end = self.clock.now()
+        self._publish(message.Bound(type="session_end", at=end, reason=reason, **self._head()))
+
+    async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        while not (self._ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
+            for item in await self.inbox.get(timeout=POLL):
+                self._take(item)
+            now = self.clock.now()
+            if self.paced:
+                self._send(self.session.advance(now - SILENCE), now)
+            if now - self._sent > self.heartbeat:
+                self._publish(message.Heartbeat(**self._head(self.seq)))
+
+    async def _leave(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        """Give the sources a moment to end; one that hangs in its driver is left behind."""
+        _, hanging = await asyncio.wait(keepers, timeout=STOP_LIMIT) if keepers else (0, ())
+        for keeper in hanging:
+            logger.warning(
+                "%s does not end within %s s: left behind", keeper.get_name(), STOP_LIMIT
+            )
+            keeper.cancel()
+
+    def _put(self) -> Put:
+        if self.paced:
+            return self.inbox.put
+        return lambda item: self.inbox.put_blocking(item, self._stop)
+
+    def _is_over(self) -> bool:
+        if self.duration is None:
+            return False
+        elapsed = self.clock.now() if self.paced else self.session.now
+        return elapsed >= self.duration
+
+    def _take(self, item: Input) -> None:
+        if isinstance(item, Phrase):
+            self._publish(message.text_message(item, **self._head()))
+        if isinstance(item, Notice):
+            self._notice(item)
+        before = time.perf_counter()
+        estimates = self.session.push(item)
+        self._send(estimates, time.perf_counter() - before)
+
+    def _notice(self, notice: Notice) -> None:
+        kind = "source_back" if notice.reason is None else "source_lost"
+        event = message.Event(
+            event=kind,
+            modality=notice.modality,
+            reason=notice.reason,
+            detail=notice.detail,
+            at=notice.timestamp,
+            **self._head(),
+        )
+        self._publish(event)
+        if notice.reason is None:
+            self.lost.pop(notice.modality, None)
+        else:
+            self.lost[notice.modality] = notice.reason
+        self._publish(self._status())
+
+    def _send(self, estimates: Sequence[Estimate], spent: float) -> None:
+        closed = self.clock.now()
+        for estimate in estimates:
+            if self.duration is not None and estimate.end > self.duration + 1e-9:
+                return
+            late = closed - estimate.end if self.paced else None
+            latency = message.Latency(
+                align=None if late is None else round(max(0.0, late - spent), 4),
+                model=round(spent / len(estimates), 4),
+                total=None if late is None else round(self.clock.now() - estimate.end, 4),
+            )
+            self._publish(
+                message.sentiment_message(
+                    estimate, latency=latency, dropped=self._dropped(), **self._head()
+                )
+            )
+
+    def _dropped(self) -> dict[str, int]:
+        waiting, late = self.inbox.dropped, self.session.aligner.late
+        text = waiting["text"] + self.session.late_phrases
+        return {
+            "text": text,
+            "audio": waiting["audio"] + late.get("audio", 0),
+            "vision": waiting["vision"] + late.get("vision", 0),
+        }
+
+    def hello(self) -> str:
+        """Return the line that a new subscriber gets first."""
+        timing = self.session.timing
+        hello = message.Hello(
+            version=self.about.version,
+            checkpoint=self.about.checkpoint,
+            heads=self.about.heads,
+            modalities=list(self.session.asked),
+            sources=self.about.sources,
+            window=timing.window,
+            hop=timing.hop,
+            lateness=timing.lateness,
+            epoch=message.utc(self.clock.epoch),
+            **self._head(self.seq),
+        )
+        return message.encode(hello)
+
+    def offline(self, state: str) -> str:
+        """Return the retained status of a broker for the state word `online` or `offline`."""
+        word: message.StateWord = "offline" if state == "offline" else "online"
+        return message.encode(message.State(state=word, **self._head(self.seq)))
+
+    def _status(self) -> message.State:
+        word: message.StateWord = "degraded" if self.lost else "online"
+        return message.State(state=word, lost=dict(self.lost), **self._head())
+
+    def _head(self, seq: int | None = None) -> Head:
+        """Return the head of the next message, or of one that repeats the newest number."""
+        return {
+            "session": self.name,
+            "seq": self.seq + 1 if seq is None else seq,
+            "time": message.utc(self.clock.wall_now()),
+        }
+
+    def _publish(self, sent: message.AnyMessage) -> None:
+        self.seq = sent.seq
+        self._sent = self.clock.now()
+        line = message.encode(sent)
+        for publisher in self.publishers:
+            publisher.publish(sent.type, line)

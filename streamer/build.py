@@ -1,0 +1,211 @@
+"""The composition root: a configuration becomes an agent with its parts.
+
+Knows every part by name and how they fit. Runs nothing.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from tamulag.models.checkpoint import Card, load
+from tamulag.models.tam_ulag import TICK_RATE
+
+from . import message
+from .agent import About, Agent
+from .clock import SessionClock
+from .config import Config
+from .estimate import Timing
+from .publisher import Publisher
+from .session import Session
+from .sound import SoundPath
+from .source import Now, Source, SourceError
+
+HEADS = ("sentiment", "text", "audio", "vision")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An agent that has not run yet, and what must be freed when it has."""
+
+    agent: Agent
+    resources: ExitStack
+
+
+def build(config: Config) -> Built:
+    """Load the model and make sources and publishers; opens no device and no port.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        AssetError: If a pretrained part is missing or damaged.
+        SourceError: If nothing is to be captured, or the recogniser has no model.
+        PublisherError: If an address cannot be used.
+    """
+    model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
+    clock = SessionClock()
+    resources = ExitStack()
+    try:
+        sources = _sources(config, clock.now, resources)
+    except BaseException:
+        resources.close()
+        raise
+    asked = {modality for source in sources for modality in _wanted(config, source)}
+    paced = config.source.path is None or config.source.speed == "1"
+    agent = Agent(
+        session=Session(model, card, asked, _timing(config)),
+        sources=sources,
+        publishers=[],
+        about=_about(config, card, sources),
+        clock=clock,
+        paced=paced,
+        duration=config.session.duration,
+        heartbeat=config.websocket.heartbeat,
+    )
+    agent.publishers.extend(_publishers(config, agent))
+    return Built(agent, resources)
+
+
+def demo_files() -> tuple[Path, Path]:
+    """Return a real portrait and real speech that installed packages carry.
+
+    Raises:
+        SourceError: If one of them is missing.
+    """
+    files = (
+        ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+        ("moonshine_voice", "assets/two_cities.wav"),
+    )
+    found = []
+    for package, name in files:
+        spec = find_spec(package)
+        path = Path(spec.origin).parent / name if spec and spec.origin else None
+        if path is None or not path.is_file():
+            raise SourceError(f"the demo needs {name} of {package}: pip install {package}")
+        found.append(path)
+    return found[0], found[1]
+
+
+def _timing(config: Config) -> Timing:
+    session = config.session
+    return Timing(
+        window=session.window,
+        hop=session.hop,
+        lateness=session.lateness,
+        stale_after=session.stale_after.model_dump(),
+        missing_after=session.missing_after.model_dump(),
+    )
+
+
+def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
+    sources: list[Source] = []
+    if config.source.path is not None:
+        return [_media(config, now, resources)]
+    if config.camera.device is not None:
+        from .camera import CameraSource
+        from .vision import VisionFeatures
+
+        vision = resources.enter_context(VisionFeatures())
+        sources.append(
+            CameraSource(config.camera.device, vision, now=now, latency=config.camera.latency)
+        )
+    if config.microphone.device not in (None, "none"):
+        from .microphone import MicrophoneSource
+
+        device = config.microphone.device
+        sound = _sound(config, now, resources, paced=True)
+        sources.append(
+            MicrophoneSource(
+                None if device == "default" else device,
+                sound,
+                now=now,
+                latency=config.microphone.latency,
+            )
+        )
+    if not sources:
+        raise SourceError(
+            "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
+        )
+    return sources
+
+
+def _media(config: Config, now: Now, resources: ExitStack) -> Source:
+    from .media import MediaSource
+    from .vision import VisionFeatures
+
+    paced = config.source.speed == "1"
+    return MediaSource(
+        str(config.source.path),
+        sound=_sound(config, now, resources, paced=paced),
+        vision=resources.enter_context(VisionFeatures()),
+        now=now if paced else None,
+        speed=config.source.speed,
+        loop=config.source.loop,
+        still=config.source.still,
+    )
+
+
+def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> SoundPath:
+    from .asr import Listener, open_recogniser
+    from .audio import AudioFeatures
+
+    recogniser = open_recogniser(config.asr.engine, config.asr.model)
+    listener = None
+    if recogniser is not None:
+        from tamulag.models.text import TextEncoder
+
+        resources.callback(recogniser.close)
+        listener = Listener(recogniser, TextEncoder().encode, now=now if paced else None)
+    return SoundPath(AudioFeatures(), listener, threaded=paced)
+
+
+def _wanted(config: Config, source: Source) -> tuple[str, ...]:
+    """Return what a source is asked for; what a file has is seen only when it is open."""
+    if config.source.path is None:
+        return source.modalities
+    return ("audio", "vision") if config.asr.engine == "none" else ("text", "audio", "vision")
+
+
+def _about(config: Config, card: Card, sources: list[Source]) -> About:
+    return About(
+        version=metadata.version("tamulag-stream"),
+        checkpoint=config.model.checkpoint,
+        heads={
+            name: message.Head(trained=card.trained[name], data=card.data.get(name))
+            for name in HEADS
+        },
+        sources=[source.name for source in sources],
+    )
+
+
+def _publishers(config: Config, agent: Agent) -> list[Publisher]:
+    publishers: list[Publisher] = []
+    if config.websocket.enabled:
+        from .websocket import WebSocketPublisher
+
+        publishers.append(
+            WebSocketPublisher(
+                config.websocket.host,
+                config.websocket.port,
+                hello=agent.hello,
+                queue=config.websocket.queue,
+                origins=(None, *config.websocket.origins),
+            )
+        )
+    if config.mqtt.url is not None:
+        from .mqtt import MqttPublisher
+
+        publishers.append(
+            MqttPublisher(
+                config.mqtt.url,
+                status=agent.offline,
+                site=config.session.site,
+                device=config.session.device,
+                keepalive=config.mqtt.keepalive,
+            )
+        )
+    if config.jsonl.path is not None:
+        from .jsonl import JsonlPublisher
+
+        publishers.append(JsonlPublisher(config.jsonl.path))
+    return publishers

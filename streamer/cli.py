@@ -1,0 +1,316 @@
+"""The command line: `tamulag VERB`, and `tamulag-stream` for `tamulag stream`.
+
+Knows verbs, options and exit codes: 0 done, 1 failed, 2 wrong use. Parts are imported only by the
+verb that needs them, so that `--help` is quick.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="tamulag",
+    help="Live sentiment from face, voice and words.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Pretrained parts: list what is here, fetch what is not.")
+app.add_typer(models_app, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+
+
+@app.command()
+def stream(
+    camera: Annotated[str | None, typer.Option(help="Index or URL of a camera.")] = None,
+    microphone: Annotated[
+        str | None,
+        typer.Option(help="Name or index, `default` or `none`; with --camera: default."),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Media file or URL, instead.")] = None,
+    asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
+    asr_model: Annotated[str | None, typer.Option(help="Folder of a Vosk model.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Name or .safetensors file.")] = None,
+    websocket: Annotated[
+        str | None, typer.Option(help="HOST:PORT, or `none`. Default: 127.0.0.1:8765.")
+    ] = None,
+    mqtt: Annotated[str | None, typer.Option(help="Broker, mqtt://HOST[:PORT].")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="File for JSON lines, or `-`.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; options win over it.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Of a file: 1 or max.")] = None,
+    loop: Annotated[bool | None, typer.Option("--loop", help="Play the file for ever.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds of stream time.")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="A portrait and a voice, nothing else.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Score live input and send the results out.
+
+    Example: tamulag-stream --camera 0 --mqtt mqtt://localhost
+    """
+    _quiet_threads()
+    from .run import run
+
+    if camera is not None and microphone is None and config is None:
+        microphone = "default"
+    chosen: dict[str, object] = {
+        "camera.device": camera,
+        "microphone.device": microphone,
+        "source.path": source,
+        "source.speed": speed,
+        "source.loop": loop,
+        "asr.engine": asr,
+        "asr.model": asr_model,
+        "model.checkpoint": checkpoint,
+        "mqtt.url": mqtt,
+        "jsonl.path": jsonl,
+        "session.duration": duration,
+    }
+    overrides = {key: value for key, value in chosen.items() if value is not None}
+    raise typer.Exit(run(config, overrides | _address(websocket), demo=demo, verbose=verbose))
+
+
+@app.command()
+def devices(as_json: Json = False) -> None:
+    """List cameras and microphones.
+
+    Example: tamulag devices
+    """
+    from rich.console import Console
+
+    from . import doctor as look
+
+    found = look.devices()
+    if as_json:
+        rows = [look.to_dict(device) for device in (*found.cameras, *found.microphones)]
+        print(json.dumps({"devices": rows, "notes": list(found.notes)}))
+    else:
+        look.print_devices(Console(), found)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check everything that a run needs; exit code 1 if something required is not there.
+
+    Example: tamulag doctor
+    """
+    from rich.console import Console
+
+    from . import doctor as look
+
+    checks = look.doctor()
+    if as_json:
+        print(json.dumps({"checks": [look.to_dict(check) for check in checks]}))
+    else:
+        look.print_doctor(Console(), checks)
+    raise typer.Exit(0 if all(check.ok or not check.required for check in checks) else 1)
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, as_json: Json = False) -> None:
+    """List pretrained parts: installed, missing or damaged.
+
+    Example: tamulag models
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+
+    from . import assets
+    from . import doctor as look
+
+    states = assets.inventory()
+    if as_json:
+        print(json.dumps({"models": [look.to_dict(state) for state in states]}))
+    else:
+        look.print_models(Console(), states)
+
+
+@models_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="E.g. vosk-model-small-en-us-0.15.")],
+    sha256: Annotated[str | None, typer.Option(help="Checksum that the zip must have.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where NAME.zip lies.")] = None,
+) -> None:
+    """Fetch a Vosk model from its publisher, with its checksum.
+
+    Example: tamulag models fetch vosk-model-small-en-us-0.15
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from . import assets
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+
+        def show(received: int, total: int) -> None:
+            bar.update(task, completed=received, total=total or None)
+
+        folder = assets.fetch(name, base_url=url or assets.VOSK_URL, sha256=sha256, progress=show)
+    print(
+        f"{folder}\nsha256 of the zip: {assets.recorded(name).get(f'{name}.zip', 'not recorded')}"
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of every message.
+
+    Example: tamulag schema > schema.json
+    """
+    from .message import schema as build_schema
+
+    print(json.dumps(build_schema(), indent=2))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="CSV with the columns text,label.")],
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Measure the text head on a CSV of texts: MAE, Corr, Acc2, F1, Acc7.
+
+    Example: tamulag evaluate --data valid.csv --json
+    """
+    _quiet_threads()
+    from tamulag.models.evaluate import evaluate_texts
+
+    _show(evaluate_texts(data, checkpoint, _counter("evaluate")), as_json)
+
+
+@app.command()
+def extract(
+    corpus: Annotated[str, typer.Argument(help="texts, ravdess, faces-train or faces-valid.")],
+    data: Annotated[Path, typer.Argument(help="CSV of texts, or the corpus's folder.")],
+    out: Annotated[Path, typer.Option(help="Feature file to write, .safetensors.")],
+) -> None:
+    """Turn a corpus into a feature file, through the front end that runs live.
+
+    Example: tamulag extract ravdess data/ravdess --out features/ravdess.safetensors
+    """
+    _quiet_threads()
+    from tamulag.models.data import read_texts, write_clips
+
+    from . import corpora
+    from . import extract as front
+
+    progress = _counter("extract")
+    if corpus == "texts":
+        clips = front.texts(read_texts(data), progress)
+    elif corpus == "ravdess":
+        clips = front.media(corpora.ravdess(data), progress)
+    elif corpus in ("faces-train", "faces-valid"):
+        clips = front.pictures(corpora.faces(data, corpus.removeprefix("faces-")), progress)
+    else:
+        raise typer.BadParameter(f"{corpus!r}: must be texts, ravdess, faces-train or faces-valid")
+    write_clips(out, clips, about=f"{corpus} of {data.name}")
+    print(f"{out}: {len(clips)} clips")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
+) -> None:
+    """Train the heads on feature files and write a checkpoint; the same numbers on each run.
+
+    Example: tamulag train --config configs/train/default.toml --out runs/mine.safetensors
+    """
+    _quiet_threads()
+    from tamulag.models.train import train as run_training
+
+    _show(run_training(config, out, lambda text: print(text, file=sys.stderr)), as_json=False)
+
+
+def _show(figures: Mapping[str, float], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(dict(figures)))
+        return
+    for key, value in figures.items():
+        print(f"{key:24} {value:.4f}" if isinstance(value, float) else f"{key:24} {value}")
+
+
+def _counter(verb: str) -> Callable[[int], None]:
+    """Return a progress counter on stderr; a line a second at most."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description} {task.completed} rows"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(verb, total=None)
+    return lambda done: bar.update(task, completed=done)
+
+
+def _address(websocket: str | None) -> dict[str, object]:
+    if websocket is None:
+        return {}
+    if websocket == "none":
+        return {"websocket.enabled": False}
+    host, colon, port = websocket.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise typer.BadParameter(f"--websocket {websocket!r}: must be HOST:PORT or none")
+    return {"websocket.host": host.strip("[]"), "websocket.port": int(port)}
+
+
+def _quiet_threads() -> None:
+    # Two threads gave the model a p99 of 78 ms instead of 1.6 ms; read when torch and numpy load.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _fail(program: str, error: BaseException) -> int:
+    print(f"{program}: {error}", file=sys.stderr)
+    return 1
+
+
+def _expected() -> tuple[type[BaseException], ...]:
+    """Return the errors that are told in their own words; anything else is a bug."""
+    kinds: list[type[BaseException]] = []
+    for module, names in {
+        "assets": ("AssetError",),
+        "config": ("ConfigError",),
+        "publisher": ("PublisherError",),
+        "source": ("SourceError",),
+        "checkpoint": ("CheckpointError",),
+        "data": ("DataError",),
+    }.items():
+        for package in ("streamer", "models"):
+            loaded: Any = sys.modules.get(f"tamulag.{package}.{module}")
+            kinds += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
+    return tuple(kinds)
+
+
+def _run(program: str, command: Callable[[], object]) -> int:
+    try:
+        command()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    except Exception as error:
+        if isinstance(error, _expected()):
+            return _fail(program, error)
+        raise
+    return 0
+
+
+def main() -> int:
+    """Run `tamulag`."""
+    return _run("tamulag", app)
+
+
+def stream_main() -> int:
+    """Run `tamulag-stream`, which is `tamulag stream`."""
+    return _run("tamulag-stream", lambda: typer.run(stream))

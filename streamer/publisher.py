@@ -1,0 +1,111 @@
+"""What every publisher promises the agent, and the bounded outbox behind each of them.
+
+Knows lines of JSON and their kind. Knows no socket, no broker and no file.
+"""
+
+import asyncio
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class PublisherError(RuntimeError):
+    """A publisher cannot be opened: port in use, broker away, file not writable.
+
+    The text names the value and the remedy, in one or two lines.
+    """
+
+
+class Publisher(Protocol):
+    """A way out for messages; the agent opens it, feeds it, runs it and closes it."""
+
+    @property
+    def name(self) -> str:
+        """For logs and task names, e.g. `websocket`."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not delivered because an outbox was full or a subscriber was slow."""
+
+    async def open(self) -> None:
+        """Bind, connect or open the file, once.
+
+        Raises:
+            PublisherError: If that is not possible; nothing stays open then.
+        """
+
+    def publish(self, kind: str, payload: str) -> None:
+        """Hand over one message; called on the event loop, after `open`.
+
+        Never raises because of a slow or lost peer; `run` reports what cannot be mended.
+
+        Args:
+            kind: The message type: `hello, session_start, sentiment, text, event, status,
+                heartbeat, error` or `session_end`.
+            payload: One line of JSON without its newline.
+        """
+
+    async def run(self) -> None:
+        """Deliver until cancelled; never returns by itself."""
+
+    async def close(self) -> None:
+        """Flush what is waiting, say goodbye and let go of sockets and files, within 2 seconds.
+
+        Comes after `run` was cancelled; may be called twice and after a failed `open`.
+        """
+
+
+class Outbox(Generic[T]):
+    """Messages that wait for one slow reader; iterate over it to take them out.
+
+    Bounded: a message that does not fit drops the oldest one that waits, and `dropped` counts it.
+
+    Args:
+        size: How many messages may wait, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"an outbox of {size} messages holds nothing: give at least 1")
+        self.dropped = 0
+        self._items: deque[T] = deque(maxlen=size)
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def __len__(self) -> int:
+        """Return how many messages wait."""
+        return len(self._items)
+
+    def put(self, item: T) -> int:
+        """Add the newest message and return how many were dropped for it, 0 or 1."""
+        dropped = int(len(self._items) == self._items.maxlen)
+        self._items.append(item)
+        self._changed.set()
+        self.dropped += dropped
+        return dropped
+
+    def put_back(self, item: T) -> int:
+        """Return the oldest message undelivered; in a full outbox it is the one dropped."""
+        dropped = int(len(self._items) == self._items.maxlen)
+        if not dropped:
+            self._items.appendleft(item)
+            self._changed.set()
+        self.dropped += dropped
+        return dropped
+
+    def end(self) -> None:
+        """Let the iteration stop once nothing waits any more."""
+        self._ended = True
+        self._changed.set()
+
+    def __aiter__(self) -> "Outbox[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            if self._ended:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._items.popleft()

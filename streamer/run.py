@@ -1,0 +1,99 @@
+"""One run of `tamulag stream`: settings, parts, signals, exit code.
+
+Knows how a run begins and ends. Knows no device and no protocol.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tamulag.models.checkpoint import CheckpointError
+
+from .assets import AssetError
+from .build import Built, build, demo_files
+from .config import Config, ConfigError, load
+from .publisher import PublisherError
+from .source import SourceError
+from .terminal import TerminalPublisher
+
+EXPECTED = (AssetError, CheckpointError, PublisherError, SourceError)
+"""What a person can mend: told in one or two lines, without a traceback."""
+
+
+def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbose: bool) -> int:
+    """Stream until the end and return the exit code: 0 done, 1 failed, 2 wrong use."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        config = load(path, dict(_demo() if demo else {}) | dict(overrides))
+    except ConfigError as error:
+        print(f"tamulag-stream: {error}", file=sys.stderr)
+        return 2 if str(error).startswith("command line:") else 1
+    torch.set_num_threads(config.model.threads)
+    try:
+        built = build(config)
+        with built.resources:
+            _announce(config, built)
+            asyncio.run(_run(built))
+    except* EXPECTED as group:
+        for error in _leaves(group):
+            print(f"tamulag-stream: {error}", file=sys.stderr)
+        return 1
+    except* BrokenPipeError:
+        # Whoever read our lines has ended; that is how a pipe stops us.
+        return 0
+    return 0
+
+
+async def _run(built: Built) -> None:
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def end() -> None:
+        nonlocal signals
+        signals += 1
+        built.agent.stop()
+        if signals > 1:
+            os._exit(130)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
+            loop.add_signal_handler(number, end)
+    await built.agent.run()
+
+
+def _announce(config: Config, built: Built) -> None:
+    """Print scores for people, unless standard output is for JSON lines."""
+    if config.jsonl.path == "-":
+        return
+    built.agent.publishers.append(TerminalPublisher(sys.stdout))
+    sources = ", ".join(source.name for source in built.agent.sources)
+    lines = [f"tamulag-stream {built.agent.about.version}: {sources}"]
+    if config.websocket.enabled:
+        lines.append(f"WebSocket: ws://{config.websocket.host}:{config.websocket.port}/")
+    if config.mqtt.url:
+        session = config.session
+        lines.append(f"MQTT: {config.mqtt.url} tamulag/v1/{session.site}/{session.device}/#")
+    heads = built.agent.about.heads
+    lines += [f"head {name}: untrained" for name, head in heads.items() if not head.trained]
+    print("\n".join([*lines, "Ctrl-C ends."]), flush=True)
+
+
+def _demo() -> dict[str, object]:
+    portrait, speech = demo_files()
+    return {"source.path": str(speech), "source.still": str(portrait)}
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

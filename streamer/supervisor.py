@@ -1,0 +1,109 @@
+"""One source, kept alive: runs it in a thread, reports its loss, opens it again.
+
+Knows the life of a source. Knows no device, no model and no message.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from .sample import Notice
+from .source import Now, Put, Source, SourceError, SourceLost
+
+logger = logging.getLogger("tamulag.source")
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 4.0
+"""Seconds; the pause before each attempt to reopen is drawn from half of it to all of it."""
+
+STOP_LIMIT = 2.0
+"""Seconds that a source's thread has to end after `stop` was set."""
+
+
+async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Event) -> None:
+    """Run an open source until it ends by itself or `stop` is set; reopen it whenever it is lost.
+
+    Args:
+        source: Already open.
+        put: Takes its inputs and the notices of its loss and return.
+        now: Session clock.
+        stop: Set by whoever ends the session.
+
+    Raises:
+        Exception: Whatever the source raised that is not a `SourceLost`: a bug is not hidden.
+    """
+    pause = FIRST_PAUSE
+    opened = now()
+    while True:
+        try:
+            await in_thread(source.name, source.run, put, stop)
+        except SourceLost as lost:
+            logger.warning("%s: %s", source.name, lost)
+            _tell(source, put, now(), lost.reason, str(lost))
+        else:
+            return
+        if now() - opened > LONGEST_PAUSE:
+            pause = FIRST_PAUSE
+        while not stop.is_set():
+            await _wait(random.uniform(pause / 2, pause), stop)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+            if stop.is_set():
+                return
+            try:
+                await in_thread(source.name, source.open)
+            except SourceError as error:
+                logger.info("%s is still away: %s", source.name, error)
+                continue
+            opened = now()
+            logger.info("%s is back", source.name)
+            _tell(source, put, opened, None, f"{source.name} is back")
+            break
+        if stop.is_set():
+            return
+
+
+async def in_thread(name: str, function: Callable[..., T], *arguments: object) -> T:
+    """Call a blocking function in a thread of its own and wait for it.
+
+    Unlike the event loop's executor, a thread that hangs in a driver cannot keep the process from
+    ending: it is a daemon.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        try:
+            outcome: tuple[T | None, BaseException | None] = (function(*arguments), None)
+        except BaseException as error:
+            outcome = (None, error)
+        # A thread that outlived the session by more than STOP_LIMIT finds the loop closed.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=work, name=f"tamulag.{name}", daemon=True).start()
+    return await done
+
+
+def _tell(source: Source, put: Put, at: float, reason: str | None, detail: str) -> None:
+    for modality in source.modalities:
+        put(Notice(at, modality, reason, detail))
+
+
+async def _wait(seconds: float, stop: threading.Event) -> None:
+    """Sleep in steps short enough to notice `stop`."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not stop.is_set() and (left := end - asyncio.get_running_loop().time()) > 0:
+        await asyncio.sleep(min(0.1, left))

@@ -1,0 +1,147 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tamulag.streamer.jsonl import JsonlPublisher
+from tamulag.streamer.publisher import PublisherError
+
+LINES = ['{"seq": 1}', '{"text": "안녕"}']
+
+
+async def write(path: str, lines: list[str]) -> None:
+    publisher = JsonlPublisher(path)
+    await publisher.open()
+    for line in lines:
+        publisher.publish("sentiment", line)
+    await publisher.close()
+
+
+def test_every_message_is_a_line(tmp_path: Path) -> None:
+    """A file holds one line per message, in order, in UTF-8."""
+    path = tmp_path / "out.jsonl"
+    asyncio.run(write(str(path), LINES))
+    assert path.read_text(encoding="utf-8").splitlines() == LINES
+
+
+def test_a_line_is_on_disk_before_close(tmp_path: Path) -> None:
+    """Each line is flushed, so a follower of the file sees it at once."""
+
+    async def scenario() -> str:
+        path = tmp_path / "out.jsonl"
+        publisher = JsonlPublisher(str(path))
+        await publisher.open()
+        publisher.publish("sentiment", LINES[0])
+        seen = path.read_text()
+        await publisher.close()
+        return seen
+
+    assert asyncio.run(scenario()) == LINES[0] + "\n"
+
+
+def test_an_existing_file_is_appended_to(tmp_path: Path) -> None:
+    """A second run loses nothing of the first."""
+    path = tmp_path / "out.jsonl"
+    asyncio.run(write(str(path), LINES[:1]))
+    asyncio.run(write(str(path), LINES[1:]))
+    assert path.read_text(encoding="utf-8").splitlines() == LINES
+
+
+def test_a_torn_last_line_is_ended_first(tmp_path: Path) -> None:
+    """A line that a crash cut short does not swallow the first new message."""
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"seq": ')
+    asyncio.run(write(str(path), LINES))
+    assert path.read_text(encoding="utf-8").splitlines() == ['{"seq": ', *LINES]
+
+
+def test_a_dash_is_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    """`-` writes to standard output and leaves it open."""
+    asyncio.run(write("-", LINES))
+    print("still open", flush=True)
+    assert capfd.readouterr().out.splitlines() == [*LINES, "still open"]
+
+
+def test_an_unwritable_path_is_told(tmp_path: Path) -> None:
+    """The error names the path, the reason and the option."""
+    path = tmp_path / "missing" / "out.jsonl"
+    with pytest.raises(PublisherError, match=r"cannot write .*out\.jsonl \(No such.*--jsonl PATH"):
+        asyncio.run(write(str(path), LINES))
+
+
+def test_closing_twice_or_unopened_is_harmless(tmp_path: Path) -> None:
+    """`close` may be called at any time."""
+
+    async def scenario() -> None:
+        publisher = JsonlPublisher(str(tmp_path / "out.jsonl"))
+        await publisher.close()
+        await publisher.open()
+        await publisher.close()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_disk_ends_run() -> None:
+    """A write that fails is reported by `run`, not by `publish`, and closing stays quiet."""
+
+    async def scenario() -> None:
+        publisher = JsonlPublisher("/dev/full")
+        await publisher.open()
+        publisher.publish("sentiment", LINES[0])
+        try:
+            async with asyncio.timeout(5):
+                await publisher.run()
+        finally:
+            await publisher.close()
+
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, which Linux has")
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(scenario())
+
+
+READER_LEAVES = """
+import asyncio, sys
+from tamulag.streamer.jsonl import JsonlPublisher
+
+async def main():
+    publisher = JsonlPublisher("-")
+    await publisher.open()
+    publisher.publish("sentiment", "first")
+    sys.stdin.readline()
+    publisher.publish("sentiment", "second")
+    publisher.publish("sentiment", "third")
+    try:
+        await asyncio.wait_for(publisher.run(), 5)
+    except BrokenPipeError:
+        await publisher.close()
+        sys.exit(7)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def program() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", READER_LEAVES]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_reader_that_leaves_ends_run_quietly(program: subprocess.Popen[str]) -> None:
+    """When the pipe's other end is gone, `run` raises BrokenPipeError; nothing is said."""
+    assert program.stdin
+    assert program.stdout
+    assert program.stderr
+    assert program.stdout.readline() == "first\n"
+    program.stdout.close()
+    program.stdin.write("go on\n")
+    program.stdin.flush()
+    assert program.wait(timeout=20) == 7
+    assert program.stderr.read() == ""

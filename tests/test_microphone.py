@@ -1,0 +1,225 @@
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tamulag.streamer.microphone import TOLERANCE, SampleClock
+
+from .devices import SoundServer, pulse_server
+
+RECORD = """
+import json, sys, threading, time
+from tamulag.streamer.audio import AudioFeatures
+from tamulag.streamer.microphone import MicrophoneSource
+from tamulag.streamer.sound import SoundPath
+from tamulag.streamer.source import SourceError, SourceLost
+
+device, rate, seconds = json.loads(sys.argv[1])
+say = lambda *what: print(json.dumps(what), flush=True)
+began = time.monotonic()
+now = lambda: time.monotonic() - began
+sound = SoundPath(AudioFeatures(), None, threaded=True)
+source = MicrophoneSource(device, sound, now=now, rate=rate)
+stop = threading.Event()
+
+def put(sample):
+    say("tick", round(sample.timestamp * 50), sample.reason, now() - sample.timestamp)
+
+try:
+    source.open()
+    say("open", source._rate)
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    try:
+        source.run(put, stop)
+    finally:
+        timer.cancel()
+        timer.join()
+except SourceError as error:
+    say("error", str(error))
+except SourceLost as loss:
+    say("lost", loss.reason, str(loss))
+say("threads", [t.name for t in threading.enumerate() if t is not threading.main_thread()])
+"""
+
+
+class Recording:
+    """A microphone source in a process that sees only the private sound server."""
+
+    def __init__(
+        self,
+        server: SoundServer,
+        device: str | None = None,
+        rate: int | None = None,
+        seconds: float = 20.0,
+        setup: str = "",
+    ) -> None:
+        command = [sys.executable, "-c", setup + RECORD, json.dumps([device, rate, seconds])]
+        self.process = subprocess.Popen(
+            command,
+            env=server.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdout is not None
+        self._lines = self.process.stdout
+
+    def until(self, kind: str) -> list[list[object]]:
+        """Read what the source says up to the first line of a kind."""
+        said: list[list[object]] = []
+        for line in self._lines:
+            said.append(json.loads(line))
+            if said[-1][0] == kind:
+                break
+        return said
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(5.0)
+        self._lines.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SoundServer]:
+    with pulse_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def speech(data: Path) -> Path:
+    return data / "asr" / "spk1_snt1.wav"
+
+
+def ticks_of(said: list[list[object]]) -> list[int]:
+    return [int(str(line[1])) for line in said if line[0] == "tick"]
+
+
+@pytest.mark.sound
+@pytest.mark.data
+@pytest.mark.parametrize("rate", [None, 44100])
+def test_speech_arrives_as_rising_ticks(
+    server: SoundServer, speech: Path, rate: int | None
+) -> None:
+    """Fifty ticks a second, each once, at 16 kHz and through the resampler; speech is heard."""
+    recording = Recording(server, rate=rate)
+    try:
+        recording.until("tick")
+        began = time.monotonic()
+        server.play(speech)
+        seconds = time.monotonic() - began
+        server.unplug()
+        said = recording.until("lost")
+    finally:
+        recording.end()
+    ticks = ticks_of(said)
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) >= 0.8 * 50 * seconds
+    assert ticks[-1] - ticks[0] == pytest.approx(50 * seconds, rel=0.2)
+    heard = [line for line in said if line[0] == "tick" and line[2] is None]
+    assert len(heard) > 50
+    assert max(float(str(line[3])) for line in heard) < 0.5
+
+
+@pytest.mark.sound
+def test_a_pulled_microphone_is_lost(server: SoundServer) -> None:
+    """`run` raises within 3 s, and no thread is left."""
+    recording = Recording(server)
+    try:
+        recording.until("tick")
+        server.unplug()
+        unplugged = time.monotonic()
+        said = recording.until("threads")
+    finally:
+        recording.end()
+    assert time.monotonic() - unplugged < 3.5
+    assert said[-2][:2] == ["lost", "microphone_lost"]
+    assert said[-1] == ["threads", []]
+
+
+@pytest.mark.sound
+def test_stop_ends_the_recording(server: SoundServer) -> None:
+    """A source that is stopped closes its stream and returns."""
+    recording = Recording(server, seconds=0.3)
+    try:
+        said = recording.until("threads")
+    finally:
+        recording.end()
+    assert [line[0] for line in said if line[0] != "tick"] == ["open", "threads"]
+
+
+@pytest.mark.sound
+def test_part_of_a_name_is_enough(server: SoundServer) -> None:
+    """An input is found by a part of its name, whatever the case."""
+    recording = Recording(server, device="PUL", seconds=0.1)
+    try:
+        assert recording.until("open") == [["open", 16000]]
+    finally:
+        recording.end()
+
+
+@pytest.mark.sound
+@pytest.mark.parametrize(
+    ("device", "problem"), [("violin", "is not among the inputs"), ("l", "fits several inputs")]
+)
+def test_a_wrong_name_lists_the_inputs(server: SoundServer, device: str, problem: str) -> None:
+    """The message shows what could have been meant."""
+    recording = Recording(server, device=device)
+    try:
+        message = str(recording.until("error")[-1][1])
+    finally:
+        recording.end()
+    assert problem in message
+    assert "pulse" in message
+
+
+@pytest.mark.sound
+def test_missing_portaudio_says_what_to_install(server: SoundServer) -> None:
+    """Without the library the message names the package, and that the rest works without it."""
+    setup = "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
+    recording = Recording(server, setup=setup)
+    try:
+        message = str(recording.until("error")[-1][1])
+    finally:
+        recording.end()
+    assert "apt install libportaudio2" in message
+    assert "--microphone none" in message
+
+
+def placed(clock: SampleClock, arrivals: list[float], length: int = 320) -> list[float]:
+    return [clock.place(arrival, length) for arrival in arrivals]
+
+
+def test_late_arrivals_move_nothing() -> None:
+    """Sound is placed by count: a callback that comes late by chance does not shift it."""
+    arrivals = [1.02 + 0.02 * n + (0.3 if n % 50 == 20 else 0.0) for n in range(1000)]
+    assert placed(SampleClock(16000), arrivals) == pytest.approx([1.0] * 1000)
+
+
+def test_a_late_first_callback_is_corrected_at_once() -> None:
+    """Later blocks show that the first was held up, and by how much."""
+    arrivals = [2.5] + [1.04 + 0.02 * n for n in range(100)]
+    starts = placed(SampleClock(16000), arrivals)
+    assert starts[0] == pytest.approx(2.48)
+    assert starts[1:] == pytest.approx([1.0] * 100)
+
+
+def test_a_device_clock_that_drifts_is_followed() -> None:
+    """A device half a percent too slow is never placed wrong by more than the tolerance."""
+    step = 0.02 * 1.005
+    arrivals = [1.0 + step * (n + 1) for n in range(3000)]
+    clock = SampleClock(16000)
+    for n, arrival in enumerate(arrivals):
+        start = clock.place(arrival, 320)
+        assert abs(start + 0.02 * (n + 1) - arrival) < TOLERANCE + 0.005 * 5.1
+
+
+def test_lost_samples_leave_a_gap_of_their_length() -> None:
+    """After an overflow the sound goes on where the clock says, not where the count says."""
+    clock = SampleClock(16000)
+    before = clock.place(1.02, 320)
+    after = clock.place(1.54, 320, is_after_gap=True)
+    assert after - before == pytest.approx(0.5)

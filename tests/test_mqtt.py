@@ -1,0 +1,400 @@
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from tamulag.streamer.mqtt import MqttPublisher
+from tamulag.streamer.publisher import PublisherError
+
+STATUS = "tamulag/v1/site/device/status"
+
+
+class Broker:
+    """A mosquitto of the test's own, on a loopback port that stays the same over restarts."""
+
+    def __init__(self, folder: Path, *rules: str) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port: int = sock.getsockname()[1]
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self.config = folder / "mosquitto.conf"
+        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *rules]
+        self.config.write_text("\n".join(lines) + "\n")
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(["mosquitto", "-c", str(self.config)])
+        limit = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < limit, "mosquitto does not listen"
+                time.sleep(0.02)
+            else:
+                return
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("needs mosquitto: apt install mosquitto")
+    broker = Broker(tmp_path, "allow_anonymous true")
+    yield broker
+    broker.kill()
+
+
+def status(word: str) -> str:
+    return f'{{"state": "{word}"}}'
+
+
+ONLINE, OFFLINE = status("online"), status("offline")
+
+
+def within(seconds: float, scenario: Coroutine[None, None, None]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(seconds):
+            await scenario
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def running(publisher: MqttPublisher) -> AsyncIterator[MqttPublisher]:
+    await publisher.open()
+    run = asyncio.create_task(publisher.run())
+    try:
+        yield publisher
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+        await publisher.close()
+
+
+@asynccontextmanager
+async def listening(broker: Broker, topic: str = "tamulag/#") -> AsyncIterator[aiomqtt.Client]:
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.subscribe(topic, qos=1)
+        yield client
+
+
+async def received(client: aiomqtt.Client) -> tuple[str, str]:
+    message = await anext(client.messages)
+    assert isinstance(message.payload, bytes)
+    return str(message.topic), message.payload.decode()
+
+
+async def retained(broker: Broker) -> str:
+    async with listening(broker, STATUS) as client:
+        message = await anext(client.messages)
+        assert message.retain
+        assert isinstance(message.payload, bytes)
+        return message.payload.decode()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 (bounded by the scenario)
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.broker
+def test_the_birth_is_retained(broker: Broker) -> None:
+    """Whoever subscribes later learns that the device is online."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)):
+            assert await retained(broker) == ONLINE
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("kind", "topic", "qos"),
+    [
+        ("sentiment", "state", 0),
+        ("text", "text", 0),
+        ("status", "status", 1),
+        ("event", "event", 0),
+        ("session_start", "event", 1),
+        ("session_end", "event", 1),
+        ("error", "event", 1),
+    ],
+)
+def test_each_kind_has_its_topic(broker: Broker, kind: str, topic: str, qos: int) -> None:
+    """A message goes to the topic of its kind, with the quality of service of its kind."""
+
+    async def scenario() -> None:
+        publisher = MqttPublisher(broker.url, status=status, site="hall", device="k7")
+        async with running(publisher), listening(broker, f"tamulag/v1/hall/k7/{topic}") as client:
+            publisher.publish(kind, "payload")
+            async for message in client.messages:
+                if message.payload == b"payload":
+                    assert message.qos == qos
+                    return
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+def test_hello_and_heartbeat_stay_home(broker: Broker) -> None:
+    """MQTT has its retained status and its own keepalive instead."""
+
+    async def scenario() -> None:
+        publisher = MqttPublisher(broker.url, status=status)
+        async with running(publisher), listening(broker) as client:
+            assert await received(client) == (STATUS, ONLINE)
+            for kind in ("hello", "heartbeat", "sentiment"):
+                publisher.publish(kind, kind)
+            assert await received(client) == ("tamulag/v1/site/device/state", "sentiment")
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+def test_a_clean_close_says_the_rest_and_offline(broker: Broker) -> None:
+    """What waits is sent before the retained status becomes offline."""
+
+    async def scenario() -> None:
+        async with listening(broker) as client:
+            async with running(MqttPublisher(broker.url, status=status)) as publisher:
+                assert await received(client) == (STATUS, ONLINE)
+                publisher.publish("session_end", "end")
+            assert await received(client) == ("tamulag/v1/site/device/event", "end")
+            assert await received(client) == (STATUS, OFFLINE)
+        assert await retained(broker) == OFFLINE
+
+    within(10, scenario())
+
+
+ONE_DEVICE = """
+import asyncio, sys
+from tamulag.streamer.mqtt import MqttPublisher
+
+async def main():
+    publisher = MqttPublisher(sys.argv[1], status=lambda word: '{"state": "%s"}' % word)
+    await publisher.open()
+    print("open", flush=True)
+    await publisher.run()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.broker
+def test_a_killed_device_is_offline(broker: Broker) -> None:
+    """The broker publishes the will of a process that was killed."""
+
+    async def scenario() -> None:
+        device = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ONE_DEVICE, broker.url, stdout=asyncio.subprocess.PIPE
+        )
+        assert device.stdout
+        assert await device.stdout.readline() == b"open\n"
+        async with listening(broker) as client:
+            assert await received(client) == (STATUS, ONLINE)
+            device.kill()
+            await device.wait()
+            assert await received(client) == (STATUS, OFFLINE)
+        assert await retained(broker) == OFFLINE
+
+    within(20, scenario())
+
+
+@pytest.mark.broker
+def test_a_restarted_broker_is_found_again(broker: Broker) -> None:
+    """Within 5 seconds of its return the broker has the latest status and what waited."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            publisher.publish("status", status("degraded"))
+            await until(lambda: len(publisher._outbox) == 0)
+            broker.kill()
+            await until(lambda: publisher._client is None)
+            publisher.publish("error", "meanwhile")
+            broker.start()
+            back = time.monotonic()
+            async with listening(broker) as client:
+                topics = [await received(client) for _ in range(2)]
+            assert time.monotonic() - back < 5.0
+            assert (STATUS, status("degraded")) in topics
+            assert ("tamulag/v1/site/device/event", "meanwhile") in topics
+
+    within(20, scenario())
+
+
+@pytest.mark.broker
+def test_a_frozen_broker_costs_nothing_but_old_messages(broker: Broker) -> None:
+    """Publishing never waits, the outbox stays bounded, and the newest arrive after the thaw."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            broker.signal(signal.SIGSTOP)
+            slowest = 0.0
+            for _ in range(200):
+                start = time.monotonic()
+                publisher.publish("sentiment", "x" * 100_000)
+                slowest = max(slowest, time.monotonic() - start)
+                await asyncio.sleep(0.001)
+            assert slowest < 0.05
+            assert publisher.dropped > 0
+            assert len(publisher._outbox) == 32
+            publisher.publish("sentiment", "newest")
+            await until(lambda: publisher._client is None)
+            broker.signal(signal.SIGCONT)
+            async with listening(broker) as client:
+                while await received(client) != ("tamulag/v1/site/device/state", "newest"):
+                    pass
+
+    within(30, scenario())
+
+
+@pytest.mark.broker
+def test_closing_before_a_frozen_broker_is_bounded(broker: Broker) -> None:
+    """`close` gives up within 2 seconds and leaves neither a task nor a socket."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            broker.signal(signal.SIGSTOP)
+            for _ in range(100):
+                publisher.publish("sentiment", "x" * 100_000)
+                await asyncio.sleep(0)
+            start = time.monotonic()
+        assert time.monotonic() - start < 2.0
+        assert len(asyncio.all_tasks()) == 1
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+def test_a_cancellation_survives_a_lost_broker(broker: Broker) -> None:
+    """A stop that comes in the same moment as the loss of the broker still ends `run`."""
+
+    async def scenario() -> None:
+        publisher = MqttPublisher(broker.url, status=status)
+        await publisher.open()
+        run = asyncio.create_task(publisher.run())
+        await asyncio.sleep(0)
+        assert publisher._client
+        lost = publisher._client._disconnected
+        broker.kill()
+        lost.add_done_callback(lambda _: run.cancel())
+        await asyncio.wait([run])
+        await publisher.close()
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+def test_closing_while_the_broker_is_away_is_harmless(broker: Broker) -> None:
+    """Cancelling and closing in the middle of reconnecting leaves no task."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            broker.kill()
+            await until(lambda: publisher._client is None)
+        await publisher.close()
+        assert len(asyncio.all_tasks()) == 1
+
+    within(10, scenario())
+
+
+def open_and_close(publisher: MqttPublisher) -> None:
+    async def scenario() -> None:
+        try:
+            await publisher.open()
+        finally:
+            await publisher.close()
+        assert len(asyncio.all_tasks()) == 1
+
+    within(10, scenario())
+
+
+@pytest.mark.broker
+def test_a_missing_broker_is_told(broker: Broker) -> None:
+    """The error names the address, the reason and the remedy."""
+    broker.kill()
+    text = (
+        rf"cannot reach .* 127\.0\.0\.1:{broker.port} \(.*refused\): start one .*leave --mqtt out"
+    )
+    with pytest.raises(PublisherError, match=text):
+        open_and_close(MqttPublisher(broker.url, status=status))
+
+
+@pytest.mark.broker
+def test_a_frozen_broker_is_told_within_five_seconds(broker: Broker) -> None:
+    """A broker that takes the connection and says nothing does not hold up the start."""
+    broker.signal(signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(PublisherError, match=r"cannot reach .*timed out.*start one"):
+        open_and_close(MqttPublisher(broker.url, status=status))
+    assert time.monotonic() - start < 5.0
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Broker]:
+    """Yield a broker that wants the user name `kiosk` and the password `secret`."""
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("needs mosquitto: apt install mosquitto")
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "kiosk", "secret"], check=True)
+    broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}", "user root")
+    yield broker
+    broker.kill()
+
+
+@pytest.mark.broker
+def test_missing_credentials_are_told(guarded: Broker) -> None:
+    """A broker that wants credentials is told apart from one that is away."""
+    with pytest.raises(PublisherError, match=r"refused the connection .*TAMULAG_MQTT_PASSWORD"):
+        open_and_close(MqttPublisher(guarded.url, status=status))
+
+
+@pytest.mark.broker
+def test_credentials_come_from_the_environment(
+    guarded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two environment variables open a guarded broker."""
+    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_USERNAME", "kiosk")
+    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_PASSWORD", "secret")
+    open_and_close(MqttPublisher(guarded.url, status=status))
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    """A password on the command line is refused, and not repeated."""
+    with pytest.raises(PublisherError, match="TAMULAG_MQTT_USERNAME") as error:
+        MqttPublisher("mqtt://kiosk:secret@localhost", status=status)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://localhost", "mqtt://", "mqtt://host:x", "mqtt://host/topic"]
+)
+def test_a_useless_url_is_told(url: str) -> None:
+    """The error shows the form that works."""
+    with pytest.raises(PublisherError, match="use mqtt://HOST or mqtt://HOST:PORT"):
+        MqttPublisher(url, status=status)
+
+
+@pytest.mark.parametrize("site", ["", "a/b", "+", "all#"])
+def test_a_site_that_breaks_the_topic_is_told(site: str) -> None:
+    """A site or device is one plain level of the topic."""
+    with pytest.raises(PublisherError, match=r"site .* cannot be a level of an MQTT topic"):
+        MqttPublisher("mqtt://localhost", status=status, site=site)
