@@ -110,8 +110,13 @@ class Agent:
                     task.cancel()
         finally:
             self._stop.set()
-            for publisher in self.publishers:
-                await publisher.close()
+            # Together, so that one slow goodbye does not add to another.
+            closed = await asyncio.gather(
+                *(publisher.close() for publisher in self.publishers), return_exceptions=True
+            )
+            for error in closed:
+                if isinstance(error, BaseException):
+                    raise error
 
     async def _stream(self) -> None:
         """Feed the session until the end, then send what it still holds."""

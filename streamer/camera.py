@@ -171,7 +171,7 @@ class CameraSource:
         # Every frame is retrieved: which one is a tick's last is known only after the next grab.
         is_whole, image = capture.retrieve()
         if is_whole:
-            self._frames.put(self._tick(timestamp), _Frame(timestamp, image))
+            self._frames.put(self._tick(timestamp), _Frame(timestamp, np.asarray(image, np.uint8)))
             self._newest, self._failing_since = timestamp, None
 
     def _check(self, started: float) -> None:
@@ -226,5 +226,5 @@ def _rgb(image: Image) -> Image:
     height, width = image.shape[:2]
     if width > MAX_WIDTH:
         size = (MAX_WIDTH, round(height * MAX_WIDTH / width))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

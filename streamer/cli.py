@@ -20,12 +20,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+stream_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(help="Pretrained parts: list what is here, fetch what is not.")
 app.add_typer(models_app, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 
 
+@stream_app.command()
 @app.command()
 def stream(
     camera: Annotated[str | None, typer.Option(help="Index or URL of a camera.")] = None,
@@ -313,4 +315,4 @@ def main() -> int:
 
 def stream_main() -> int:
     """Run `tamulag-stream`, which is `tamulag stream`."""
-    return _run("tamulag-stream", lambda: typer.run(stream))
+    return _run("tamulag-stream", stream_app)

@@ -22,6 +22,7 @@ from .source import Now, Put, SourceError, SourceLost
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet, VideoFrame, VideoStream
     from av.container import InputContainer
+    from av.stream import Stream
 
 VISION_RATE = 10
 """Hz: of each tenth of a second the last frame is described."""
@@ -31,7 +32,8 @@ _JUMP = 0.04  # seconds; less between the stamps of sound frames is rounding
 _FILE_HOLD, _NETWORK_HOLD = 2.0, 0.2
 _OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
 _WAIT = 0.2
-_FLUSH_LIMIT, _STOP_LIMIT = 10.0, 1.0
+_CLOCK_LIMIT = 10.0
+_FLUSH_LIMIT, _STOP_LIMIT = 3.0, 1.0
 # A playlist from the network must not read files of this machine, nor a file reach the network.
 _FILE_PROTOCOLS = "file,crypto,data"
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,srt,crypto,data"
@@ -181,10 +183,17 @@ class MediaSource:
 
     def _wait_until(self, time: float, stop: threading.Event) -> bool:
         """Wait for the session clock; return False once `stop` is set."""
+        if self._now is not None and _is_network(self._path):
+            self._check_clock(time - self._now())
         while self._now is not None and (ahead := time - self._now()) > 0:
             if stop.wait(min(ahead, _WAIT)):
                 return False
         return not stop.is_set()
+
+    def _check_clock(self, ahead: float) -> None:
+        # A server that starts over, or falls far behind: opening it again sets its clock anew.
+        if abs(ahead) > _CLOCK_LIMIT:
+            raise SourceLost("source_lost", f"the clock of {self.name} is {ahead:+.1f} s off")
 
     def _deliver(self, item: _Item, put: Put) -> None:
         if isinstance(item, _Picture):
@@ -225,16 +234,19 @@ class _Reader:
         self._stills = 0
 
     def items(self) -> Iterator[_Item]:
+        from av import AudioFrame
+
         for packet in self._container.demux(self._streams):
             for frame in self._decoded(packet):
-                if packet.stream.type == "audio":
-                    yield from self._hear(frame)  # type: ignore[arg-type]
+                if isinstance(frame, AudioFrame):
+                    yield from self._hear(frame)
                 else:
-                    yield from self._see(frame)  # type: ignore[arg-type]
+                    yield from self._see(frame)
         yield from self._pieces(self._resampler.finish())
         yield from self._release()
 
-    def _decoded(self, packet: "Packet") -> "list[AudioFrame | VideoFrame]":
+    def _decoded(self, packet: "Packet[Stream]") -> "list[AudioFrame | VideoFrame]":
+        from av import AudioFrame, VideoFrame
         from av.error import InvalidDataError
 
         try:
@@ -242,7 +254,8 @@ class _Reader:
         except InvalidDataError:
             self.damaged += 1
             return []
-        return [frame for frame in frames if frame.pts is not None]  # type: ignore[misc]
+        kinds = (AudioFrame, VideoFrame)
+        return [f for f in frames if isinstance(f, kinds) and f.pts is not None]
 
     def _hear(self, frame: "AudioFrame") -> Iterator[_Item]:
         time = self._time(frame)
@@ -286,7 +299,10 @@ class _Reader:
     def _time(self, frame: "AudioFrame | VideoFrame") -> float:
         assert frame.pts is not None
         assert frame.time_base is not None
-        return float(frame.pts * frame.time_base) - self._zero
+        time = float(frame.pts * frame.time_base)
+        if self._zero is None:
+            self._zero = time
+        return time - self._zero
 
 
 def in_time_order(items: Iterable[_Item], tracks: int, hold: float) -> Iterator[_Item]:
@@ -332,10 +348,13 @@ def _opened(path: str) -> "InputContainer":
 
 
 def _picture_of(path: str) -> Image:
+    import av
+
     with _opened(path) as container:
-        for frame in container.decode(video=0):
-            return _rgb(frame)
-    raise SourceError(f"source {path} holds no picture: name an image file")
+        try:
+            return _rgb(next(container.decode(container.streams.video[0])))
+        except (av.FFmpegError, IndexError, StopIteration) as error:
+            raise SourceError(f"source {path} holds no picture: name an image file") from error
 
 
 def _moving(container: "InputContainer") -> "list[VideoStream]":
@@ -344,11 +363,14 @@ def _moving(container: "InputContainer") -> "list[VideoStream]":
     return [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
 
 
-def _start_of(container: "InputContainer") -> float:
-    if container.start_time is not None:
-        return container.start_time / 1e6
-    starts = [float(s.start_time * s.time_base) for s in container.streams if s.start_time]
-    return min(starts, default=0.0)
+def _start_of(container: "InputContainer") -> float | None:
+    streams = [*container.streams.audio, *_moving(container)]
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream.start_time is not None and stream.time_base is not None
+    ]
+    return min(starts, default=None)
 
 
 def _rgb(frame: "VideoFrame") -> Image:

@@ -227,7 +227,8 @@ def _portaudio() -> ModuleType:
             "PortAudio is missing: apt install libportaudio2 (macOS and Windows bring it along), "
             "or use --microphone none"
         ) from error
-    return sounddevice
+    module: ModuleType = sounddevice
+    return module
 
 
 def _find(sounddevice: ModuleType, device: str | int | None) -> int | None:

@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,7 +22,6 @@ logger = logging.getLogger("tamulag.mqtt")
 
 _USERNAME = "TAMULAG_MQTT_USERNAME"
 _PASSWORD = "TAMULAG_MQTT_PASSWORD"
-
 _USE_URL = "use mqtt://HOST or mqtt://HOST:PORT with --mqtt"
 
 _ANSWER = 2.0
@@ -30,10 +29,8 @@ _ANSWER = 2.0
 
 _FIRST_CONNECT = 5.0
 _GOODBYE = 1.5
-
 _SHORTEST_PAUSE = 0.5
-_LONGEST_PAUSE = 4.0
-"""Seconds between two attempts to reconnect; the longest keeps recovery within 5 seconds."""
+_LONGEST_PAUSE = 4.0  # keeps recovery within 5 seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +51,8 @@ _ROUTES = {
     "session_end": _CERTAIN_EVENT,
     "error": _CERTAIN_EVENT,
 }
-_NOT_SENT = {"hello", "heartbeat"}
-"""The retained status tells a newcomer, and the broker watches the connection."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    route: _Route
-    payload: str
+_Message = tuple[_Route, str]
 
 
 class MqttPublisher:
@@ -98,6 +89,7 @@ class MqttPublisher:
         queue: int = 32,
     ) -> None:
         self._host, self._port = _address(url)
+        self._broker = f"the MQTT broker at {self._host}:{self._port}"
         self._root = f"tamulag/v1/{_level('site', site)}/{_level('device', device)}"
         self._make_status = status
         self._status: str | None = None
@@ -124,22 +116,22 @@ class MqttPublisher:
                 await self._connect()
         except aiomqtt.exceptions.MqttConnectError as error:
             raise PublisherError(
-                f"the MQTT broker at {self._host}:{self._port} refused the connection ({error}): "
+                f"{self._broker} refused the connection ({error}): "
                 f"set {_USERNAME} and {_PASSWORD}, or leave --mqtt out"
             ) from error
         except (aiomqtt.MqttError, TimeoutError) as error:
             raise PublisherError(
-                f"cannot reach the MQTT broker at {self._host}:{self._port} "
-                f"({str(error) or 'no answer'}): start one (e.g. mosquitto) or leave --mqtt out"
+                f"cannot reach {self._broker} ({str(error) or 'no answer'}): "
+                "start one (e.g. mosquitto) or leave --mqtt out"
             ) from error
 
     def publish(self, kind: str, payload: str) -> None:
         """Put a message into the outbox; `hello` and `heartbeat` are not sent over MQTT."""
-        if kind in _NOT_SENT:
-            return
+        if kind in ("hello", "heartbeat"):
+            return  # the retained status greets a newcomer, and the broker watches the connection
         if kind == "status":
             self._status = payload
-        self._outbox.put(_Message(_ROUTES.get(kind, _EVENT), payload))
+        self._outbox.put((_ROUTES.get(kind, _EVENT), payload))
 
     async def run(self) -> None:
         """Deliver, and reconnect whenever the broker is lost."""
@@ -148,7 +140,7 @@ class MqttPublisher:
             try:
                 await self._deliver_until_lost(self._client)
             except aiomqtt.MqttError as lost:
-                logger.warning("lost the broker at %s:%d: %s", self._host, self._port, lost)
+                logger.warning("lost %s: %s", self._broker, lost)
             await self._reconnect()
 
     async def close(self) -> None:
@@ -161,13 +153,11 @@ class MqttPublisher:
             async with asyncio.timeout(_GOODBYE):
                 await self._deliver(client)
                 # A clean disconnect makes the broker forget the will.
-                await self._send(client, _Message(_STATUS, self._make_status("offline")))
+                await self._send(client, (_STATUS, self._make_status("offline")))
                 await client.__aexit__(None, None, None)
         except (aiomqtt.MqttError, TimeoutError) as error:
-            logger.warning(
-                "left the broker at %s:%d without a goodbye (%s), %d messages not sent",
-                self._host, self._port, str(error) or "no answer", len(self._outbox),
-            )  # fmt: skip
+            reason, lost = str(error) or "no answer", len(self._outbox)
+            logger.warning("left %s (%s), %d messages not sent", self._broker, reason, lost)
         finally:
             await _cut(client)
 
@@ -175,19 +165,19 @@ class MqttPublisher:
         # A new client each time: a used one takes its old answer for the broker's new one.
         client = self._new_client()
         try:
-            await client.__aenter__()
-            birth = self._make_status("online") if self._status is None else self._status
-            await self._send(client, _Message(_STATUS, birth))
+            with _heeding_cancellation():
+                await client.__aenter__()
+            await self._send(client, (_STATUS, self._status or self._make_status("online")))
         except BaseException:
             await _cut(client)
             raise
         self._client = client
-        logger.info("connected to the broker at %s:%d", self._host, self._port)
+        logger.info("connected to %s", self._broker)
 
     async def _reconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await _cut(client)
+        if self._client is not None:
+            await _cut(self._client)
+        self._client = None
         if self._in_flight is not None:
             self._outbox.put_back(self._in_flight)
             self._in_flight = None
@@ -199,7 +189,7 @@ class MqttPublisher:
             try:
                 await self._connect()
             except aiomqtt.MqttError as error:
-                logger.debug("broker at %s:%d still away: %s", self._host, self._port, error)
+                logger.debug("%s is still away: %s", self._broker, error)
 
     def _new_client(self) -> aiomqtt.Client:
         client = aiomqtt.Client(
@@ -246,9 +236,20 @@ class MqttPublisher:
             self._in_flight = None
 
     async def _send(self, client: aiomqtt.Client, message: _Message) -> None:
-        route = message.route
+        route, payload = message
         topic = f"{self._root}/{route.topic}"
-        await client.publish(topic, message.payload, qos=route.qos, retain=route.retain)
+        with _heeding_cancellation():
+            await client.publish(topic, payload, qos=route.qos, retain=route.retain)
+
+
+@contextlib.contextmanager
+def _heeding_cancellation() -> Iterator[None]:
+    # asyncio.wait_for, inside aiomqtt, forgets a cancellation that meets a result before 3.12.
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 async def _watch(client: aiomqtt.Client) -> None:
@@ -259,7 +260,7 @@ async def _watch(client: aiomqtt.Client) -> None:
 
 async def _cut(client: aiomqtt.Client) -> None:
     """Close what aiomqtt leaves open when connecting or disconnecting fails or is cancelled."""
-    paho, housekeeping = client._client, client._misc_task
+    paho, housekeeping, lost = client._client, client._misc_task, client._disconnected
     sock = paho.socket()
     if isinstance(sock, socket.socket):
         with contextlib.suppress(OSError):  # the other end was faster
@@ -271,6 +272,8 @@ async def _cut(client: aiomqtt.Client) -> None:
     paho.on_socket_close = paho.on_socket_unregister_write = None
     if housekeeping is not None:
         await asyncio.wait([housekeeping], timeout=1.0)
+    if lost.done() and not lost.cancelled():
+        lost.exception()  # told by now, or of no interest; asyncio complains about an unread one
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -291,8 +294,6 @@ def _address(url: str) -> tuple[str, int]:
 
 def _level(name: str, value: str) -> str:
     if not value or any(character in "/+#\0" for character in value):
-        raise PublisherError(
-            f"{name} {value!r} cannot be a level of an MQTT topic: "
-            "use at least one character, and none of / + #"
-        )
+        remedy = "use at least one character, and none of / + #"
+        raise PublisherError(f"{name} {value!r} cannot be a level of an MQTT topic: {remedy}")
     return value

@@ -38,6 +38,7 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
         print(f"tamulag-stream: {error}", file=sys.stderr)
         return 2 if str(error).startswith("command line:") else 1
     torch.set_num_threads(config.model.threads)
+    code = 0
     try:
         built = build(config)
         with built.resources:
@@ -46,11 +47,11 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
     except* EXPECTED as group:
         for error in _leaves(group):
             print(f"tamulag-stream: {error}", file=sys.stderr)
-        return 1
+        code = 1
     except* BrokenPipeError:
         # Whoever read our lines has ended; that is how a pipe stops us.
-        return 0
-    return 0
+        code = 0
+    return code
 
 
 async def _run(built: Built) -> None:

@@ -39,9 +39,6 @@ class Listener(Protocol):
     def finish(self) -> list[Phrase]:
         """End the current utterance; `hear` may follow."""
 
-    def close(self) -> None:
-        """Free the recogniser."""
-
 
 class Resampler:
     """Turn blocks of any rate and channel count into 16 kHz mono, with the filter's state carried.
@@ -101,7 +98,7 @@ class Resampler:
 
 
 def _values(frame: "av.AudioFrame") -> Array:
-    return frame.to_ndarray()[0].astype(np.float32)
+    return np.asarray(frame.to_ndarray()[0], np.float32)
 
 
 class SoundPath:
@@ -169,11 +166,6 @@ class SoundPath:
         elif self._listener:
             for phrase in self._listener.finish():
                 put(phrase)
-
-    def close(self) -> None:
-        """Free the recogniser, after the last `finish`."""
-        if self._listener:
-            self._listener.close()
 
 
 class _Hearing:

@@ -64,7 +64,7 @@ class WebSocketPublisher:
         hello: Callable[[], str],
         queue: int = 8,
         send_timeout: float = 3.0,
-        heartbeat: float = 5.0,
+        heartbeat: float = 1.0,
         max_subscribers: int = 1000,
         origins: Sequence[str | None] = (None,),
     ) -> None:

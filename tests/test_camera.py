@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tamulag.streamer.camera import CameraSource, Image, without_user
 from tamulag.streamer.sample import Input, Sample
 from tamulag.streamer.source import SourceError, SourceLost

@@ -3,6 +3,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from tamulag.streamer.inbox import BOUNDS, Inbox
 from tamulag.streamer.sample import Input, Notice, Phrase, Sample
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tamulag.streamer.microphone import TOLERANCE, SampleClock
 
 from .devices import SoundServer, pulse_server

@@ -241,6 +241,24 @@ def test_a_restarted_broker_is_found_again(broker: Broker) -> None:
 
 
 @pytest.mark.broker
+def test_a_certain_message_survives_its_broker(broker: Broker) -> None:
+    """An error that a dying broker took and never confirmed is sent again to the next one."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            broker.signal(signal.SIGSTOP)
+            publisher.publish("error", "lost?")
+            await until(lambda: publisher._in_flight is not None)
+            broker.kill()
+            await until(lambda: publisher._client is None)
+            broker.start()
+            async with listening(broker, "tamulag/v1/site/device/event") as client:
+                assert await received(client) == ("tamulag/v1/site/device/event", "lost?")
+
+    within(20, scenario())
+
+
+@pytest.mark.broker
 def test_a_frozen_broker_costs_nothing_but_old_messages(broker: Broker) -> None:
     """Publishing never waits, the outbox stays bounded, and the newest arrive after the thaw."""
 

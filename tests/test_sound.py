@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+
 from tamulag.streamer.sample import Array, Input, Phrase, Sample
 from tamulag.streamer.sound import BACKLOG, Resampler, SoundPath
 
@@ -31,7 +32,6 @@ class Noting:
         self.heard: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.is_closed = False
 
     def hear(self, block: Array, start: int, /) -> list[Phrase]:
         assert self.gate.wait(10.0)
@@ -40,9 +40,6 @@ class Noting:
 
     def finish(self) -> list[Phrase]:
         return [self._phrase(-1, final=True)]
-
-    def close(self) -> None:
-        self.is_closed = True
 
     def _phrase(self, start: int, *, final: bool) -> Phrase:
         return Phrase(start / 16000, 0, (), np.zeros((0, 2), np.float32), (), final=final)
@@ -173,13 +170,6 @@ def test_the_path_can_go_on_after_finish() -> None:
         path.finish(items.append, limit=5.0)
         assert not [t for t in threading.enumerate() if t.name == "tamulag.asr"]
     assert listener.heard == [0, 16000]
-
-
-def test_close_frees_the_recogniser() -> None:
-    """The owner of the path closes the recogniser once."""
-    listener = Noting()
-    SoundPath(Counting(), listener, threaded=True).close()
-    assert listener.is_closed
 
 
 def test_without_a_recogniser_there_is_only_audio() -> None:

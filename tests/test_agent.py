@@ -1,0 +1,234 @@
+"""The whole run with scripted sources: order, numbers, loss, return, end."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pytest
+
+from tamulag.models import TamUlag
+from tamulag.models.checkpoint import Card
+from tamulag.streamer import message
+from tamulag.streamer.agent import About, Agent
+from tamulag.streamer.clock import SessionClock
+from tamulag.streamer.publisher import PublisherError
+from tamulag.streamer.sample import Input, Modality, Phrase, Sample, Word
+from tamulag.streamer.session import Session
+from tamulag.streamer.source import Put, SourceError, SourceLost
+
+HEADS = ("sentiment", "text", "audio", "vision")
+CARD = Card(trained=dict.fromkeys(HEADS, True))
+Script = Callable[[Put, threading.Event], None]
+
+
+class Scripted:
+    """A source whose `run` is a function of the test."""
+
+    name = "scripted"
+    modalities: tuple[Modality, ...] = ("audio",)
+
+    def __init__(self, *scripts: Script, refuse: str = "") -> None:
+        self._scripts = list(scripts)
+        self._refuse = refuse
+
+    def open(self) -> None:
+        if self._refuse:
+            raise SourceError(self._refuse)
+
+    def run(self, put: Put, stop: threading.Event) -> None:
+        self._scripts.pop(0)(put, stop)
+
+
+class Kept:
+    """A publisher that keeps what it gets."""
+
+    name = "kept"
+    dropped = 0
+
+    def __init__(self, refuse: str = "") -> None:
+        self.lines: list[str] = []
+        self.is_closed = False
+        self._refuse = refuse
+
+    async def open(self) -> None:
+        if self._refuse:
+            raise PublisherError(self._refuse)
+
+    def publish(self, kind: str, payload: str) -> None:
+        sent = message.decode(payload)
+        assert sent.type == kind
+        self.lines.append(payload)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    def of(self, kind: str) -> list[message.AnyMessage]:
+        return [m for m in self.all() if m.type == kind]
+
+    def all(self) -> list[message.AnyMessage]:
+        return [message.decode(line) for line in self.lines]
+
+
+def sound(seconds: float) -> Iterator[Sample]:
+    for tick in range(round(seconds * 50)):
+        yield Sample("audio", tick / 50, np.full(4, np.sin(tick), np.float32))
+
+
+def play(items: Iterable[Input]) -> Script:
+    def run(put: Put, stop: threading.Event) -> None:
+        for item in items:
+            if stop.is_set():
+                return
+            put(item)
+
+    return run
+
+
+def lose(put: Put, stop: threading.Event) -> None:
+    raise SourceLost("microphone_lost", "microphone: no block for 2 s")
+
+
+def idle(put: Put, stop: threading.Event) -> None:
+    stop.wait(10)
+
+
+def crash(put: Put, stop: threading.Event) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: object) -> Agent:
+    values: dict[str, object] = {"paced": False, "duration": None} | settings
+    return Agent(
+        session=Session(model, CARD, ("text", "audio")),
+        sources=[source],
+        publishers=[kept],
+        about=About(version="0", checkpoint="tiny", heads={}, sources=[source.name]),
+        clock=SessionClock(),
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def words(at: float) -> Phrase:
+    return Phrase(at, 0, (Word("hi", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
+
+
+def test_a_file_is_scored_from_start_to_end(model: TamUlag) -> None:
+    """Start, status, one score per hop, the words, and the end, numbered without a gap."""
+    kept = Kept()
+    heard = list(sound(2))
+    items: list[Input] = [*heard[:95], words(1.9), *heard[95:]]
+    asyncio.run(agent(model, Scripted(play(items)), kept).run())
+    kinds = [m.type for m in kept.all()]
+    assert kinds[:2] == ["session_start", "status"]
+    assert kinds[-1] == "session_end"
+    assert kinds.count("sentiment") == 4
+    assert kinds.count("text") == 1
+    assert [m.seq for m in kept.all()] == list(range(1, len(kinds) + 1))
+    assert kept.is_closed
+
+
+def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
+    """A source that is faster than the session waits; all hops are valid and none is dropped."""
+    kept = Kept()
+    asyncio.run(agent(model, Scripted(play(sound(60))), kept).run())
+    scores = [m for m in kept.of("sentiment") if isinstance(m, message.SentimentMessage)]
+    assert len(scores) == 120
+    assert all(m.modalities.audio.status == "ok" for m in scores)
+    assert scores[-1].dropped == {"text": 0, "audio": 0, "vision": 0}
+
+
+def test_duration_ends_the_stream(model: TamUlag) -> None:
+    """Not one hop more than was asked for."""
+    kept = Kept()
+    asyncio.run(agent(model, Scripted(play(sound(30))), kept, duration=2.0).run())
+    scores = [m for m in kept.of("sentiment") if isinstance(m, message.SentimentMessage)]
+    assert scores[-1].window.end == 2.0
+    assert kept.of("session_end")[0].model_dump()["reason"] == "duration"
+
+
+def test_a_lost_source_degrades_the_status_until_it_is_back(model: TamUlag) -> None:
+    """Loss and return are told as events and as status, and the run goes on."""
+    kept = Kept()
+    asyncio.run(agent(model, Scripted(lose, play([])), kept, paced=True).run())
+    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, message.State)]
+    assert states == [("online", {}), ("degraded", {"audio": "microphone_lost"}), ("online", {})]
+    events = [(m.event, m.modality) for m in kept.all() if isinstance(m, message.Event)]
+    assert events == [("source_lost", "audio"), ("source_back", "audio")]
+
+
+def test_hops_close_although_everything_is_silent(model: TamUlag) -> None:
+    """With no sample at all scores go on, without a number."""
+    kept = Kept()
+    asyncio.run(agent(model, Scripted(idle), kept, paced=True, duration=1.5).run())
+    scores = [m for m in kept.of("sentiment") if isinstance(m, message.SentimentMessage)]
+    assert scores
+    assert scores[0].sentiment is None
+    assert scores[0].modalities.audio.status == "missing"
+
+
+def test_stop_ends_in_order(model: TamUlag) -> None:
+    """A signal leads to a session_end and closed publishers, soon."""
+    kept = Kept()
+    core = agent(model, Scripted(idle), kept, paced=True)
+
+    async def run() -> None:
+        asyncio.get_running_loop().call_later(0.2, core.stop)
+        async with asyncio.timeout(3):
+            await core.run()
+
+    asyncio.run(run())
+    assert kept.of("session_end")[0].model_dump()["reason"] == "stopped"
+    assert kept.is_closed
+
+
+def test_a_bug_in_a_source_is_not_hidden(model: TamUlag) -> None:
+    """It ends the run with its own traceback, and the publishers are closed."""
+    kept = Kept()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(agent(model, Scripted(crash), kept, paced=True).run())
+    assert caught.group_contains(ZeroDivisionError)
+    assert kept.is_closed
+
+
+@pytest.mark.parametrize("which", ["source", "publisher"])
+def test_what_cannot_be_opened_leaves_nothing_open(model: TamUlag, which: str) -> None:
+    """The text is passed on as it is."""
+    kept = Kept(refuse="port taken" if which == "publisher" else "")
+    source = Scripted(idle, refuse="no device" if which == "source" else "")
+    with pytest.raises((SourceError, PublisherError), match="no device|port taken"):
+        asyncio.run(agent(model, source, kept).run())
+    assert kept.is_closed
+    assert kept.lines == []
+
+
+def test_cancellation_leaves_no_task_and_no_thread(model: TamUlag) -> None:
+    """After a cancelled run nothing of it is left, counted after the source noticed."""
+    before = threading.active_count()
+
+    async def run() -> int:
+        task = asyncio.create_task(agent(model, Scripted(idle), Kept(), paced=True).run())
+        await asyncio.wait([task], timeout=0.3)
+        task.cancel()
+        await asyncio.wait([task], timeout=3)
+        assert task.cancelled()
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(run()) == 1
+    for thread in threading.enumerate():
+        if thread.name.startswith("tamulag."):
+            thread.join(3)
+    assert threading.active_count() == before
+
+
+def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
+    """A newcomer's hello makes no gap for the others."""
+    core = agent(model, Scripted(idle), Kept())
+    core.seq = 41
+    hello = message.decode(core.hello())
+    assert (hello.type, hello.seq) == ("hello", 41)
+    assert message.decode(core.offline("offline")).model_dump()["state"] == "offline"
+    assert message.decode(core.offline("online")).model_dump()["state"] == "online"

@@ -1,0 +1,100 @@
+"""A source is kept alive: lost, reported, reopened; a bug is not hidden."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from tamulag.streamer.sample import Input, Modality, Notice
+from tamulag.streamer.source import Put, SourceError, SourceLost
+from tamulag.streamer.supervisor import in_thread, keep_alive
+
+
+class Scripted:
+    """A source that does one thing after another: lose, fail to open, end, or raise."""
+
+    name = "scripted"
+    modalities: tuple[Modality, ...] = ("text", "audio")
+
+    def __init__(self, *script: str) -> None:
+        self.script = list(script)
+
+    def open(self) -> None:
+        if self.script and self.script[0] == "refuse":
+            self.script.pop(0)
+            raise SourceError("scripted cannot be opened: plug it in")
+
+    def run(self, put: Put, stop: threading.Event) -> None:
+        step = self.script.pop(0) if self.script else "end"
+        if step == "lose":
+            raise SourceLost("microphone_lost", "scripted: no block for 2 s")
+        if step == "bug":
+            raise ZeroDivisionError("a bug")
+        if step == "wait":
+            stop.wait(5)
+
+
+def supervise(source: Scripted, stop: threading.Event | None = None) -> list[Input]:
+    found: list[Input] = []
+    asyncio.run(
+        keep_alive(source, put=found.append, now=time.monotonic, stop=stop or threading.Event())
+    )
+    return found
+
+
+def test_a_lost_source_is_reported_and_reopened() -> None:
+    """Each of its modalities gets a notice of the loss and one of the return."""
+    notices = supervise(Scripted("lose", "refuse", "end"))
+    told = [(n.modality, n.reason) for n in notices if isinstance(n, Notice)]
+    assert told == [
+        ("text", "microphone_lost"),
+        ("audio", "microphone_lost"),
+        ("text", None),
+        ("audio", None),
+    ]
+
+
+def test_a_source_that_ends_is_not_reopened() -> None:
+    """The end of a file is no loss."""
+    source = Scripted("end", "bug")
+    assert supervise(source) == []
+    assert source.script == ["bug"]
+
+
+def test_a_bug_is_raised() -> None:
+    """Only a loss is mended."""
+    with pytest.raises(ZeroDivisionError):
+        supervise(Scripted("bug"))
+
+
+def test_stop_ends_the_wait_for_a_lost_source() -> None:
+    """A camera that stays away does not keep the process."""
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    supervise(Scripted("lose", *["refuse"] * 50), stop)
+
+
+def test_in_thread_returns_the_result() -> None:
+    """The value of the function comes back to the task."""
+    assert asyncio.run(in_thread("sum", sum, [1, 2, 3])) == 6
+
+
+def test_in_thread_survives_a_cancelled_wait() -> None:
+    """A thread that ends after its task was cancelled does no harm."""
+    release, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait(5)
+        ended.set()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(in_thread("late", work))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        release.set()
+        await asyncio.to_thread(ended.wait, 5)
+
+    asyncio.run(cancel())
+    assert ended.is_set()
