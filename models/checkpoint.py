@@ -86,8 +86,9 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
             f"checkpoint {path} cannot be read ({error}): fetch it again"
         ) from error
     if meta.get("format") != FORMAT:
+        found = meta.get("format")
         raise CheckpointError(
-            f"checkpoint {path} has format {meta.get('format')!r}, expected {FORMAT!r}: train it again"
+            f"checkpoint {path} has format {found!r}, expected {FORMAT!r}: train it again"
         )
     try:
         config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))

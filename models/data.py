@@ -113,7 +113,7 @@ def read_texts(path: Path) -> list[tuple[str, float, str]]:
     """Read a CSV with the columns `text,label` and optionally `video_id`.
 
     Returns:
-        Text, sentiment in [-3, 3] and group (the video, else the row's number) of each row.
+        Text, sentiment in [-3, 3] and group (the video, else the row's last line) of each row.
 
     Raises:
         DataError: If the file, a column or a number is missing or out of range.
@@ -127,7 +127,7 @@ def read_texts(path: Path) -> list[tuple[str, float, str]]:
                     f"{path}: column {', '.join(sorted(missing))} is missing: "
                     f"expected text,label, found {','.join(reader.fieldnames or ())}"
                 )
-            return [_row(path, number, row) for number, row in enumerate(reader, 2)]
+            return [_row(path, reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV of texts: {error}") from error
 

@@ -210,7 +210,8 @@ class TamUlag(nn.Module):
         batch, dim = len(now_BN), self._of(name).encoder.mean.shape[0]
         if ticks is None:
             none = now_BN.new_zeros(batch, 0)
-            return Ticks(self.head[0].weight.new_zeros(batch, 0, dim), none.bool(), none, none)
+            values = self._of(name).encoder.mean.new_zeros(batch, 0, dim)
+            return Ticks(values, none.bool(), none, none)
         B, T, D = ticks.values.shape
         shapes = {tuple(x.shape) for x in (ticks.mask, ticks.time, ticks.ready)}
         if dim != D or batch != B or shapes != {(B, T)}:

@@ -4,8 +4,9 @@ Knows feature files and the model. Knows no front end and no stream. Everything 
 the seed of the configuration, so a run can be repeated to the same numbers on the same machine.
 
 No corpus at hand has text, audio and vision of the same person. The branches are trained on their
-own labels; the fusion is trained on clips of different people that carry nearly the same label, with
-modalities left out at random. It learns how to weigh what agrees; it has never seen a conflict.
+own labels; the fusion is trained on clips of different people that carry nearly the same label,
+with modalities left out at random. It learns how to weigh what agrees; it has never seen a
+conflict.
 """
 
 import tomllib
@@ -154,25 +155,40 @@ def train(path: Path, out: Path, log: Log) -> dict[str, float]:
 
 
 def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
-    """Return the training and the validation rows of one modality."""
+    """Return the training and the validation rows of one modality.
+
+    Raises:
+        DataError: If a file cannot be used, nothing is left, or the vectors have another length.
+    """
     held = set(recipe.valid_groups)
-    split = [
-        [c for file in recipe.train for c in read_clips(file) if not held or c.group not in held],
-        [c for file in recipe.valid for c in read_clips(file) if not held or c.group in held],
-    ]
-    if not (split[0] and split[1]):
-        raise DataError(f"{name}: {len(split[0])} clips to train and {len(split[1])} to validate")
-    return _rows(split[0], name), _rows(split[1], name)
+    train_clips, valid_clips = (
+        [clip for file in files for clip in read_clips(file) if name in clip.values]
+        for files in (recipe.train, recipe.valid)
+    )
+    if held:
+        train_clips = [clip for clip in train_clips if clip.group not in held]
+        valid_clips = [clip for clip in valid_clips if clip.group in held]
+    if not (train_clips and valid_clips):
+        raise DataError(
+            f"{name}: {len(train_clips)} clips to train and {len(valid_clips)} to validate: "
+            "name feature files that hold some"
+        )
+    dim = getattr(ModelConfig(), name).dim
+    found = {clip.values[name].shape[1] for clip in train_clips + valid_clips}
+    if found != {dim}:
+        raise DataError(
+            f"{name}: vectors of {sorted(found)} values where the model takes {dim}: extract again"
+        )
+    return _rows(train_clips, name), _rows(valid_clips, name)
 
 
 def _rows(clips: Sequence[Clip], name: str) -> Rows:
-    present = [clip for clip in clips if name in clip.values]
-    values = [torch.from_numpy(clip.values[name]) for clip in present]
+    values = [torch.from_numpy(clip.values[name]) for clip in clips]
     flat = torch.cat(values)
     return Rows(
         values,
-        [torch.from_numpy(clip.ticks[name]) for clip in present],
-        torch.tensor([clip.label for clip in present]),
+        [torch.from_numpy(clip.ticks[name]) for clip in clips],
+        torch.tensor([clip.label for clip in clips]),
         flat.mean(dim=0),
         flat.std(dim=0).clamp(min=1e-3),
     )
@@ -247,8 +263,8 @@ def _batches(rows: Rows, size: int, rng: np.random.Generator) -> Iterator[np.nda
     order = rng.permutation(len(lengths))
     # Sorting inside windows of many batches keeps the draw random and the padding small.
     for window in np.array_split(order, max(1, len(order) // (size * 16))):
-        window = window[np.argsort(lengths[window], kind="stable")]
-        parts = np.array_split(window, max(1, len(window) // size))
+        by_length = window[np.argsort(lengths[window], kind="stable")]
+        parts = np.array_split(by_length, max(1, len(window) // size))
         for part in rng.permutation(len(parts)):
             yield parts[part]
 
@@ -335,14 +351,17 @@ def paired(
     Returns:
         Per modality the indices (B,), and the mean of the three labels (B,).
     """
-    spread = torch.from_numpy(rng.uniform(-2.5, 2.5, fusion.batch).astype(np.float32))
+    wanted = rng.uniform(-2.5, 2.5, fusion.batch)
     index, drawn = {}, []
     for name in MODALITIES:
-        distance = (labels[name] - spread.unsqueeze(-1)).abs()
-        nearest = distance.amin(dim=1, keepdim=True)
-        near = distance <= torch.clamp(nearest, min=fusion.near)
-        noise = torch.from_numpy(rng.random(near.shape, dtype=np.float32))
-        index[name] = noise.masked_fill(~near, -1.0).argmax(dim=1)
+        order = np.argsort(labels[name].numpy(), kind="stable")
+        rising = labels[name].numpy()[order]
+        first = np.searchsorted(rising, wanted - fusion.near, side="left")
+        last = np.searchsorted(rising, wanted + fusion.near, side="right")
+        # Where nothing is near, the clip at that place in the order is the nearest one or next to it.
+        place = first + np.floor(rng.random(fusion.batch) * np.maximum(1, last - first))
+        chosen = order[place.astype(np.int64).clip(0, len(order) - 1)]
+        index[name] = torch.from_numpy(chosen)
         drawn.append(labels[name][index[name]])
     return index, torch.stack(drawn).mean(dim=0)
 

@@ -6,10 +6,10 @@ Knows the order of starting and ending. Knows no device, no protocol and no netw
 import asyncio
 import logging
 import threading
-import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypedDict
 
 from . import message
@@ -17,7 +17,7 @@ from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
 from .publisher import Publisher
-from .sample import Input, Notice, Phrase
+from .sample import Input, Notice, Phrase, Sample
 from .session import Session
 from .source import Put, Source
 from .supervisor import STOP_LIMIT, in_thread, keep_alive
@@ -81,6 +81,7 @@ class Agent:
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _sent: float = 0.0
+    _wait: float = 0.0
 
     def stop(self) -> None:
         """End the run in order; may be called from a signal handler of the event loop."""
@@ -135,9 +136,9 @@ class Agent:
             await self._leave(keepers)
         for item in await self.inbox.get(timeout=0):
             self._take(item)
-        self._send(self.session.close(), 0.0)
+        self._score(self.session.close)
         reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
-        end = self.clock.now()
+        end = round(self._time(), 2)
         self._publish(message.Bound(type="session_end", at=end, reason=reason, **self._head()))
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
@@ -146,7 +147,7 @@ class Agent:
                 self._take(item)
             now = self.clock.now()
             if self.paced:
-                self._send(self.session.advance(now - SILENCE), now)
+                self._score(partial(self.session.advance, now - SILENCE))
             if now - self._sent > self.heartbeat:
                 self._publish(message.Heartbeat(**self._head(self.seq)))
 
@@ -164,20 +165,21 @@ class Agent:
             return self.inbox.put
         return lambda item: self.inbox.put_blocking(item, self._stop)
 
+    def _time(self) -> float:
+        """Return the stream time: the clock's, or of a file at full speed what was scored."""
+        return self.clock.now() if self.paced else self.session.now
+
     def _is_over(self) -> bool:
-        if self.duration is None:
-            return False
-        elapsed = self.clock.now() if self.paced else self.session.now
-        return elapsed >= self.duration
+        return self.duration is not None and self._time() >= self.duration
 
     def _take(self, item: Input) -> None:
         if isinstance(item, Phrase):
             self._publish(message.text_message(item, **self._head()))
         if isinstance(item, Notice):
             self._notice(item)
-        before = time.perf_counter()
-        estimates = self.session.push(item)
-        self._send(estimates, time.perf_counter() - before)
+        if isinstance(item, Sample):
+            self._wait = max(self._wait, self.clock.now() - item.timestamp)
+        self._score(partial(self.session.push, item))
 
     def _notice(self, notice: Notice) -> None:
         kind = "source_back" if notice.reason is None else "source_lost"
@@ -196,22 +198,32 @@ class Agent:
             self.lost[notice.modality] = notice.reason
         self._publish(self._status())
 
-    def _send(self, estimates: Sequence[Estimate], spent: float) -> None:
-        closed = self.clock.now()
+    def _score(self, step: Callable[[], list[Estimate]]) -> None:
+        """Publish what a step of the session says, with the time that it took."""
+        before = self.clock.now()
+        estimates = step()
+        spent = self.clock.now() - before
         for estimate in estimates:
             if self.duration is not None and estimate.end > self.duration + 1e-9:
                 return
-            late = closed - estimate.end if self.paced else None
-            latency = message.Latency(
-                align=None if late is None else round(max(0.0, late - spent), 4),
-                model=round(spent / len(estimates), 4),
-                total=None if late is None else round(self.clock.now() - estimate.end, 4),
-            )
+            latency = self._latency(estimate.end, before, spent / len(estimates))
+            dropped = self._dropped()
             self._publish(
                 message.sentiment_message(
-                    estimate, latency=latency, dropped=self._dropped(), **self._head()
+                    estimate, latency=latency, dropped=dropped, **self._head()
                 )
             )
+
+    def _latency(self, end: float, before: float, model: float) -> message.Latency:
+        if not self.paced:
+            return message.Latency(align=None, features=None, model=round(model, 4), total=None)
+        wait, self._wait = self._wait, 0.0
+        return message.Latency(
+            align=round(before - end, 4),
+            features=round(wait, 4),
+            model=round(model, 4),
+            total=round(self.clock.now() - end, 4),
+        )
 
     def _dropped(self) -> dict[str, int]:
         waiting, late = self.inbox.dropped, self.session.aligner.late

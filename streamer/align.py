@@ -42,7 +42,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Everything that happened in [end - hop, end)."""
+    """Everything that happened since the hop before and before `end`."""
 
     end: int
     """Tick at which it ends."""
@@ -84,9 +84,8 @@ class Aligner:
         if name not in self._dims:
             raise ValueError(f"{name} sample: expected one of {', '.join(self._dims) or 'none'}")
         if sample.values is not None and len(sample.values) != self._dims[name]:
-            raise ValueError(
-                f"{name} sample of {len(sample.values)} features: the model takes {self._dims[name]}"
-            )
+            given, taken = len(sample.values), self._dims[name]
+            raise ValueError(f"{name} sample of {given} features: the model takes {taken}")
         slot = tick_of(sample.timestamp) // PERIOD[name]
         if slot * PERIOD[name] < self.end - self.hop:
             self.late[name] += 1
@@ -104,9 +103,21 @@ class Aligner:
         return self._closed(max(self._watermark(), now - self._lateness))
 
     def close(self) -> list[Hop]:
-        """Close every hop that holds something, also the last, unfinished one."""
-        held = [slot * PERIOD[name] for name, slots in self._slots.items() for slot in slots]
-        return self._closed((max(held) // self.hop + 1) * self.hop / TICK_RATE) if held else []
+        """Close every hop that holds something.
+
+        The last one is unfinished: it ends with the 100 ms of its newest sample, because nothing
+        more is known of what came after.
+        """
+        held = [(slot + 1) * PERIOD[name] for name, slots in self._slots.items() for slot in slots]
+        if not held:
+            return []
+        last = -(-max(held) // VISION_TICKS) * VISION_TICKS
+        hops = self._closed(last / TICK_RATE)
+        start = self.end - self.hop
+        if start < last:
+            hops.append(Hop(last, {name: self._grid(name, last - start) for name in self._dims}))
+            self.end = last + self.hop
+        return hops
 
     def _watermark(self) -> float:
         if not self._newest:
@@ -116,13 +127,15 @@ class Aligner:
     def _closed(self, watermark: float) -> list[Hop]:
         hops = []
         while watermark != -math.inf and self.end <= tick_of(watermark):
-            hops.append(Hop(self.end, {name: self._grid(name) for name in self._dims}))
+            grids = {name: self._grid(name, self.hop) for name in self._dims}
+            hops.append(Hop(self.end, grids))
             self.end += self.hop
         return hops
 
-    def _grid(self, name: str) -> Grid:
+    def _grid(self, name: str, ticks: int) -> Grid:
+        """Take what the next `ticks` ticks hold."""
         period, first = PERIOD[name], (self.end - self.hop) // PERIOD[name]
-        size = self.hop // period
+        size = ticks // period
         values = np.zeros((size, self._dims[name]), np.float32)
         mask = np.zeros(size, np.bool_)
         newest: Sample | None = None

@@ -54,13 +54,18 @@ class Recogniser(Protocol):
 
 
 class Steps:
-    """Cuts blocks, gaps filled with zeros, into equal steps, whatever the size of the blocks."""
+    """Cuts blocks, gaps filled with zeros, into equal steps, whatever the size of the blocks.
+
+    Args:
+        length: Samples per step.
+    """
 
     def __init__(self, length: int) -> None:
         self._length = length
         self.restart()
 
     def restart(self) -> None:
+        """Forget what was pushed; the next block sets a new base."""
         self.base = 0
         """Place of the first sample heard."""
         self._end: int | None = None
@@ -71,6 +76,7 @@ class Steps:
         return self._end is not None and start - self._end > MAX_GAP * SAMPLE_RATE
 
     def push(self, block: Array, start: int) -> list[Array]:
+        """Take a block that begins at sample `start` and return the steps it fills."""
         if self._end is None:
             self.base = self._end = start
         missing = start - self._end

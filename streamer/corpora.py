@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from tamulag.models.data import DataError
 
 VALENCE = {
@@ -74,8 +75,10 @@ def faces(folder: Path, split: str) -> Iterator[Row]:
             continue
         index = int(row["index"])
         grey = cv2.imdecode(packed[offsets[index] : offsets[index + 1]], cv2.IMREAD_GRAYSCALE)
+        if grey is None:
+            raise DataError(f"{folder / 'images.bin'}: picture {index} is damaged: fetch it again")
         large = cv2.resize(grey, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
         edge = round(BORDER * large.shape[0])
         framed = cv2.copyMakeBorder(large, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-        picture = np.repeat(framed[:, :, None], 3, axis=2)
+        picture = np.repeat(framed[:, :, None], 3, axis=2).astype(np.uint8)
         yield Row(3.0 * float(row["valence_from_votes"]), row["name"], picture=picture)

@@ -1,6 +1,6 @@
 """What a hop says: the model's output, in the words of the message.
 
-Knows the model's output and how old each modality is. Knows no wall clock, session id or wire format.
+Knows the model's output and how old each modality is. Knows no wall clock and no wire format.
 """
 
 from collections.abc import Mapping
@@ -119,7 +119,8 @@ def describe(
         words: Word that starts at each tick of the window.
         revision: Passed on.
     """
-    modalities, present = {}, []
+    modalities: dict[str, ModalityEstimate] = {}
+    present: list[str] = []
     for index, name in enumerate(MODALITIES):
         report = reports.get(name)
         if report is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from tamulag.models.data import Clip, text_clips
 from tamulag.models.text import TextEncoder
 

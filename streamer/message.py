@@ -33,7 +33,7 @@ class Part(BaseModel):
 class Message(Part):
     """What every message carries."""
 
-    v: Literal[1] = VERSION
+    v: Literal[1] = 1
     session: str = Field(description="Identifier of the session, unique per start")
     seq: int = Field(
         ge=0, description="Rises by one from message to message; hello and heartbeat repeat it"
@@ -82,6 +82,7 @@ class Latency(Part):
     """Seconds; null where it cannot be measured (a file at full speed)."""
 
     align: float | None = Field(description="From the end of the hop to its closing")
+    features: float | None = Field(description="Longest way of a sample of this hop, from capture")
     model: float = Field(description="Spent in the model for this hop")
     total: float | None = Field(description="From the end of the hop to sending")
 
@@ -230,7 +231,7 @@ def utc(epoch: float) -> str:
 
 def label(sentiment: float) -> Label:
     """Return the word for a sentiment."""
-    if abs(sentiment) < NEUTRAL:
+    if abs(sentiment) <= NEUTRAL:
         return "neutral"
     return "positive" if sentiment > 0 else "negative"
 
@@ -249,7 +250,7 @@ def sentiment_message(
         name: Modality(
             sentiment=_rounded(part.sentiment),
             weight=round(part.weight, 3),
-            status=part.status,  # type: ignore[arg-type]
+            status=part.status,
             reason=part.reason,
             age=_rounded(part.age, 2),
             revision=estimate.revision if name == "text" and part.status != "off" else None,
@@ -271,7 +272,7 @@ def sentiment_message(
         label=None if value is None else label(value),
         modalities=Modalities(**modalities),
         conflict=_rounded(estimate.conflict),
-        attention=Attention(**{name: _attention(estimate, name) for name in MODALITIES}),  # type: ignore[arg-type]
+        attention=Attention(**{name: _attention(estimate, name) for name in MODALITIES}),
         latency=latency,
         dropped=dict(dropped),
     )

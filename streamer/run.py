@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+
 from tamulag.models.checkpoint import CheckpointError
 
 from .assets import AssetError
@@ -45,8 +46,8 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
             _announce(config, built)
             asyncio.run(_run(built))
     except* EXPECTED as group:
-        for error in _leaves(group):
-            print(f"tamulag-stream: {error}", file=sys.stderr)
+        for told in _leaves(group):
+            print(f"tamulag-stream: {told}", file=sys.stderr)
         code = 1
     except* BrokenPipeError:
         # Whoever read our lines has ended; that is how a pipe stops us.

@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
+
 from tamulag.models import TamUlag, Ticks
 from tamulag.models.checkpoint import Card
 
@@ -38,8 +39,10 @@ class Session:
         self, model: TamUlag, card: Card, asked: Collection[str], timing: Timing | None = None
     ) -> None:
         self.timing = timing or Timing()
-        self.asked = tuple(name for name in MODALITIES if name in asked)
-        dims = {n: getattr(model.config, n).dim for n in ("audio", "vision") if n in self.asked}
+        self.asked: tuple[str, ...] = tuple(name for name in MODALITIES if name in asked)
+        dims: dict[str, int] = {
+            name: getattr(model.config, name).dim for name in self.asked if name != "text"
+        }
         self.aligner = Aligner(
             dims, hop=round(self.timing.hop * TICK_RATE), lateness=self.timing.lateness
         )

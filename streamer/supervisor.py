@@ -50,7 +50,7 @@ async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Even
         if now() - opened > LONGEST_PAUSE:
             pause = FIRST_PAUSE
         while not stop.is_set():
-            await _wait(random.uniform(pause / 2, pause), stop)
+            await in_thread(source.name, stop.wait, random.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE, 2 * pause)
             if stop.is_set():
                 return
@@ -100,10 +100,3 @@ async def in_thread(name: str, function: Callable[..., T], *arguments: object) -
 def _tell(source: Source, put: Put, at: float, reason: str | None, detail: str) -> None:
     for modality in source.modalities:
         put(Notice(at, modality, reason, detail))
-
-
-async def _wait(seconds: float, stop: threading.Event) -> None:
-    """Sleep in steps short enough to notice `stop`."""
-    end = asyncio.get_running_loop().time() + seconds
-    while not stop.is_set() and (left := end - asyncio.get_running_loop().time()) > 0:
-        await asyncio.sleep(min(0.1, left))

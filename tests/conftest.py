@@ -1,4 +1,4 @@
-"""What all tests share: one torch thread, a small model, the folder of real data, no silent skips."""
+"""What all tests share: one torch thread, a small model, real data, no silent skips."""
 
 import os
 from pathlib import Path

@@ -5,6 +5,7 @@ that breaks it.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def chained(model: TamUlag, x: Stream, cuts: list[int], state: State | None = No
     """Step through the hops between the cuts, e.g. [0, 1, 5, 8]."""
     state = model.initial_state(len(x["audio"].mask)) if state is None else state
     outputs = []
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         output, state = model.step(between(x, first, last), ends(x, first, last), state)
         outputs.append(output)
     return outputs

@@ -20,7 +20,8 @@ def read(path: Path) -> Array:
     with wave.open(str(path)) as file:
         pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         sound = torch.from_numpy(pcm.astype(np.float32) / 32768)
-        return resample(sound, file.getframerate(), SAMPLE_RATE).numpy()
+        out: Array = resample(sound, file.getframerate(), SAMPLE_RATE).numpy()
+        return out
 
 
 def packaged(package: str, path: str) -> Path:

@@ -199,7 +199,7 @@ def test_what_cannot_be_opened_leaves_nothing_open(model: TamUlag, which: str) -
     """The text is passed on as it is."""
     kept = Kept(refuse="port taken" if which == "publisher" else "")
     source = Scripted(idle, refuse="no device" if which == "source" else "")
-    with pytest.raises((SourceError, PublisherError), match="no device|port taken"):
+    with pytest.raises((SourceError, PublisherError), match=r"no device|port taken"):
         asyncio.run(agent(model, source, kept).run())
     assert kept.is_closed
     assert kept.lines == []

@@ -160,6 +160,6 @@ def test_needs_no_portaudio() -> None:
     """The recogniser loads where sounddevice cannot be imported."""
     code = (
         "import sys; sys.modules['sounddevice'] = None; "
-        "from tamulag.streamer.asr_moonshine import MoonshineRecogniser; MoonshineRecogniser().close()"
+        "from tamulag.streamer.asr import open_recogniser; open_recogniser('auto', None).close()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from tamulag.streamer import assets
 from tamulag.streamer.assets import ASSETS, AssetError, fetch, inventory, locate, recorded
 

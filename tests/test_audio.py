@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tamulag.streamer.assets import locate
 from tamulag.streamer.audio import (
     AUDIO_DIM,

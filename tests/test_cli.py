@@ -22,7 +22,9 @@ BIN = Path(sys.executable).parent
 LIMIT = 120
 
 
-def tamulag(*arguments: str, program: str = "tamulag", **environment: str) -> subprocess.CompletedProcess[str]:
+def tamulag(
+    *arguments: str, program: str = "tamulag", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / program, *arguments],
         capture_output=True,
@@ -53,7 +55,9 @@ def statuses(score: dict[str, object]) -> dict[str, str]:
 def test_a_talking_face_is_scored_from_all_three(data: Path) -> None:
     """At least ten scores; text, audio and vision are ok in the last."""
     clip = data / "clips" / "retalking_face_1.mp4"
-    found = scores(stream("--source", str(clip), "--asr", "moonshine", "--speed", "max", "--jsonl", "-"))
+    found = scores(
+        stream("--source", str(clip), "--asr", "moonshine", "--speed", "max", "--jsonl", "-")
+    )
     assert len(found) >= 10
     assert statuses(found[-1]) == {"text": "ok", "audio": "ok", "vision": "ok"}
     assert isinstance(found[-1]["sentiment"], float)
@@ -103,7 +107,10 @@ def test_a_silent_track_is_silence(data: Path) -> None:
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run tamulag-stream until the block ends."""
     process = subprocess.Popen(
-        [BIN / "tamulag-stream", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [BIN / "tamulag-stream", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -251,7 +258,9 @@ def test_models_fetch_brings_a_model_from_its_server(tmp_path: Path) -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         done = tamulag("models", "fetch", name, "--url", url, XDG_CACHE_HOME=str(tmp_path))
-        refused = tamulag("models", "fetch", "vosk-model-none", "--url", url, XDG_CACHE_HOME=str(tmp_path))
+        refused = tamulag(
+            "models", "fetch", "vosk-model-none", "--url", url, XDG_CACHE_HOME=str(tmp_path)
+        )
         server.shutdown()
     assert done.returncode == 0, done.stderr
     assert "sha256" in done.stdout

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+
 from tamulag.streamer.assets import inventory
 from tamulag.streamer.doctor import (
     Check,

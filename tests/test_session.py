@@ -40,9 +40,13 @@ def faces(first: float, last: float, reason: str | None = None) -> list[Sample]:
     return [Sample("vision", k / 10 + 0.06, None if reason else rows[k], reason) for k in ticks]
 
 
-def phrase(at: float, text: str, *, utterance: int = 0, final: bool = False, start: float = 0.0) -> Phrase:
+def phrase(
+    at: float, text: str, *, utterance: int = 0, final: bool = False, start: float = 0.0
+) -> Phrase:
     """Return words of 0.2 s; the states of the tokens depend on all words, as BERT's do."""
-    words = tuple(Word(w, start + 0.2 * i, start + 0.2 * (i + 1)) for i, w in enumerate(text.split()))
+    words = tuple(
+        Word(w, start + 0.2 * i, start + 0.2 * (i + 1)) for i, w in enumerate(text.split())
+    )
     rng = np.random.default_rng(abs(hash(text)) % 2**32)
     values = rng.standard_normal((len(words), 5)).astype(np.float32)
     return Phrase(at, utterance, words, values, tuple(range(len(words))), final)
@@ -70,7 +74,9 @@ def test_session_equals_the_model_on_the_whole_stream(model: TamUlag) -> None:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
 @given(lag=st.floats(0, 0.17), other=st.floats(0, 0.17))
 def test_arrival_order_does_not_change_estimates(model: TamUlag, lag: float, other: float) -> None:
     """Delays below lateness change nothing, to the bit."""
@@ -107,7 +113,9 @@ def test_an_utterance_that_was_never_closed_counts_as_final(model: TamUlag) -> N
 
 def test_words_count_from_the_time_they_became_available(model: TamUlag) -> None:
     """A word spoken at 0 s but known at 1.1 s does not change the hops before."""
-    estimates = play(new(model, ("text", "audio")), [*sound(0, 2), phrase(1.1, "great", final=True)])
+    estimates = play(
+        new(model, ("text", "audio")), [*sound(0, 2), phrase(1.1, "great", final=True)]
+    )
     assert [e.modalities["text"].status for e in estimates] == ["missing", "missing", "ok", "stale"]
     assert estimates[2].attention["text"][0][:2] == ("great", 0.0)
 
@@ -148,7 +156,12 @@ def test_lost_source_is_missing_at_once_and_out_of_the_score(model: TamUlag) -> 
     pulled = Notice(1.2, "vision", "camera_lost", "camera 0: no frame for 2 s")
     estimates = play(new(model), [*sound(0, 2), *faces(0, 1.2), pulled])
     last = estimates[2].modalities["vision"]
-    assert (last.status, last.reason, last.sentiment, last.weight) == ("missing", "camera_lost", None, 0)
+    assert (last.status, last.reason, last.sentiment, last.weight) == (
+        "missing",
+        "camera_lost",
+        None,
+        0,
+    )
     assert estimates[1].modalities["vision"].status == "ok"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tamulag.models.text import MAX_TOKENS, TextEncoder, packaged_folder
+
+from tamulag.models.text import MAX_TOKENS, Array, TextEncoder, packaged_folder
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def test_case_does_not_matter(encoder: TextEncoder) -> None:
 def test_states_carry_meaning(encoder: TextEncoder) -> None:
     """The real weights are loaded: a near synonym lies closer than an opposite thing."""
 
-    def mean(text: str) -> np.ndarray:
-        vector = encoder.encode(text.split())[0].mean(0)
+    def mean(text: str) -> Array:
+        vector: Array = encoder.encode(text.split())[0].mean(0)
         return vector / np.linalg.norm(vector)
 
     film = mean("a wonderful film")

@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tamulag.streamer.sample import Word
 from tamulag.streamer.transcript import MAX_WORDS, Committed, Hypothesis, Transcript, spread
 

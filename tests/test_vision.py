@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 from matplotlib import get_data_path
+
 from tamulag.streamer.assets import AssetError
 from tamulag.streamer.sample import Sample
 from tamulag.streamer.vision import (

@@ -1,0 +1,188 @@
+"""Feature files and CSVs of texts: what goes in comes out, what is wrong is named."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from tamulag.models.data import Clip, DataError, read_clips, read_texts, text_clips, write_clips
+
+DIMS = {"text": 3, "audio": 2, "vision": 1}
+
+
+def clip(*names: str, label: float = 1.5, group: str = "ann", length: int = 4) -> Clip:
+    """Return a clip of some modalities; halves survive float16 as they are."""
+    values = {
+        n: np.arange(length * DIMS[n], dtype=np.float32).reshape(length, DIMS[n]) / 2 for n in names
+    }
+    return Clip(label, group, values, {name: np.arange(length) * 5 for name in names})
+
+
+def round_trip(clips: list[Clip]) -> list[Clip]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clips.safetensors"
+        write_clips(path, clips, about="a test")
+        return read_clips(path)
+
+
+def same(actual: Clip, expected: Clip, relative: float = 0.0) -> None:
+    assert (actual.label, actual.group) == (expected.label, expected.group)
+    assert actual.values.keys() == actual.ticks.keys() == expected.values.keys()
+    for name, values in expected.values.items():
+        assert actual.values[name].dtype == np.float32
+        np.testing.assert_allclose(actual.values[name], values, rtol=relative, atol=relative)
+        np.testing.assert_array_equal(actual.ticks[name], expected.ticks[name])
+
+
+@st.composite
+def clips_of_any_kind(draw: st.DrawFn) -> Clip:
+    names = draw(st.sets(st.sampled_from(sorted(DIMS))))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lengths = {name: draw(st.integers(1, 6)) for name in names}
+    return Clip(
+        draw(st.floats(-3, 3, width=32)),
+        draw(st.text(max_size=5)),
+        {n: rng.uniform(-50, 50, (k, DIMS[n])).astype(np.float32) for n, k in lengths.items()},
+        {n: np.sort(rng.integers(0, 2**40, k)) for n, k in lengths.items()},
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(clips_of_any_kind(), max_size=6))
+def test_clips_come_back_within_half_precision(clips: list[Clip]) -> None:
+    """Any clips with any modalities keep their order, labels, groups, ticks and values."""
+    for actual, expected in zip(round_trip(clips), clips, strict=True):
+        same(actual, expected, relative=2**-10)
+
+
+@pytest.mark.parametrize(
+    "names", [("text",), ("vision", "audio"), ("text", "audio", "vision"), ()], ids="+".join
+)
+def test_clip_keeps_its_modalities(names: tuple[str, ...]) -> None:
+    """A modality that a clip has not is left out, whatever its neighbours have."""
+    clips = [clip("text", "audio"), clip(*names, group="bob"), clip("vision", length=2)]
+    for actual, expected in zip(round_trip(clips), clips, strict=True):
+        same(actual, expected)
+
+
+def test_modality_with_nothing_in_it_is_left_out() -> None:
+    """No rows is the same as absent."""
+    (again,) = round_trip([clip("text", length=0)])
+    assert not again.values
+
+
+def test_writing_leaves_one_file(tmp_path: Path) -> None:
+    """The folder is made, and nothing half written stays in it."""
+    path = tmp_path / "made" / "clips.safetensors"
+    write_clips(path, [clip("text")], about="a test")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    """The message names the file and the command that makes it."""
+    with pytest.raises(DataError, match=r"none\.safetensors cannot be read.*run tamulag extract"):
+        read_clips(tmp_path / "none.safetensors")
+
+
+def test_damaged_file_is_refused(tmp_path: Path) -> None:
+    """Half a file is not read."""
+    path = tmp_path / "half.safetensors"
+    write_clips(path, [clip("text")], about="a test")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"half\.safetensors cannot be read"):
+        read_clips(path)
+
+
+def test_other_format_is_refused(tmp_path: Path) -> None:
+    """Arrays of another program are told by their format."""
+    path = tmp_path / "foreign.safetensors"
+    save_file({"label": np.zeros(1)}, path)
+    with pytest.raises(DataError, match=r"foreign\.safetensors has format None, expected 'tamulag"):
+        read_clips(path)
+
+
+def table(folder: Path, text: str | bytes) -> Path:
+    path = folder / "texts.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_texts_are_read_with_label_and_group(tmp_path: Path) -> None:
+    """Columns may stand in any order beside others; without a video the line is the group."""
+    path = table(tmp_path, 'label,x,text,video_id\n-3,,"bad, very",v7\n 2.5 ,,gut ✓,\n')
+    assert read_texts(path) == [("bad, very", -3.0, "v7"), ("gut ✓", 2.5, "3")]
+
+
+@pytest.mark.parametrize("text", ["\ufefftext,label\nfine,1\n", "text,label\r\nfine,1\r\n"])
+def test_files_of_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
+    """A byte order mark and Windows line ends do not matter."""
+    assert read_texts(table(tmp_path, text)) == [("fine", 1.0, "2")]
+
+
+def test_header_alone_gives_no_rows(tmp_path: Path) -> None:
+    """No rows are no error here; who needs some says so."""
+    assert read_texts(table(tmp_path, "text,label\n")) == []
+
+
+@pytest.mark.parametrize("label", ["good", "", "3.1", "-4", "nan", "inf"])
+def test_bad_label_is_refused_with_its_line(tmp_path: Path, label: str) -> None:
+    """The message names file, line and value, and what is allowed."""
+    path = table(tmp_path, f"text,label\nfine,1\nodd,{label}\n")
+    with pytest.raises(DataError, match=rf"texts\.csv line 3: label '{label}' .*\[-3, 3\]"):
+        read_texts(path)
+
+
+def test_line_counts_what_an_editor_shows(tmp_path: Path) -> None:
+    """Empty lines and texts of several lines do not mislead."""
+    path = table(tmp_path, 'text,label\n"two\nlines",1\n\nodd,x\n')
+    with pytest.raises(DataError, match="line 5: label 'x'"):
+        read_texts(path)
+
+
+def test_short_row_is_refused(tmp_path: Path) -> None:
+    """A row without its label does not get one."""
+    with pytest.raises(DataError, match="line 2: label None"):
+        read_texts(table(tmp_path, "text,label\nalone\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("text,score\na,1\n", "column label is missing.*found text,score", id="column"),
+        pytest.param("", "column label, text is missing", id="empty"),
+        pytest.param(b"text,label\n\xff\xfe,1\n", "cannot be read as a CSV", id="not UTF-8"),
+    ],
+)
+def test_file_that_is_no_table_of_texts_is_refused(
+    tmp_path: Path, text: str | bytes, told: str
+) -> None:
+    """The message names the file and what was expected."""
+    with pytest.raises(DataError, match=rf"texts\.csv.*{told}"):
+        read_texts(table(tmp_path, text))
+
+
+def test_missing_table_is_refused(tmp_path: Path) -> None:
+    """The message names the path."""
+    with pytest.raises(DataError, match=r"none\.csv cannot be read"):
+        read_texts(tmp_path / "none.csv")
+
+
+def test_written_words_stand_at_tick_zero() -> None:
+    """Nobody spoke them; a text without a token has no text."""
+    states = [np.ones((2, 384), np.float32), np.ones((0, 384), np.float32)]
+    spoken, silent = text_clips([("so good", 2.0, "v1"), ("", 0.0, "v2")], states)
+    assert (spoken.label, spoken.group) == (2.0, "v1")
+    assert spoken.ticks["text"].tolist() == [0, 0]
+    assert spoken.values["text"] is states[0]
+    assert not silent.values
+    assert not silent.ticks
+
+
+def test_texts_and_states_must_be_as_many() -> None:
+    """A label is never given to another text."""
+    with pytest.raises(ValueError, match="zip"):
+        text_clips([("so good", 2.0, "v1")], [])

@@ -1,0 +1,247 @@
+"""Training: repeatable, better than guessing where there is something to learn, and honest."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tamulag.models import MODALITIES, ModelConfig
+from tamulag.models.checkpoint import load
+from tamulag.models.data import Clip, DataError, write_clips
+from tamulag.models.train import (
+    SUBSETS,
+    FusionRecipe,
+    Rows,
+    paired,
+    predict,
+    read_recipe,
+    read_rows,
+    train,
+)
+
+RECIPE = """
+seed = 3
+[text]
+train = ["{0}/text.safetensors"]
+valid = ["{0}/text.safetensors"]
+valid_groups = ["held"]
+data = "made texts"
+epochs = 3
+rate = 5e-3
+batch = 8
+[audio]
+train = ["{0}/audio.safetensors"]
+valid = ["{0}/audio.safetensors"]
+valid_groups = ["held"]
+data = "made voices"
+epochs = 3
+rate = 5e-3
+batch = 8
+crop = 4
+[vision]
+train = ["{0}/vision.safetensors"]
+valid = ["{0}/vision.safetensors"]
+valid_groups = ["held"]
+data = "made faces"
+epochs = 3
+rate = 5e-3
+batch = 8
+still = 3
+jitter = 0.1
+[fusion]
+steps = 150
+batch = 64
+rate = 5e-3
+"""
+LENGTHS = {"text": 3, "audio": 8, "vision": 1}
+
+
+def clips(name: str) -> list[Clip]:
+    """Return clips in which every fourth feature tells the label."""
+    rng = np.random.default_rng(MODALITIES.index(name))
+    out = []
+    for row in range(160):
+        label = float(rng.uniform(-3, 3))
+        length, dim = LENGTHS[name], getattr(ModelConfig(), name).dim
+        values = 0.1 * rng.standard_normal((length, dim)).astype(np.float32)
+        values[:, ::4] += label
+        group = "held" if row % 4 == 0 else "seen"
+        out.append(Clip(label, group, {name: values}, {name: np.arange(length)}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    for name in MODALITIES:
+        write_clips(folder / f"{name}.safetensors", clips(name), about="a test")
+    return recipe(folder, RECIPE).parent
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text.format(folder.as_posix()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> tuple[dict[str, float], list[str]]:
+    """Train once for all tests, into `one.safetensors`; return the figures and what was logged."""
+    lines: list[str] = []
+    return train(folder / "recipe.toml", folder / "one.safetensors", lines.append), lines
+
+
+@pytest.fixture
+def figures(run: tuple[dict[str, float], list[str]]) -> dict[str, float]:
+    return run[0]
+
+
+@pytest.fixture
+def trained(folder: Path, figures: dict[str, float]) -> str:
+    return str(folder / "one.safetensors")
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_each_branch_learns_a_rule(figures: dict[str, float], name: str) -> None:
+    """On held out rows each head is far better than always saying the mean of the labels."""
+    seen = [clip.label for clip in clips(name) if clip.group == "seen"]
+    held = np.array([clip.label for clip in clips(name) if clip.group == "held"])
+    assert figures[f"{name}.n"] == len(held)
+    assert figures[f"{name}.MAE"] < 0.7 * np.abs(held - np.mean(seen)).mean()
+
+
+def test_intervals_are_narrower_than_guessing(figures: dict[str, float]) -> None:
+    """The fused head has learned too: 90 % of its errors are below those of a constant."""
+    assert figures["interval.text+audio+vision"] < 2.0
+
+
+def test_same_seed_gives_the_same_tensors(folder: Path, trained: str) -> None:
+    """A run can be repeated to the bit, whatever drew random numbers before it."""
+    torch.rand(7)
+    train(folder / "recipe.toml", folder / "two.safetensors", lambda _: None)
+    one, two = load(trained)[0].state_dict(), load(str(folder / "two.safetensors"))[0].state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_card_tells_what_was_trained_on_what(figures: dict[str, float], trained: str) -> None:
+    """All four heads are trained, each names its data, and the figures are those returned."""
+    _, card = load(trained)
+    assert card.trained == dict.fromkeys(("sentiment", *MODALITIES), True)
+    assert {n: card.data[n] for n in MODALITIES} == {
+        "text": "made texts",
+        "audio": "made voices",
+        "vision": "made faces",
+    }
+    assert card.figures == figures
+
+
+def test_every_set_of_modalities_has_its_interval(trained: str) -> None:
+    """All seven sets are calibrated, in the words that the estimate looks them up by."""
+    _, card = load(trained)
+    sets = {"+".join(n for n, here in zip(MODALITIES, s, strict=True) if here) for s in SUBSETS}
+    assert len(sets) == 7
+    assert card.interval.keys() == sets
+    assert all(0 < half < 6 for half in card.interval.values())
+
+
+def test_features_are_standardised_with_the_training_rows(folder: Path, trained: str) -> None:
+    """The checkpoint holds mean and deviation of the training rows alone."""
+    rows, _ = read_rows(read_recipe(folder / "recipe.toml").audio, "audio")
+    encoder = load(trained)[0].audio.encoder
+    torch.testing.assert_close(encoder.mean, torch.cat(rows.values).mean(dim=0))
+    torch.testing.assert_close(encoder.deviation, torch.cat(rows.values).std(dim=0))
+
+
+def test_figures_are_those_of_the_saved_head(
+    folder: Path, figures: dict[str, float], trained: str
+) -> None:
+    """Training the fusion leaves the branches alone."""
+    text = read_recipe(folder / "recipe.toml").text
+    rows: Rows = read_rows(text, "text")[1]
+    estimates = predict(load(trained)[0].text, rows, text)
+    mae = float((estimates - rows.labels).abs().mean())
+    assert mae == pytest.approx(figures["text.MAE"], abs=1e-6)
+
+
+def test_best_epoch_is_kept(run: tuple[dict[str, float], list[str]]) -> None:
+    """The figure of a branch is the lowest of its epochs, as logged."""
+    figures, lines = run
+    logged = [float(mae) for line in lines for mae in re.findall(r"valid MAE ([\d.]+)", line)]
+    for index, name in enumerate(MODALITIES):
+        best = min(logged[3 * index : 3 * index + 3])
+        assert figures[f"{name}.MAE"] == pytest.approx(best, abs=1e-4)
+
+
+def test_pairs_have_nearly_equal_labels() -> None:
+    """Clips are paired by label, and the fused label is the mean of the three."""
+    rng = np.random.default_rng(0)
+    labels = {name: torch.linspace(-3, 3, 61) for name in MODALITIES}
+    index, label = paired(labels, FusionRecipe(batch=500, near=0.4), rng)
+    drawn = torch.stack([labels[name][index[name]] for name in MODALITIES])
+    assert (drawn.amax(dim=0) - drawn.amin(dim=0)).max() <= 0.8 + 1e-5
+    torch.testing.assert_close(label, drawn.mean(dim=0))
+    assert len(index["text"].unique()) > 50
+
+
+def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
+    """A speaker is on one side only."""
+    rows, valid = read_rows(read_recipe(folder / "recipe.toml").text, "text")
+    assert (len(rows.labels), len(valid.labels)) == (120, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param(lambda t: t.replace("rate", "raet", 1), "text.raet = 0.005", id="unknown key"),
+        pytest.param(lambda t: "colour = 1" + t, "colour = 1", id="unknown top key"),
+        pytest.param(
+            lambda t: t.replace("still = 3", "still = -3"), "vision.still = -3", id="range"
+        ),
+        pytest.param(lambda t: t.replace("epochs = 3", "", 1), "text.epochs", id="missing key"),
+        pytest.param(lambda t: t + "[[[", "cannot be read as a training file", id="no TOML"),
+    ],
+)
+def test_bad_recipe_is_refused(tmp_path: Path, change: Callable[[str], str], told: str) -> None:
+    """The message names the file, the key and the value."""
+    path = recipe(tmp_path, change(RECIPE))
+    with pytest.raises(DataError) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_missing_recipe_is_refused(tmp_path: Path) -> None:
+    """The message names the path."""
+    with pytest.raises(DataError, match=r"none\.toml cannot be read"):
+        read_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("valid_groups", "nobody", "text: 160 clips to train and 0 to validate"),
+        ("train", "audio.safetensors", "text: 0 clips to train and 40 to validate"),
+        ("train", "none.safetensors", r"none\.safetensors cannot be read"),
+    ],
+)
+def test_feature_files_that_do_not_fit_are_refused(
+    folder: Path, key: str, value: str, told: str
+) -> None:
+    """Nothing to train on or to validate with is told before anything is trained."""
+    chosen = [value] if key == "valid_groups" else [folder / value]
+    text = read_recipe(folder / "recipe.toml").text.model_copy(update={key: chosen})
+    with pytest.raises(DataError, match=told):
+        read_rows(text, "text")
+
+
+def test_vectors_of_another_length_are_refused(folder: Path) -> None:
+    """Features of an older front end are told by their length."""
+    old = Clip(1.0, "seen", {"text": np.ones((2, 7), np.float32)}, {"text": np.arange(2)})
+    write_clips(folder / "old.safetensors", [old], about="a test")
+    update = {"train": [folder / "old.safetensors"]}
+    text = read_recipe(folder / "recipe.toml").text.model_copy(update=update)
+    with pytest.raises(DataError, match=r"text: vectors of \[7, 384\] values .*takes 384"):
+        read_rows(text, "text")
