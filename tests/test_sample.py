@@ -12,10 +12,9 @@ from tamulag.streamer.sample import TICK_RATE, Phrase, Sample, Word, tick_of
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
 
-@given(st.integers(-1000, 1_000_000))
-def test_time_made_from_a_tick_lies_in_it(tick: int) -> None:
-    """k / 50 belongs to tick k, though most of these have no exact float."""
-    assert tick_of(tick / TICK_RATE) == tick
+def test_time_made_from_a_tick_lies_in_it() -> None:
+    """The time k / 50 belongs to tick k for five hours and more, though few are exact floats."""
+    assert all(tick_of(tick / TICK_RATE) == tick for tick in range(1_000_001))
 
 
 def test_sums_of_hops_lie_in_their_ticks() -> None:
