@@ -1,30 +1,18 @@
-"""Find, check and fetch the pretrained parts: where a file is, whether it is the right one.
+"""Find and check the pretrained parts: where a file is, whether it is the right one.
 
-Knows paths, checksums and one publisher's address. Knows nothing of what a model computes.
+Knows paths and checksums. Knows no network and nothing of what a model computes.
 """
 
 import hashlib
 import importlib.util
 import os
-import shutil
 import sys
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-VOSK_URL = "https://alphacephei.com/vosk/models"
-LARGEST = 4_000_000_000
-"""Bytes that a download may have, packed or unpacked; the largest Vosk model has 2.7e9."""
-
-_AS_IT_IS = {"Accept-Encoding": "identity"}
-
 Slot = Literal["text", "audio", "vision", "asr"]
-Progress = Callable[[int, int], None]
-"""Called with the bytes received so far and in all; 0 in all: not known."""
 
 
 class AssetError(RuntimeError):
@@ -174,7 +162,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record(name: str) -> Path:
+def record_of(name: str) -> Path:
+    """Return where the checksums of a fetched model are kept."""
     return cache_dir() / f"{name}.sha256"
 
 
@@ -184,9 +173,9 @@ def recorded(name: str) -> dict[str, str]:
     Returns:
         Path relative to the cache -> sha256; empty if nothing was fetched under that name.
     """
-    if not _record(name).is_file():
+    if not record_of(name).is_file():
         return {}
-    lines = _record(name).read_text(encoding="utf-8").splitlines()
+    lines = record_of(name).read_text(encoding="utf-8").splitlines()
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 
@@ -242,7 +231,8 @@ class AssetState:
     """The command that mends it; empty if there is nothing to mend."""
 
 
-def _state(entry: Asset) -> AssetState:
+def state_of(entry: Asset) -> AssetState:
+    """Return whether a part is installed, missing or damaged."""
     found = _installed(entry) or cache_dir() / entry.name
     if not found.exists():
         return AssetState(entry, "missing", None, entry.remedy)
@@ -257,111 +247,4 @@ def inventory() -> list[AssetState]:
     """Look at every part of the table and every Vosk model in the cache."""
     known = [entry.name for entry in ASSETS]
     cached = sorted(path.name for path in cache_dir().glob("vosk-model-*") if path.is_dir())
-    return [_state(asset(name)) for name in dict.fromkeys(known + cached)]
-
-
-def _download(url: str, archive: Path, limit: int, progress: Progress | None) -> None:
-    import httpx
-
-    timeout = httpx.Timeout(30.0, connect=10.0)
-    received = 0
-    try:
-        with (
-            httpx.stream(
-                "GET", url, timeout=timeout, follow_redirects=True, headers=_AS_IT_IS
-            ) as response,
-            archive.open("wb") as file,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise AssetError(
-                    f"{url} answered {response.status_code}: look up the name on {VOSK_URL}"
-                )
-            total = int(response.headers.get("Content-Length", 0))
-            for piece in response.iter_raw():
-                received += len(piece)
-                if max(received, total) > limit:
-                    raise AssetError(f"{url} has more than {limit} bytes: it is not a Vosk model")
-                file.write(piece)
-                if progress:
-                    progress(received, total)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise AssetError(
-            f"{url} cannot be downloaded ({error or type(error).__name__}): check the network, or "
-            f"unzip the model into {cache_dir()} by hand"
-        ) from error
-
-
-def _unzip(archive: Path, folder: Path, limit: int) -> None:
-    try:
-        with zipfile.ZipFile(archive) as content:
-            for entry in content.infolist():
-                inside = PurePosixPath(entry.filename.replace("\\", "/"))
-                if inside.is_absolute() or ".." in inside.parts or ":" in entry.filename:
-                    raise AssetError(f"the zip wants to write to {entry.filename!r}: refused")
-            size = sum(entry.file_size for entry in content.infolist())
-            if size > limit:
-                raise AssetError(f"the zip unpacks to {size} bytes, more than {limit}: refused")
-            content.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise AssetError(f"what was downloaded is no zip ({error}): try again later") from error
-
-
-def fetch(
-    name: str,
-    *,
-    base_url: str = VOSK_URL,
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    limit: int = LARGEST,
-) -> Path:
-    """Download a Vosk model into the cache and check it; nothing is left behind on failure.
-
-    Args:
-        name: A Vosk model of `ASSETS`, or any other `vosk-model-...` of the publisher.
-        base_url: Where `NAME.zip` lies.
-        sha256: Checksum that the zip must have. None: the table's, else the one of the first
-            download. `recorded(name)` tells what came.
-        progress: Called after each piece.
-        limit: Largest size in bytes, packed and unpacked.
-
-    Returns:
-        The model's folder in the cache; at once if it is there and undamaged.
-
-    Raises:
-        AssetError: In one line: no such model, no network, wrong checksum, unsafe zip, full disk.
-    """
-    entry = asset(name)
-    if entry.package:
-        raise AssetError(f"{name} comes with a package: {entry.remedy}")
-    if _state(entry).state == "installed":
-        return cache_dir() / name
-    expected = sha256 or entry.zip_sha256 or recorded(name).get(f"{name}.zip")
-    try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as scratch:
-            archive = Path(scratch, f"{name}.zip")
-            _download(f"{base_url.rstrip('/')}/{name}.zip", archive, limit, progress)
-            if expected and checksum(archive) != expected.lower():
-                raise AssetError(
-                    f"{name}.zip has the sha256 {checksum(archive)}, expected {expected}: removed"
-                )
-            _unzip(archive, Path(scratch), limit)
-            return _install(name, Path(scratch))
-    except OSError as error:
-        raise AssetError(f"{cache_dir()} cannot hold {name} ({error}): make room there") from error
-
-
-def _install(name: str, scratch: Path) -> Path:
-    """Move the unpacked model into the cache and keep the checksums, as `sha256sum -c` reads."""
-    if not Path(scratch, name).is_dir():
-        raise AssetError(f"{name}.zip holds no folder {name}: it is not a Vosk model")
-    files = [Path(scratch, f"{name}.zip"), *sorted(Path(scratch, name).rglob("*"))]
-    lines = [
-        f"{checksum(file)}  {file.relative_to(scratch).as_posix()}\n"
-        for file in files
-        if file.is_file()
-    ]
-    target = cache_dir() / name
-    shutil.rmtree(target, ignore_errors=True)
-    _record(name).write_text("".join(lines), encoding="utf-8")
-    return Path(scratch, name).replace(target)
+    return [state_of(asset(name)) for name in dict.fromkeys(known + cached)]

@@ -148,7 +148,9 @@ def fetch(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from . import assets
+    from .assets import recorded
+    from .fetch import VOSK_URL
+    from .fetch import fetch as download
 
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -157,10 +159,8 @@ def fetch(
         def show(received: int, total: int) -> None:
             bar.update(task, completed=received, total=total or None)
 
-        folder = assets.fetch(name, base_url=url or assets.VOSK_URL, sha256=sha256, progress=show)
-    print(
-        f"{folder}\nsha256 of the zip: {assets.recorded(name).get(f'{name}.zip', 'not recorded')}"
-    )
+        folder = download(name, base_url=url or VOSK_URL, sha256=sha256, progress=show)
+    print(f"{folder}\nsha256 of the zip: {recorded(name).get(f'{name}.zip', 'not recorded')}")
 
 
 @app.command()

@@ -65,12 +65,19 @@ def faces(folder: Path, split: str) -> Iterator[Row]:
         split: `train` or `valid`.
 
     A face that nobody could name has no valence and is left out.
+
+    Raises:
+        DataError: If one of the three files is missing or damaged.
     """
     import cv2
 
-    packed = np.fromfile(folder / "images.bin", np.uint8)
-    offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-    for row in read_table(folder / "labels.csv"):
+    rows = read_table(folder / "labels.csv")
+    try:
+        packed = np.fromfile(folder / "images.bin", np.uint8)
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"pictures of {folder} cannot be read: {error}") from error
+    for row in rows:
         if row["split"] != split or not row["valence_from_votes"]:
             continue
         index = int(row["index"])

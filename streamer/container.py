@@ -1,0 +1,233 @@
+"""Read a media container once: its sound in pieces, its pictures by tick, on one clock.
+
+Knows containers and their time stamps. Knows no pacing, no features and no session.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .camera import MAX_WIDTH, Image, without_user
+from .sample import Array, Modality
+from .sound import SAMPLE_RATE, Resampler
+from .source import SourceError
+
+if TYPE_CHECKING:
+    from av import AudioFrame, AudioStream, Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
+    from av.stream import Stream
+
+VISION_RATE = 10
+"""Hz: of each tenth of a second the last frame is described."""
+
+_PIECE = SAMPLE_RATE // VISION_RATE  # samples; sound is passed on in pieces of a tenth
+_JUMP = 0.04  # seconds; less between the stamps of sound frames is rounding
+_OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
+# A playlist from the network must not read files of this machine, nor a file reach the network.
+_FILE_PROTOCOLS = "file,crypto,data"
+_NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,srt,crypto,data"
+
+
+class Block(NamedTuple):
+    """Sound that is complete at `end`, seconds on the session clock."""
+
+    end: float
+    start: int
+    values: Array
+
+
+class Picture(NamedTuple):
+    """The last frame of the tick that is over at `end`, seconds on the session clock."""
+
+    end: float
+    timestamp: float
+    image: Image
+
+
+Item = Block | Picture
+
+
+class Reader:
+    """Decode a container once, in the order in which it holds its data."""
+
+    def __init__(
+        self,
+        container: "InputContainer",
+        modalities: Iterable[Modality],
+        start: int,
+        still: Image | None,
+    ) -> None:
+        sounds = container.streams.audio[:1] if "audio" in modalities else ()
+        pictures = moving(container)[:1] if "vision" in modalities else ()
+        self.damaged = 0
+        self.length = 0.0
+        self._container = container
+        self._streams: list[AudioStream | VideoStream] = [*sounds, *pictures]
+        self._zero = _start_of(container)
+        self._start = start  # vision ticks, so that sound and picture keep their grids exactly
+        self._resampler = Resampler(SAMPLE_RATE)
+        self._next: int | None = None
+        self._held: tuple[float, VideoFrame] | None = None
+        self._still = still if "vision" in modalities and not pictures else None
+        self._stills = 0
+
+    def items(self) -> Iterator[Item]:
+        """Yield sound and pictures; each rises in time, the two may be out of step."""
+        from av import AudioFrame
+
+        for packet in self._container.demux(self._streams):
+            for frame in self._decoded(packet):
+                if isinstance(frame, AudioFrame):
+                    yield from self._hear(frame)
+                else:
+                    yield from self._see(frame)
+        yield from self._pieces(self._resampler.finish())
+        yield from self._release()
+
+    def _decoded(self, packet: "Packet[Stream]") -> "list[AudioFrame | VideoFrame]":
+        from av import AudioFrame, VideoFrame
+        from av.error import InvalidDataError
+
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            self.damaged += 1
+            return []
+        kinds = (AudioFrame, VideoFrame)
+        return [f for f in frames if isinstance(f, kinds) and f.pts is not None]
+
+    def _hear(self, frame: "AudioFrame") -> Iterator[Item]:
+        time = self._time(frame)
+        if self._next is None:
+            self._next = round(time * SAMPLE_RATE)
+        elif time - self._next / SAMPLE_RATE > _JUMP:
+            yield from self._pieces(self._resampler.finish())
+            self._next = max(self._next, round(time * SAMPLE_RATE))
+        yield from self._pieces(self._resampler.push_frame(frame))
+
+    def _pieces(self, values: Array) -> Iterator[Item]:
+        for at in range(0, len(values), _PIECE):
+            piece, start = values[at : at + _PIECE], self._next or 0
+            self._next = start + len(piece)
+            self.length = max(self.length, self._next / SAMPLE_RATE)
+            begin = start + self._start * _PIECE
+            yield Block((begin + len(piece)) / SAMPLE_RATE, begin, piece)
+            yield from self._show_still()
+
+    def _see(self, frame: "VideoFrame") -> Iterator[Item]:
+        time = self._time(frame)
+        if self._held and _tick(time) > _tick(self._held[0]):
+            yield from self._release()
+        self._held = (time, frame)
+        self.length = max(self.length, time)
+
+    def _release(self) -> Iterator[Item]:
+        if self._held:
+            (time, frame), self._held = self._held, None
+            yield self._picture(_tick(time), time, _rgb(frame))
+
+    def _show_still(self) -> Iterator[Item]:
+        while self._still is not None and self.length >= (self._stills + 1) / VISION_RATE:
+            yield self._picture(self._stills, self._stills / VISION_RATE, self._still)
+            self._stills += 1
+
+    def _picture(self, tick: int, time: float, image: Image) -> Picture:
+        end = (tick + 1 + self._start) / VISION_RATE
+        return Picture(end, time + self._start / VISION_RATE, image)
+
+    def _time(self, frame: "AudioFrame | VideoFrame") -> float:
+        assert frame.pts is not None
+        assert frame.time_base is not None
+        time = float(frame.pts * frame.time_base)
+        if self._zero is None:
+            self._zero = time
+        return time - self._zero
+
+
+def in_time_order(items: Iterable[Item], tracks: int, hold: float) -> Iterator[Item]:
+    """Merge items that rise within each of their tracks.
+
+    Args:
+        items: In the order of the container.
+        tracks: How many kinds of items there are.
+        hold: Seconds by which a track may run ahead before it waits no longer for the others.
+    """
+    waiting: list[tuple[float, int, Item]] = []
+    newest: dict[type, float] = {}
+    arrival = count()
+    for item in items:
+        heapq.heappush(waiting, (item.end, next(arrival), item))
+        newest[type(item)] = item.end
+        behind = min(newest.values()) if len(newest) == tracks else -math.inf
+        complete = max(behind, max(newest.values()) - hold)
+        while waiting and waiting[0][0] <= complete:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
+
+
+def is_network(path: str) -> bool:
+    """Return whether a path is the address of a stream."""
+    return "://" in path
+
+
+def opened(path: str) -> "InputContainer":
+    """Open a file or stream; raises SourceError with a remedy."""
+    import av
+
+    shown = without_user(path)
+    try:
+        if is_network(path):
+            options = {"protocol_whitelist": _NETWORK_PROTOCOLS}
+            return av.open(path, options=options, timeout=(_OPEN_LIMIT, _READ_LIMIT))
+        # An absolute path is never taken for a protocol of FFmpeg, such as `concat:`.
+        file = str(Path(path).resolve())
+        return av.open(file, options={"protocol_whitelist": _FILE_PROTOCOLS})
+    except av.FFmpegError as error:
+        remedy = "check the address" if is_network(path) else "check the path and the file"
+        raise SourceError(f"source {shown} cannot be read ({error.strerror}): {remedy}") from error
+
+
+def picture_of(path: str) -> Image:
+    """Return a picture file as RGB (H, W, 3); raises SourceError if it is none."""
+    import av
+
+    with opened(path) as container:
+        try:
+            return _rgb(next(container.decode(container.streams.video[0])))
+        except (av.FFmpegError, IndexError, StopIteration) as error:
+            raise SourceError(f"source {path} holds no picture: name an image file") from error
+
+
+def moving(container: "InputContainer") -> "list[VideoStream]":
+    """Return the video tracks that are no cover art."""
+    from av.stream import Disposition
+
+    return [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
+
+
+def _start_of(container: "InputContainer") -> float | None:
+    streams = [*container.streams.audio, *moving(container)]
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream.start_time is not None and stream.time_base is not None
+    ]
+    return min(starts, default=None)
+
+
+def _rgb(frame: "VideoFrame") -> Image:
+    """Scale down, convert and turn upright."""
+    width = min(frame.width, MAX_WIDTH)
+    height = round(frame.height * width / frame.width)
+    image = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.asarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
+
+
+def _tick(time: float) -> int:
+    return math.floor(time * VISION_RATE + 1e-5)
