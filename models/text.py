@@ -66,7 +66,7 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._first = self._tokenizer.token_to_id("[CLS]")
         self._last = self._tokenizer.token_to_id("[SEP]")
-        self._network = _network(folder)
+        self.network = _network(folder)
 
     def encode(self, words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
         """Encode the words of one utterance.
@@ -78,7 +78,7 @@ class TextEncoder:
             Token states, shape (K, 384), float32, K <= 64, of the last K tokens; and for each
             token the index of its word. A word that has no token (an empty one) is skipped.
         """
-        ids, word_of_token = self._tokens(words)
+        ids, word_of_token = self.tokens(words)
         if not ids:
             return np.zeros((0, self.size), np.float32), ()
         return self._states([ids])[0], word_of_token
@@ -92,7 +92,7 @@ class TextEncoder:
         Returns:
             For each text its token states as `encode` gives them, within 1e-5.
         """
-        tokens = [self._tokens(text.split())[0] for text in texts]
+        tokens = [self.tokens(text.split())[0] for text in texts]
         rows_of_length: dict[int, list[int]] = defaultdict(list)
         for row, ids in enumerate(tokens):
             rows_of_length[len(ids)].append(row)
@@ -105,7 +105,8 @@ class TextEncoder:
                     out[row] = states
         return out
 
-    def _tokens(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+    def tokens(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+        """Return the ids of the last 64 tokens and for each the index of its word."""
         encoding = self._tokenizer.encode(
             list(words), is_pretokenized=True, add_special_tokens=False
         )
@@ -113,10 +114,14 @@ class TextEncoder:
         word_of_token = tuple(word for word in encoding.word_ids if word is not None)
         return encoding.ids[-MAX_TOKENS:], word_of_token[-MAX_TOKENS:]
 
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """Return token ids between the special tokens that the network expects."""
+        return [self._first, *ids, self._last]
+
     @torch.inference_mode()
     def _states(self, rows: list[list[int]]) -> list[Array]:
-        ids = torch.tensor([[self._first, *row, self._last] for row in rows])
-        states = self._network(input_ids=ids).last_hidden_state[:, 1:-1]
+        ids = torch.tensor([self.framed(row) for row in rows])
+        states = self.network(input_ids=ids).last_hidden_state[:, 1:-1]
         # A copy per row: a view would keep the whole batch alive.
         return [row.numpy().copy() for row in states]
 

@@ -155,7 +155,7 @@ class MicrophoneSource:
         self._is_list_stale = False
 
     def run(self, put: Put, stop: threading.Event) -> None:
-        """Put samples and phrases until `stop` is set.
+        """Put samples and phrases until `stop` is set; sound from before is left out.
 
         Raises:
             SourceLost: If the stream ends or no block comes for 2 s.
@@ -170,6 +170,8 @@ class MicrophoneSource:
             self._sound.finish(put, _FLUSH_LIMIT)
 
     def _follow(self, put: Put, stop: threading.Event) -> None:
+        # Session time may have begun since `open`: earlier arrivals are of another time.
+        self._blocks = queue.Queue(_QUEUE_BLOCKS)
         clock, resampler = SampleClock(self._rate), Resampler(self._rate)
         counted = 0
         newest, limit = self._now(), _FIRST_BLOCK_LIMIT

@@ -95,7 +95,7 @@ class WebSocketPublisher:
         return len(self._outboxes)
 
     async def open(self) -> None:
-        """Bind the port and accept subscribers.
+        """Bind the port; subscribers are accepted from `run` on, when `hello` can be told.
 
         Raises:
             PublisherError: If the address is not a loopback address or the port is not free.
@@ -115,6 +115,7 @@ class WebSocketPublisher:
                 close_timeout=1.0,
                 max_size=_INCOMING,
                 create_connection=_remembered_in(self._connections),
+                start_serving=False,
             )
         except (OSError, OverflowError) as error:
             raise PublisherError(_cannot_bind(self._host, self._port, error)) from error
@@ -131,11 +132,17 @@ class WebSocketPublisher:
             self.dropped += outbox.put(payload)
 
     async def run(self) -> None:
-        """Wait; the connections are served by tasks of their own.
+        """Accept subscribers; they are served by tasks of their own.
 
         Raises:
+            PublisherError: If another program has taken the port since `open`.
             Exception: Whatever `hello` or a connection's task raised unexpectedly.
         """
+        assert self._server is not None, "open() comes first"
+        try:
+            await self._server.start_serving()
+        except OSError as error:
+            raise PublisherError(_cannot_bind(self._host, self._port, error)) from error
         await self._failed.wait()
         assert self._error is not None
         raise self._error

@@ -1,6 +1,6 @@
-"""Real devices without hardware: a camera served by ffmpeg, a microphone on a sound server.
+"""Real devices without hardware: a camera by ffmpeg, a microphone on a sound server, a broker.
 
-Knows ffmpeg and PulseAudio. Knows nothing of the package under test.
+Knows ffmpeg, PulseAudio and mosquitto. Knows nothing of the package under test.
 """
 
 import os
@@ -49,6 +49,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(5.0)
 
 
+def listens(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process has opened its TCP port, without connecting to it."""
+    return bool(psutil.Process(process.pid).net_connections("tcp"))
+
+
 class Camera(NamedTuple):
     """An MJPEG camera; it serves one viewer."""
 
@@ -69,11 +74,33 @@ def mjpeg_camera(clip: Path, port: int | None = None) -> Iterator[Camera]:
     serve = ["-c:v", "mjpeg", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", url]
     process = subprocess.Popen([*play, *serve], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        listens = psutil.Process(process.pid)
-        wait_for(lambda: bool(listens.net_connections("tcp")), 5.0, "ffmpeg listens")
+        wait_for(lambda: listens(process), 5.0, "ffmpeg listens")
         yield Camera(url, process)
     finally:
         end(process)
+
+
+@contextmanager
+def mosquitto() -> Iterator[int]:
+    """Run a broker on a free port of the loopback and give the port."""
+    need("mosquitto", "mosquitto")
+    port = free_port()
+    serve = ["mosquitto", "-p", str(port)]
+    process = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(process), 5.0, "mosquitto listens")
+        yield port
+    finally:
+        end(process)
+
+
+def spoken(clip: Path, wav: Path, seconds: float) -> Path:
+    """Write the sound of a clip, repeated for some seconds, as 16 kHz mono."""
+    need("ffmpeg", "ffmpeg")
+    read = ["ffmpeg", "-loglevel", "error", "-stream_loop", "-1", "-i", str(clip), "-vn"]
+    write = ["-t", f"{seconds:g}", "-ac", "1", "-ar", "16000", str(wav)]
+    subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    return wav
 
 
 class SoundServer(NamedTuple):
@@ -85,6 +112,15 @@ class SoundServer(NamedTuple):
     def play(self, wav: Path) -> None:
         """Speak a sound file into the microphone; returns when it has been heard."""
         self._run("paplay", "--device=room", str(wav))
+
+    @contextmanager
+    def speaking(self, wav: Path) -> Iterator[None]:
+        """Speak a sound file into the microphone while the block runs."""
+        process = subprocess.Popen(["paplay", "--device=room", str(wav)], env=self.environment)
+        try:
+            yield
+        finally:
+            end(process)
 
     def unplug(self) -> None:
         """Pull the microphone's cable."""

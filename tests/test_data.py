@@ -17,7 +17,8 @@ DIMS = {"text": 3, "audio": 2, "vision": 1}
 def clip(*names: str, label: float = 1.5, group: str = "ann", length: int = 4) -> Clip:
     """Return a clip of some modalities; halves survive float16 as they are."""
     values = {
-        n: np.arange(length * DIMS[n], dtype=np.float32).reshape(length, DIMS[n]) / 2 for n in names
+        n: np.arange(length * DIMS[n], dtype=np.float32).reshape(length, DIMS[n]) * np.float32(0.5)
+        for n in names
     }
     return Clip(label, group, values, {name: np.arange(length) * 5 for name in names})
 

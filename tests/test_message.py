@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -15,7 +16,7 @@ from tamulag.streamer.estimate import Estimate, ModalityEstimate
 from tamulag.streamer.message import AnyMessage, Latency, decode, encode
 from tamulag.streamer.sample import MODALITIES, Phrase, Word
 
-HEAD = {"session": "k7", "seq": 3, "time": "2026-11-24T02:13:49.120Z"}
+HEAD: dict[str, Any] = {"session": "k7", "seq": 3, "time": "2026-11-24T02:13:49.120Z"}
 LATENCY = Latency(align=0.31, features=0.022, model=0.001, total=0.34)
 VALIDATOR = jsonschema.Draft202012Validator(message.schema())
 
@@ -67,7 +68,7 @@ HELLO = message.Hello(
     epoch="2026-11-24T02:13:33.120Z",
     **HEAD,
 )
-EVERY = [
+EVERY: list[AnyMessage] = [
     sentiment(),
     sentiment(sentiment=None, interval=None, conflict=None, attention={}),
     HELLO,

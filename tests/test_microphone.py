@@ -125,6 +125,29 @@ def test_speech_arrives_as_rising_ticks(
     assert max(float(str(line[3])) for line in heard) < 0.5
 
 
+SLOWLY = """
+import time
+from tamulag.streamer.microphone import MicrophoneSource
+
+def open_slowly(self, opened=MicrophoneSource.open):
+    opened(self)
+    time.sleep(2.5)
+
+MicrophoneSource.open = open_slowly
+"""
+
+
+@pytest.mark.sound
+def test_sound_from_before_the_session_is_left_out(server: SoundServer) -> None:
+    """What was recorded between `open` and `run` was stamped before session time 0."""
+    recording = Recording(server, setup=SLOWLY)
+    try:
+        first = recording.until("tick")[-1]
+    finally:
+        recording.end()
+    assert float(str(first[3])) < 0.5
+
+
 @pytest.mark.sound
 def test_a_pulled_microphone_is_lost(server: SoundServer) -> None:
     """`run` raises within 3 s, and no thread is left."""

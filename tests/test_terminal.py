@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tamulag.streamer import message
 from tamulag.streamer.message import AnyMessage, Modality
 from tamulag.streamer.terminal import TerminalPublisher, line
 
-HEAD = {"session": "k7", "seq": 3, "time": "2026-11-24T02:13:49.120Z"}
+HEAD: dict[str, Any] = {"session": "k7", "seq": 3, "time": "2026-11-24T02:13:49.120Z"}
 OFF = Modality(sentiment=None, weight=0.0, status="off", reason=None)
 
 
@@ -26,7 +27,7 @@ def score(sentiment: float | None = 0.84, **change: object) -> message.Sentiment
         interval=None,
         valence=None,
         label=None if sentiment is None else message.label(sentiment),
-        modalities=message.Modalities(**(parts | change)),  # type: ignore[arg-type]
+        modalities=message.Modalities(**(parts | change)),
         conflict=None,
         attention=message.Attention(text=attended),
         latency=message.Latency(align=None, features=None, model=0.001, total=None),

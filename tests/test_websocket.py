@@ -28,6 +28,7 @@ def hello() -> str:
 async def served(publisher: WebSocketPublisher) -> AsyncIterator[WebSocketPublisher]:
     await publisher.open()
     run = asyncio.create_task(publisher.run())
+    await asyncio.sleep(0)  # lets it begin
     try:
         yield publisher
     finally:
@@ -268,6 +269,37 @@ def test_an_impossible_port_is_told() -> None:
     publisher = WebSocketPublisher(port=70000, hello=hello)
     with pytest.raises(PublisherError, match=r"127\.0\.0\.1:70000.*--websocket HOST:PORT"):
         asyncio.run(publisher.open())
+
+
+def test_nobody_is_served_before_run() -> None:
+    """Who comes while devices are still being opened would get a hello that is not true yet."""
+
+    async def main() -> None:
+        publisher = WebSocketPublisher(port=0, hello=hello)
+        await publisher.open()
+        try:
+            with pytest.raises(ConnectionRefusedError):
+                await subscribe(publisher)
+        finally:
+            await publisher.close()
+
+    asyncio.run(main())
+
+
+def test_a_port_taken_since_open_is_told() -> None:
+    """The slower of two programs that start at the same moment says the same as ever."""
+
+    async def main() -> None:
+        slower = WebSocketPublisher(port=0, hello=hello)
+        await slower.open()
+        try:
+            async with served(WebSocketPublisher(port=slower.port, hello=hello)):
+                with pytest.raises(PublisherError, match="is in use"):
+                    await slower.run()
+        finally:
+            await slower.close()
+
+    asyncio.run(main())
 
 
 def test_close_delivers_what_waits() -> None:

@@ -1,0 +1,250 @@
+"""Fine-tune the last layers of the text encoder together with the text branch.
+
+Knows labelled sentences. Knows no audio, vision, stream or feature file.
+"""
+
+import math
+import string
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data import read_texts
+from .encoder import EncoderState, Ticks
+from .metrics import mosi_metrics
+from .tam_ulag import Branch, bounded
+from .text import TextEncoder
+
+Log = Callable[[str], None]
+Rows = list[tuple[list[str], float]]
+
+SAMPLE = 1000
+"""Sentences from which mean and deviation of the token states are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRecipe:
+    """How the text encoder and the text branch are trained together."""
+
+    train: Sequence[Path]
+    """CSVs of texts."""
+    valid: Sequence[Path]
+    layers: int = 6
+    """Layers that are trained, counted from the last one."""
+    epochs: int = 5
+    batch: int = 32
+    encoder_rate: float = 1e-4
+    """Learning rate of the last layer; it is multiplied by `layer_decay` per layer below."""
+    layer_decay: float = 0.85
+    head_rate: float = 1e-3
+    decay: float = 0.01
+    warmup: float = 0.1
+    """Share of the steps over which the rates rise from 0."""
+    average: float = 0.998
+    """Decay per step of the moving average of the weights; the average is what is kept."""
+    bare: float = 0.3
+    """Share of training sentences that lose their punctuation, as some recognisers give none."""
+    prefix: float = 0.1
+    """Share of training sentences that are cut to a random beginning, as live words are."""
+    carried: float = 0.5
+    """Share of sentences that begin with the recurrent state of another sentence."""
+
+
+class TextNet(nn.Module):
+    """The transformer and the text branch as one module."""
+
+    def __init__(self, encoder: TextEncoder, branch: Branch) -> None:
+        super().__init__()
+        self.network = encoder.network
+        self.branch = branch
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, words: Tensor, state: EncoderState | None
+    ) -> tuple[Tensor, EncoderState]:
+        """Return the text head's estimates (B,) and the state after each sentence.
+
+        Args:
+            ids: (B, L) token ids with the special tokens.
+            mask: (B, L) True = a token.
+            words: (B, L) True = a token of a word, neither special nor padding.
+            state: Recurrent state at the start; None = the initial one.
+        """
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.training):
+            states = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        time = torch.zeros(ids.shape, dtype=torch.int64)
+        before = self.branch.initial_state(len(ids))
+        if state is not None:
+            before = before._replace(encoder=state)
+        now = torch.ones(len(ids), 1, dtype=torch.int64)
+        pooled, after = self.branch.step(Ticks(states.float(), words, time, time), now, before)
+        return bounded(self.branch.head(pooled.context)[:, 0, 0]), after.encoder
+
+
+def finetune(
+    encoder: TextEncoder, branch: Branch, recipe: TuneRecipe, rng: np.random.Generator, log: Log
+) -> dict[str, float]:
+    """Train in place with the L1 loss; keep the averaged weights of the best epoch.
+
+    The validation MAE is the mean over the files of `valid`, each counted once.
+
+    Returns:
+        Metrics per validation file, e.g. `mosi.Corr`.
+    """
+    net = TextNet(encoder, branch)
+    rows = [(text.split(), label) for path in recipe.train for text, label, _ in read_texts(path)]
+    checks = {
+        path.parent.name: [(text.split(), label) for text, label, _ in read_texts(path)]
+        for path in recipe.valid
+    }
+    _standardise(encoder, branch, rows, rng)
+    optimiser, schedule = _optimiser(net, recipe, math.ceil(len(rows) / recipe.batch))
+    average = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    best, kept = float("inf"), average
+    for epoch in range(recipe.epochs):
+        _epoch(net, encoder, rows, recipe, rng, optimiser, schedule, average)
+        current = {name: value.clone() for name, value in net.state_dict().items()}
+        net.load_state_dict(average)
+        scores = {name: evaluate(net, encoder, check) for name, check in checks.items()}
+        mae = sum(score["MAE"] for score in scores.values()) / len(scores)
+        log(f"  epoch {epoch + 1}/{recipe.epochs}: {_summary(scores)}")
+        if mae < best:
+            best, kept = mae, {name: value.clone() for name, value in average.items()}
+        net.load_state_dict(current)
+    net.load_state_dict(kept)
+    net.eval()
+    scores = {name: evaluate(net, encoder, check) for name, check in checks.items()}
+    return {f"{name}.{key}": value for name, score in scores.items() for key, value in score.items()}
+
+
+def _standardise(
+    encoder: TextEncoder, branch: Branch, rows: Rows, rng: np.random.Generator
+) -> None:
+    """Set the branch's mean and deviation from the token states before training."""
+    some = rng.choice(len(rows), min(SAMPLE, len(rows)), replace=False)
+    states = np.concatenate(encoder.encode_batch([" ".join(rows[i][0]) for i in some]))
+    branch.encoder.mean.copy_(torch.from_numpy(states.mean(axis=0)))
+    branch.encoder.deviation.copy_(torch.from_numpy(states.std(axis=0)).clamp(min=1e-3))
+
+
+def _summary(scores: dict[str, dict[str, float]]) -> str:
+    return "; ".join(
+        f"{name} MAE {s['MAE']:.4f} Corr {s['Corr']:.4f} Acc2 {s['Acc2_non0']:.4f}"
+        for name, s in scores.items()
+    )
+
+
+def _optimiser(
+    net: TextNet, recipe: TuneRecipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return AdamW with one group per layer, and a rise followed by a cosine."""
+    for parameter in net.network.parameters():
+        parameter.requires_grad_(False)
+    layers = list(net.network.encoder.layer)[-recipe.layers :]  # type: ignore[union-attr,arg-type]
+    groups = [{"params": list(net.branch.parameters()), "lr": recipe.head_rate}]
+    for depth, layer in enumerate(reversed(layers)):
+        for parameter in layer.parameters():
+            parameter.requires_grad_(True)
+        rate = recipe.encoder_rate * recipe.layer_decay**depth
+        groups.append({"params": list(layer.parameters()), "lr": rate})
+    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay, fused=True)
+    total = steps * recipe.epochs
+    rise = max(1, round(recipe.warmup * total))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def _epoch(
+    net: TextNet,
+    encoder: TextEncoder,
+    rows: Rows,
+    recipe: TuneRecipe,
+    rng: np.random.Generator,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    average: dict[str, Tensor],
+) -> None:
+    net.train()
+    varied = [(_varied(words, recipe, rng), label) for words, label in rows]
+    tokens = [encoder.tokens(words)[0] for words, _ in varied]
+    labels = torch.tensor([label for _, label in varied])
+    carried: EncoderState | None = None
+    for chosen in batches([len(t) for t in tokens], recipe.batch, rng):
+        start = None
+        if carried is not None:
+            fresh = net.branch.encoder.initial_state(len(chosen))
+            start = mixed(fresh, carried, recipe.carried, rng)
+        estimate, after = net(*_padded(encoder, [tokens[i] for i in chosen]), start)
+        carried = EncoderState(*(part.detach() for part in after))
+        loss = (estimate - labels[torch.from_numpy(chosen)]).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            for name, value in net.state_dict().items():
+                average[name].lerp_(value, 1 - recipe.average)
+
+
+def _varied(words: list[str], recipe: TuneRecipe, rng: np.random.Generator) -> list[str]:
+    if rng.random() < recipe.bare:
+        words = [word.strip(string.punctuation) for word in words]
+    if len(words) > 3 and rng.random() < recipe.prefix:
+        words = words[: int(rng.integers(3, len(words)))]
+    return words
+
+
+def batches(
+    lengths: Sequence[int], size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield batches of rows of similar length, in random order, so that little is padded.
+
+    Sorting inside windows of sixteen batches keeps the draw random and the padding small.
+    """
+    order = rng.permutation(len(lengths))
+    for window in np.array_split(order, max(1, len(order) // (size * 16))):
+        by_length = window[np.argsort(np.asarray(lengths)[window], kind="stable")]
+        parts = np.array_split(by_length, max(1, len(window) // size))
+        for part in rng.permutation(len(parts)):
+            yield parts[part]
+
+
+def mixed(
+    fresh: EncoderState, carried: EncoderState, share: float, rng: np.random.Generator
+) -> EncoderState:
+    """Give a share of the rows the state of a row from the batch before."""
+    count = len(fresh.h)
+    source = torch.from_numpy(rng.integers(0, len(carried.h), count))
+    keep = torch.from_numpy(rng.random(count) < share).view(-1, 1, 1)
+    return EncoderState(
+        torch.where(keep, carried.h[source], fresh.h), torch.where(keep, carried.c[source], fresh.c)
+    )
+
+
+def _padded(encoder: TextEncoder, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    framed = [torch.tensor(encoder.framed(row)) for row in tokens]
+    ids = nn.utils.rnn.pad_sequence(framed, batch_first=True)
+    place = torch.arange(ids.shape[1])
+    lengths = torch.tensor([len(row) for row in framed]).unsqueeze(-1)
+    return ids, place < lengths, (place > 0) & (place < lengths - 1)
+
+
+@torch.inference_mode()
+def evaluate(net: TextNet, encoder: TextEncoder, rows: Rows) -> dict[str, float]:
+    """Return the metrics of sentences that are each scored alone from the initial state."""
+    net.eval()
+    tokens = [encoder.tokens(words)[0] for words, _ in rows]
+    order = np.argsort([len(t) for t in tokens], kind="stable")
+    scores = np.zeros(len(rows))
+    for chosen in np.array_split(order, max(1, len(order) // 128)):
+        scores[chosen] = net(*_padded(encoder, [tokens[i] for i in chosen]), None)[0].numpy()
+    return mosi_metrics(scores, np.array([label for _, label in rows]))
