@@ -79,9 +79,9 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
     path = resolve(name)
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("tamulag", "{}"))
+            meta = dict(json.loads((file.metadata() or {}).get("tamulag", "{}")))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({error}): fetch it again"
         ) from error
@@ -94,7 +94,7 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
         config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
         model, card = TamUlag(config), Card(**meta["card"])
         model.load_state_dict(tensors)
-    except (TypeError, KeyError, RuntimeError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
     return model.eval(), card

@@ -48,7 +48,6 @@ class Report:
     """Why its newest sample had nothing to measure."""
     lost: str | None = None
     """Why its source is lost; None while it is there."""
-    detail: str = ""
 
     @property
     def counts(self) -> bool:

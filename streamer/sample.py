@@ -79,7 +79,7 @@ class Phrase:
     """Rising number of the utterance."""
     words: tuple[Word, ...]
     values: Array
-    """Token states, shape (K, D), float32, K <= 64."""
+    """Token states, shape (K, D), float32."""
     word_of_token: tuple[int, ...]
     """For each of the K tokens the index of its word in `words`."""
     final: bool
@@ -90,10 +90,11 @@ class Phrase:
     def __post_init__(self) -> None:
         if not math.isfinite(self.timestamp):
             raise ValueError(f"text timestamp {self.timestamp} is not finite")
-        if self.values.ndim != 2 or len(self.values) != len(self.word_of_token):
+        is_matrix = self.values.ndim == 2 and self.values.dtype == np.float32
+        if not is_matrix or len(self.values) != len(self.word_of_token):
             raise ValueError(
-                f"text values of shape {self.values.shape} do not fit "
-                f"{len(self.word_of_token)} tokens: expected (K, D)"
+                f"text values {self.values.dtype} of shape {self.values.shape} do not fit "
+                f"{len(self.word_of_token)} tokens: expected float32 (K, D)"
             )
 
 

@@ -77,8 +77,7 @@ class Session:
                 raise ValueError("text phrase: text was not asked for in this session")
             self._waiting.append(item)
         elif item.modality in self._reports:
-            report = self._reports[item.modality]
-            report.lost, report.detail = item.reason, item.detail
+            self._reports[item.modality].lost = item.reason
         return []
 
     def advance(self, now: float) -> list[Estimate]:

@@ -66,7 +66,8 @@ def line(sent: message.AnyMessage) -> str:
     if isinstance(sent, message.Event):
         what = f" ({sent.reason.replace('_', ' ')})" if sent.reason else ""
         who = f"{sent.modality} " if sent.modality else ""
-        return f"{sent.at:7.1f} s  {who}{sent.event.replace('_', ' ')}{what}: {sent.detail}"
+        detail = f": {sent.detail}" if sent.detail else ""
+        return f"{sent.at:7.1f} s  {who}{sent.event.replace('_', ' ')}{what}{detail}"
     if isinstance(sent, message.State):
         lost = ", ".join(f"{n} ({r.replace('_', ' ')})" for n, r in sent.lost.items())
         return f"           status: {sent.state}{': ' + lost if lost else ''}"
