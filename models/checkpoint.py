@@ -4,20 +4,25 @@ Knows safetensors files. Refuses what is missing or left over; nothing in a file
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from safetensors.torch import save_file
+from torch import Tensor
 
 from .attention import Memory
 from .encoder import EncoderState
 from .tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
 
 FORMAT = "tamulag-1"
+ENCODER = "text_encoder."
+"""Prefix of the tensors of the text encoder."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -38,6 +43,10 @@ class Card:
     """Per head: the corpus it was trained on."""
     figures: dict[str, float] = field(default_factory=dict)
     """Measured on validation rows."""
+    text_encoder: str = "all-minilm-l6-v2"
+    """Which text encoder made the token states that the text branch was trained on."""
+    tuned: list[str] = field(default_factory=list)
+    """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
 
 
 def resolve(name: str) -> Path:
@@ -55,12 +64,22 @@ def resolve(name: str) -> Path:
     return path
 
 
-def save(model: TamUlag, card: Card, path: Path) -> None:
-    """Write every tensor of the model, its configuration and its card to `path`, atomically."""
+def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | None = None) -> None:
+    """Write every tensor of the model, its configuration and its card to `path`, atomically.
+
+    Args:
+        model: To be saved.
+        card: To be saved; its `tuned` is set from the argument of that name.
+        path: File to write.
+        tuned: Fine-tuned tensors of the text encoder by their names there; kept as float16.
+    """
+    tuned = tuned or {}
+    card = replace(card, tuned=sorted(tuned))
     meta = {"format": FORMAT, "config": config_dict(model.config), "card": card.__dict__}
     temporary = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors |= {f"{ENCODER}{name}": t.to(torch.float16).contiguous() for name, t in tuned.items()}
     save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
     temporary.replace(path)
 
@@ -77,6 +96,35 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
             missing or left over.
     """
     path = resolve(name)
+    tensors, meta = _read(path)
+    try:
+        config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
+        model, card = TamUlag(config), Card(**meta["card"])
+        tuned = {key for key in tensors if key.startswith(ENCODER)}
+        if tuned != {f"{ENCODER}{name}" for name in card.tuned}:
+            raise KeyError(f"text encoder: card and file differ in {len(tuned)} tensors")
+        model.load_state_dict({key: t for key, t in tensors.items() if key not in tuned})
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
+    return model.eval(), card
+
+
+def load_tuned(name: str) -> dict[str, Tensor]:
+    """Return the fine-tuned tensors of the text encoder in a checkpoint, float32.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged.
+    """
+    tensors, _ = _read(resolve(name))
+    return {
+        key.removeprefix(ENCODER): tensor.float()
+        for key, tensor in tensors.items()
+        if key.startswith(ENCODER)
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = dict(json.loads((file.metadata() or {}).get("tamulag", "{}")))
@@ -90,14 +138,7 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
         raise CheckpointError(
             f"checkpoint {path} has format {found!r}, expected {FORMAT!r}: train it again"
         )
-    try:
-        config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
-        model, card = TamUlag(config), Card(**meta["card"])
-        model.load_state_dict(tensors)
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
-    return model.eval(), card
+    return tensors, meta
 
 
 def dump_state(state: State) -> bytes:
@@ -139,7 +180,7 @@ def load_state(data: bytes, like: State) -> State:
     return State(*branches)
 
 
-def _check_tensor(name: str, tensor: torch.Tensor | None, wanted: torch.Tensor) -> None:
+def _check_tensor(name: str, tensor: Tensor | None, wanted: Tensor) -> None:
     if tensor is None or tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
         found = "nothing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
         raise CheckpointError(

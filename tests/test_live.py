@@ -32,18 +32,12 @@ SECONDS = float(os.environ.get("TAMULAG_LIVE_SECONDS", "15"))
 START = 60.0
 """Seconds that the process has to load its models and to open its devices."""
 
-WINDOW = 5.0
 MODALITIES = ("text", "audio", "vision")
 STATUS = "tamulag/v1/site/device/status"
 
 Message = dict[str, Any]
 
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.camera,
-    pytest.mark.sound,
-    pytest.mark.broker,
-]
+pytestmark = [pytest.mark.data, pytest.mark.camera, pytest.mark.sound, pytest.mark.broker]
 
 
 class Receipt(NamedTuple):
@@ -241,6 +235,7 @@ def test_a_face_a_voice_and_words_become_messages_for_both(room: Room) -> None:
     check = jsonschema.Draft202012Validator(schema()).validate
     for receipts in scores.values():
         assert len(receipts) / SECONDS >= 1.8
+        assert min(ways(receipts, epoch)) >= 0
         assert np.percentile(ways(receipts, epoch), 95) <= 1.0
         for _, score in receipts:
             check(score)
@@ -258,27 +253,20 @@ def schema() -> dict[str, Any]:
     return printed
 
 
-def test_hello_tells_the_wall_time_of_session_time_0(room: Room) -> None:
-    """To a subscriber, too, that came before the devices were open."""
-    with mjpeg_camera(room.clip) as camera, streaming(room, camera.url) as live:
-        start = live.mqtt.first("session_start", is_any).message
-        assert epoch_of(live) == pytest.approx(
-            datetime.fromisoformat(start["time"]).timestamp(), abs=0.05
-        )
-
-
 def test_sigterm_leaves_offline_behind(room: Room) -> None:
     """The program ends with code 0 within 3 s, and the broker keeps its status `offline`."""
     with mjpeg_camera(room.clip) as camera, streaming(room, camera.url) as live:
         live.websocket.first("sentiment", is_any)
+        asked = time.monotonic()
         live.process.send_signal(signal.SIGTERM)
         assert live.process.wait(3.0) == 0
+        print(f"\nended {time.monotonic() - asked:.2f} s after SIGTERM")
         with hearing(room.mqtt_port, STATUS, "-C", "1", "-W", "3") as ear:
             assert [json.loads(line)["state"] for line in payloads(ear)] == ["offline"]
 
 
 def test_a_camera_that_goes_and_comes_back(room: Room) -> None:
-    """Within 4 s of its loss the status says so, scores go on, and 8 s after it is back it is ok."""
+    """The loss is told within 4 s and scores go on; 8 s after its return the face is seen."""
     port = free_port()
     with ExitStack() as stack:
         camera = stack.enter_context(mjpeg_camera(room.clip, port))
@@ -294,7 +282,9 @@ def test_a_camera_that_goes_and_comes_back(room: Room) -> None:
         back = time.time()
         seen = live.mqtt.first("sentiment", partial(is_vision, "ok", None), since=back)
         online = live.mqtt.first("status", partial(is_state, "online"), since=back)
-    print(f"\ndegraded after {degraded.at - gone:.2f} s, vision missing after {blind.at - gone:.2f}")
+    print(
+        f"\ndegraded after {degraded.at - gone:.2f} s, vision missing after {blind.at - gone:.2f}"
+    )
     print(f"online after {online.at - back:.2f} s, vision ok after {seen.at - back:.2f} s")
     assert degraded.message["lost"] == {"vision": "camera_lost"}
     assert max(degraded.at, blind.at) - gone <= 4.0
