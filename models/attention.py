@@ -5,12 +5,16 @@ Knows hidden states and their times. Does not know where they come from.
 Shapes: B sessions, N hops, T new ticks, R remembered ticks, S = R + T, H hidden units.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize, tanhshrink
 
 from .encoder import Ticks
+
+Tam = Literal["softmax", "softmax_gate", "gate_sum", "gate_last", "gate_first", "none"]
+"""Forms of temporal attention; `TemporalAttention` has their equations."""
 
 
 class Memory(NamedTuple):
@@ -23,8 +27,8 @@ class Memory(NamedTuple):
     hidden: Tensor
     """(B, R, H) float32."""
     energy: Tensor
-    """(B, R) float32, the attention energy of each state: it depends on the state alone, so it is
-    computed once."""
+    """(B, R) float32, what attention thinks of each state (energy or gate): it depends on the state
+    alone, so it is computed once, when the state enters."""
     mask: Tensor
     """(B, R) bool."""
     time: Tensor
@@ -41,35 +45,68 @@ class Pooled(NamedTuple):
     present: Tensor
     """(B, N) bool: at least one valid tick was in the window."""
     weight: Tensor
-    """(B, N, S) float32, sums to 1 where present, else 0."""
+    """(B, N, S) float32, share of each state in the context, never negative; sums to 1 where
+    present, else 0. A gate may be negative: its share is its size over the sum of sizes."""
     time: Tensor
     """(B, S) int64, the ticks that the weights belong to."""
 
 
 class TemporalAttention(nn.Module):
-    """Masked softmax attention over time.
+    """Temporal attention (TAM) in the forms of the method's sections 1.2 and 1.7.
 
-    e_t = v^T tanh(W h_t + b);  w_t = exp(e_t) / sum_u exp(e_u) over the valid ticks u with
-    now - window <= time_u < now and ready_u <= now;  c = sum_t w_t h_t
-    (Sun and Wang 2024 weight the time steps of a recurrent network; the additive softmax form is
-    variant c of the method's section 1.7.)
+    Each form gives every valid state u with now - window <= time_u < now and ready_u <= now a
+    weight w_u that depends on the states inside the window alone; the context is
+    c = sum_u w_u h_u. With the energy e_t = v^T tanh(W h_t + b), n states inside, and the gate of
+    the authors' release g_t = tanh(w_a^T h_t + b_a) tanhshrink(w_b^T h_t + b_b), where
+    tanhshrink(z) = z - tanh(z):
+
+    - `softmax`: w_t = exp(e_t) / sum_u exp(e_u). Additive attention, 1.7 c; what ships.
+    - `softmax_gate`: w_t = exp(g_t) / sum_u exp(g_u), 1.7 d.
+    - `gate_sum`: w_t = g_t / n, 1.7 b: weights over time, as the paper's abstract describes.
+    - `gate_last`: w = g at the newest state inside, else 0, 1.7 a. The release's audio and vision
+      (Sun and Wang 2024, 1.2), but the last VALID state and with gradients into the encoder.
+    - `gate_first`: w = g at the oldest state inside, else 0. The release's text, whose oldest
+      state is [CLS]; on a stream of words it is the oldest word of the window.
+    - `none`: w = 1 at the newest state inside: the last hidden state, as in Self-MM, 1.7 f.
+
+    "Newest" and "oldest" go by the order in which states entered. g is about z^4 / 3 for small z,
+    so a gate starts near 0 and starves what lies behind it; `residual` turns g into 1 + g, i.e.
+    h_hat = (1 + g) h, for `gate_sum`, `gate_last` and `gate_first`.
 
     Args:
         hidden: Units of the encoder, H.
+        kind: The form.
+        residual: Use 1 + g for g.
+
+    Raises:
+        ValueError: If `residual` is asked of a form that it would not change.
     """
 
-    def __init__(self, *, hidden: int) -> None:
+    like: Tensor
+
+    def __init__(self, *, hidden: int, kind: Tam = "softmax", residual: bool = False) -> None:
         super().__init__()
-        self.project = nn.Linear(hidden, hidden)
-        self.score = nn.Linear(hidden, 1, bias=False)
+        if residual and kind not in ("gate_sum", "gate_last", "gate_first"):
+            raise ValueError(
+                f"residual = true has no meaning with tam = {kind!r}: "
+                "set residual = false, or tam to gate_sum, gate_last or gate_first"
+            )
+        self.hidden, self.kind, self.residual = hidden, kind, residual
+        if kind == "softmax":
+            self.project = nn.Linear(hidden, hidden)
+            self.score = nn.Linear(hidden, 1, bias=False)
+        elif kind != "none":
+            self.alpha = nn.Linear(hidden, 1)
+            self.beta = nn.Linear(hidden, 1)
+        # `none` has no parameter that could tell where the memory belongs.
+        self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def initial_memory(self, batch: int, size: int) -> Memory:
         """Return an empty memory of `size` states for `batch` sessions."""
-        weight = self.project.weight
-        integers = torch.zeros(batch, size, dtype=torch.int64, device=weight.device)
+        integers = torch.zeros(batch, size, dtype=torch.int64, device=self.like.device)
         return Memory(
-            weight.new_zeros(batch, size, weight.shape[1]),
-            weight.new_zeros(batch, size),
+            self.like.new_zeros(batch, size, self.hidden),
+            self.like.new_zeros(batch, size),
             integers.bool(),
             integers,
             integers.clone(),
@@ -77,8 +114,7 @@ class TemporalAttention(nn.Module):
 
     def extend(self, memory: Memory, h_BTH: Tensor, ticks: Ticks) -> Memory:
         """Append new hidden states; the result holds R + T states and nothing is forgotten yet."""
-        energy = self.score(torch.tanh(self.project(h_BTH))).squeeze(-1)
-        energy = energy.masked_fill(~ticks.mask, 0.0)
+        energy = self._energy(h_BTH).masked_fill(~ticks.mask, 0.0)
         return Memory(
             torch.cat([memory.hidden, h_BTH], dim=1),
             torch.cat([memory.energy, energy], dim=1),
@@ -98,13 +134,45 @@ class TemporalAttention(nn.Module):
         now = now_BN.unsqueeze(-1)
         time, ready = memory.time.unsqueeze(1), memory.ready.unsqueeze(1)
         inside = memory.mask.unsqueeze(1) & (time < now) & (time >= now - window) & (ready <= now)
-        present = inside.any(dim=-1)
-        # A row with nothing inside would be softmax of -inf only, which is NaN: give it a finite
-        # row and clear it afterwards.
-        energy = memory.energy.unsqueeze(1).masked_fill(~inside, float("-inf"))
-        energy = energy.masked_fill(~present.unsqueeze(-1), 0.0)
-        weight = torch.softmax(energy, dim=-1).masked_fill(~inside, 0.0)
-        return Pooled(weight @ memory.hidden, present, weight, memory.time)
+        weight = self._weight(memory.energy.unsqueeze(1), inside)
+        context = weight @ memory.hidden
+        if self.kind.startswith("gate"):
+            weight = normalize(weight.detach().abs(), p=1.0, dim=-1)
+        return Pooled(context, inside.any(dim=-1), weight, memory.time)
+
+    def _energy(self, h_BTH: Tensor) -> Tensor:
+        """Return (B, T): what the form needs to know of each state alone."""
+        if self.kind == "softmax":
+            energy: Tensor = self.score(torch.tanh(self.project(h_BTH))).squeeze(-1)
+            return energy
+        if self.kind == "none":
+            return h_BTH.new_ones(h_BTH.shape[:2])
+        gate = torch.tanh(self.alpha(h_BTH)) * tanhshrink(self.beta(h_BTH))
+        return gate.squeeze(-1) + float(self.residual)
+
+    def _weight(self, energy_B1S: Tensor, inside: Tensor) -> Tensor:
+        """Return (B, N, S): the factor of each state in the context, 0 outside of the window."""
+        if self.kind.startswith("softmax"):
+            return _masked_softmax(energy_B1S, inside)
+        if self.kind == "gate_sum":
+            count = inside.sum(dim=-1, keepdim=True).clamp(min=1)
+            return energy_B1S.masked_fill(~inside, 0.0) / count
+        return energy_B1S.masked_fill(~_end(inside, first=self.kind == "gate_first"), 0.0)
+
+
+def _masked_softmax(energy: Tensor, inside: Tensor) -> Tensor:
+    # A row with nothing inside would be softmax of -inf only, which is NaN: give it a finite row
+    # and clear it afterwards.
+    energy = energy.masked_fill(~inside, float("-inf"))
+    energy = energy.masked_fill(~inside.any(dim=-1, keepdim=True), 0.0)
+    return torch.softmax(energy, dim=-1).masked_fill(~inside, 0.0)
+
+
+def _end(inside: Tensor, *, first: bool) -> Tensor:
+    """Return True at the first or last place of each row that is True."""
+    if first:
+        return inside & (inside.cumsum(dim=-1) == 1)
+    return _end(inside.flip(-1), first=True).flip(-1)
 
 
 def forget(memory: Memory, size: int) -> Memory:

@@ -81,6 +81,7 @@ def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | N
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"{ENCODER}{name}": t.to(torch.float16).contiguous() for name, t in tuned.items()}
     save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
+    temporary.chmod(0o644)  # the library makes it readable for its owner alone
     temporary.replace(path)
 
 

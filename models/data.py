@@ -1,4 +1,4 @@
-"""Clips with labels as feature files, and CSVs of texts.
+"""Clips with labels as feature files, and CSVs of texts and of media files.
 
 Knows arrays, safetensors files and CSV files. Knows no front end: `tamulag extract` fills these
 files with the features that run live. Nothing in a feature file can run code.
@@ -6,8 +6,9 @@ files with the features that run live. Nothing in a feature file can run code.
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from safetensors.numpy import save_file
 from .tam_ulag import LIMIT, MODALITIES
 
 FORMAT = "tamulag-features-1"
+HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
+"""Columns of what people said of each modality alone."""
 Array = npt.NDArray[np.float32]
 
 
@@ -30,13 +33,38 @@ class Clip:
     """One labelled clip: its valid feature vectors, oldest first, and when they happened."""
 
     label: float
-    """Sentiment in [-3, 3]."""
+    """Sentiment in [-3, 3], or in the range of the data set that it comes from."""
     group: str
     """Who speaks, or another name of what must not be split between training and validation."""
     values: dict[str, Array]
     """Per modality (T, D) float32; a modality without anything valid is left out."""
     ticks: dict[str, npt.NDArray[np.int64]]
     """Per modality (T,), ticks of 20 ms from the clip's start."""
+    unimodal: dict[str, float] = field(default_factory=dict)
+    """Per modality what people said of it alone; a modality that nobody labelled is left out."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row of a CSV of texts."""
+
+    text: str
+    label: float
+    group: str
+    """The video, else the row's last line."""
+    unimodal: dict[str, float] = field(default_factory=dict)
+    """Human labels of each modality alone, where the CSV has them (CH-SIMS)."""
+
+
+@dataclass(frozen=True)
+class MediaRow:
+    """One row of a CSV of media files."""
+
+    file: Path
+    label: float
+    text: str = ""
+    """What is said; empty: unknown."""
+    group: str = ""
 
 
 def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
@@ -59,6 +87,10 @@ def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
                 [clip.ticks[name] for clip in clips if name in clip.values]
             )
             tensors[f"{name}.lengths"] = np.array(lengths, np.int64)
+    for name in MODALITIES:
+        if any(name in clip.unimodal for clip in clips):
+            human = [clip.unimodal.get(name, math.nan) for clip in clips]
+            tensors[f"{name}.label"] = np.array(human, np.float32)
     meta = {"format": FORMAT, "about": about, "groups": json.dumps([clip.group for clip in clips])}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
@@ -104,6 +136,11 @@ def read_clips(path: Path) -> list[Clip]:
                 for name, cut in cuts.items()
                 if cut[row + 1] > cut[row]
             },
+            {
+                name: float(tensors[key][row])
+                for name in MODALITIES
+                if (key := f"{name}.label") in tensors and not math.isnan(tensors[key][row])
+            },
         )
         for row, label in enumerate(tensors["label"])
     ]
@@ -118,43 +155,117 @@ def read_texts(path: Path) -> list[tuple[str, float, str]]:
     Raises:
         DataError: If the file, a column or a number is missing or out of range.
     """
+    return [(row.text, row.label, row.group) for row in read_labelled(path)]
+
+
+def read_labelled(path: Path, *, mode: str | None = None, limit: float = LIMIT) -> list[TextRow]:
+    """Read a CSV of texts in the form of the field's `label.csv`.
+
+    Args:
+        path: CSV with the columns `text,label` and optionally `video_id`, `mode` and the human
+            labels `label_T`, `label_A`, `label_V`.
+        mode: Keep the rows of one split, e.g. `train`; None: all rows.
+        limit: Labels lie in [-limit, limit]: 3 for CMU-MOSI and CMU-MOSEI, 1 for CH-SIMS.
+
+    Raises:
+        DataError: If the file, a column or a number is missing or out of range.
+    """
+    return [
+        TextRow(
+            row["text"] or "",
+            _label(path, line, row, "label", limit),
+            row.get("video_id") or str(line),
+            {n: _label(path, line, row, key, limit) for n, key in HUMAN.items() if row.get(key)},
+        )
+        for line, row in _table(path, {"text", "label"}, mode)
+    ]
+
+
+def read_media(
+    path: Path, *, folder: Path | None = None, mode: str | None = None, limit: float = LIMIT
+) -> list[MediaRow]:
+    """Read a CSV with the columns `file,label` and optionally `text` and `group`.
+
+    Args:
+        path: The CSV; without a group the file is one of its own.
+        folder: Where the files lie; None: beside the CSV.
+        mode: Keep the rows of one split, as `read_labelled` does.
+        limit: Labels lie in [-limit, limit].
+
+    Raises:
+        DataError: If the CSV, a column, a file or a number is missing or out of range.
+    """
+    rows = []
+    for line, row in _table(path, {"file", "label"}, mode):
+        file = (folder or path.parent) / (row["file"] or "")
+        if not file.is_file():
+            raise DataError(
+                f"{path} line {line}: no file {file}: correct the column file, or remove the row"
+            )
+        label = _label(path, line, row, "label", limit)
+        rows.append(MediaRow(file, label, row.get("text") or "", row.get("group") or row["file"]))
+    return rows
+
+
+def is_media(path: Path) -> bool:
+    """Return whether a CSV is one of media files: whether it has a column `file`.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return "file" in next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV: {error}") from error
+
+
+def _table(path: Path, wanted: set[str], mode: str | None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield last line and values of each row; raises DataError if a column is missing."""
+    wanted = wanted | ({"mode"} if mode else set())
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = {"text", "label"} - set(reader.fieldnames or ())
+            missing = wanted - set(reader.fieldnames or ())
             if missing:
                 raise DataError(
                     f"{path}: column {', '.join(sorted(missing))} is missing: "
-                    f"expected text,label, found {','.join(reader.fieldnames or ())}"
+                    f"found {','.join(reader.fieldnames or ()) or 'nothing'}"
                 )
-            return [_row(path, reader.line_num, row) for row in reader]
+            for row in reader:
+                if mode is None or row["mode"] == mode:
+                    yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV of texts: {error}") from error
+        raise DataError(f"{path} cannot be read as a CSV: {error}") from error
 
 
-def _row(path: Path, line: int, row: dict[str, str]) -> tuple[str, float, str]:
+def _label(path: Path, line: int, row: dict[str, str], column: str, limit: float) -> float:
     try:
-        label = float(row["label"])
+        label = float(row[column])
     except (TypeError, ValueError):
-        label = float("nan")
-    if not -LIMIT <= label <= LIMIT:
-        raise DataError(f"{path} line {line}: label {row['label']!r} must be a number in [-3, 3]")
-    return row["text"] or "", label, row.get("video_id") or str(line)
+        label = math.nan
+    if not -limit <= label <= limit:
+        raise DataError(
+            f"{path} line {line}: {column} {row[column]!r} must be a number "
+            f"in [-{limit:g}, {limit:g}]"
+        )
+    return label
 
 
-def text_clips(rows: Iterable[tuple[str, float, str]], states: Iterable[Array]) -> list[Clip]:
+def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
     """Return clips of written text: all words stand at tick 0, as nobody spoke them.
 
     Args:
-        rows: As `read_texts` returns them.
-        states: Token states (K, 384) of each row.
+        rows: As `read_labelled` returns them.
+        states: Token states (K, D) of each row.
     """
     return [
         Clip(
-            label,
-            group,
+            row.label,
+            row.group,
             {"text": values} if len(values) else {},
             {"text": np.zeros(len(values), np.int64)} if len(values) else {},
+            row.unimodal,
         )
-        for (_, label, group), values in zip(rows, states, strict=True)
+        for row, values in zip(rows, states, strict=True)
     ]

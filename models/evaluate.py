@@ -1,66 +1,181 @@
-"""Measure a checkpoint on labelled texts.
+"""Measure a checkpoint on labelled clips.
 
-Knows CSV files of texts, the text encoder and the metrics. Knows no stream.
+Knows clips, CSVs of texts, the text encoder and the metrics. Knows no front end and no stream.
+
+The field scores a whole utterance with one number. So a clip is scored once, at its end, in one
+forward pass from the initial state, with a window as long as the clip: attention sees all of it. A
+clip in which a modality is missing scores 0 there, and is counted.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from .checkpoint import CheckpointError, load
-from .data import DataError, read_texts
+from .data import Array, Clip, DataError, TextRow, read_labelled, text_clips
 from .encoder import Ticks
-from .metrics import mosi_metrics
-from .text import TextEncoder
+from .metrics import mosi_metrics, sims_metrics
+from .tam_ulag import LIMIT, MODALITIES, TamUlag
+from .text import TextEncoder, encoder_for
 
-BATCH = 128
+Head = Literal["text", "audio", "vision", "all"]
+Form = Literal["mosi", "sims"]
+
+LIMITS: dict[Form, float] = {"mosi": 3.0, "sims": 1.0}
+"""Range of the labels; the model's estimates are scaled to it."""
+
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Shares of a clip that has been heard, for anytime curves."""
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A head of a checkpoint, its text encoder, and the form of the figures."""
+
+    model: TamUlag
+    encoder: TextEncoder
+    head: Head
+    form: Form
+
+    def texts(self, rows: Sequence[TextRow], heard: float = 1.0) -> list[Clip]:
+        """Return the clips of written texts, of which a share of the words has been heard.
+
+        Args:
+            rows: As `read_labelled` returns them.
+            heard: In (0, 1]; the words are rounded up.
+        """
+        words = [row.text.split() for row in rows]
+        begun = [" ".join(w[: math.ceil(heard * len(w) - 1e-9)]) for w in words]
+        states: list[Array] = []
+        for first in range(0, len(begun), BATCH):
+            states += self.encoder.encode_batch(begun[first : first + BATCH])
+        return text_clips(rows, states)
+
+    def figures(self, clips: Sequence[Clip]) -> dict[str, float]:
+        """Compare the estimates of clips, at least one, with their labels.
+
+        Returns:
+            n, MAE, Corr, Acc2_has0, Acc2_non0, F1_has0, F1_non0, Acc7 (`mosi`), or n, MAE, Corr,
+            Acc2, Acc3, Acc5, F1 (`sims`); and `missing`, the clips without an estimate.
+        """
+        scores, present = estimates(self.model, clips, self.head)
+        predicted = np.where(present, scores, 0.0) * (LIMITS[self.form] / LIMIT)
+        measure = mosi_metrics if self.form == "mosi" else sims_metrics
+        truth = np.array([clip.label for clip in clips])
+        return measure(predicted, truth) | {"missing": int((~present).sum())}
+
+    def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
+        """Return the figures after each share of `SHARES`, under `heard`.
+
+        Args:
+            clips: Returns the clips as far as a share of them has been heard.
+        """
+        return [{"heard": share, **self.figures(clips(share))} for share in SHARES]
+
+
+def open_evaluation(
+    checkpoint: str, *, head: Head = "text", form: Form = "mosi", window: int | None = None
+) -> Evaluation:
+    """Load a checkpoint to measure one of its heads.
+
+    Args:
+        checkpoint: Name or path.
+        head: A modality, or `all` for the fused head.
+        form: Of the figures.
+        window: Ticks of the longest clip; None: that of the training.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used or its head is untrained.
+    """
+    model, card = load(checkpoint, window=window)
+    if not card.trained["sentiment" if head == "all" else head]:
+        name = "fused" if head == "all" else head
+        raise CheckpointError(f"checkpoint {checkpoint}: its {name} head is untrained")
+    return Evaluation(model, encoder_for(checkpoint), head, form)
+
+
+def read_rows(path: Path, form: Form = "mosi", mode: str | None = None) -> list[TextRow]:
+    """Read the texts of a CSV of texts or of media files, with labels in the range of the form.
+
+    Raises:
+        DataError: If the CSV cannot be used or is empty.
+    """
+    rows = read_labelled(path, mode=mode, limit=LIMITS[form])
+    if not rows:
+        raise DataError(f"{path} has no rows: expected a header text,label and rows below it")
+    return rows
 
 
 def evaluate_texts(
     path: Path, checkpoint: str, progress: Callable[[int], None]
 ) -> dict[str, float]:
-    """Compare the text head's estimates with the labels of a CSV.
-
-    Each row is scored alone from the initial state, all of its words inside one window.
+    """Compare the text head's estimates with the labels of a CSV, in the MOSI form.
 
     Args:
         path: CSV with the columns `text,label`, labels in [-3, 3].
         checkpoint: Name or path.
         progress: Called with the number of rows that are done.
 
-    Returns:
-        n, MAE, Corr, Acc2_has0, Acc2_non0, F1_has0, F1_non0, Acc7.
-
     Raises:
         DataError: If the CSV cannot be used or is empty.
         CheckpointError: If the checkpoint cannot be used or its text head is untrained.
     """
-    rows = read_texts(path)
-    if not rows:
-        raise DataError(f"{path} has no rows: expected a header text,label and rows below it")
-    model, card = load(checkpoint)
-    if not card.trained["text"]:
-        raise CheckpointError(f"checkpoint {checkpoint}: its text head is untrained")
-    encoder = TextEncoder()
-    estimates = []
-    for first in range(0, len(rows), BATCH):
-        states = encoder.encode_batch([text for text, _, _ in rows[first : first + BATCH]])
-        estimates.append(score_texts(model, states))
-        progress(min(len(rows), first + BATCH))
-    return mosi_metrics(np.concatenate(estimates), np.array([label for _, label, _ in rows]))
+    rows = read_rows(path)
+    evaluation = open_evaluation(checkpoint)
+    figures = evaluation.figures(evaluation.texts(rows))
+    progress(len(rows))
+    return figures
 
 
 @torch.inference_mode()
-def score_texts(model: "torch.nn.Module", states: list[np.ndarray]) -> np.ndarray:
-    """Return the text head's estimates (N,) of token states, each (K, 384)."""
-    tensors = [torch.from_numpy(s) for s in states]
-    values = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-    lengths = torch.tensor([len(s) for s in states])
-    mask = torch.arange(values.shape[1]) < lengths.unsqueeze(-1)
-    time = torch.zeros(mask.shape, dtype=torch.int64)
-    now = torch.ones(len(states), 1, dtype=torch.int64)
-    output = model({"text": Ticks(values, mask, time, time)}, now)
-    scores: np.ndarray = output.heads[:, 0, 0].numpy()
-    return scores
+def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Score each clip at its end.
+
+    Args:
+        model: Its window is at least as long as the longest clip.
+        clips: Independent of each other.
+        head: A modality, or `all` for the fused head.
+
+    Returns:
+        (N,) float32 estimates in [-3, 3], and (N,) bool whether there was anything to estimate.
+    """
+    scores, present = [], []
+    for first in range(0, len(clips), BATCH):
+        ticks, now = batch(model, clips[first : first + BATCH])
+        output = model(ticks, now)
+        if head == "all":
+            scores.append(output.sentiment[:, 0])
+            present.append(output.present[:, 0].any(dim=-1))
+        else:
+            scores.append(output.heads[:, 0, MODALITIES.index(head)])
+            present.append(output.present[:, 0, MODALITIES.index(head)])
+    return torch.cat(scores).numpy(), torch.cat(present).numpy()
+
+
+def batch(model: TamUlag, clips: Sequence[Clip]) -> tuple[dict[str, Ticks], torch.Tensor]:
+    """Return clips as one padded batch of ticks, and the tick (B, 1) after each clip's last."""
+    ticks = {}
+    for name in MODALITIES:
+        dim = getattr(model.config, name).dim
+        nothing = (torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64))
+        pairs = [
+            (torch.from_numpy(clip.values[name]), torch.from_numpy(clip.ticks[name]))
+            if name in clip.values
+            else nothing
+            for clip in clips
+        ]
+        values = pad_sequence([v for v, _ in pairs], batch_first=True)
+        time = pad_sequence([t for _, t in pairs], batch_first=True)
+        lengths = torch.tensor([len(v) for v, _ in pairs])
+        mask = torch.arange(values.shape[1]) < lengths.unsqueeze(-1)
+        ticks[name] = Ticks(values, mask, time, time)
+    ends = [max((int(time.max()) for time in clip.ticks.values()), default=0) + 1 for clip in clips]
+    return ticks, torch.tensor(ends).unsqueeze(-1)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .branch import Branch
 from .data import read_texts
 from .encoder import EncoderState, Ticks
 from .metrics import mosi_metrics
-from .tam_ulag import Branch, bounded
+from .tam_ulag import bounded
 from .text import TextEncoder
 
 Log = Callable[[str], None]
@@ -117,7 +118,9 @@ def finetune(
     net.load_state_dict(kept)
     net.eval()
     scores = {name: evaluate(net, encoder, check) for name, check in checks.items()}
-    return {f"{name}.{key}": value for name, score in scores.items() for key, value in score.items()}
+    return {
+        f"{name}.{key}": value for name, score in scores.items() for key, value in score.items()
+    }
 
 
 def _standardise(
@@ -203,9 +206,7 @@ def _varied(words: list[str], recipe: TuneRecipe, rng: np.random.Generator) -> l
     return words
 
 
-def batches(
-    lengths: Sequence[int], size: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
+def batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield batches of rows of similar length, in random order, so that little is padded.
 
     Sorting inside windows of sixteen batches keeps the draw random and the padding small.
@@ -226,7 +227,9 @@ def mixed(
     source = torch.from_numpy(rng.integers(0, len(carried.h), count))
     keep = torch.from_numpy(rng.random(count) < share).view(-1, 1, 1)
     return EncoderState(
-        torch.where(keep, carried.h[source], fresh.h), torch.where(keep, carried.c[source], fresh.c)
+        torch.where(keep, carried.h[source], fresh.h),
+        torch.where(keep, carried.c[source], fresh.c),
+        torch.where(keep[..., 0], carried.level[source], fresh.level),
     )
 
 

@@ -1,4 +1,4 @@
-"""The field's metrics on CMU-MOSI and CMU-MOSEI, as MMSA computes them.
+"""The field's metrics on CMU-MOSI, CMU-MOSEI and CH-SIMS, as MMSA computes them.
 
 Knows one-dimensional arrays of estimates and labels.
 """
@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.floating]
+
+SIMS_EDGES = ((0.0,), (-0.1, 0.1), (-0.7, -0.1, 0.1, 0.7))
+"""Inner edges of the bins of Acc2, Acc3 and Acc5."""
 
 
 def mosi_metrics(predicted: Vector, truth: Vector) -> dict[str, float]:
@@ -26,9 +29,7 @@ def mosi_metrics(predicted: Vector, truth: Vector) -> dict[str, float]:
     Raises:
         ValueError: If the shapes differ or there is nothing to compare.
     """
-    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    if predicted.shape != truth.shape or predicted.ndim != 1 or not len(truth):
-        raise ValueError(f"{predicted.shape} estimates for {truth.shape} labels: need (N,), N > 0")
+    predicted, truth = _checked(predicted, truth, np.float64)
     positive, expected = predicted >= 0, truth >= 0
     signed = truth != 0
     above, wanted = predicted[signed] > 0, truth[signed] > 0
@@ -42,6 +43,51 @@ def mosi_metrics(predicted: Vector, truth: Vector) -> dict[str, float]:
         "F1_non0": weighted_f1(above, wanted),
         "Acc7": float((np.round(predicted.clip(-3, 3)) == np.round(truth.clip(-3, 3))).mean()),
     }
+
+
+def sims_metrics(predicted: Vector, truth: Vector) -> dict[str, float]:
+    """Compare estimates with labels in the form of CH-SIMS (method, section 2).
+
+    Everything is on values clipped to [-1, 1], MAE and Corr too. Acc2, Acc3 and Acc5 compare bins
+    (lo, hi] with the inner edges 0, then -.1 .1, then -.7 -.1 .1 .7, so that 0 is negative in
+    Acc2. F1 is that of the two bins, weighted by support.
+
+    Args:
+        predicted: (N,) estimates; compared in float32 with the edges, as MMSA has them.
+        truth: (N,) labels in [-1, 1].
+
+    Returns:
+        n, MAE, Corr, Acc2, Acc3, Acc5, F1; Corr is nan for constant input.
+
+    Raises:
+        ValueError: If the shapes differ or there is nothing to compare.
+    """
+    predicted, truth = (x.clip(-1, 1) for x in _checked(predicted, truth, np.float32))
+    bins = {
+        f"Acc{len(edges) + 1}": (_bins(predicted, edges), _bins(truth, edges))
+        for edges in SIMS_EDGES
+    }
+    two, expected = bins["Acc2"]
+    predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
+    return {
+        "n": len(truth),
+        "MAE": float(np.abs(predicted - truth).mean()),
+        "Corr": _corr(predicted, truth),
+        **{name: float((found == real).mean()) for name, (found, real) in bins.items()},
+        "F1": weighted_f1(two == 1, expected == 1),
+    }
+
+
+def _bins(values: Vector, edges: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    # Edges in float32: 0.1 as float32 lies above 0.1 as float64, but in the bin that ends there.
+    return np.searchsorted(np.array(edges, np.float32), values, side="left")
+
+
+def _checked(predicted: Vector, truth: Vector, kind: type[np.floating]) -> tuple[Vector, Vector]:
+    predicted, truth = np.asarray(predicted, kind), np.asarray(truth, kind)
+    if predicted.shape != truth.shape or predicted.ndim != 1 or not len(truth):
+        raise ValueError(f"{predicted.shape} estimates for {truth.shape} labels: need (N,), N > 0")
+    return predicted, truth
 
 
 def weighted_f1(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:

@@ -126,6 +126,16 @@ class TextEncoder:
         return [row.numpy().copy() for row in states]
 
 
+def encoder_for(checkpoint: str | None = None) -> TextEncoder:
+    """Return the text encoder whose token states a checkpoint's text branch was trained on.
+
+    Args:
+        checkpoint: Name or path; None: the packaged encoder as it is.
+    """
+    del checkpoint  # So far every checkpoint takes the packaged encoder.
+    return TextEncoder()
+
+
 def _network(folder: Path) -> torch.nn.Module:
     from safetensors.torch import load_file
     from transformers import BertConfig

@@ -10,7 +10,7 @@ conflict.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .checkpoint import Card, save
 from .data import Clip, DataError, read_clips
 from .encoder import EncoderState, Ticks
+from .finetune import batches, mixed
 from .metrics import mosi_metrics
 from .tam_ulag import MODALITIES, Branch, ModelConfig, TamUlag, bounded
 
@@ -215,11 +216,11 @@ def train_branch(
     for epoch in range(recipe.epochs):
         branch.train()
         carried: EncoderState | None = None
-        for chosen in _batches(rows, recipe.batch, rng):
+        for chosen in batches([len(v) for v in rows.values], recipe.batch, rng):
             ticks, now = _cut(rows, chosen, recipe, rng)
             state = branch.initial_state(len(chosen))
             if carried is not None:
-                state = state._replace(encoder=_mixed(state.encoder, carried, rng))
+                state = state._replace(encoder=mixed(state.encoder, carried, CARRIED, rng))
             pooled, after = branch.step(ticks, now, state)
             carried = EncoderState(*(part.detach() for part in after.encoder))
             estimate = bounded(branch.head(pooled.context)[:, 0, 0])
@@ -257,18 +258,6 @@ def contexts(branch: Branch, rows: Rows, recipe: BranchRecipe) -> Tensor:
     return out
 
 
-def _batches(rows: Rows, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield batches of clips of similar length, in random order, so that little is padded."""
-    lengths = np.array([len(v) for v in rows.values])
-    order = rng.permutation(len(lengths))
-    # Sorting inside windows of many batches keeps the draw random and the padding small.
-    for window in np.array_split(order, max(1, len(order) // (size * 16))):
-        by_length = window[np.argsort(lengths[window], kind="stable")]
-        parts = np.array_split(by_length, max(1, len(window) // size))
-        for part in rng.permutation(len(parts)):
-            yield parts[part]
-
-
 def _cut(
     rows: Rows, chosen: np.ndarray, recipe: BranchRecipe, rng: np.random.Generator | None
 ) -> tuple[Ticks, Tensor]:
@@ -297,16 +286,6 @@ def _piece(
         first = int(rng.integers(0, len(values) - count + 1))
         values, ticks = values[first : first + count], ticks[first : first + count]
     return values, ticks
-
-
-def _mixed(fresh: EncoderState, carried: EncoderState, rng: np.random.Generator) -> EncoderState:
-    """Give about half of the rows the state of a clip from the batch before."""
-    count = len(fresh.h)
-    source = torch.from_numpy(rng.integers(0, len(carried.h), count))
-    keep = torch.from_numpy(rng.random(count) < CARRIED).view(-1, 1, 1)
-    return EncoderState(
-        torch.where(keep, carried.h[source], fresh.h), torch.where(keep, carried.c[source], fresh.c)
-    )
 
 
 def train_fusion(
@@ -358,7 +337,7 @@ def paired(
         rising = labels[name].numpy()[order]
         first = np.searchsorted(rising, wanted - fusion.near, side="left")
         last = np.searchsorted(rising, wanted + fusion.near, side="right")
-        # Where nothing is near, the clip at that place in the order is the nearest one or next to it.
+        # Where nothing is near, this is the nearest clip or the one next to it.
         place = first + np.floor(rng.random(fusion.batch) * np.maximum(1, last - first))
         chosen = order[place.astype(np.int64).clip(0, len(order) - 1)]
         index[name] = torch.from_numpy(chosen)

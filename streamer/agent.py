@@ -17,7 +17,7 @@ from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
 from .publisher import Publisher
-from .sample import Input, Notice, Phrase, Sample
+from .sample import MODALITIES, Input, Notice, Phrase, Sample
 from .session import Session
 from .source import Put, Source
 from .supervisor import STOP_LIMIT, in_thread, keep_alive
@@ -226,13 +226,14 @@ class Agent:
         )
 
     def _dropped(self) -> dict[str, int]:
-        waiting, late = self.inbox.dropped, self.session.aligner.late
-        text = waiting["text"] + self.session.late_phrases
-        return {
-            "text": text,
-            "audio": waiting["audio"] + late.get("audio", 0),
-            "vision": waiting["vision"] + late.get("vision", 0),
-        }
+        """Add up what was lost in the sources, in the inbox and by coming too late."""
+        total = dict.fromkeys((*MODALITIES, "asr"), 0)
+        inbox = {name: self.inbox.dropped[name] for name in MODALITIES}
+        late = self.session.aligner.late | {"text": self.session.late_phrases}
+        for part in (inbox, late, *(source.losses() for source in self.sources)):
+            for name, count in part.items():
+                total[name] += count
+        return total
 
     def hello(self) -> str:
         """Return the line that a new subscriber gets first."""

@@ -44,26 +44,22 @@ def build(config: Config) -> Built:
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     clock = SessionClock()
-    resources = ExitStack()
-    try:
-        sources = _sources(config, clock.now, resources)
-    except BaseException:
-        resources.close()
-        raise
-    asked = {modality for source in sources for modality in _wanted(config, source)}
     paced = config.source.path is None or config.source.speed == "1"
-    agent = Agent(
-        session=Session(model, card, asked, _timing(config)),
-        sources=sources,
-        publishers=[],
-        about=_about(config, card, sources),
-        clock=clock,
-        paced=paced,
-        duration=config.session.duration,
-        heartbeat=config.websocket.heartbeat,
-    )
-    agent.publishers.extend(_publishers(config, agent))
-    return Built(agent, resources)
+    with ExitStack() as resources:
+        sources = _sources(config, clock.now, resources)
+        asked = {modality for source in sources for modality in _wanted(config, source)}
+        agent = Agent(
+            session=Session(model, card, asked, _timing(config)),
+            sources=sources,
+            publishers=[],
+            about=_about(config, card, sources),
+            clock=clock,
+            paced=paced,
+            duration=config.session.duration,
+            heartbeat=config.websocket.heartbeat,
+        )
+        agent.publishers.extend(_publishers(config, agent))
+        return Built(agent, resources.pop_all())
 
 
 def demo_files() -> tuple[Path, Path]:

@@ -110,6 +110,10 @@ class CameraSource:
         """Count the ticks whose frame was not used because the extractor was busy."""
         return self._frames.dropped
 
+    def losses(self) -> dict[str, int]:
+        """Return the lost ticks; see `Source`."""
+        return {"vision": self.dropped}
+
     def open(self) -> None:
         """Open the camera; a URL within 5 s.
 

@@ -5,13 +5,14 @@ verb that needs them, so that `--help` is quick.
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .cli_data import Json, quiet_threads, register
 
 app = typer.Typer(
     name="tamulag",
@@ -23,8 +24,6 @@ app = typer.Typer(
 stream_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(help="Pretrained parts: list what is here, fetch what is not.")
 app.add_typer(models_app, name="models")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 
 
 @stream_app.command()
@@ -57,7 +56,7 @@ def stream(
 
     Example: tamulag-stream --camera 0 --mqtt mqtt://localhost
     """
-    _quiet_threads()
+    quiet_threads()
     from .run import run
 
     if camera is not None and microphone is None and config is None:
@@ -174,87 +173,7 @@ def schema() -> None:
     print(json.dumps(build_schema(), indent=2))
 
 
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Option(help="CSV with the columns text,label.")],
-    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
-    as_json: Json = False,
-) -> None:
-    """Measure the text head on a CSV of texts: MAE, Corr, Acc2, F1, Acc7.
-
-    Example: tamulag evaluate --data valid.csv --json
-    """
-    _quiet_threads()
-    from tamulag.models.evaluate import evaluate_texts
-
-    _show(evaluate_texts(data, checkpoint, _counter("evaluate")), as_json)
-
-
-@app.command()
-def extract(
-    corpus: Annotated[str, typer.Argument(help="texts, ravdess, faces-train or faces-valid.")],
-    data: Annotated[Path, typer.Argument(help="CSV of texts, or the corpus's folder.")],
-    out: Annotated[Path, typer.Option(help="Feature file to write, .safetensors.")],
-) -> None:
-    """Turn a corpus into a feature file, through the front end that runs live.
-
-    Example: tamulag extract ravdess data/ravdess --out features/ravdess.safetensors
-    """
-    _quiet_threads()
-    from tamulag.models.data import read_texts, write_clips
-
-    from . import corpora
-    from . import extract as front
-
-    progress = _counter("extract")
-    if corpus == "texts":
-        clips = front.texts(read_texts(data), progress)
-    elif corpus == "ravdess":
-        clips = front.media(corpora.ravdess(data), progress)
-    elif corpus in ("faces-train", "faces-valid"):
-        clips = front.pictures(corpora.faces(data, corpus.removeprefix("faces-")), progress)
-    else:
-        raise typer.BadParameter(f"{corpus!r}: must be texts, ravdess, faces-train or faces-valid")
-    write_clips(out, clips, about=f"{corpus} of {data.name}")
-    print(f"{out}: {len(clips)} clips")
-
-
-@app.command()
-def train(
-    config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
-) -> None:
-    """Train the heads on feature files and write a checkpoint; the same numbers on each run.
-
-    Example: tamulag train --config configs/train/default.toml --out runs/mine.safetensors
-    """
-    _quiet_threads()
-    from tamulag.models.train import train as run_training
-
-    _show(run_training(config, out, lambda text: print(text, file=sys.stderr)), as_json=False)
-
-
-def _show(figures: Mapping[str, float], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(dict(figures)))
-        return
-    for key, value in figures.items():
-        print(f"{key:24} {value:.4f}" if isinstance(value, float) else f"{key:24} {value}")
-
-
-def _counter(verb: str) -> Callable[[int], None]:
-    """Return a progress counter on stderr; a line a second at most."""
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("{task.description} {task.completed} rows"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task(verb, total=None)
-    return lambda done: bar.update(task, completed=done)
+register(app)
 
 
 def _address(websocket: str | None) -> dict[str, object]:
@@ -266,12 +185,6 @@ def _address(websocket: str | None) -> dict[str, object]:
     if not (colon and host and port.isdecimal()):
         raise typer.BadParameter(f"--websocket {websocket!r}: must be HOST:PORT or none")
     return {"websocket.host": host.strip("[]"), "websocket.port": int(port)}
-
-
-def _quiet_threads() -> None:
-    # Two threads gave the model a p99 of 78 ms instead of 1.6 ms; read when torch and numpy load.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def _fail(program: str, error: BaseException) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tamulag.models.data import DataError
+from tamulag.models.data import DataError, MediaRow
 
 VALENCE = {
     "happy": 2.0,
@@ -31,13 +31,12 @@ ENLARGE = 4
 
 
 @dataclass(frozen=True)
-class Row:
-    """One labelled piece of a corpus."""
+class Picture:
+    """One labelled picture of a corpus."""
 
     label: float
     group: str
-    media: Path | None = None
-    picture: npt.NDArray[np.uint8] | None = None
+    image: npt.NDArray[np.uint8]
     """RGB (H, W, 3)."""
 
 
@@ -50,14 +49,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def ravdess(folder: Path) -> Iterator[Row]:
+def ravdess(folder: Path) -> Iterator[MediaRow]:
     """Yield the acted speech of RAVDESS, one group per actor (Livingstone and Russo 2018)."""
     for row in read_table(folder / "labels.csv"):
         label = VALENCE[row["emotion"]] * (STRONG if row["intensity"] == "strong" else 1.0)
-        yield Row(label, row["actor"], media=folder / row["file"])
+        yield MediaRow(folder / row["file"], label, group=row["actor"])
 
 
-def faces(folder: Path, split: str) -> Iterator[Row]:
+def faces(folder: Path, split: str) -> Iterator[Picture]:
     """Yield the faces of FER2013 with three times the valence of their FER+ votes.
 
     Args:
@@ -87,5 +86,5 @@ def faces(folder: Path, split: str) -> Iterator[Row]:
         large = cv2.resize(grey, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
         edge = round(BORDER * large.shape[0])
         framed = cv2.copyMakeBorder(large, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-        picture = np.repeat(framed[:, :, None], 3, axis=2).astype(np.uint8)
-        yield Row(3.0 * float(row["valence_from_votes"]), row["name"], picture=picture)
+        image = np.repeat(framed[:, :, None], 3, axis=2).astype(np.uint8)
+        yield Picture(3.0 * float(row["valence_from_votes"]), row["name"], image)

@@ -63,11 +63,16 @@ class JsonlPublisher:
 
         Raises:
             BrokenPipeError: If the program that read the lines has ended.
-            OSError: If the file cannot be written any more, e.g. the disk is full.
+            PublisherError: If the file cannot be written any more, e.g. the disk is full.
         """
         await self._broken.wait()
         assert self._error is not None
-        raise self._error
+        if isinstance(self._error, BrokenPipeError):
+            raise self._error
+        raise PublisherError(
+            f"cannot write {self._path} any more ({self._error.strerror or self._error}): "
+            "make room, or choose another file with --jsonl PATH"
+        ) from self._error
 
     async def close(self) -> None:
         """Close the file; every line that could be written has been."""

@@ -104,7 +104,10 @@ class SentimentMessage(Message):
     )
     attention: Attention
     latency: Latency
-    dropped: dict[str, int] = Field(description="Inputs lost so far, per modality")
+    dropped: dict[str, int] = Field(
+        description="Lost so far: phrases of text, ticks of 20 ms of audio, frames of vision; "
+        "asr: ticks of sound that the recogniser never got"
+    )
 
 
 class Head(Part):

@@ -10,7 +10,7 @@ from collections import deque
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from .sample import Array, Modality
+from .sample import TICK_RATE, Array, Modality
 from .sound import SAMPLE_RATE, Resampler, SoundPath
 from .source import Now, Put, SourceError, SourceLost
 
@@ -120,6 +120,11 @@ class MicrophoneSource:
         self._is_after_gap = False
         self._failure: BaseException | None = None
         self._finished = threading.Event()
+
+    def losses(self) -> dict[str, int]:
+        """Return the lost ticks; see `Source`."""
+        lost = round(self.dropped * TICK_RATE)
+        return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
 
     def open(self) -> None:
         """Open the microphone at 16 kHz, or at its own rate, and start recording.

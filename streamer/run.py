@@ -10,18 +10,21 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tamulag.models.checkpoint import CheckpointError
 
+from .agent import Agent
 from .assets import AssetError
 from .build import Built, build, demo_files
 from .config import Config, ConfigError, load
 from .publisher import PublisherError
 from .source import SourceError
 from .terminal import TerminalPublisher
+from .websocket import WebSocketPublisher
 
 EXPECTED = (AssetError, CheckpointError, PublisherError, SourceError)
 """What a person can mend: told in one or two lines, without a traceback."""
@@ -74,19 +77,24 @@ async def _run(built: Built) -> None:
 
 def _announce(config: Config, built: Built) -> None:
     """Print scores for people, unless standard output is for JSON lines."""
-    if config.jsonl.path == "-":
-        return
-    built.agent.publishers.append(TerminalPublisher(sys.stdout))
-    sources = ", ".join(source.name for source in built.agent.sources)
-    lines = [f"tamulag-stream {built.agent.about.version}: {sources}"]
-    if config.websocket.enabled:
-        lines.append(f"WebSocket: ws://{config.websocket.host}:{config.websocket.port}/")
+    if config.jsonl.path != "-":
+        publishers = built.agent.publishers
+        publishers.append(TerminalPublisher(sys.stdout, partial(_greeting, config, built.agent)))
+
+
+def _greeting(config: Config, agent: Agent) -> str:
+    """Say what is captured and where the scores go."""
+    sources = ", ".join(source.name for source in agent.sources)
+    lines = [f"tamulag-stream {agent.about.version}: {sources}"]
+    for publisher in agent.publishers:
+        if isinstance(publisher, WebSocketPublisher):
+            lines.append(f"WebSocket: ws://{config.websocket.host}:{publisher.port}/")
     if config.mqtt.url:
         session = config.session
         lines.append(f"MQTT: {config.mqtt.url} tamulag/v1/{session.site}/{session.device}/#")
-    heads = built.agent.about.heads
+    heads = agent.about.heads
     lines += [f"head {name}: untrained" for name, head in heads.items() if not head.trained]
-    print("\n".join([*lines, "Ctrl-C ends."]), flush=True)
+    return "\n".join([*lines, "Ctrl-C ends."])
 
 
 def _demo() -> dict[str, object]:

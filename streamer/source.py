@@ -42,6 +42,12 @@ class Source(Protocol):
     """For logs and thread names, e.g. `camera 0`."""
     modalities: tuple[Modality, ...]
 
+    def losses(self) -> dict[str, int]:
+        """Return what was lost inside the source so far: ticks of `audio`, `vision`, `asr`.
+
+        `asr` is sound that became audio samples but never reached the recogniser.
+        """
+
     def open(self) -> None:
         """Open the device or file.
 

@@ -4,9 +4,11 @@ Knows the messages and one stream of text. Knows no colours and no cursor: piped
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TextIO
 
 from . import message
+from .publisher import PublisherError
 from .sample import MODALITIES
 
 WORDS = 6
@@ -20,43 +22,51 @@ class TerminalPublisher:
 
     Args:
         out: Where to print, e.g. standard output.
+        greeting: Makes the first lines, once everything before it is open.
     """
 
     name = "terminal"
     dropped = 0
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, greeting: Callable[[], str] = str) -> None:
         self._out = out
+        self._greeting = greeting
         self._error: OSError | None = None
         self._broken = asyncio.Event()
 
     async def open(self) -> None:
-        """Nothing needs opening."""
+        """Print the greeting."""
+        self._print(self._greeting())
 
     def publish(self, kind: str, payload: str) -> None:
         """Print what a person wants to see; after a failed write `run` raises."""
-        if self._error is not None:
-            return
-        text = line(message.decode(payload))
-        if text:
-            try:
-                print(text, file=self._out, flush=True)
-            except OSError as error:
-                self._error = error
-                self._broken.set()
+        self._print(line(message.decode(payload)))
 
     async def run(self) -> None:
         """Wait until a write fails.
 
         Raises:
-            OSError: E.g. BrokenPipeError, if the program that read the lines has ended.
+            BrokenPipeError: If the program that read the lines has ended.
+            PublisherError: If nothing can be written any more, e.g. the disk is full.
         """
         await self._broken.wait()
         assert self._error is not None
-        raise self._error
+        if isinstance(self._error, BrokenPipeError):
+            raise self._error
+        raise PublisherError(
+            f"cannot print scores ({self._error.strerror}): send standard output elsewhere"
+        ) from self._error
 
     async def close(self) -> None:
         """Leave the stream to its owner."""
+
+    def _print(self, text: str) -> None:
+        if text and self._error is None:
+            try:
+                print(text, file=self._out, flush=True)
+            except OSError as error:
+                self._error = error
+                self._broken.set()
 
 
 def line(sent: message.AnyMessage) -> str:

@@ -32,6 +32,9 @@ class Scripted:
         self._scripts = list(scripts)
         self._refuse = refuse
 
+    def losses(self) -> dict[str, int]:
+        return {"audio": 3}
+
     def open(self) -> None:
         if self._refuse:
             raise SourceError(self._refuse)
@@ -138,7 +141,7 @@ def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
     scores = [m for m in kept.of("sentiment") if isinstance(m, message.SentimentMessage)]
     assert len(scores) == 120
     assert all(m.modalities.audio.status == "ok" for m in scores)
-    assert scores[-1].dropped == {"text": 0, "audio": 0, "vision": 0}
+    assert scores[-1].dropped == {"text": 0, "audio": 3, "vision": 0, "asr": 0}
 
 
 def test_duration_ends_the_stream(model: TamUlag) -> None:

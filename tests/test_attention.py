@@ -1,27 +1,36 @@
 """Temporal attention: what lies in a window, how it is weighed, what is forgotten."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
-from tamulag.models.attention import Memory, Pooled, TemporalAttention, forget
+from tamulag.models.attention import Memory, Pooled, Tam, TemporalAttention, forget
 from tamulag.models.encoder import Ticks
 
 WINDOW = 10
+FORMS: tuple[Tam, ...] = get_args(Tam)
+GATES: tuple[Tam, ...] = ("gate_sum", "gate_last", "gate_first")
 
 
-def attention() -> TemporalAttention:
+def attention(kind: Tam = "softmax", *, residual: bool = False) -> TemporalAttention:
     torch.manual_seed(0)
-    return TemporalAttention(hidden=2)
+    return TemporalAttention(hidden=2, kind=kind, residual=residual)
 
 
-def heard(time: list[int], ready: list[int] | None = None, mask: list[int] | None = None) -> Memory:
+def heard(
+    time: list[int],
+    ready: list[int] | None = None,
+    mask: list[int] | None = None,
+    layer: TemporalAttention | None = None,
+) -> Memory:
     """Return the memory of one session; a state's values are its time and 1."""
     times = torch.tensor([time])
     h_BTH = torch.stack([times.float(), torch.ones(1, len(time))], dim=-1)
     valid = torch.tensor([mask or [1] * len(time)], dtype=torch.bool)
     readies = times + 1 if ready is None else torch.tensor([ready])
-    layer = attention()
+    layer = layer or attention()
     return layer.extend(layer.initial_memory(1, 0), h_BTH, Ticks(h_BTH, valid, times, readies))
 
 
@@ -145,3 +154,108 @@ def test_initial_memory_is_empty() -> None:
     assert memory.hidden.shape == (2, 4, 2)
     assert not memory.mask.any()
     assert not attention().pool(memory, torch.tensor([[1], [5]]), WINDOW).present.any()
+
+
+def gate(layer: TemporalAttention, h_TH: Tensor) -> Tensor:
+    """Return tanh(a) (b - tanh(b)) of each state, written out from the weights."""
+    a = h_TH @ layer.alpha.weight[0] + layer.alpha.bias
+    b = h_TH @ layer.beta.weight[0] + layer.beta.bias
+    return torch.tanh(a) * (b - torch.tanh(b))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("kind", GATES)
+def test_gates_follow_their_equations(kind: Tam, residual: bool) -> None:
+    """The window holds 4, 9 and 12; 2 is too old, 11 is masked and 13 not yet known."""
+    layer = attention(kind, residual=residual)
+    memory = heard([2, 4, 9, 11, 12, 13], [3, 5, 10, 12, 13, 20], [1, 1, 1, 0, 1, 1], layer)
+    inside = memory.hidden[0, [1, 2, 4]]
+    weight = gate(layer, inside) + residual
+    expected = {
+        "gate_sum": weight @ inside / 3,
+        "gate_last": weight[2] * inside[2],
+        "gate_first": weight[0] * inside[0],
+    }
+    out = layer.pool(memory, torch.tensor([[14]]), WINDOW)
+    torch.testing.assert_close(out.context[0, 0], expected[kind])
+
+
+def test_softmax_gate_follows_its_equation() -> None:
+    """The gates are the energies of a softmax over the window."""
+    layer = attention("softmax_gate")
+    memory = heard([2, 4, 9], layer=layer)
+    expected = torch.softmax(gate(layer, memory.hidden[0, 1:]), dim=0)
+    out = layer.pool(memory, torch.tensor([[13]]), WINDOW)
+    torch.testing.assert_close(out.weight[0, 0, 1:], expected)
+    torch.testing.assert_close(out.context[0, 0], expected @ memory.hidden[0, 1:])
+
+
+def test_without_attention_the_newest_state_inside_is_taken() -> None:
+    """Newest is the last that entered, whatever its time; each hop has its own."""
+    layer = attention("none")
+    memory = heard([7, 3, 9], [8, 8, 10], layer=layer)
+    out = layer.pool(memory, torch.tensor([[8, 10, 14, 40]]), WINDOW)
+    assert out.context[0, :, 0].tolist() == [3, 9, 9, 0]
+    assert not list(layer.parameters())
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_empty_window_is_zeros_in_every_form(kind: Tam) -> None:
+    """Neither the context nor a gradient is NaN where nothing is there."""
+    layer = attention(kind)
+    memory = heard([1, 30], layer=layer)
+    hidden = memory.hidden.clone().requires_grad_()
+    out = layer.pool(memory._replace(hidden=hidden), torch.tensor([[20, 35]]), WINDOW)
+    assert out.present.tolist() == [[False, True]]
+    assert not out.context[0, 0].any()
+    assert not out.weight[0, 0].any()
+    (gradient,) = torch.autograd.grad(out.context.sum(), [hidden])
+    assert torch.isfinite(gradient).all()
+    assert not gradient[0, 0].any()
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_shares_are_never_negative_and_sum_to_one(kind: Tam) -> None:
+    """What is shown to people is a share, also where a gate turns a state around."""
+    layer = attention(kind)
+    memory = heard([4, 9, 12], layer=layer)
+    if kind in GATES:
+        memory = memory._replace(energy=torch.tensor([[-0.5, 0.2, -0.3]]))
+    out = layer.pool(memory, torch.tensor([[14]]), WINDOW)
+    assert (out.weight >= 0).all()
+    assert out.weight.sum().item() == pytest.approx(1)
+    if kind == "gate_sum":
+        assert out.weight[0, 0].tolist() == pytest.approx([0.5, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("kind", FORMS[:-1])
+def test_gradient_reaches_attention_and_states(kind: Tam) -> None:
+    """The release reads a padded step without gradient; here both the gate and the states learn."""
+    layer = attention(kind)
+    h_BTH = torch.randn(1, 3, 2, requires_grad=True)
+    times = torch.tensor([[4, 9, 12]])
+    ticks = Ticks(h_BTH, times > 0, times, times + 1)
+    memory = layer.extend(layer.initial_memory(1, 2), h_BTH, ticks)
+    context = layer.pool(memory, torch.tensor([[14]]), WINDOW).context
+    gradients = torch.autograd.grad(context.square().sum(), [h_BTH, *layer.parameters()])
+    names = ["states", *(name for name, _ in layer.named_parameters())]
+    for name, part in zip(names, gradients, strict=True):
+        assert part.any(), name
+
+
+@pytest.mark.parametrize("kind", ["softmax", "softmax_gate", "none"])
+def test_residual_is_refused_where_it_would_change_nothing(kind: Tam) -> None:
+    """The message names both keys and the forms that have a residual."""
+    with pytest.raises(ValueError, match=rf"residual = true .*{kind}.*gate_last"):
+        attention(kind, residual=True)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_residual_lets_states_through_a_closed_gate(kind: Tam) -> None:
+    """At a gate of 0 the residual form is plain pooling: the mean, the newest, the oldest."""
+    layer = attention(kind, residual=True)
+    torch.nn.init.zeros_(layer.beta.weight)
+    torch.nn.init.zeros_(layer.beta.bias)
+    out = layer.pool(heard([4, 9, 11], layer=layer), torch.tensor([[13]]), WINDOW)
+    expected = {"gate_sum": 8.0, "gate_last": 11.0, "gate_first": 4.0}[kind]
+    assert out.context[0, 0, 0].item() == pytest.approx(expected)

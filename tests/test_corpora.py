@@ -34,7 +34,7 @@ def test_emotion_and_intensity_make_the_label(
 ) -> None:
     """A strong emotion counts a quarter more."""
     (row,) = ravdess(spoken(tmp_path, f"a/b.flac,{emotion},{intensity},07"))
-    assert (row.label, row.group, row.media) == (label, "07", tmp_path / "a" / "b.flac")
+    assert (row.label, row.group, row.file) == (label, "07", tmp_path / "a" / "b.flac")
 
 
 def test_mapped_labels_lie_on_the_scale() -> None:
@@ -60,16 +60,15 @@ def test_faces_of_a_split_have_three_times_the_valence(tmp_path: Path) -> None:
     """A face without a valence is left out; the others keep their pictures."""
     rows = list(faces(painted(tmp_path, *FACES), "train"))
     assert [(row.label, row.group) for row in rows] == [(1.5, "a.png"), (-3.0, "d.png")]
-    assert [int(row.picture.max()) for row in rows if row.picture is not None] == [0, 30]
+    assert [int(row.image.max()) for row in rows] == [0, 30]
 
 
 def test_picture_is_enlarged_and_bordered(tmp_path: Path) -> None:
     """48 pixels times four, and a quarter of that on each side, in three equal channels."""
     (row,) = faces(painted(tmp_path, *FACES), "valid")
-    assert row.picture is not None
-    assert row.picture.shape == (288, 288, 3)
-    assert row.picture.dtype == np.uint8
-    assert (row.picture == 10).all()
+    assert row.image.shape == (288, 288, 3)
+    assert row.image.dtype == np.uint8
+    assert (row.image == 10).all()
 
 
 def test_damaged_picture_is_refused(tmp_path: Path) -> None:
@@ -108,16 +107,15 @@ def test_ravdess_is_read(data: Path) -> None:
     assert len(rows) == 1200
     assert {row.group for row in rows} == {f"{actor:02}" for actor in range(1, 21)}
     assert {row.label for row in rows} == {-2.5, -2.0, 0.0, 1.0, 1.25, 2.0, 2.5}
-    assert all(row.media and row.media.is_file() for row in rows[::100])
+    assert all(row.file.is_file() for row in rows[::100])
 
 
 @pytest.mark.data
 def test_faces_are_read(data: Path) -> None:
     """Real pictures come out large enough for the landmarker, with labels on the scale."""
     for row in islice(faces(data / "faces", "valid"), 20):
-        assert row.picture is not None
-        assert row.picture.shape == (288, 288, 3)
-        assert row.picture.std() > 5
+        assert row.image.shape == (288, 288, 3)
+        assert row.image.std() > 5
         assert -3 <= row.label <= 3
 
 

@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tamulag.models.data import Clip, DataError, read_clips, read_texts, text_clips, write_clips
+from tamulag.models.data import (
+    Clip,
+    DataError,
+    MediaRow,
+    TextRow,
+    is_media,
+    read_clips,
+    read_labelled,
+    read_media,
+    read_texts,
+    text_clips,
+    write_clips,
+)
 
 DIMS = {"text": 3, "audio": 2, "vision": 1}
 
@@ -32,6 +44,7 @@ def round_trip(clips: list[Clip]) -> list[Clip]:
 
 def same(actual: Clip, expected: Clip, relative: float = 0.0) -> None:
     assert (actual.label, actual.group) == (expected.label, expected.group)
+    assert actual.unimodal == expected.unimodal
     assert actual.values.keys() == actual.ticks.keys() == expected.values.keys()
     for name, values in expected.values.items():
         assert actual.values[name].dtype == np.float32
@@ -49,6 +62,7 @@ def clips_of_any_kind(draw: st.DrawFn) -> Clip:
         draw(st.text(max_size=5)),
         {n: rng.uniform(-50, 50, (k, DIMS[n])).astype(np.float32) for n, k in lengths.items()},
         {n: np.sort(rng.integers(0, 2**40, k)) for n, k in lengths.items()},
+        draw(st.dictionaries(st.sampled_from(sorted(DIMS)), st.floats(-3, 3, width=32))),
     )
 
 
@@ -172,10 +186,116 @@ def test_missing_table_is_refused(tmp_path: Path) -> None:
         read_texts(tmp_path / "none.csv")
 
 
+SIMS = (
+    "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+    "video_0001,0001,我不想嫁给李茶,-1.0,-1.0,-0.8,-0.6,Negative,train\n"
+    "video_0001,0002,你好,0.4,0.0,,1.0,Positive,valid\n"
+)
+
+
+def test_human_labels_of_each_modality_are_read(tmp_path: Path) -> None:
+    """Of CH-SIMS people judged text, voice and face apart; what nobody judged is left out."""
+    first, second = read_labelled(table(tmp_path, SIMS), limit=1.0)
+    assert first == TextRow(
+        "我不想嫁给李茶", -1.0, "video_0001", {"text": -1.0, "audio": -0.8, "vision": -0.6}
+    )
+    assert second.unimodal == {"text": 0.0, "vision": 1.0}
+
+
+def test_rows_of_one_mode_are_kept(tmp_path: Path) -> None:
+    """One `label.csv` holds all splits."""
+    path = table(tmp_path, SIMS)
+    assert [row.text for row in read_labelled(path, mode="valid")] == ["你好"]
+    assert read_labelled(path, mode="dev") == []
+
+
+def test_mode_needs_its_column(tmp_path: Path) -> None:
+    """Without it nothing is known of splits."""
+    with pytest.raises(DataError, match="column mode is missing"):
+        read_labelled(table(tmp_path, "text,label\na,1\n"), mode="train")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("label", "1.2"), ("label_A", "-2"), ("label_V", "x")]
+)
+def test_label_out_of_the_range_of_the_set_is_refused(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    """CH-SIMS goes from -1 to 1, for the human labels too."""
+    columns = {"text": "a", "label": "0", column: value}
+    path = table(tmp_path, ",".join(columns) + "\n" + ",".join(columns.values()) + "\n")
+    with pytest.raises(DataError, match=rf"line 2: {column} '{value}' .* in \[-1, 1\]"):
+        read_labelled(path, limit=1.0)
+
+
+def media(folder: Path, text: str, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return table(folder, text)
+
+
+def test_media_files_lie_beside_their_table(tmp_path: Path) -> None:
+    """Text and group may be missing; then the text is unknown and each file is its own group."""
+    path = media(
+        tmp_path, "file,label,text,group\na/b.mp4,-2.5,so bad,ann\nc.wav,1,,\n", "a/b.mp4", "c.wav"
+    )
+    one, other = read_media(path)
+    assert one == MediaRow(tmp_path / "a" / "b.mp4", -2.5, "so bad", "ann")
+    assert other == MediaRow(tmp_path / "c.wav", 1.0, "", "c.wav")
+
+
+def test_media_files_may_lie_elsewhere(tmp_path: Path) -> None:
+    """A folder that is named is where the files are."""
+    (tmp_path / "videos").mkdir()
+    path = media(tmp_path, "file,label\nc.wav,1\n", "videos/c.wav")
+    (row,) = read_media(path, folder=tmp_path / "videos")
+    assert row.file == tmp_path / "videos" / "c.wav"
+
+
+@pytest.mark.parametrize("name", ["none.mp4", "", "."])
+def test_missing_media_file_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    """The message names line and file before anything is computed."""
+    path = media(tmp_path, f"file,label\nc.wav,1\n{name},1\n", "c.wav")
+    with pytest.raises(DataError, match=rf"texts\.csv line 3: no file .*{name}: correct"):
+        read_media(path)
+
+
+def test_media_label_out_of_range_is_refused(tmp_path: Path) -> None:
+    """The line is named as for texts."""
+    with pytest.raises(DataError, match=r"line 2: label '7' must be a number in \[-3, 3\]"):
+        read_media(media(tmp_path, "file,label\nc.wav,7\n", "c.wav"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("file,label\n", True), ("text,label,x\n", False), ("", False)]
+)
+def test_media_table_is_told_by_its_column(tmp_path: Path, text: str, told: bool) -> None:
+    """The column `file` makes the difference."""
+    assert is_media(table(tmp_path, text)) is told
+
+
+def test_unreadable_table_is_refused(tmp_path: Path) -> None:
+    """The message names the path."""
+    with pytest.raises(DataError, match=r"none\.csv cannot be read"):
+        is_media(tmp_path / "none.csv")
+
+
+@pytest.mark.data
+def test_real_label_files_are_read(data: Path) -> None:
+    """CH-SIMS and CMU-MOSI in their official splits, with as many rows as published."""
+    sims = read_labelled(data / "sims" / "train.csv", mode="train", limit=1.0)
+    assert len(sims) == 1368
+    assert all(len(row.unimodal) == 3 for row in sims)
+    assert len(read_labelled(data / "mosi" / "valid.csv", mode="valid")) == 229
+
+
 def test_written_words_stand_at_tick_zero() -> None:
     """Nobody spoke them; a text without a token has no text."""
     states = [np.ones((2, 384), np.float32), np.ones((0, 384), np.float32)]
-    spoken, silent = text_clips([("so good", 2.0, "v1"), ("", 0.0, "v2")], states)
+    rows = [TextRow("so good", 2.0, "v1", {"audio": 1.0}), TextRow("", 0.0, "v2")]
+    spoken, silent = text_clips(rows, states)
+    assert spoken.unimodal == {"audio": 1.0}
     assert (spoken.label, spoken.group) == (2.0, "v1")
     assert spoken.ticks["text"].tolist() == [0, 0]
     assert spoken.values["text"] is states[0]
@@ -186,4 +306,4 @@ def test_written_words_stand_at_tick_zero() -> None:
 def test_texts_and_states_must_be_as_many() -> None:
     """A label is never given to another text."""
     with pytest.raises(ValueError, match="zip"):
-        text_clips([("so good", 2.0, "v1")], [])
+        text_clips([TextRow("so good", 2.0, "v1")], [])

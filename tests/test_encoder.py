@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tamulag.models.encoder import Encoder, EncoderState, Ticks, compact
+from tamulag.models.encoder import Encoder, EncoderKind, EncoderState, Ticks, compact
 
 NAN = float("nan")
 
@@ -24,7 +24,8 @@ def encoder(dropout: float = 0.0) -> Encoder:
 
 def random_state(batch: int) -> EncoderState:
     generator = torch.Generator().manual_seed(1)
-    return EncoderState(*(torch.randn(batch, 2, 3, generator=generator) for _ in "hc"))
+    h, c = (torch.randn(batch, 2, 3, generator=generator) for _ in "hc")
+    return EncoderState(h, c, torch.zeros(batch, 1, dtype=torch.float64))
 
 
 def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
@@ -119,3 +120,71 @@ def test_dropout_works_in_training_alone() -> None:
     assert torch.equal(first, again)
     model.train()
     assert not torch.equal(model.step(x, model.initial_state(1))[0], first)
+
+
+def test_identity_passes_valid_values_through() -> None:
+    """Token states go to attention as they are, standardised; there is no state to keep."""
+    layer = Encoder(dim=1, hidden=3, layers=2, kind="identity").eval()
+    layer.mean.fill_(1.0)
+    h_BTH, state = layer.step(compact(ticks([[0, 1, 1], [1, 0, 0]])), layer.initial_state(2))
+    assert h_BTH.squeeze(-1).tolist() == [[1, 2], [0, 0]]
+    assert state.h.shape == (2, 0, 1)
+    assert not list(layer.parameters())
+
+
+def test_bidirectional_reads_each_row_to_its_own_end() -> None:
+    """The backward direction begins at the last valid tick, so padding does not show."""
+    torch.manual_seed(0)
+    layer = Encoder(dim=1, hidden=3, layers=2, bidirectional=True).eval()
+    assert layer.size == 6
+    together, _ = layer.step(compact(ticks([[1, 1, 0, 0], [1, 1, 1, 1]])), layer.initial_state(2))
+    alone, _ = layer.step(compact(ticks([[1, 1]])), layer.initial_state(1))
+    torch.testing.assert_close(together[:1, :2], alone)
+    assert not together[0, 2:].any()
+
+
+@pytest.mark.parametrize("kind", ["lstm", "identity"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_nothing_valid_gives_no_states_in_any_form(kind: EncoderKind, bidirectional: bool) -> None:
+    """A modality of length zero is an empty sequence of the form's width."""
+    layer = Encoder(dim=2, hidden=3, layers=1, kind=kind, bidirectional=bidirectional)
+    none = torch.zeros(1, 0, dtype=torch.int64)
+    empty = Ticks(torch.zeros(1, 0, 2), none.bool(), none, none)
+    assert layer.step(empty, layer.initial_state(1))[0].shape == (1, 0, layer.size)
+
+
+def centring(horizon: int = 50) -> Encoder:
+    torch.manual_seed(0)
+    encoder = Encoder(dim=4, hidden=3, layers=2, centred=2, horizon=horizon).eval()
+    encoder.level.copy_(torch.tensor([1.0, -2.0]))
+    return encoder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_centring_follows_its_recursion(seed: int) -> None:
+    """The closed form equals S_t = d S_{t-1} + x_t, n_t = d n_{t-1} + 1 step by step."""
+    encoder, decay = centring(), 1 - 1 / 50
+    x = torch.randn(1, 40, 4, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(1, 40, dtype=torch.bool)
+    centred, level = encoder._centre(x, mask, encoder.initial_state(1).level)
+    total, count = 20 * encoder.level.double(), 20.0
+    for t in range(40):
+        total, count = decay * total + x[0, t, :2].double(), decay * count + 1
+        torch.testing.assert_close(
+            centred[0, t, :2].double(), x[0, t, :2] - total / count, atol=1e-6, rtol=0
+        )
+    torch.testing.assert_close(centred[..., 2:], x[..., 2:])
+    torch.testing.assert_close(level[0], torch.cat([total, torch.tensor([count])]).double())
+
+
+def test_centring_makes_loudness_count_less_and_less() -> None:
+    """A constant offset on the centred features, as of another microphone, fades from the input."""
+    encoder = centring(horizon=500)
+    x = torch.randn(1, 400, 4, generator=torch.Generator().manual_seed(1))
+    louder = x + torch.tensor([5.0, 5.0, 0.0, 0.0])
+    mask = torch.ones(1, 400, dtype=torch.bool)
+    start = encoder.initial_state(1).level
+    one, other = (encoder._centre(v, mask, start)[0] for v in (x, louder))
+    gap = (one - other).abs().amax(dim=-1)[0]
+    assert gap[0] > 4.5
+    assert gap[-1] < 0.5

@@ -1,5 +1,6 @@
-"""A checkpoint is measured on a CSV of texts as it would score them live."""
+"""A checkpoint is measured on labelled clips as the field scores: once, over the whole clip."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,32 @@ import torch
 
 from tamulag.models import MODALITIES, ModelConfig, TamUlag, load
 from tamulag.models.checkpoint import SHIPPED, Card, CheckpointError, save
-from tamulag.models.data import DataError
-from tamulag.models.evaluate import evaluate_texts, score_texts
+from tamulag.models.data import Clip, DataError, TextRow
+from tamulag.models.evaluate import (
+    SHARES,
+    Evaluation,
+    Form,
+    Head,
+    batch,
+    estimates,
+    evaluate_texts,
+    open_evaluation,
+    read_rows,
+)
 from tamulag.models.text import TextEncoder
 
 TEXTS = ["great", "i did not like it at all", "", "well it was a movie", "so " * 100]
-KEYS = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
+KEYS = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7", "missing")
 
 
 @pytest.fixture(scope="module")
-def states() -> list[np.ndarray]:
-    return TextEncoder().encode_batch(TEXTS)
+def encoder() -> TextEncoder:
+    return TextEncoder()
+
+
+@pytest.fixture(scope="module")
+def states(encoder: TextEncoder) -> list[np.ndarray]:
+    return encoder.encode_batch(TEXTS)
 
 
 def random_model() -> TamUlag:
@@ -26,9 +42,10 @@ def random_model() -> TamUlag:
     return TamUlag(ModelConfig()).eval()
 
 
-def checkpoint(folder: Path, *, trained: bool = True) -> str:
+def checkpoint(folder: Path, *, trained: Sequence[str] = ("sentiment", *MODALITIES)) -> str:
     path = folder / "random.safetensors"
-    save(random_model(), Card(trained=dict.fromkeys(("sentiment", *MODALITIES), trained)), path)
+    heads = {name: name in trained for name in ("sentiment", *MODALITIES)}
+    save(random_model(), Card(trained=heads), path)
     return str(path)
 
 
@@ -38,42 +55,143 @@ def table(folder: Path, *rows: str) -> Path:
     return path
 
 
+def clip(model: TamUlag, *names: str, length: int = 12, seed: int = 0, label: float = 1.0) -> Clip:
+    """Return a clip of random features, one every five ticks."""
+    rng = np.random.default_rng(seed)
+    dims = {name: getattr(model.config, name).dim for name in names}
+    values = {n: rng.normal(size=(length, dim)).astype(np.float32) for n, dim in dims.items()}
+    return Clip(label, "ann", values, dict.fromkeys(names, np.arange(length) * 5))
+
+
+def text_scores(states: Sequence[np.ndarray]) -> np.ndarray:
+    zeros = [np.zeros(len(s), np.int64) for s in states]
+    pairs = zip(states, zeros, strict=True)
+    clips = [
+        Clip(0.0, "", {"text": s}, {"text": z}) if len(s) else Clip(0.0, "", {}, {})
+        for s, z in pairs
+    ]
+    return estimates(random_model(), clips, "text")[0]
+
+
 def test_figures_are_those_of_the_scores(tmp_path: Path, states: list[np.ndarray]) -> None:
-    """End to end, the CSV's texts are scored by the checkpoint's text head."""
-    labels = [2.0, -1.5, 0.0, 0.5, 1.0]
+    """End to end, the CSV's texts are scored by the checkpoint's text head; no text scores 0."""
+    labels = np.array([2.0, -1.5, 0.5, 0.5, 1.0])
     path = table(tmp_path, *(f"{t},{v}" for t, v in zip(TEXTS, labels, strict=True)))
     seen: list[int] = []
     figures = evaluate_texts(path, checkpoint(tmp_path), seen.append)
     assert tuple(figures) == KEYS
-    assert (figures["n"], seen) == (5, [5])
-    errors = np.abs(score_texts(random_model(), states) - labels)
-    assert figures["MAE"] == pytest.approx(errors.mean(), abs=1e-5)
+    assert (figures["n"], figures["missing"], seen) == (5, 1, [5])
+    scores = text_scores(states)
+    scores[2] = 0.0
+    assert figures["MAE"] == pytest.approx(np.abs(scores - labels).mean(), abs=1e-5)
 
 
-def test_text_alone_scores_as_in_a_batch(states: list[np.ndarray]) -> None:
-    """Neighbours and padding do not change a score."""
-    model = random_model()
-    alone = np.concatenate([score_texts(model, [state]) for state in states])
-    np.testing.assert_allclose(score_texts(model, states), alone, atol=1e-5)
+def test_clip_alone_scores_as_in_a_batch(model: TamUlag) -> None:
+    """Neighbours and padding do not change a score, whatever modalities they have."""
+    clips = [
+        clip(model, "text", "audio", length=3),
+        clip(model, "vision", length=40),
+        Clip(0.0, "nobody", {}, {}),
+        clip(model, *MODALITIES),
+    ]
+    heads: tuple[Head, ...] = ("text", "audio", "vision", "all")
+    for head in heads:
+        together, present = estimates(model, clips, head)
+        for row, alone in enumerate(clips):
+            score, there = estimates(model, [alone], head)
+            assert there[0] == present[row]
+            np.testing.assert_allclose(together[row], score[0], atol=1e-6)
+
+
+def test_modality_that_is_missing_is_told(model: TamUlag) -> None:
+    """The fused head needs one modality, each other head its own."""
+    clips = [clip(model, "text"), clip(model, "audio", "vision"), Clip(0.0, "nobody", {}, {})]
+    assert estimates(model, clips, "text")[1].tolist() == [True, False, False]
+    assert estimates(model, clips, "audio")[1].tolist() == [False, True, False]
+    assert estimates(model, clips, "all")[1].tolist() == [True, True, False]
 
 
 def test_every_word_counts(states: list[np.ndarray]) -> None:
     """Also the longest text lies in one window: its first token changes the score."""
-    model, longest = random_model(), states[-1]
+    longest = states[-1]
     assert len(longest) == 64
-    assert score_texts(model, [longest])[0] != score_texts(model, [longest[1:]])[0]
+    assert text_scores([longest])[0] != text_scores([longest[1:]])[0]
 
 
-def test_untrained_text_head_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("window", "pooled"), [(1001, 201), (50, 10)])
+def test_whole_clip_is_pooled(tmp_path: Path, window: int, pooled: int) -> None:
+    """With a window as long as the clip, attention reaches what was 20 s ago."""
+    ready = open_evaluation(checkpoint(tmp_path), head="audio", window=window)
+    with torch.inference_mode():
+        output = ready.model(*batch(ready.model, [clip(ready.model, "audio", length=201)]))
+    assert int((output.attention[1].weight > 0).sum()) == pooled
+
+
+def test_sims_form_scales_the_estimates(model: TamUlag, encoder: TextEncoder) -> None:
+    """The model says up to 3 where CH-SIMS says up to 1."""
+    clips = [clip(model, "audio", seed=seed, label=0.4) for seed in range(3)]
+    figures = Evaluation(model, encoder, "audio", "sims").figures(clips)
+    assert list(figures) == ["n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing"]
+    scores, _ = estimates(model, clips, "audio")
+    assert figures["MAE"] == pytest.approx(np.abs(scores / 3 - 0.4).mean(), abs=1e-6)
+
+
+def test_begun_text_has_its_first_words(encoder: TextEncoder, model: TamUlag) -> None:
+    """A share of the words is rounded up, and no later word is in their states."""
+    ready = Evaluation(model, encoder, "text", "mosi")
+    (found,) = ready.texts([TextRow("it was not so good", 1.0, "v")], 0.4)
+    np.testing.assert_allclose(found.values["text"], encoder.encode(["it", "was"])[0], atol=1e-5)
+    assert not ready.texts([TextRow("", 1.0, "v")], 0.2)[0].values
+
+
+def test_anytime_rows_end_with_the_whole(model: TamUlag, encoder: TextEncoder) -> None:
+    """One row per share; the last is the figures of the whole clip."""
+    clips = [clip(model, "audio", seed=seed, label=seed - 1.0) for seed in range(4)]
+
+    def heard(share: float) -> list[Clip]:
+        count = round(12 * share)
+        return [
+            Clip(
+                c.label,
+                c.group,
+                {"audio": c.values["audio"][:count]},
+                {"audio": c.ticks["audio"][:count]},
+            )
+            for c in clips
+        ]
+
+    ready = Evaluation(model, encoder, "audio", "mosi")
+    rows = ready.anytime(heard)
+    assert [row["heard"] for row in rows] == list(SHARES)
+    assert rows[-1] == {"heard": 1.0} | ready.figures(clips)
+    assert rows[0]["MAE"] != rows[-1]["MAE"]
+
+
+@pytest.mark.parametrize(
+    ("head", "told"), [("text", "text"), ("vision", "vision"), ("all", "fused")]
+)
+def test_untrained_head_is_refused(tmp_path: Path, head: Head, told: str) -> None:
     """No figure is given for random numbers."""
-    with pytest.raises(CheckpointError, match=r"random\.safetensors: its text head is untrained"):
-        evaluate_texts(table(tmp_path, "fine,1"), checkpoint(tmp_path, trained=False), print)
+    path = checkpoint(tmp_path, trained=("audio",))
+    with pytest.raises(
+        CheckpointError, match=rf"random\.safetensors: its {told} head is untrained"
+    ):
+        open_evaluation(path, head=head)
+    open_evaluation(path, head="audio")
 
 
 def test_table_without_rows_is_refused(tmp_path: Path) -> None:
     """The message names the file and what it needs."""
     with pytest.raises(DataError, match=r"texts\.csv has no rows: expected"):
         evaluate_texts(table(tmp_path), checkpoint(tmp_path), print)
+
+
+@pytest.mark.parametrize(("form", "limit"), [("mosi", 3), ("sims", 1)])
+def test_labels_have_the_range_of_the_form(tmp_path: Path, form: Form, limit: int) -> None:
+    """A label of another scale is told, not clipped."""
+    assert len(read_rows(table(tmp_path, f"fine,{limit}"), form)) == 1
+    with pytest.raises(DataError, match=rf"in \[-{limit}, {limit}\]"):
+        read_rows(table(tmp_path, f"fine,{limit}.1"), form)
 
 
 def test_unknown_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_full_disk_ends_run() -> None:
 
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, which Linux has")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PublisherError, match=r"/dev/full .*No space left"):
         asyncio.run(scenario())
 
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamulag.models.metrics import mosi_metrics, weighted_f1
+from tamulag.models.metrics import mosi_metrics, sims_metrics, weighted_f1
 
 # Tenths, so that ties, zeros and halves are frequent; beyond 3, as a bare regressor gives it.
 ESTIMATES = st.integers(-40, 40).map(lambda tenths: tenths / 10)
@@ -138,3 +140,97 @@ def test_wrong_shapes_are_refused(predicted: list[float], truth: list[float]) ->
     """Nothing is broadcast in silence."""
     with pytest.raises(ValueError, match=r"need \(N,\), N > 0"):
         measure(predicted, truth)
+
+
+def measure_sims(predicted: list[float], truth: list[float]) -> dict[str, float]:
+    return sims_metrics(np.array(predicted), np.array(truth))
+
+
+def bin_of(value: float, bounds: list[float]) -> int:
+    """Return the place of the bin (lo, hi] that holds a value; all numbers are float32 first."""
+    short = np.float32(value)
+    for place, (low, high) in enumerate(pairwise(bounds)):
+        if np.float32(low) < short <= np.float32(high):
+            return place
+    raise AssertionError(value)
+
+
+SIMS_BINS = {
+    "Acc2": [-1.01, 0, 1.01],
+    "Acc3": [-1.01, -0.1, 0.1, 1.01],
+    "Acc5": [-1.01, -0.7, -0.1, 0.1, 0.7, 1.01],
+}
+# Fiftieths hit every edge, 0, +-1 and beyond; the others fall anywhere.
+SIMS_ESTIMATES = st.integers(-60, 60).map(lambda n: n / 50) | st.floats(-3, 3, width=32)
+SIMS_LABELS = st.integers(-5, 5).map(lambda n: n / 5) | SIMS_ESTIMATES
+
+
+@given(st.lists(st.tuples(SIMS_ESTIMATES, SIMS_LABELS), min_size=1, max_size=30))
+def test_sims_metrics_equal_the_slow_reference(pairs: list[tuple[float, float]]) -> None:
+    """Each figure is what its definition says, whatever the numbers."""
+    clipped = [(max(-1.0, min(1.0, p)), max(-1.0, min(1.0, t))) for p, t in pairs]
+    short = [(float(np.float32(p)), float(np.float32(t))) for p, t in clipped]
+    expected: dict[str, float] = {
+        "n": len(pairs),
+        "MAE": sum(abs(p - t) for p, t in short) / len(short),
+    }
+    for name, bounds in SIMS_BINS.items():
+        expected[name] = accuracy(clipped, partial(bin_of, bounds=bounds))
+    expected["F1"] = reference_f1(clipped, lambda v: bin_of(v, SIMS_BINS["Acc2"]) == 1)
+    found = measure_sims(*map(list, zip(*pairs, strict=True)))
+    corr, spread = found.pop("Corr"), [float(np.std(side)) for side in zip(*short, strict=True)]
+    assert found == pytest.approx(expected, abs=1e-9)
+    # Where one side hardly varies the reference itself is rounding noise.
+    if min(spread) > 1e-3:
+        assert corr == pytest.approx(reference_corr(short), abs=1e-6)
+
+
+def test_sims_figures_are_in_the_documented_order() -> None:
+    """Others rely on the keys."""
+    assert list(measure_sims([0.5], [0.2])) == ["n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1"]
+
+
+def test_sims_zero_counts_as_negative() -> None:
+    """0 lies in (-1.01, 0], on both sides."""
+    assert measure_sims([0.0, -0.3, 0.01], [-1.0, 0.0, 0.0])["Acc2"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("edge", "below", "name"),
+    [
+        (0.0, -0.05, "Acc2"),
+        (-0.1, -0.2, "Acc3"),
+        (0.1, 0.0, "Acc3"),
+        (-0.7, -0.8, "Acc5"),
+        (-0.1, -0.2, "Acc5"),
+        (0.1, 0.0, "Acc5"),
+        (0.7, 0.6, "Acc5"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_sims_edge_belongs_to_the_bin_below(
+    edge: float, below: float, name: str, kind: type[np.floating]
+) -> None:
+    """Bins are (lo, hi], whether a number comes as float32 or float64."""
+    found = sims_metrics(np.array([edge], kind), np.array([below], kind))
+    assert found[name] == 1.0
+    above = np.nextafter(np.float32(edge), np.float32(2))
+    assert sims_metrics(np.array([above]), np.array([below], np.float32))[name] == 0.0
+
+
+def test_sims_errors_are_on_clipped_values() -> None:
+    """An estimate of 3 for a label of 1 is no error; an estimator of [-3, 3] must be scaled."""
+    found = measure_sims([3.0, -2.0, 0.5], [1.0, -1.0, 0.5])
+    assert found["MAE"] == 0.0
+    assert found["Corr"] == pytest.approx(1.0)
+
+
+def test_sims_constant_estimates_have_no_correlation() -> None:
+    """Also when only clipping made them equal."""
+    assert math.isnan(measure_sims([1.0, 2.0, 3.0], [0.2, 0.4, 1.0])["Corr"])
+
+
+def test_sims_wrong_shapes_are_refused() -> None:
+    """Nothing is broadcast in silence."""
+    with pytest.raises(ValueError, match=r"need \(N,\), N > 0"):
+        measure_sims([1.0], [1.0, 0.2])

@@ -20,6 +20,9 @@ class Scripted:
     def __init__(self, *script: str) -> None:
         self.script = list(script)
 
+    def losses(self) -> dict[str, int]:
+        return {}
+
     def open(self) -> None:
         if self.script and self.script[0] == "refuse":
             self.script.pop(0)

@@ -1,0 +1,170 @@
+"""What the README and the docs say, compared with the tree, the code and the checkpoint."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
+import pytest
+from typer.main import get_command
+
+from tamulag.models.checkpoint import load, resolve
+from tamulag.models.evaluate import evaluate_texts
+from tamulag.streamer import message
+from tamulag.streamer.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MESSAGE = (ROOT / "docs" / "message.md").read_text()
+CARD_PAGE = (ROOT / "docs" / "checkpoint.md").read_text()
+FOLDERS = ("streamer", "models", "configs", "scripts", "docs", "tests")
+METRICS = ("MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language, "" for those without one."""
+    found = [block.partition("\n") for block in README.split("\n```")[1::2]]
+    return [text for name, _, text in found if name == language]
+
+
+def mapped() -> Iterator[str]:
+    """Yield the paths of the file map."""
+    folder = ""
+    (block,) = [block for block in blocks("") if block.startswith("streamer/")]
+    for line in block.splitlines():
+        if not line.startswith(" "):
+            folder = line
+        else:
+            name, about = line.split(maxsplit=1)
+            assert about
+            yield folder + name
+
+
+def tree() -> set[str]:
+    """Return the files of the project's folders; all tests are one line of the map."""
+    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    names = [path.relative_to(ROOT).as_posix() for path in paths]
+    kept = [name for name in names if not re.search(r"(^|/)(\.|__pycache__/)", name)]
+    return {re.sub(r"^tests/test_\w+\.py$", "tests/test_*.py", name) for name in kept}
+
+
+def test_the_file_map_is_the_tree() -> None:
+    """Every file has its line, and every line its file."""
+    listed = list(mapped())
+    assert len(listed) == len(set(listed))
+    assert set(listed) == tree()
+
+
+def test_there_are_two_commands_and_both_can_be_run() -> None:
+    """`scripts/demo` and `scripts/test`, executable, in the first block."""
+    commands = [line.split()[0] for line in blocks("sh")[0].splitlines()]
+    assert commands == ["scripts/demo", "scripts/test"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
+
+
+def test_the_message_shown_fits_the_schema() -> None:
+    """The example is what a subscriber gets, not what it once was."""
+    (example,) = blocks("json")
+    jsonschema.validate(json.loads(example), message.schema())
+    assert message.decode(example).type == "sentiment"
+
+
+def test_the_client_shown_is_python() -> None:
+    """It can be pasted."""
+    (client,) = blocks("python")
+    compile(client, "README.md", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_named_exists(page: Path) -> None:
+    """`tamulag VERB` in code is a verb of the command line."""
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    named = set(re.findall(r"(?:`|^ *)tamulag ([a-z]+)", page.read_text(), re.MULTILINE))
+    assert named <= set(verbs)
+
+
+def test_every_verb_is_explained() -> None:
+    """The table of verbs forgets none, `models fetch` included."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    named = set(re.findall(r"^\| `tamulag ([a-z ]+?)(?: NAME)?` \|", README, re.MULTILINE))
+    assert named == set(commands) | {f"models {name}" for name in commands["models"].commands}
+
+
+def test_every_option_named_exists() -> None:
+    """An option of `tamulag-stream` in a block of the README can be typed."""
+    known = get_command(app).commands["stream"].params  # type: ignore[attr-defined]
+    options = {name for parameter in known for name in parameter.opts}
+    lines = [line for block in blocks("sh") for line in block.splitlines() if "-stream" in line]
+    named = {word for line in lines for word in line.split("#")[0].split() if word[:2] == "--"}
+    assert named
+    assert named <= options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Links to files of the project exist, and so do the headings behind their #."""
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles]
+            assert heading in anchors, link
+
+
+def test_every_message_field_and_status_is_explained() -> None:
+    """docs/message.md names each type, each field, each status and each state of the schema."""
+    parts: dict[str, dict[str, object]] = message.schema()["$defs"]  # type: ignore[assignment]
+    names = {name for part in parts.values() for name in part["properties"]}  # type: ignore[attr-defined]
+    kinds = [kind.model_fields["type"].annotation for kind in get_args(message.AnyMessage)]
+    literals = [*kinds, message.Status, message.StateWord]
+    words = names.union(*(get_args(literal) for literal in literals))
+    assert {word for word in words if f"`{word}`" not in MESSAGE} == set()
+
+
+def test_every_reason_in_the_code_is_explained() -> None:
+    """A word in quotes that ends or begins like a reason has its row in docs/message.md."""
+    code = "".join(path.read_text() for path in (ROOT / "streamer").glob("*.py"))
+    reasons = set(re.findall(r'"(no_[a-z]+|[a-z]+_lost|silence|head_untrained)"', code))
+    assert len(reasons) > 5
+    assert {reason for reason in reasons if f"`{reason}`" not in MESSAGE} == set()
+
+
+def row(name: str, figures: dict[str, float], prefix: str = "") -> str:
+    """Return the row of docs/checkpoint.md for a head or a file."""
+    cells = [f"{figures[prefix + key]:.3f}" for key in METRICS]
+    return f"| {name} | {figures[prefix + 'n']:.0f} | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("head", ["text", "audio", "vision"])
+def test_the_figures_of_the_heads_are_those_of_the_card(head: str) -> None:
+    """After a new training the table must be written anew; the wanted row is in the failure."""
+    assert row(head, load("default")[1].figures, f"{head}.") in CARD_PAGE.splitlines()
+
+
+def test_the_intervals_are_those_of_the_card() -> None:
+    """The table has each set of present modalities, and no other."""
+    wanted = {name: f"{half:.2f}" for name, half in load("default")[1].interval.items()}
+    table = CARD_PAGE.split("\n## Intervals\n")[1].split("\n## ")[0]
+    assert dict(re.findall(r"^\| ([a-z+]+) \| ([\d.]+) \|$", table, re.MULTILINE)) == wanted
+
+
+def test_the_page_speaks_of_the_checkpoint_that_is_shipped() -> None:
+    """Figures that are too slow to measure here (everyday voices) belong to these very weights."""
+    sha256 = hashlib.sha256(resolve("default").read_bytes()).hexdigest()
+    assert f"`{sha256[:12]}`" in CARD_PAGE, "measure `Everyday voices` again, then write the sha256"
+
+
+@pytest.mark.data
+def test_the_figures_on_mosi_are_what_evaluate_gives(data: Path) -> None:
+    """The row of mosi/valid.csv can be repeated."""
+    figures = evaluate_texts(data / "mosi" / "valid.csv", "default", lambda _: None)
+    assert row("mosi/valid.csv", figures) in CARD_PAGE.splitlines()

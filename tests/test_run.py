@@ -1,0 +1,190 @@
+"""One run inside the process: exit codes, and what is printed where."""
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tamulag.models import TamUlag
+from tamulag.models.checkpoint import Card
+from tamulag.streamer import run as module
+from tamulag.streamer.agent import About, Agent
+from tamulag.streamer.build import HEADS, Built
+from tamulag.streamer.clock import SessionClock
+from tamulag.streamer.config import Config
+from tamulag.streamer.message import Head
+from tamulag.streamer.publisher import PublisherError
+from tamulag.streamer.run import run
+from tamulag.streamer.sample import Modality
+from tamulag.streamer.session import Session
+from tamulag.streamer.source import Put, SourceError
+
+QUIET = {"websocket.enabled": False}
+
+
+class Failing:
+    """A source that raises what the test says; None: it ends at once."""
+
+    name = "failing"
+    modalities: tuple[Modality, ...] = ("audio",)
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def losses(self) -> dict[str, int]:
+        return {}
+
+    def open(self) -> None:
+        """Nothing needs opening."""
+
+    def run(self, put: Put, stop: threading.Event) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class Freed:
+    """Whether the resources of a run were closed."""
+
+    yes = False
+
+    def set(self) -> None:
+        self.yes = True
+
+
+@pytest.fixture
+def freed() -> Freed:
+    return Freed()
+
+
+def attempt(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    error: Exception | None = None,
+    **trained: bool,
+) -> int:
+    """Run an agent whose source raises `error`; everything but the source is real."""
+    heads = dict.fromkeys(HEADS, True) | trained
+
+    def build(config: Config) -> Built:
+        resources = ExitStack()
+        resources.callback(freed.set)
+        agent = Agent(
+            session=Session(model, Card(trained=heads), ["audio"]),
+            sources=[Failing(error)],
+            publishers=[],
+            about=About(
+                version="9.9",
+                checkpoint="tiny",
+                heads={name: Head(trained=there, data=None) for name, there in heads.items()},
+                sources=["failing"],
+            ),
+            clock=SessionClock(),
+        )
+        return Built(agent, resources)
+
+    monkeypatch.setattr(module, "build", build)
+    return run(None, QUIET, demo=False, verbose=False)
+
+
+def test_a_run_that_ends_by_itself_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 0; a person sees what runs, and that it has ended."""
+    assert attempt(monkeypatch, model, freed) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("tamulag-stream 9.9: failing\n")
+    assert "session ended (end)" in out
+    assert err == ""
+    assert freed.yes
+
+
+def test_an_untrained_head_is_announced(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody waits for a number that cannot come."""
+    attempt(monkeypatch, model, freed, vision=False)
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if line.startswith("head")] == ["head vision: untrained"]
+
+
+def test_every_expected_error_of_a_group_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Errors from inside task groups, however deep, are one line each; exit code 1."""
+    inner = ExceptionGroup("inner", [PublisherError("port taken: choose another")])
+    both = ExceptionGroup("both", [SourceError("camera away: plug it in"), inner])
+    assert attempt(monkeypatch, model, freed, both) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "tamulag-stream: camera away: plug it in",
+        "tamulag-stream: port taken: choose another",
+    ]
+    assert freed.yes
+
+
+def test_a_bug_beside_an_expected_error_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The expected one is told, the bug keeps its traceback."""
+    both = ExceptionGroup("both", [SourceError("camera away"), ZeroDivisionError("a bug")])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        attempt(monkeypatch, model, freed, both)
+    assert caught.group_contains(ZeroDivisionError)
+    assert not caught.group_contains(SourceError)
+    assert "camera away" in capsys.readouterr().err
+    assert freed.yes
+
+
+def test_a_reader_that_has_left_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, model: TamUlag, freed: Freed
+) -> None:
+    """Whoever reads our lines may stop; exit code 0."""
+    assert attempt(monkeypatch, model, freed, BrokenPipeError()) == 0
+    assert freed.yes
+
+
+def test_every_problem_of_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1; nothing is loaded."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[session]\nhop = "fast"\n[camera]\ncolour = 1\n')
+    assert run(path, {}, demo=False, verbose=False) == 1
+    err = capsys.readouterr().err
+    assert "session.hop" in err
+    assert "camera.colour" in err
+
+
+def test_a_wrong_option_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2; the command line is named as the place."""
+    assert run(None, {"source.speed": "fast"}, demo=False, verbose=False) == 2
+    assert "command line: source.speed" in capsys.readouterr().err
+
+
+def test_an_option_wins_over_the_demo() -> None:
+    """`--demo --source FILE` plays the file; here it is missing, so exit code 1."""
+    assert run(None, QUIET | {"source.path": "no/such.wav"}, demo=True, verbose=False) == 1
+
+
+def test_json_lines_on_standard_output_stand_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but messages is printed there, so a program can read them."""
+    settings = {"source.speed": "max", "session.duration": 1.0, "asr.engine": "none"}
+    assert run(None, QUIET | settings | {"jsonl.path": "-"}, demo=True, verbose=False) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert all(line.startswith('{"v":1,') for line in lines)
+    assert '"type":"session_end"' in lines[-1]
