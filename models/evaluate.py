@@ -65,7 +65,11 @@ class Evaluation:
         Returns:
             n, MAE, Corr, Acc2_has0, Acc2_non0, F1_has0, F1_non0, Acc7 (`mosi`), or n, MAE, Corr,
             Acc2, Acc3, Acc5, F1 (`sims`); and `missing`, the clips without an estimate.
+
+        Raises:
+            CheckpointError: If the checkpoint was trained on vectors of other sizes.
         """
+        _check_sizes(self.model, clips)
         scores, present = estimates(self.model, clips, self.head)
         predicted = np.where(present, scores, 0.0) * (LIMITS[self.form] / LIMIT)
         measure = mosi_metrics if self.form == "mosi" else sims_metrics
@@ -158,6 +162,17 @@ def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.nda
             scores.append(output.heads[:, 0, MODALITIES.index(head)])
             present.append(output.present[:, 0, MODALITIES.index(head)])
     return torch.cat(scores).numpy(), torch.cat(present).numpy()
+
+
+def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:
+    for name in MODALITIES:
+        taken = getattr(model.config, name).dim
+        found = {clip.values[name].shape[1] for clip in clips if name in clip.values}
+        if found - {taken}:
+            raise CheckpointError(
+                f"the checkpoint takes {name} vectors of {taken} values, the front end gives "
+                f"{max(found - {taken})}: use a checkpoint of this version, or train one"
+            )
 
 
 def batch(model: TamUlag, clips: Sequence[Clip]) -> tuple[dict[str, Ticks], torch.Tensor]:

@@ -116,11 +116,11 @@ class _Machine:
                 self.stack.append(FRESH[name]())
             elif name in STEPS:
                 STEPS[name](self, argument)
-            elif name not in IGNORED:
+            elif name not in ("PROTO", "FRAME", "STOP"):
                 raise UnsafePickle(f"opcode {name} is not needed for data")
             if count > MAX_OPCODES:
                 raise UnsafePickle(f"more than {MAX_OPCODES} opcodes")
-        (value,) = self.stack
+        [value] = self.stack
         return value
 
     def collect(self) -> list[object]:
@@ -130,9 +130,6 @@ class _Machine:
         items = self.stack[first:]
         del self.stack[first:]
         return items
-
-    def mark(self, _: object) -> None:
-        self.marks.append(len(self.stack))
 
     def put(self, argument: object) -> None:
         key = len(self.memo) if argument is None else argument
@@ -226,15 +223,10 @@ def _reconstruct(kind: object, *_: object) -> Boxed:
 def _buffer(
     content: object, kind: object, shape: object, order: object, axes: object = None
 ) -> Boxed:
-    if not isinstance(axes, tuple):
-        return Boxed(_array(content, kind, shape, order))
-    array = _array(content, kind, shape, "C")
-    return Boxed(np.transpose(array, axes) if isinstance(array, np.ndarray) else array)
-
-
-def _dict() -> dict[Hashable, object]:
-    # Without arguments: items could only be checked for their keys one by one.
-    return {}
+    array = _array(content, kind, shape, "C" if axes else order)
+    if isinstance(array, np.ndarray) and isinstance(axes, tuple):
+        array = np.transpose(array, axes)
+    return Boxed(array)
 
 
 def _dtype(code: object, *_: object) -> _Type:
@@ -267,7 +259,7 @@ CALLS: dict[Name, Callable[..., object]] = {
     Name.DTYPE: _dtype,
     Name.ENCODE: _encode,
     Name.BYTES: lambda: b"",
-    Name.DICT: _dict,
+    Name.DICT: lambda: {},  # noqa: PIE807  (`dict` itself would take arguments)
     Name.SET: _set,
 }
 LITERALS = {
@@ -285,7 +277,7 @@ FRESH: dict[str, Callable[[], object]] = {
     "EMPTY_SET": set,
 }
 STEPS: dict[str, Callable[[_Machine, object], None]] = {
-    "MARK": _Machine.mark,
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
     **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _Machine.name),
@@ -303,4 +295,3 @@ STEPS: dict[str, Callable[[_Machine, object], None]] = {
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
 }
-IGNORED = {"PROTO", "FRAME", "STOP"}

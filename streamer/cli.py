@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_data import Json, quiet_threads, register
+from . import cli_data, cli_train
+from .cli_data import Json, quiet_threads
 
 app = typer.Typer(
     name="tamulag",
@@ -173,7 +174,8 @@ def schema() -> None:
     print(json.dumps(build_schema(), indent=2))
 
 
-register(app)
+cli_data.register(app)
+cli_train.register(app)
 
 
 def _address(websocket: str | None) -> dict[str, object]:

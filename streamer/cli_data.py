@@ -1,4 +1,4 @@
-"""The verbs of data and training: evaluate, extract, train.
+"""The verbs of data: evaluate, extract.
 
 Knows their options and what they print. Parts are imported only by the verb that needs them.
 """
@@ -36,7 +36,7 @@ Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid"]
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
-    for verb in (evaluate, extract, train):
+    for verb in (evaluate, extract):
         app.command()(verb)
 
 
@@ -125,20 +125,6 @@ def extract(
         return
     write_clips(out, clips, about=about)
     print(f"{out}: {len(clips)} clips")
-
-
-def train(
-    config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
-) -> None:
-    """Train the heads on feature files and write a checkpoint; the same numbers on each run.
-
-    Example: tamulag train --config configs/train/default.toml --out runs/mine.safetensors
-    """
-    quiet_threads()
-    from tamulag.models.train import train as run_training
-
-    show(run_training(config, out, lambda text: print(text, file=sys.stderr)), as_json=False)
 
 
 def _extract_media(

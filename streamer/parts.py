@@ -22,12 +22,12 @@ from safetensors.numpy import save_file
 
 from tamulag.models.data import DataError
 
+from . import audio, vision
 from .extract import Part, Speech, part_of, play
 from .sample import Word
 from .source import SourceError, SourceLost
 
 FORMAT = "tamulag-part-1"
-"""Changes when the features change, so that old parts are made anew."""
 
 MODALITIES = ("audio", "vision")
 
@@ -111,7 +111,9 @@ def save_part(part: Part, path: Path) -> None:
 
 def _name(file: Path, speech: Speech) -> str:
     state = file.stat()
-    key = (FORMAT, str(file.resolve()), state.st_size, state.st_mtime_ns, speech)
+    place = (str(file.resolve()), state.st_size, state.st_mtime_ns)
+    # With the features' names, so that parts of another front end are made anew.
+    key = (FORMAT, audio.FEATURE_NAMES, vision.FEATURE_NAMES, speech, place)
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 
@@ -145,7 +147,7 @@ def _worked(
                 "it goes on where it was; fewer --workers need less"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _work(file: Path, part: Path, speech: Speech) -> str | None:

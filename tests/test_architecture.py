@@ -24,7 +24,7 @@ IMPURE = {
 USERS_OF_MODELS = {
     *("session", "estimate"),  # step, and what a step gives
     *("build", "run", "cli"),  # composition
-    *("evaluate", "extract", "corpora"),  # training data and figures; not part of the live path
+    *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
 }
 """The files of streamer/ that may import tamulag.models."""
 

@@ -273,22 +273,3 @@ def test_devices_and_doctor_tell_what_is_here() -> None:
     assert tamulag("devices").returncode == 0
     checks = json.loads(tamulag("doctor", "--json").stdout.splitlines()[-1])["checks"]
     assert any(check["name"] == "python" and check["ok"] for check in checks)
-
-
-@pytest.mark.data
-def test_evaluate_prints_the_metrics_of_the_shipped_text_head(data: Path) -> None:
-    """One JSON object with the documented keys, better than guessing."""
-    done = tamulag("evaluate", "--data", str(data / "mosi" / "valid.csv"), "--json")
-    figures = json.loads(done.stdout.splitlines()[-1])
-    assert set(figures) == {
-        *("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
-    }
-    assert figures["n"] == 229
-    assert figures["Corr"] > 0.6
-
-
-def test_evaluate_of_a_missing_file_is_told() -> None:
-    """Exit code 1 and the path."""
-    done = tamulag("evaluate", "--data", "no.csv")
-    assert done.returncode == 1
-    assert "no.csv" in done.stderr

@@ -180,6 +180,13 @@ def test_untrained_head_is_refused(tmp_path: Path, head: Head, told: str) -> Non
     open_evaluation(path, head="audio")
 
 
+def test_vectors_of_another_front_end_are_refused(model: TamUlag, encoder: TextEncoder) -> None:
+    """A checkpoint of another version is told, with both sizes."""
+    other = Clip(0.0, "", {"audio": np.zeros((2, 9), np.float32)}, {"audio": np.arange(2)})
+    with pytest.raises(CheckpointError, match="audio vectors of 4 values, the front end gives 9"):
+        Evaluation(model, encoder, "audio", "mosi").figures([other])
+
+
 def test_table_without_rows_is_refused(tmp_path: Path) -> None:
     """The message names the file and what it needs."""
     with pytest.raises(DataError, match=r"texts\.csv has no rows: expected"):

@@ -171,6 +171,10 @@ EMPTY = RECONSTRUCT + NDARRAY + b"K\x00\x85C\x01b\x87R"
         pytest.param(op(RECONSTRUCT, DTYPE, b"K\x00\x85C\x01b\x87R"), id="array of another class"),
         pytest.param(op(text("numpy.core.multiarray"), text("fromfile"), b"\x93"), id="fromfile"),
         pytest.param(op(text("numpy"), text("load"), b"\x93"), id="load"),
+        pytest.param(
+            op(text("collections"), text("OrderedDict"), b"\x93", b"](N)\x86e\x85R"),
+            id="ordered dict of pairs",
+        ),
         pytest.param(op(b"\x82\x01"), id="extension"),
         pytest.param(op(b"N)\x81"), id="new object"),
         pytest.param(op(b"Pabc\n"), id="persistent"),

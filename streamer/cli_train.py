@@ -1,0 +1,167 @@
+"""The verbs of joint training: train, ablate, plot, bench train.
+
+Knows their options and what they print. Parts are imported only by the verb that needs them.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_data import Json, quiet_threads, show
+
+Config = Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/paper-mosi.toml.")]
+bench_app = typer.Typer(help="Measure speed and memory.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    for verb in (train, ablate, plot):
+        app.command()(verb)
+    bench_app.command("train")(bench_train)
+    bench_app.callback()(_bench)
+    app.add_typer(bench_app, name="bench")
+
+
+def _bench() -> None:
+    """Measure speed and memory."""
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
+    runs: Annotated[Path, typer.Option(help="Folder for runs of a joint training.")] = Path("runs"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a joint training that was stopped.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on feature files and write a checkpoint; the same numbers on each run.
+
+    A file with kind = "joint" trains the four tasks of the paper together, with every seed it
+    names; any other trains each branch on its own corpus, then the fusion.
+
+    Example: tamulag train --config configs/train/default.toml --out runs/mine.safetensors
+    """
+    quiet_threads()
+    from tamulag.models.recipe import kind_of
+
+    if kind_of(config) != "joint":
+        from tamulag.models.train import train as train_branches
+
+        show(train_branches(config, out, lambda text: print(text, file=sys.stderr)), as_json)
+        return
+    from tamulag.models.seeds import train as train_joint
+
+    with told() as (log, tell):
+        figures = train_joint(config, out, runs=runs, resume=resume, log=log, tell=tell)
+    show(figures, as_json)
+
+
+def ablate(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder for results.csv, table.md and the cells.")],
+) -> None:
+    """Train the grid of options in the table [ablate] and write the table.
+
+    Cells that are done are not done again, so that a second run goes on.
+
+    Example: tamulag ablate --config configs/train/paper-mosi.toml --out runs/ablation
+    """
+    quiet_threads()
+    from tamulag.models.ablate import ablate as run_grid
+
+    with told() as (log, tell):
+        run_grid(config, out, log=log, tell=tell)
+    print((out / "table.md").read_text(encoding="utf-8"), end="")
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+) -> None:
+    """Draw training curves, generated labels over the epochs and attention over time.
+
+    Example: tamulag plot runs/paper-mosi --out figures
+    """
+    from tamulag.models.plot import plot as draw
+
+    for path in draw(run, out):
+        print(path)
+
+
+def bench_train(
+    equal: Annotated[bool, typer.Option("--equal", help="Same maths, trimmed and sorted.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="And bfloat16 autocast.")] = False,
+    like_framework: Annotated[
+        bool, typer.Option("--like-framework", help="Padded to the full lengths, not sorted.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Training clips.")] = 1284,
+    epochs: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="0 = one per core.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the paper preset on a synthetic file of MOSI's exact shapes; default: all variants.
+
+    The figures on top are those of the fastest variant that was asked for.
+
+    Example: tamulag bench train --json
+    """
+    quiet_threads()
+    from tamulag.models.bench import Variant, bench
+
+    asked: dict[Variant, bool] = {"padded": like_framework, "equal": equal, "fast": fast}
+    variants = [name for name, chosen in asked.items() if chosen] or list(asked)
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr if as_json else sys.stdout)
+
+    rows = bench(variants, log, samples=samples, epochs=epochs, threads=threads)
+    best = min(rows, key=lambda row: row.seconds_per_epoch)
+    ratios = {
+        f"ratio_{row.variant}": rows[0].seconds_per_epoch / row.seconds_per_epoch
+        for row in rows
+        if rows[0].variant == "padded"
+    }
+    report = {
+        "preset": "paper-mosi",
+        "samples": samples,
+        "seconds_per_epoch": best.seconds_per_epoch,
+        "peak_rss_mb": best.peak_rss_mb,
+        **ratios,
+        "rows": [row._asdict() for row in rows],
+    }
+    if as_json:
+        print(json.dumps(report))
+    else:
+        for name, ratio in ratios.items():
+            print(f"{name} {ratio:.2f}")
+
+
+@contextmanager
+def told() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int], None]]]:
+    """Show lines of progress and one bar with the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("read", total=None)
+        shown = ""
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal shown
+            if what != shown:
+                shown = what
+                progress.reset(task, description=what, total=total)
+            progress.update(task, completed=done)
+
+        def log(text: str) -> None:
+            progress.console.print(text, highlight=False, markup=False)
+
+        yield log, tell
