@@ -149,14 +149,16 @@ class Encoder(nn.Module):
         """
         if ticks.mask.shape[1] == 0:
             return ticks.values.new_zeros(len(ticks.mask), 0, self.size), state
-        values, level = self._centre(ticks.values, ticks.mask, state.level)
+        values, level = self.centre(ticks.values, state.level, ticks.mask)
         state = state._replace(level=level)
         x_BTD = self.dropout((values - self.mean) / self.deviation)
         if self.kind == "identity":
             return x_BTD.masked_fill(~ticks.mask.unsqueeze(-1), 0.0), state
         return self._recur(x_BTD, ticks.mask, state)
 
-    def _centre(self, x_BTD: Tensor, mask: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    def centre(
+        self, x_BTD: Tensor, level: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Subtract the running mean m_t = S_t / n_t, S_t = d S_{t-1} + x_t, n_t = d n_{t-1} + 1.
 
         In closed form S_t = d^t (S_0 + sum_i d^-i x_i), so a chunk needs no loop; float64 keeps
@@ -164,6 +166,8 @@ class Encoder(nn.Module):
         """
         if not self.centred:
             return x_BTD, level
+        if mask is None:
+            mask = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
         decay = 1 - 1 / self.horizon
         power = decay ** torch.arange(1, mask.shape[1] + 1, dtype=torch.float64).unsqueeze(-1)
         here = torch.cat([x_BTD[..., : self.centred], torch.ones_like(x_BTD[..., :1])], dim=-1)

@@ -4,6 +4,7 @@ Knows corpora, the model and the loss. Knows no command line. Everything random 
 from the seed and the epoch's number, so that a run that was stopped goes on to the same numbers.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -72,8 +73,12 @@ def load_splits(recipe: JointRecipe) -> dict[str, Corpus]:
 
 
 def _vocabulary(recipe: JointRecipe) -> int:
-    network = _network(recipe)
-    return 0 if network is None else int(network.embeddings.word_embeddings.num_embeddings)  # type: ignore[union-attr,arg-type]
+    if not recipe.text.finetune:
+        return 0
+    from .text import packaged_folder
+
+    settings = json.loads((packaged_folder() / "config.json").read_text(encoding="utf-8"))
+    return int(settings["vocab_size"])
 
 
 def _network(recipe: JointRecipe) -> nn.Module | None:
@@ -124,16 +129,11 @@ def standardise(net: Net, corpus: Corpus, *, special: bool) -> None:
         encoder = getattr(net.model, name).encoder
         if encoder.centred:
             encoder.level.copy_(flat[:, : encoder.centred].mean(dim=0))
+            level = encoder.initial_state(1).level
             clips = [steps for steps in corpus.values[name] if len(steps)]
-            flat = torch.cat([_centred(steps, encoder.centred) for steps in clips])  # noqa: PLW2901
+            flat = torch.cat([encoder.centre(x[None], level)[0][0] for x in clips])  # noqa: PLW2901
         encoder.mean.copy_(flat.mean(dim=0))
         encoder.deviation.copy_(flat.std(dim=0, correction=0).clamp(min=1e-3))
-
-
-def _centred(steps: Tensor, count: int) -> Tensor:
-    """Return a clip's vectors, the mean over the clip taken from the first `count` features."""
-    level = steps[:, :count].mean(dim=0)
-    return torch.cat([steps[:, :count] - level, steps[:, count:]], dim=1)
 
 
 def optimiser_of(net: Net, recipe: JointRecipe) -> torch.optim.Adam:

@@ -17,7 +17,7 @@ from .evaluate import Form
 from .fusion import Fusion
 from .labels import Gradient, Labels, Similarity
 from .options import MODALITIES, ModelConfig, preset, with_tam
-from .train import Table
+from .rows import Table
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

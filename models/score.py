@@ -15,9 +15,9 @@ from .batches import Corpus, collate, cost
 from .evaluate import Form
 from .joint import Task, Tell
 from .metrics import mosi_metrics, sims_metrics
+from .pairing import SUBSETS, fused
 from .runs import Record
 from .tam_ulag import MODALITIES, Output
-from .train import SUBSETS, fused
 
 BATCH = 64
 """Clips that are scored together."""

@@ -5,12 +5,14 @@ Knows the tokenizer and the network. Knows nothing of recognisers, times or sent
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from .checkpoint import load_tuned
 
 Array = npt.NDArray[np.float32]
 
@@ -43,15 +45,19 @@ class TextEncoder:
     Args:
         path: Folder with `config.json`, `tokenizer.json` and `model.safetensors`; None: the
             installed package's.
+        tuned: Fine-tuned tensors that replace the packaged ones, by their names in `network`.
 
     Raises:
         FileNotFoundError: If the package or one of the three files is missing.
+        ValueError: If a tuned tensor has no place in the network.
     """
 
     size = 384
     """Values per token."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, *, tuned: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         folder = packaged_folder() if path is None else path
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
             if not (folder / name).is_file():
@@ -67,6 +73,22 @@ class TextEncoder:
         self._first = self._tokenizer.token_to_id("[CLS]")
         self._last = self._tokenizer.token_to_id("[SEP]")
         self.network = _network(folder)
+        unknown = set(tuned or {}) - set(self.network.state_dict())
+        if unknown:
+            raise ValueError(f"tuned tensors {sorted(unknown)[:3]} have no place in the encoder")
+        self.network.load_state_dict(dict(tuned or {}), strict=False)
+
+    def layers(self, last: int) -> dict[str, torch.Tensor]:
+        """Return the weights of the last layers, as float16 can hold them.
+
+        They are rounded here, so that what is saved gives the same numbers as what was trained.
+        """
+        total = len(self.network.encoder.layer)  # type: ignore[arg-type,union-attr]
+        kept = tuple(f"encoder.layer.{n}." for n in range(total - last, total))
+        state = self.network.state_dict()
+        rounded = {k: v.half().float() for k, v in state.items() if k.startswith(kept)}
+        self.network.load_state_dict(rounded, strict=False)
+        return rounded
 
     def encode(self, words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
         """Encode the words of one utterance.
@@ -131,9 +153,11 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
 
     Args:
         checkpoint: Name or path; None: the packaged encoder as it is.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
     """
-    del checkpoint  # So far every checkpoint takes the packaged encoder.
-    return TextEncoder()
+    return TextEncoder(tuned=load_tuned(checkpoint) if checkpoint else None)
 
 
 def _network(folder: Path) -> torch.nn.Module:

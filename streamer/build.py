@@ -148,10 +148,12 @@ def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> So
     recogniser = open_recogniser(config.asr.engine, config.asr.model)
     listener = None
     if recogniser is not None:
-        from tamulag.models.text import TextEncoder
+        from tamulag.models.text import encoder_for
 
         resources.callback(recogniser.close)
-        listener = Listener(recogniser, TextEncoder().encode, now=now if paced else None)
+        listener = Listener(
+            recogniser, encoder_for(config.model.checkpoint).encode, now=now if paced else None
+        )
     return SoundPath(AudioFeatures(), listener, threaded=paced)
 
 

@@ -27,7 +27,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_cell_is_in_the_table_once_and_goes_on(packed: Path, tmp_path: Path) -> None:
     """Stopped in the second cell; the second run trains what is left and the table is whole."""
-    path, lines = written(tmp_path, packed, GRID), []
+    path = written(tmp_path, packed, GRID)
+    lines: list[str] = []
 
     def stop(line: str) -> None:
         if "cell 2" in line:

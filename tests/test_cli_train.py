@@ -1,6 +1,7 @@
 """The verbs of joint training, as people type them."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, *more: str) -> Result:
-    return run(
-        *("train", "--config", folder / "train.toml", "--out", folder / "out.safetensors"),
-        *("--runs", folder / "runs", "--json", *more),
-    )
+    paths = (str(folder / name) for name in ("train.toml", "out.safetensors", "runs"))
+    options = zip(("--config", "--out", "--runs"), paths, strict=True)
+    return run("train", *chain.from_iterable(options), "--json", *more)
 
 
 def test_joint_file_trains_the_four_tasks(folder: Path) -> None:

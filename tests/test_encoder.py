@@ -166,7 +166,7 @@ def test_centring_follows_its_recursion(seed: int) -> None:
     encoder, decay = centring(), 1 - 1 / 50
     x = torch.randn(1, 40, 4, generator=torch.Generator().manual_seed(seed))
     mask = torch.ones(1, 40, dtype=torch.bool)
-    centred, level = encoder._centre(x, mask, encoder.initial_state(1).level)
+    centred, level = encoder.centre(x, encoder.initial_state(1).level, mask)
     total, count = 20 * encoder.level.double(), 20.0
     for t in range(40):
         total, count = decay * total + x[0, t, :2].double(), decay * count + 1
@@ -184,7 +184,7 @@ def test_centring_makes_loudness_count_less_and_less() -> None:
     louder = x + torch.tensor([5.0, 5.0, 0.0, 0.0])
     mask = torch.ones(1, 400, dtype=torch.bool)
     start = encoder.initial_state(1).level
-    one, other = (encoder._centre(v, mask, start)[0] for v in (x, louder))
+    one, other = (encoder.centre(v, start, mask)[0] for v in (x, louder))
     gap = (one - other).abs().amax(dim=-1)[0]
     assert gap[0] > 4.5
     assert gap[-1] < 0.5

@@ -106,7 +106,7 @@ def test_clipping_bounds_what_a_step_sees(packed: Path) -> None:
     """A tiny bound with plain gradient descent moves the weights by no more than it."""
     chosen = recipe(packed).model_copy(update={"clip": 1e-3, "batch": 100, **PLAIN})
     task = started(chosen)
-    task = replace(task, optimiser=torch.optim.SGD(task.net.parameters(), lr=1.0))  # type: ignore[arg-type]
+    task = replace(task, optimiser=torch.optim.SGD(task.net.parameters(), lr=1.0))
     before = torch.cat([p.detach().clone().flatten() for p in task.net.parameters()])
     train_epoch(task, 1, quiet)
     after = torch.cat([p.detach().flatten() for p in task.net.parameters()])

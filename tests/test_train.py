@@ -11,17 +11,10 @@ import torch
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.checkpoint import load
 from tamulag.models.data import Clip, DataError, write_clips
-from tamulag.models.train import (
-    SUBSETS,
-    FusionRecipe,
-    Rows,
-    paired,
-    predict,
-    read_recipe,
-    read_rows,
-    train,
-    train_branch,
-)
+from tamulag.models.pairing import SUBSETS
+from tamulag.models.rows import BranchRecipe, Rows, read_rows
+from tamulag.models.text import encoder_for
+from tamulag.models.train import predict, read_recipe, train, train_branch
 
 RECIPE = """
 seed = 3
@@ -82,6 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe(folder, RECIPE).parent
 
 
+def text_recipe(folder: Path) -> BranchRecipe:
+    text = read_recipe(folder / "recipe.toml").text
+    assert text is not None
+    return text
+
+
 def recipe(folder: Path, text: str) -> Path:
     path = folder / "recipe.toml"
     path.write_text(text.format(folder.as_posix()))
@@ -110,7 +109,7 @@ def test_each_branch_learns_a_rule(figures: dict[str, float], name: str) -> None
 
 def test_intervals_are_narrower_than_guessing(figures: dict[str, float]) -> None:
     """The fused head has learned too: 90 % of its errors are below those of a constant."""
-    assert figures["interval.text+audio+vision"] < 2.0
+    assert figures["sentiment.interval.text+audio+vision"] < 2.0
 
 
 def test_same_seed_gives_the_same_tensors(folder: Path, trained: str) -> None:
@@ -146,15 +145,17 @@ def test_features_are_standardised_with_the_training_rows(folder: Path, trained:
     """The checkpoint holds mean and deviation of the training rows alone."""
     rows, _ = read_rows(read_recipe(folder / "recipe.toml").audio, "audio")
     encoder = load(trained)[0].audio.encoder
-    torch.testing.assert_close(encoder.mean, torch.cat(rows.values).mean(dim=0))
-    torch.testing.assert_close(encoder.deviation, torch.cat(rows.values).std(dim=0))
+    seen, free = torch.cat(rows.values), slice(encoder.centred, None)
+    torch.testing.assert_close(encoder.level, seen.mean(dim=0)[: encoder.centred])
+    torch.testing.assert_close(encoder.mean[free], seen.mean(dim=0)[free])
+    torch.testing.assert_close(encoder.deviation[free], seen.std(dim=0)[free])
 
 
 def test_figures_are_those_of_the_saved_head(
     folder: Path, figures: dict[str, float], trained: str
 ) -> None:
     """Training the fusion leaves the branches alone."""
-    text = read_recipe(folder / "recipe.toml").text
+    text = text_recipe(folder)
     rows: Rows = read_rows(text, "text")[1]
     estimates = predict(load(trained)[0].text, rows, text)
     mae = float((estimates - rows.labels).abs().mean())
@@ -163,7 +164,7 @@ def test_figures_are_those_of_the_saved_head(
 
 def test_best_epoch_is_kept(folder: Path) -> None:
     """Where every epoch makes the validation worse, the first one is what stays."""
-    text = read_recipe(folder / "recipe.toml").text
+    text = text_recipe(folder).model_copy(update={"rate": 3e-4})
     rows, valid = read_rows(text, "text")
     opposite = replace(valid, labels=-valid.labels)
     torch.manual_seed(0)
@@ -174,23 +175,12 @@ def test_best_epoch_is_kept(folder: Path) -> None:
     assert scores["MAE"] == pytest.approx(first, abs=1e-4)
 
 
-def test_pairs_have_nearly_equal_labels() -> None:
-    """Clips are paired by label, and the fused label is the mean of the three."""
-    rng = np.random.default_rng(0)
-    labels = {name: torch.linspace(-3, 3, 61) for name in MODALITIES}
-    index, label = paired(labels, FusionRecipe(batch=500, near=0.4), rng)
-    drawn = torch.stack([labels[name][index[name]] for name in MODALITIES])
-    assert (drawn.amax(dim=0) - drawn.amin(dim=0)).max() <= 0.8 + 1e-5
-    torch.testing.assert_close(label, drawn.mean(dim=0))
-    assert len(index["text"].unique()) > 50
-
-
 @pytest.mark.parametrize(("held", "counts"), [(["held"], (120, 40)), ([], (160, 160))])
 def test_held_out_groups_are_never_trained_on(
     folder: Path, held: list[str], counts: tuple[int, int]
 ) -> None:
     """A speaker is on one side only; without groups the files themselves are the split."""
-    text = read_recipe(folder / "recipe.toml").text.model_copy(update={"valid_groups": held})
+    text = text_recipe(folder).model_copy(update={"valid_groups": held})
     rows, valid = read_rows(text, "text")
     assert (len(rows.labels), len(valid.labels)) == counts
 
@@ -235,7 +225,7 @@ def test_feature_files_that_do_not_fit_are_refused(
 ) -> None:
     """Nothing to train on or to validate with is told before anything is trained."""
     chosen = [value] if key == "valid_groups" else [folder / value]
-    text = read_recipe(folder / "recipe.toml").text.model_copy(update={key: chosen})
+    text = text_recipe(folder).model_copy(update={key: chosen})
     with pytest.raises(DataError, match=told):
         read_rows(text, "text")
 
@@ -245,6 +235,65 @@ def test_vectors_of_another_length_are_refused(folder: Path) -> None:
     old = Clip(1.0, "seen", {"text": np.ones((2, 7), np.float32)}, {"text": np.arange(2)})
     write_clips(folder / "old.safetensors", [old], about="a test")
     update = {"train": [folder / "old.safetensors"]}
-    text = read_recipe(folder / "recipe.toml").text.model_copy(update=update)
+    text = text_recipe(folder).model_copy(update=update)
     with pytest.raises(DataError, match=r"text: vectors of \[7, 384\] values .*takes 384"):
         read_rows(text, "text")
+
+
+SENTENCES = """text,label
+a wonderful film,2.0
+simply wonderful and moving,2.5
+a terrible film,-2.0
+simply terrible and dull,-2.5
+"""
+
+
+@pytest.fixture(scope="module")
+def tuned(folder: Path, figures: dict[str, float]) -> Path:
+    """Fine-tune the text encoder on four sentences, with the other heads from the first run."""
+    (folder / "sentences.csv").write_text(SENTENCES)
+    tune = f"""[tune]
+train = ["{(folder / "sentences.csv").as_posix()}"]
+valid = ["{(folder / "sentences.csv").as_posix()}"]
+data = "four sentences"
+layers = 2
+epochs = 2
+batch = 2
+"""
+    start, end = RECIPE.index("[text]"), RECIPE.index("[audio]")
+    path = folder / "tune.toml"
+    path.write_text((RECIPE[:start] + tune + RECIPE[end:]).format(folder.as_posix()))
+    out, base = folder / "tuned.safetensors", str(folder / "one.safetensors")
+    train(path, out, lambda _: None, only=["text"], base=base)
+    return out
+
+
+def test_only_the_named_head_changes(tuned: Path, trained: str) -> None:
+    """What is not trained is the base's, to the bit."""
+    one, other = load(trained)[0].state_dict(), load(str(tuned))[0].state_dict()
+    changed = {name.partition(".")[0] for name in one if not torch.equal(one[name], other[name])}
+    assert changed == {"text"}
+
+
+def test_tuned_layers_lie_in_the_checkpoint(tuned: Path) -> None:
+    """The last two of six layers, and the encoder of that checkpoint uses them."""
+    _, card = load(str(tuned))
+    assert {name.split(".")[2] for name in card.tuned} == {"4", "5"}
+    words = ["wonderful"]
+    plain, own = encoder_for().encode(words)[0], encoder_for(str(tuned)).encode(words)[0]
+    assert np.abs(plain - own).max() > 1e-4
+
+
+def test_card_of_a_tuned_checkpoint_names_both_sources(tuned: Path) -> None:
+    """The text head names its new corpus, the other heads keep theirs."""
+    _, card = load(str(tuned))
+    assert card.data["text"] == "four sentences"
+    assert card.data["audio"] == "made voices"
+    assert all(card.trained.values())
+
+
+def test_text_comes_from_one_place(tmp_path: Path) -> None:
+    """Neither or both of the tables for text are refused."""
+    start, end = RECIPE.index("[text]"), RECIPE.index("[audio]")
+    with pytest.raises(DataError, match=r"one of the tables \[tune\] and \[text\]"):
+        read_recipe(recipe(tmp_path, RECIPE[:start] + RECIPE[end:]))
