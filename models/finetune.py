@@ -222,14 +222,17 @@ def batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iter
 def mixed(
     fresh: EncoderState, carried: EncoderState, share: float, rng: np.random.Generator
 ) -> EncoderState:
-    """Give a share of the rows the state of a row from the batch before."""
+    """Give a share of the rows the state of a row from the batch before.
+
+    The running level stays fresh: it belongs to a voice, and the rows are of different people.
+    """
     count = len(fresh.h)
     source = torch.from_numpy(rng.integers(0, len(carried.h), count))
     keep = torch.from_numpy(rng.random(count) < share).view(-1, 1, 1)
     return EncoderState(
         torch.where(keep, carried.h[source], fresh.h),
         torch.where(keep, carried.c[source], fresh.c),
-        torch.where(keep[..., 0], carried.level[source], fresh.level),
+        fresh.level,
     )
 
 

@@ -68,7 +68,7 @@ class ModelConfig:
     """
 
     text: BranchConfig = BranchConfig(dim=384)
-    audio: BranchConfig = BranchConfig(dim=332, hidden=96, layers=1, centred=41)
+    audio: BranchConfig = BranchConfig(dim=332, hidden=96, layers=1, dropout=0.3, centred=41)
     vision: BranchConfig = BranchConfig(dim=57, period=5)
     fusion: Fusion = "hadamard"
     """`SemanticFusion` has the equations."""

@@ -53,6 +53,9 @@ class BranchRecipe(Table):
     classes: Annotated[float, Field(ge=0, le=3)] = Field(
         0.0, description="Weight of telling the seven classes of Acc7 beside the sentiment"
     )
+    balance: bool = Field(
+        False, description="Weigh clips so that negative and positive ones count the same in all"
+    )
     average: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Decay per step of the moving average of the weights, which is kept"
     )
@@ -68,6 +71,8 @@ class Rows:
     mean: Tensor
     spread: Tensor
     """(D,) mean and standard deviation over all vectors."""
+    weight: Tensor
+    """(N,) what each clip counts where negative and positive are balanced; mean 1."""
 
 
 def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
@@ -101,14 +106,24 @@ def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
 def stacked(clips: Sequence[Clip], name: str) -> Rows:
     """Return clips that all hold the modality as rows."""
     values = [torch.from_numpy(clip.values[name]) for clip in clips]
+    labels = torch.tensor([clip.label for clip in clips])
     flat = torch.cat(values)
     return Rows(
         values,
         [torch.from_numpy(clip.ticks[name]) for clip in clips],
-        torch.tensor([clip.label for clip in clips]),
+        labels,
         flat.mean(dim=0),
         flat.std(dim=0).clamp(min=1e-3),
+        _balanced(labels),
     )
+
+
+def _balanced(labels: Tensor) -> Tensor:
+    """Return weights under which negative and positive labels count the same in all; mean 1."""
+    weight = torch.ones_like(labels)
+    for side in (labels < 0, labels > 0):
+        weight[side] = (labels != 0).float().sum() / 2 / side.float().sum().clamp(min=1)
+    return weight / weight.mean()
 
 
 def standardise(branch: Branch, rows: Rows) -> None:

@@ -216,7 +216,9 @@ def train_branch(
             pooled, after = branch.step(ticks, now, state)
             carried = EncoderState(*(part.detach() for part in after.encoder))
             label = rows.labels[chosen]
-            loss = (bounded(branch.head(pooled.context)[:, 0, 0]) - label).abs().mean()
+            weight = rows.weight[chosen] if recipe.balance else torch.ones_like(label)
+            estimate = bounded(branch.head(pooled.context)[:, 0, 0])
+            loss = (weight * (estimate - label).abs()).mean()
             if recipe.classes:
                 target = label.round().long() + 3
                 logits = classes(pooled.context[:, 0])

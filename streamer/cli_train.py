@@ -38,6 +38,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a joint training that was stopped.")
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Heads to train, e.g. text,sentiment; not of a joint training."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Checkpoint that the other heads are taken from.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train on feature files and write a checkpoint; the same numbers on each run.
@@ -51,14 +58,22 @@ def train(
     from tamulag.models.recipe import kind_of
 
     if kind_of(config) != "joint":
+        from tamulag.models.train import STAGES
         from tamulag.models.train import train as train_branches
 
-        show(train_branches(config, out, lambda text: print(text, file=sys.stderr)), as_json)
+        chosen = STAGES if only is None else tuple(only.split(","))
+        if not set(chosen) <= set(STAGES):
+            raise typer.BadParameter(f"--only {only}: must be some of {','.join(STAGES)}")
+
+        def log(text: str) -> None:
+            print(text, file=sys.stderr)
+
+        show(train_branches(config, out, log, only=chosen, base=base), as_json)
         return
     from tamulag.models.seeds import train as train_joint
 
-    with told() as (log, tell):
-        figures = train_joint(config, out, runs=runs, resume=resume, log=log, tell=tell)
+    with told() as (line, tell):
+        figures = train_joint(config, out, runs=runs, resume=resume, log=line, tell=tell)
     show(figures, as_json)
 
 
@@ -162,6 +177,6 @@ def told() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int], No
             progress.update(task, completed=done)
 
         def log(text: str) -> None:
-            progress.console.print(text, highlight=False, markup=False)
+            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         yield log, tell

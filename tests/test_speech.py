@@ -1,0 +1,48 @@
+"""The states of the speech recogniser's encoder."""
+
+import numpy as np
+import pytest
+
+from tamulag.streamer.audio import AudioFeatures
+from tamulag.streamer.sample import Array
+from tamulag.streamer.speech import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder
+
+
+def noise(seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(CONTEXT)).astype(np.float32)
+
+
+def test_five_ticks_have_a_state_each() -> None:
+    """The newest states are finite and of the documented shape."""
+    states = SpeechEncoder().encode(noise(0))
+    assert states.shape == (BLOCK_TICKS, SPEECH_DIM)
+    assert np.isfinite(states).all()
+
+
+def test_same_sound_gives_the_same_bits() -> None:
+    """Two encoders of one process share weights and hold no state."""
+    first, second = SpeechEncoder(), SpeechEncoder()
+    second.encode(noise(1))
+    assert np.array_equal(first.encode(noise(0)), second.encode(noise(0)))
+
+
+def test_different_sound_gives_different_states() -> None:
+    """The states depend on what is heard."""
+    encoder = SpeechEncoder()
+    assert np.abs(encoder.encode(noise(0)) - encoder.encode(noise(1))).max() > 0.1
+
+
+@pytest.mark.parametrize("tick", [4, 9])
+def test_states_do_not_depend_on_later_sound(tick: int) -> None:
+    """What follows a tenth of a second changes nothing in it."""
+    head, one, other = noise(0)[: 320 * (tick + 1)], noise(1), noise(2)
+    rows = []
+    for tail in (one, other):
+        features = AudioFeatures()
+        features._quiet_ticks = -100  # as if somebody had spoken: noise alone would be masked
+        samples = features.push(np.concatenate((head, tail)), 0)[: tick + 1]
+        rows.append([s.values for s in samples])
+    for a, b in zip(*rows, strict=True):
+        assert a is not None
+        assert np.array_equal(a, b)
