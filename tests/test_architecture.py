@@ -23,7 +23,7 @@ IMPURE = {
 }
 USERS_OF_MODELS = {
     *("session", "estimate"),  # step, and what a step gives
-    *("build", "run", "cli"),  # composition
+    *("build", "run", "cli", "cli_train"),  # composition
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
 }
 """The files of streamer/ that may import tamulag.models."""

@@ -84,7 +84,9 @@ def test_phrase_whose_tokens_have_no_word_is_refused() -> None:
 
 def test_phrase_of_one_vector_is_refused() -> None:
     """Token states are a matrix, also for one token."""
-    with pytest.raises(ValueError, match=r"shape \(4,\) do not fit 2 tokens: expected float32 \(K, D\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(4,\) do not fit 2 tokens: expected float32 \(K, D\)"
+    ):
         phrase(values=np.zeros(4, np.float32))
 
 
