@@ -70,13 +70,18 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._first = self._tokenizer.token_to_id("[CLS]")
-        self._last = self._tokenizer.token_to_id("[SEP]")
+        self._first, self._last = self._special("[CLS]"), self._special("[SEP]")
         self.network = _network(folder)
         unknown = set(tuned or {}) - set(self.network.state_dict())
         if unknown:
             raise ValueError(f"tuned tensors {sorted(unknown)[:3]} have no place in the encoder")
         self.network.load_state_dict(dict(tuned or {}), strict=False)
+
+    def _special(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(f"the tokenizer has no {token}: it is not that of this encoder")
+        return int(number)
 
     def layers(self, last: int) -> dict[str, torch.Tensor]:
         """Return the weights of the last layers, as float16 can hold them.

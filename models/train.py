@@ -112,8 +112,8 @@ def train(
     """
     recipe = read_recipe(path)
     torch.manual_seed(recipe.seed)
-    model, card, tuned = _beginning(base)
     stages = {stage for stage in STAGES if stage in only}
+    model, card, tuned = _beginning(base, stages)
     trained = card.trained | dict.fromkeys(stages, True)
     figures = {k: v for k, v in card.figures.items() if k.partition(".")[0] not in stages}
     data, interval = dict(card.data), dict(card.interval)
@@ -145,12 +145,26 @@ def train(
     return figures
 
 
-def _beginning(base: str | None) -> tuple[TamUlag, Card, dict[str, Tensor]]:
-    """Return the model to go on with, its card, and what its text encoder differs in."""
+def _beginning(
+    base: str | None, stages: Collection[str]
+) -> tuple[TamUlag, Card, dict[str, Tensor]]:
+    """Return the model to begin with, its card, and what its text encoder differs in.
+
+    A head that is to be trained begins with fresh weights whatever the base holds of it, and so
+    does the text encoder.
+    """
+    model = TamUlag(preset("stream"))
     if base is None:
-        return TamUlag(preset("stream")), Card(trained=dict.fromkeys(STAGES, False)), {}
-    model, card = load(base)
-    return model, card, load_tuned(base)
+        return model, Card(trained=dict.fromkeys(STAGES, False)), {}
+    known, card = load(base)
+    parts = {"fusion": "sentiment", "head": "sentiment"}
+    kept = {
+        name: value
+        for name, value in known.state_dict().items()
+        if parts.get(first := name.partition(".")[0], first) not in stages
+    }
+    model.load_state_dict(model.state_dict() | kept)
+    return model, card, {} if "text" in stages else load_tuned(base)
 
 
 def _fuse(

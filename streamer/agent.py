@@ -228,9 +228,10 @@ class Agent:
     def _dropped(self) -> dict[str, int]:
         """Add up what was lost in the sources, in the inbox and by coming too late."""
         total = dict.fromkeys((*MODALITIES, "asr"), 0)
-        inbox = {name: self.inbox.dropped[name] for name in MODALITIES}
+        inbox: dict[str, int] = {name: self.inbox.dropped[name] for name in MODALITIES}
         late = self.session.aligner.late | {"text": self.session.late_phrases}
-        for part in (inbox, late, *(source.losses() for source in self.sources)):
+        parts: list[dict[str, int]] = [inbox, late, *(s.losses() for s in self.sources)]
+        for part in parts:
             for name, count in part.items():
                 total[name] += count
         return total

@@ -92,7 +92,9 @@ def test_every_verb_is_explained() -> None:
     """The table of verbs forgets none, `models fetch` and `bench train` included."""
     commands = get_command(app).commands  # type: ignore[attr-defined]
     named = set(re.findall(r"^\| `tamulag ([a-z ]+?)(?: NAME)?` \|", README, re.MULTILINE))
-    inner = {f"{group} {name}" for group in ("models", "bench") for name in commands[group].commands}
+    inner = {
+        f"{group} {name}" for group in ("models", "bench") for name in commands[group].commands
+    }
     # `bench` alone does nothing; `models` alone lists.
     assert named == set(commands) - {"bench"} | inner
 
