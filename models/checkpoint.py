@@ -21,6 +21,7 @@ from .encoder import EncoderState
 from .tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
 
 FORMAT = "tamulag-1"
+MINILM = "all-minilm-l6-v2"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -43,7 +44,7 @@ class Card:
     """Per head: the corpus it was trained on."""
     figures: dict[str, float] = field(default_factory=dict)
     """Measured on validation rows."""
-    text_encoder: str = "all-minilm-l6-v2"
+    text_encoder: str = MINILM
     """Which text encoder made the token states that the text branch was trained on."""
     tuned: list[str] = field(default_factory=list)
     """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
@@ -115,9 +116,16 @@ def load_tuned(name: str) -> dict[str, Tensor]:
     """Return the fine-tuned tensors of the text encoder in a checkpoint, float32.
 
     Raises:
-        CheckpointError: If the file is missing or damaged.
+        CheckpointError: If the file is missing or damaged, or if its text branch takes the states
+            of another encoder, which cannot be made from words here.
     """
-    tensors, _ = _read(resolve(name))
+    tensors, meta = _read(resolve(name))
+    encoder = dict(meta.get("card", {})).get("text_encoder", MINILM)
+    if encoder != MINILM:
+        raise CheckpointError(
+            f"checkpoint {name} was trained on text states of {encoder!r}, expected {MINILM!r}: "
+            "stream it with --asr none"
+        )
     return {
         key.removeprefix(ENCODER): tensor.float()
         for key, tensor in tensors.items()

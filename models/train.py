@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .branch import Branch
 from .checkpoint import Card, load, load_tuned, save
-from .data import DataError, read_texts, text_clips
+from .data import DataError, read_labelled, text_clips
 from .encoder import EncoderState
 from .finetune import TuneRecipe, batches, finetune, mixed
 from .metrics import mosi_metrics
@@ -191,10 +191,10 @@ def _texts(
     """Return sentences as rows of token states, of the training ones a random part."""
     split = []
     for files in (tune.train, tune.valid):
-        rows = [row for path in files for row in read_texts(path)]
+        rows = [row for path in files for row in read_labelled(path)]
         chosen = rng.permutation(len(rows))[:most]
         some = [rows[index] for index in chosen]
-        split.append(text_clips(some, encoder.encode_batch([row[0] for row in some])))
+        split.append(text_clips(some, encoder.encode_batch([row.text for row in some])))
     train, valid = ([clip for clip in part if "text" in clip.values] for part in split)
     return stacked(train, "text"), stacked(valid, "text")
 

@@ -1,6 +1,7 @@
 """What all tests share: one torch thread, a small model, real data, no silent skips."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,12 @@ def data() -> Path:
 def model() -> TamUlag:
     """Return a tiny model with fixed random weights."""
     torch.manual_seed(0)
-    branch = {"hidden": 6, "layers": 2, "dropout": 0.0}
+    branch = partial(BranchConfig, hidden=6, layers=2, dropout=0.0)
     return TamUlag(
         ModelConfig(
-            text=BranchConfig(dim=5, **branch),
-            audio=BranchConfig(dim=4, **branch),
-            vision=BranchConfig(dim=3, period=5, **branch),
+            text=branch(dim=5),
+            audio=branch(dim=4),
+            vision=branch(dim=3, period=5),
             semantic=4,
             head=6,
             dropout=0.0,

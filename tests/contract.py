@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tamulag.models import MODALITIES, ModelConfig, Output, State, TamUlag, Ticks
+from tamulag.models.attention import Memory
+from tamulag.models.branch import BranchState
 from tamulag.models.checkpoint import dump_state, load_state
+from tamulag.models.encoder import EncoderState
 from tamulag.models.tam_ulag import reset
 
 HOP = 25
@@ -156,8 +159,14 @@ def all_false_keeps_state(model: TamUlag) -> None:
 
 def row(state: State, index: int) -> State:
     """Return one row of a state."""
+    one = slice(index, index + 1)
     return State(
-        *(type(b)(*(type(p)(*(t[index : index + 1] for t in p)) for p in b)) for b in state)  # type: ignore[call-arg]
+        *(
+            BranchState(
+                EncoderState(*(t[one] for t in b.encoder)), Memory(*(t[one] for t in b.memory))
+            )
+            for b in state
+        )
     )
 
 

@@ -90,8 +90,9 @@ def test_label_of_the_second_epoch_follows_the_equations() -> None:
 
     def advantage(k: int) -> Tensor:
         positive, negative = first[k][LABEL >= 0].mean(dim=0), first[k][LABEL < 0].mean(dim=0)
-        near = (second[k] - positive).norm(dim=1)
-        return ((second[k] - negative).norm(dim=1) - near) / (near + 1e-8)
+        near: Tensor = (second[k] - positive).norm(dim=1)
+        far: Tensor = (second[k] - negative).norm(dim=1)
+        return (far - near) / (near + 1e-8)
 
     a_m = advantage(0)
     for s in range(3):

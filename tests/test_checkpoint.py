@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as tensors_to_bytes
 
 from contract import ends, same_state, stream
-from tamulag.models import TamUlag
+from tamulag.models import MODALITIES, TamUlag
 from tamulag.models.checkpoint import (
     SHIPPED,
     Card,
@@ -22,6 +22,7 @@ from tamulag.models.checkpoint import (
     dump_state,
     load,
     load_state,
+    load_tuned,
     resolve,
     save,
 )
@@ -213,3 +214,23 @@ def test_damaged_state_is_refused(model: TamUlag) -> None:
     """Bytes that are no state are told with their number."""
     with pytest.raises(CheckpointError, match="state of 4 bytes cannot be read"):
         load_state(b"ouch", model.initial_state(1))
+
+
+def test_text_states_of_another_encoder_are_refused(model: TamUlag, tmp_path: Path) -> None:
+    """A branch that was trained on packed states cannot score words; the message says what can."""
+    card = Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True), text_encoder="packed")
+    save(model, card, tmp_path / "packed.safetensors")
+    with pytest.raises(CheckpointError, match=r"trained on text states of 'packed'.*--asr none"):
+        load_tuned(str(tmp_path / "packed.safetensors"))
+
+
+def test_tuned_tensors_come_back_as_float16_can_hold_them(model: TamUlag, tmp_path: Path) -> None:
+    """They lie in the same file, are named by the card, and do not disturb the model."""
+    card = Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True))
+    tuned = {"encoder.layer.5.x": torch.tensor([0.5, 1e-3])}
+    path = tmp_path / "tuned.safetensors"
+    save(model, card, path, tuned)
+    assert load(str(path))[1].tuned == ["encoder.layer.5.x"]
+    torch.testing.assert_close(
+        load_tuned(str(path))["encoder.layer.5.x"], tuned["encoder.layer.5.x"].half().float()
+    )

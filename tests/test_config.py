@@ -97,7 +97,7 @@ def test_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_config_is_frozen() -> None:
     """No part of the program can change the settings of another."""
     with pytest.raises(ValidationError, match="frozen"):
-        load(None, {}).session.hop = 1.0
+        load(None, {}).session.hop = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

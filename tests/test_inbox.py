@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def taken(inbox: Inbox, timeout: float = 1.0) -> list[Input]:
 def test_order_of_arrival_is_kept_over_all_modalities() -> None:
     """What was put first comes out first, whatever its modality."""
     inbox = Inbox()
-    items = [audio(0), vision(0), phrase(0), Notice(0.0, "text", "asr_lost"), audio(1), vision(1)]
+    lost = Notice(0.0, "text", "asr_lost")
+    items: list[Input] = [audio(0), vision(0), phrase(0), lost, audio(1), vision(1)]
     for item in items:
         inbox.put(item)
     assert taken(inbox) == items
@@ -50,7 +52,11 @@ def test_vision_keeps_the_latest_frames() -> None:
 @pytest.mark.parametrize("kind", ["text", "audio", "notice"])
 def test_nothing_is_lost_within_the_bound(kind: str) -> None:
     """Sound, text and notices are lossless up to their bound and count what exceeds it."""
-    make = {"text": phrase, "audio": audio, "notice": lambda n: Notice(float(n), "audio", None)}
+    make: dict[str, Callable[[int], Input]] = {
+        "text": phrase,
+        "audio": audio,
+        "notice": lambda n: Notice(float(n), "audio", None),
+    }
     inbox = Inbox()
     items = [make[kind](n) for n in range(BOUNDS[kind] + 1)]
     for item in items[:-1]:

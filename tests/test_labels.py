@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from contract import ends, stream
 from tamulag.models import TamUlag
@@ -91,7 +91,8 @@ def test_silent_experts_give_no_nan(similarity: Similarity) -> None:
     """Representations of zero have no direction; labels and gradients stay finite."""
     layer = ulag(similarity)
     for expert in layer.experts:
-        torch.nn.init.constant_(expert.bias, -1.0)
+        assert isinstance(expert, nn.Linear)
+        nn.init.constant_(expert.bias, -1.0)
     generated = layer(features(scale=0.0), LABEL, ALL)
     gradients = torch.autograd.grad(generated.sum(), list(layer.parameters()))
     assert all(torch.isfinite(part).all() for part in (generated, *gradients))
@@ -132,7 +133,10 @@ def test_both_labels_are_averaged_and_weighed_by_ulgm() -> None:
 def test_one_label_alone_is_target_and_weight(kind: str) -> None:
     """Nothing is averaged with what was not made."""
     made = torch.full((3, 3), 0.5, requires_grad=True)
-    target, weight = unimodal_targets(LABEL, **{kind: made})
+    only = {kind: made}
+    target, weight = unimodal_targets(
+        LABEL, ulgm_BM=only.get("ulgm_BM"), ulag_BM=only.get("ulag_BM")
+    )
     assert torch.equal(target, made)
     torch.testing.assert_close(weight[:, 0], torch.tanh((0.5 - LABEL).abs()))
     assert not weight.requires_grad

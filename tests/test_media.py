@@ -222,7 +222,9 @@ def test_a_turned_picture_is_set_upright(clip: Path, tmp_path: Path) -> None:
     turned = tmp_path / "turned.mp4"
     turned.write_bytes(content[:matrix] + quarter + content[matrix + 36 :])
     shown = made(tmp_path / "shown.png", "-i", turned, "-vf", "select='eq(n,2)'", "-frames:v", "1")
-    expected = cv2.imread(str(shown))[..., ::-1]
+    picture = cv2.imread(str(shown))
+    assert picture is not None
+    expected = picture[..., ::-1]
     assert expected.shape == (360, 288, 3)
     got = Player(turned).play().seeing.frames[0][1]
     assert np.abs(got.astype(int) - expected).mean() < 2.0

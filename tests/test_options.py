@@ -66,14 +66,14 @@ def test_attention_can_be_set_in_all_branches() -> None:
 def test_unknown_form_of_a_branch_is_refused(key: str) -> None:
     """The message names the key, the value and the choices."""
     with pytest.raises(ValueError, match=f"{key} = 'best' is not known: use one of"):
-        dataclasses.replace(BranchConfig(dim=1), **{key: "best"})
+        dataclasses.replace(BranchConfig(dim=1), **{key: "best"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["fusion", "labels", "similarity", "head_layers"])
 def test_unknown_form_of_the_model_is_refused(key: str) -> None:
     """The message names the key, the value and the choices."""
     with pytest.raises(ValueError, match=f"{key} = 'best' is not known: use one of"):
-        dataclasses.replace(ModelConfig(), **{key: "best"})
+        dataclasses.replace(ModelConfig(), **{key: "best"})  # type: ignore[arg-type]
 
 
 def test_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -69,9 +69,8 @@ def test_session_equals_the_model_on_the_whole_stream(model: TamUlag) -> None:
 
     now = torch.arange(25, 151, 25)[None]
     output = model.forward({"audio": ticks(voice, 1), "vision": ticks(face, 5)}, now)
-    np.testing.assert_allclose(
-        [e.sentiment for e in live], output.sentiment[0].tolist(), atol=1e-6, rtol=0
-    )
+    expected = pytest.approx(output.sentiment[0].tolist(), abs=1e-6, rel=0)
+    assert [e.sentiment for e in live] == expected
 
 
 @settings(

@@ -14,6 +14,7 @@ from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks, load, sav
 from tamulag.models.attention import Tam
 from tamulag.models.checkpoint import Card
 from tamulag.models.fusion import Fusion
+from tamulag.models.labels import Labels
 from tamulag.models.options import preset, with_tam
 from tamulag.models.tam_ulag import config_dict
 
@@ -263,7 +264,7 @@ def test_features_are_what_the_heads_see(name: str) -> None:
 
 
 @pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "both"])
-def test_label_layers_are_there_when_they_are_used(labels: str) -> None:
+def test_label_layers_are_there_when_they_are_used(labels: Labels) -> None:
     """A model that needs none has none, so an older checkpoint fits."""
     model = TamUlag(replace(tiny(ModelConfig()).config, labels=labels))
     assert (model.ulag is not None) == (labels in ("ulag", "both"))
