@@ -84,3 +84,11 @@ def test_gate_of_text_stays_at_cls() -> None:
     assert (config.text.tam, config.audio.tam) == ("gate_first", "gate_last")
     assert config.text.residual
     assert config.audio.residual
+
+
+def test_the_file_for_own_videos_gives_a_model_that_streams() -> None:
+    """It trains the shipped form, with modalities left out and clips joined."""
+    found = read_joint(SHIPPED[0].parent / "own-videos.toml")
+    assert found.model.preset == "stream"
+    assert found.drop_modality > 0
+    assert found.joined > 1
