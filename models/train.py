@@ -7,7 +7,7 @@ as a run of all heads, on the same machine.
 """
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -170,33 +170,24 @@ def _beginning(
 def _fuse(
     model: TamUlag, encoder: TextEncoder, recipe: Recipe, rng: np.random.Generator, log: Log
 ) -> dict[str, float]:
-    """Train the fused head on the pooled vectors of all branches as they are now."""
-    train: dict[str, Vectors] = {}
-    valid: dict[str, Vectors] = {}
+    """Train the fused head on the validation clips' vectors from the branches as they are now."""
+    held: dict[str, Vectors] = {}
     for name in MODALITIES:
         if name == "text" and recipe.tune is not None:
-            pair = _texts(recipe.tune, encoder, recipe.fusion.texts, rng)
             how = BranchRecipe(train=[], valid=[], data="", epochs=1)
+            rows = _texts(recipe.tune.valid, encoder)
         else:
             how = getattr(recipe, name)
-            pair = read_rows(how, name)
-        branch = getattr(model, name)
-        train[name], valid[name] = (Vectors(contexts(branch, r, how), r.labels) for r in pair)
-    return train_fusion(model, train, valid, recipe.fusion, rng, log)
+            rows = read_rows(how, name)[1]
+        held[name] = Vectors(contexts(getattr(model, name), rows, how), rows.labels)
+    return train_fusion(model, held, recipe.fusion, rng, log)
 
 
-def _texts(
-    tune: TuneTable, encoder: TextEncoder, most: int, rng: np.random.Generator
-) -> tuple[Rows, Rows]:
-    """Return sentences as rows of token states, of the training ones a random part."""
-    split = []
-    for files in (tune.train, tune.valid):
-        rows = [row for path in files for row in read_labelled(path)]
-        chosen = rng.permutation(len(rows))[:most]
-        some = [rows[index] for index in chosen]
-        split.append(text_clips(some, encoder.encode_batch([row.text for row in some])))
-    train, valid = ([clip for clip in part if "text" in clip.values] for part in split)
-    return stacked(train, "text"), stacked(valid, "text")
+def _texts(files: Sequence[Path], encoder: TextEncoder) -> Rows:
+    """Return the sentences of CSVs as rows of token states."""
+    rows = [row for path in files for row in read_labelled(path)]
+    clips = text_clips(rows, encoder.encode_batch([row.text for row in rows]))
+    return stacked([clip for clip in clips if "text" in clip.values], "text")
 
 
 def train_branch(

@@ -32,7 +32,10 @@ def tiny(config: ModelConfig) -> TamUlag:
     for name, dim in zip(MODALITIES, (5, 4, 3), strict=True):
         full = getattr(config, name)
         out = 4 if full.out else 0
-        branches[name] = replace(full, dim=dim, hidden=6, dropout=0.0, out=out, post=5)
+        centred = min(full.centred, 2)
+        branches[name] = replace(
+            full, dim=dim, hidden=6, dropout=0.0, out=out, post=5, centred=centred
+        )
     small = replace(config, **branches, semantic=4, head=6, dropout=0.0, window=100, expert=4)
     model = TamUlag(small).eval()
     with torch.no_grad():
