@@ -95,9 +95,9 @@ def train_fusion(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
     model.train()
     for step in range(recipe.steps):
-        vectors, label = paired(train, recipe, rng)
+        drawn, label = paired(train, recipe, rng)
         present = torch.from_numpy(rng.choice(SUBSETS, len(label)))
-        loss = (fused(model, vectors, present) - label).abs().mean()
+        loss = (fused(model, drawn, present) - label).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -37,7 +37,7 @@ def names(agent: Agent) -> tuple[list[str], list[str]]:
     [
         ("webcam", ["camera 0", "microphone"], ["websocket"], "text audio vision"),
         ("kiosk", ["camera 0", "microphone"], ["websocket", "mqtt"], "text audio vision"),
-        ("call-centre", ["microphone Headset Mono"], ["websocket"], "text audio"),
+        ("call-centre", ["microphone Monitor of Headset"], ["websocket"], "text audio"),
         ("replay", ["source talk.mp4"], ["jsonl"], "text audio vision"),
     ],
 )
