@@ -6,6 +6,7 @@ Knows the order of starting and ending. Knows no device, no protocol and no netw
 import asyncio
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -80,8 +81,14 @@ class Agent:
     seq: int = 0
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
     _sent: float = 0.0
     _wait: float = 0.0
+
+    @property
+    def is_hanging(self) -> bool:
+        """Whether a source's thread did not end: then what it uses must not be freed."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """End the run in order; may be called from a signal handler of the event loop."""
@@ -99,7 +106,7 @@ class Agent:
             for publisher in self.publishers:
                 await publisher.open()
             for source in self.sources:
-                await in_thread(source.name, source.open)
+                await in_thread(source.name, source.open, threads=self._threads)
             self.clock.begin()
             async with asyncio.TaskGroup() as group:
                 running = [
@@ -111,6 +118,7 @@ class Agent:
                     task.cancel()
         finally:
             self._stop.set()
+            await in_thread("end", self._join)
             # Together, so that one slow goodbye does not add to another.
             closed = await asyncio.gather(
                 *(publisher.close() for publisher in self.publishers), return_exceptions=True
@@ -126,7 +134,13 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             keepers = [
                 group.create_task(
-                    keep_alive(source, put=self._put(), now=self.clock.now, stop=self._stop),
+                    keep_alive(
+                        source,
+                        put=self._put(),
+                        now=self.clock.now,
+                        stop=self._stop,
+                        threads=self._threads,
+                    ),
                     name=f"tamulag.{source.name}",
                 )
                 for source in self.sources
@@ -136,9 +150,9 @@ class Agent:
             await self._leave(keepers)
         for item in await self.inbox.get(timeout=0):
             self._take(item)
-        self._score(self.session.close)
+        self._score(partial(self.session.close, self.clock.now() if self.paced else None))
         reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
-        end = round(self._time(), 2)
+        end = round(max(self._time(), self.session.now), 2)
         self._publish(message.Bound(type="session_end", at=end, reason=reason, **self._head()))
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
@@ -159,6 +173,12 @@ class Agent:
                 "%s does not end within %s s: left behind", keeper.get_name(), STOP_LIMIT
             )
             keeper.cancel()
+
+    def _join(self) -> None:
+        """Wait for the sources' threads, also after a failure: what they use is freed next."""
+        end = time.monotonic() + STOP_LIMIT
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _put(self) -> Put:
         if self.paced:
@@ -219,10 +239,10 @@ class Agent:
             return message.Latency(align=None, features=None, model=round(model, 4), total=None)
         wait, self._wait = self._wait, 0.0
         return message.Latency(
-            align=round(before - end, 4),
+            align=round(max(0.0, before - end), 4),
             features=round(wait, 4),
             model=round(model, 4),
-            total=round(self.clock.now() - end, 4),
+            total=round(max(0.0, self.clock.now() - end), 4),
         )
 
     def _dropped(self) -> dict[str, int]:

@@ -8,7 +8,8 @@ A hop closes when the watermark passes its end. The watermark is the larger of
 - the newest time of all less `lateness`: who is further behind is dead or late, and not waited for.
 
 Within one modality samples come in the order of their timestamps; between modalities any order
-within `lateness` gives identical hops.
+gives identical hops in which none is behind by more than `lateness` less 0.1 s, because a vision
+slot counts as complete only when the next one has begun.
 """
 
 import math
@@ -102,16 +103,17 @@ class Aligner:
         """Close what ended before `now - lateness`, for times in which every modality is silent."""
         return self._closed(max(self._watermark(), now - self._lateness))
 
-    def close(self) -> list[Hop]:
+    def close(self, least: int = 0) -> list[Hop]:
         """Close every hop that holds something.
 
         The last one is unfinished: it ends with the 100 ms of its newest sample, because nothing
         more is known of what came after.
+
+        Args:
+            least: Tick that it reaches at least, for words that came after the last sample.
         """
         held = [(slot + 1) * PERIOD[name] for name, slots in self._slots.items() for slot in slots]
-        if not held:
-            return []
-        last = -(-max(held) // VISION_TICKS) * VISION_TICKS
+        last = -(-max([*held, least]) // VISION_TICKS) * VISION_TICKS
         hops = self._closed(last / TICK_RATE)
         start = self.end - self.hop
         if start < last:

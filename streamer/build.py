@@ -22,6 +22,7 @@ from .session import Session
 from .sound import SoundPath
 from .source import Now, Source, SourceError
 
+NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 HEADS = ("sentiment", "text", "audio", "vision")
 
 
@@ -119,9 +120,7 @@ def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
             )
         )
     if not sources:
-        raise SourceError(
-            "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
-        )
+        raise SourceError(NOTHING)
     return sources
 
 

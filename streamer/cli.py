@@ -21,8 +21,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-stream_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+stream_app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 models_app = typer.Typer(help="Pretrained parts: list what is here, fetch what is not.")
 app.add_typer(models_app, name="models")
 
@@ -30,7 +33,7 @@ app.add_typer(models_app, name="models")
 @stream_app.command()
 @app.command()
 def stream(
-    camera: Annotated[str | None, typer.Option(help="Index or URL of a camera.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Index or URL of a camera, or `none`.")] = None,
     microphone: Annotated[
         str | None,
         typer.Option(help="Name or index, `default` or `none`; with --camera: default."),
@@ -60,7 +63,7 @@ def stream(
     quiet_threads()
     from .run import run
 
-    if camera is not None and microphone is None and config is None:
+    if camera not in (None, "none") and microphone is None and config is None:
         microphone = "default"
     chosen: dict[str, object] = {
         "camera.device": camera,
@@ -76,6 +79,13 @@ def stream(
         "session.duration": duration,
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
+    # The kind of input that is named here replaces the other kind in a file.
+    if source is not None or demo:
+        overrides = {"camera.device": None, "microphone.device": None} | overrides
+    elif camera is not None or microphone is not None:
+        overrides["source.path"] = None
+    if camera == "none":
+        overrides["camera.device"] = None
     raise typer.Exit(run(config, overrides | _address(websocket), demo=demo, verbose=verbose))
 
 

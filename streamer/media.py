@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _FILE_HOLD, _NETWORK_HOLD = 2.0, 0.2
 _WAIT = 0.2
+_BEGINNING = 0.5  # seconds of a session in which a source still counts as started with it
 _CLOCK_LIMIT = 10.0
 _FLUSH_LIMIT, _STOP_LIMIT = 3.0, 1.0
 
@@ -39,9 +40,9 @@ _log = logging.getLogger("tamulag.media")
 class MediaSource:
     """Play a file or stream through the same path as camera and microphone.
 
-    Time is the container's. At speed `1` it begins at the next tenth of a second of the session
-    clock, at speed `max` at 0, so both give the same ticks. Nothing is dropped here; what the
-    tracks have out of order is held back for 2 s at most, 0.2 s from a network.
+    Time is the container's. It begins with the session, at both speeds alike; one that is opened
+    later begins at the next tenth of a second of the session clock. Nothing is dropped
+    here; what the tracks have out of order is held back for 2 s at most, 0.2 s from a network.
 
     Args:
         path: File, or URL of a stream.
@@ -113,7 +114,9 @@ class MediaSource:
         Raises:
             SourceLost: If a network stream breaks off, or nothing can be decoded.
         """
-        start = 0 if self._now is None else math.ceil(self._now() * VISION_RATE)
+        now = 0.0 if self._now is None else self._now()
+        # At a session's start the media begins with it, so that both speeds give the same ticks.
+        start = 0 if now < _BEGINNING else math.ceil(now * VISION_RATE)
         for modality in self._wanted:
             if modality not in self.modalities:
                 reason = "no_picture" if modality == "vision" else "no_sound"

@@ -19,7 +19,7 @@ from tamulag.models.checkpoint import CheckpointError
 
 from .agent import Agent
 from .assets import AssetError
-from .build import Built, build, demo_files
+from .build import NOTHING, Built, build, demo_files
 from .config import Config, ConfigError, load
 from .publisher import PublisherError
 from .source import SourceError
@@ -41,13 +41,20 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
     except ConfigError as error:
         print(f"tamulag-stream: {error}", file=sys.stderr)
         return 2 if str(error).startswith("command line:") else 1
+    if not _captures(config):
+        print(f"tamulag-stream: {NOTHING}", file=sys.stderr)
+        return 2
     torch.set_num_threads(config.model.threads)
     code = 0
     try:
         built = build(config)
-        with built.resources:
-            _announce(config, built)
+        _announce(config, built)
+        try:
             asyncio.run(_run(built))
+        finally:
+            # A thread that hangs in a driver or recogniser may still use these: the process ends.
+            if not built.agent.is_hanging:
+                built.resources.close()
     except* EXPECTED as group:
         for told in _leaves(group):
             print(f"tamulag-stream: {told}", file=sys.stderr)
@@ -56,6 +63,11 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
         # Whoever read our lines has ended; that is how a pipe stops us.
         code = 0
     return code
+
+
+def _captures(config: Config) -> bool:
+    devices = (config.camera.device, config.microphone.device)
+    return config.source.path is not None or any(d not in (None, "none") for d in devices)
 
 
 async def _run(built: Built) -> None:

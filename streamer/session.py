@@ -84,16 +84,19 @@ class Session:
         """Return the estimates of hops that ended before `now - lateness` (session time)."""
         return self._estimates(self.aligner.advance(now))
 
-    def close(self) -> list[Estimate]:
+    def close(self, now: float | None = None) -> list[Estimate]:
         """Return the estimates of everything that is still held.
 
-        Words that came after the last sound get hops of their own, for one window at most.
+        Words that came after the last sound belong to the last, unfinished hop.
+
+        Args:
+            now: Session time that is not gone beyond; None: one window after the last hop.
         """
-        estimates = self._estimates(self.aligner.close())
-        for _ in range(math.ceil(self.timing.window / self.timing.hop)):
-            if self._waiting:
-                end = self.aligner.end / TICK_RATE
-                estimates += self._estimates(self.aligner.advance(end + self.timing.lateness))
+        limit = self.now + self.timing.window if now is None else now
+        known = [phrase.timestamp for phrase in self._waiting if phrase.timestamp <= limit]
+        # A phrase is admitted by a hop that ends at or after its time.
+        least = math.ceil(max(known, default=0.0) * TICK_RATE)
+        estimates = self._estimates(self.aligner.close(least))
         self.late_phrases += len(self._waiting)
         self._waiting.clear()
         return estimates

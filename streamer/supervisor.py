@@ -25,7 +25,9 @@ STOP_LIMIT = 2.0
 """Seconds that a source's thread has to end after `stop` was set."""
 
 
-async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Event) -> None:
+async def keep_alive(
+    source: Source, *, put: Put, now: Now, stop: threading.Event, threads: list[threading.Thread]
+) -> None:
     """Run an open source until it ends by itself or `stop` is set; reopen it whenever it is lost.
 
     Args:
@@ -33,6 +35,8 @@ async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Even
         put: Takes its inputs and the notices of its loss and return.
         now: Session clock.
         stop: Set by whoever ends the session.
+        threads: Gets each thread that is started, so that they can be waited for even if this task
+            was cancelled.
 
     Raises:
         Exception: Whatever the source raised that is not a `SourceLost`: a bug is not hidden.
@@ -41,7 +45,7 @@ async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Even
     opened = now()
     while True:
         try:
-            await in_thread(source.name, source.run, put, stop)
+            await in_thread(source.name, source.run, put, stop, threads=threads)
         except SourceLost as lost:
             logger.warning("%s: %s", source.name, lost)
             _tell(source, put, now(), lost.reason, str(lost))
@@ -55,7 +59,7 @@ async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Even
             if stop.is_set():
                 return
             try:
-                await in_thread(source.name, source.open)
+                await in_thread(source.name, source.open, threads=threads)
             except SourceError as error:
                 logger.info("%s is still away: %s", source.name, error)
                 continue
@@ -67,7 +71,12 @@ async def keep_alive(source: Source, *, put: Put, now: Now, stop: threading.Even
             return
 
 
-async def in_thread(name: str, function: Callable[..., T], *arguments: object) -> T:
+async def in_thread(
+    name: str,
+    function: Callable[..., T],
+    *arguments: object,
+    threads: list[threading.Thread] | None = None,
+) -> T:
     """Call a blocking function in a thread of its own and wait for it.
 
     Unlike the event loop's executor, a thread that hangs in a driver cannot keep the process from
@@ -93,7 +102,10 @@ async def in_thread(name: str, function: Callable[..., T], *arguments: object) -
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=work, name=f"tamulag.{name}", daemon=True).start()
+    thread = threading.Thread(target=work, name=f"tamulag.{name}", daemon=True)
+    if threads is not None:
+        threads[:] = [*(old for old in threads if old.is_alive()), thread]
+    thread.start()
     return await done
 
 

@@ -22,7 +22,7 @@ class TerminalPublisher:
 
     Args:
         out: Where to print, e.g. standard output.
-        greeting: Makes the first lines, once everything before it is open.
+        greeting: Makes the first lines, once everything is open.
     """
 
     name = "terminal"
@@ -30,16 +30,21 @@ class TerminalPublisher:
 
     def __init__(self, out: TextIO, greeting: Callable[[], str] = str) -> None:
         self._out = out
-        self._greeting = greeting
+        self._greeting: Callable[[], str] | None = greeting
         self._error: OSError | None = None
         self._broken = asyncio.Event()
 
     async def open(self) -> None:
-        """Print the greeting."""
-        self._print(self._greeting())
+        """Nothing needs opening."""
 
     def publish(self, kind: str, payload: str) -> None:
-        """Print what a person wants to see; after a failed write `run` raises."""
+        """Print what a person wants to see; after a failed write `run` raises.
+
+        The greeting comes with the first message, when every source is open.
+        """
+        if self._greeting is not None:
+            greeting, self._greeting = self._greeting, None
+            self._print(greeting())
         self._print(line(message.decode(payload)))
 
     async def run(self) -> None:

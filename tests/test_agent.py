@@ -235,3 +235,25 @@ def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
     assert (hello.type, hello.seq) == ("hello", 41)
     assert message.decode(core.offline("offline")).model_dump()["state"] == "offline"
     assert message.decode(core.offline("online")).model_dump()["state"] == "online"
+
+
+def test_a_failing_publisher_does_not_leave_a_source_at_work(model: TamUlag) -> None:
+    """What a source uses is freed after the run, so its thread must have ended by then."""
+    busy = threading.Event()
+
+    def work(put: Put, stop: threading.Event) -> None:
+        busy.set()
+        stop.wait(5)
+        busy.clear()
+
+    class Broken(Kept):
+        async def run(self) -> None:
+            await asyncio.to_thread(busy.wait, 5)
+            raise BrokenPipeError
+
+    core = agent(model, Scripted(work), Broken(), paced=True)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(core.run())
+    assert caught.group_contains(BrokenPipeError)
+    assert not busy.is_set()
+    assert not core.is_hanging

@@ -85,7 +85,7 @@ def attempt(
         return Built(agent, resources)
 
     monkeypatch.setattr(module, "build", build)
-    return run(None, QUIET, demo=False, verbose=False)
+    return run(None, QUIET | {"source.path": "made"}, demo=False, verbose=False)
 
 
 def test_a_run_that_ends_by_itself_is_done(

@@ -219,14 +219,14 @@ def test_conflict_is_the_largest_distance(model: TamUlag) -> None:
 def test_close_gives_words_that_came_after_the_sound_their_hop(model: TamUlag) -> None:
     """The last words of a file are scored."""
     estimates = play(new(model), [*sound(0, 1), phrase(1.3, "at last", final=True)])
-    assert estimates[-1].end == 1.5
+    assert estimates[-1].end == 1.3
     assert estimates[-1].modalities["text"].status == "ok"
 
 
 def test_phrase_from_the_far_future_does_not_hang_close(model: TamUlag) -> None:
-    """A wrong timestamp costs one window of hops, then it is dropped and counted."""
+    """A wrong timestamp costs nothing but the phrase, which is dropped and counted."""
     session = new(model)
-    assert len(play(session, [*sound(0, 1), phrase(1e9, "never")])) == 6
+    assert len(play(session, [*sound(0, 1), phrase(1e9, "never")])) == 2
     assert session.late_phrases == 1
 
 

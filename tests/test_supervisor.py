@@ -41,7 +41,9 @@ class Scripted:
 def supervise(source: Scripted, stop: threading.Event | None = None) -> list[Input]:
     found: list[Input] = []
     asyncio.run(
-        keep_alive(source, put=found.append, now=time.monotonic, stop=stop or threading.Event())
+        keep_alive(
+            source, put=found.append, now=time.monotonic, stop=stop or threading.Event(), threads=[]
+        )
     )
     return found
 
