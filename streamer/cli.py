@@ -8,12 +8,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import cli_data, cli_train
 from .cli_data import Json, quiet_threads
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     name="tamulag",
@@ -82,7 +85,7 @@ def stream(
     # The kind of input that is named here replaces the other kind in a file.
     if source is not None or demo:
         overrides = {"camera.device": None, "microphone.device": None} | overrides
-    elif camera is not None or microphone is not None:
+    elif {camera, microphone} - {None, "none"}:
         overrides["source.path"] = None
     if camera == "none":
         overrides["camera.device"] = None
@@ -95,8 +98,6 @@ def devices(as_json: Json = False) -> None:
 
     Example: tamulag devices
     """
-    from rich.console import Console
-
     from . import doctor as look
 
     found = look.devices()
@@ -104,7 +105,7 @@ def devices(as_json: Json = False) -> None:
         rows = [look.to_dict(device) for device in (*found.cameras, *found.microphones)]
         print(json.dumps({"devices": rows, "notes": list(found.notes)}))
     else:
-        look.print_devices(Console(), found)
+        look.print_devices(_console(), found)
 
 
 @app.command()
@@ -113,15 +114,13 @@ def doctor(as_json: Json = False) -> None:
 
     Example: tamulag doctor
     """
-    from rich.console import Console
-
     from . import doctor as look
 
     checks = look.doctor()
     if as_json:
         print(json.dumps({"checks": [look.to_dict(check) for check in checks]}))
     else:
-        look.print_doctor(Console(), checks)
+        look.print_doctor(_console(), checks)
     raise typer.Exit(0 if all(check.ok or not check.required for check in checks) else 1)
 
 
@@ -133,8 +132,6 @@ def models(context: typer.Context, as_json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
-
     from . import assets
     from . import doctor as look
 
@@ -142,7 +139,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"models": [look.to_dict(state) for state in states]}))
     else:
-        look.print_models(Console(), states)
+        look.print_models(_console(), states)
 
 
 @models_app.command()
@@ -186,6 +183,13 @@ def schema() -> None:
 
 cli_data.register(app)
 cli_train.register(app)
+
+
+def _console() -> "Console":
+    """Return the terminal; in a pipe lines are wide enough not to be folded."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240)
 
 
 def _address(websocket: str | None) -> dict[str, object]:

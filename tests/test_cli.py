@@ -277,3 +277,12 @@ def test_devices_and_doctor_tell_what_is_here() -> None:
     assert tamulag("devices").returncode == 0
     checks = json.loads(tamulag("doctor", "--json").stdout.splitlines()[-1])["checks"]
     assert any(check["name"] == "python" and check["ok"] for check in checks)
+
+
+def test_a_file_on_the_command_line_replaces_the_devices_of_a_config() -> None:
+    """Options win over the config; here the file is missing, which is told, and not the camera."""
+    root = Path(__file__).parent.parent
+    done = stream("--config", str(root / "configs" / "webcam.toml"), "--source", "no/such.mp4")
+    assert done.returncode == 1
+    assert "no/such.mp4" in done.stderr
+    assert "camera" not in done.stderr
