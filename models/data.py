@@ -146,6 +146,18 @@ def read_clips(path: Path) -> list[Clip]:
     ]
 
 
+def write_texts(path: Path, rows: Iterable[tuple[str, float]]) -> int:
+    """Write texts and their sentiment in [-3, 3] as a CSV, atomically, and return their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        count = sum(1 for row in rows if writer.writerow([row[0], f"{row[1]:.4f}"]))
+    temporary.replace(path)
+    return count
+
+
 def read_texts(path: Path) -> list[tuple[str, float, str]]:
     """Read a CSV with the columns `text,label` and optionally `video_id`.
 

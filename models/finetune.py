@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from .branch import Branch
-from .data import read_texts
+from .data import read_labelled
 from .encoder import EncoderState, Ticks
-from .metrics import mosi_metrics
-from .tam_ulag import bounded
+from .evaluate import LIMITS, Form
+from .metrics import mosi_metrics, sims_metrics
+from .tam_ulag import LIMIT, bounded
 from .text import TextEncoder
 
 Log = Callable[[str], None]
 Rows = list[tuple[list[str], float]]
 
+MARKS = string.punctuation + "，。！？、；：…—“”‘’（）《》～"
 SAMPLE = 1000
 """Sentences from which mean and deviation of the token states are taken."""
 
@@ -34,6 +36,11 @@ class TuneRecipe:
     train: Sequence[Path]
     """CSVs of texts."""
     valid: Sequence[Path]
+    form: Form = "mosi"
+    """Range of the labels of `train` and `valid`, [-3, 3] or [-1, 1] (`sims`), and the figures."""
+    extra: Sequence[Path] = ()
+    """CSVs of texts of another kind, labels in [-3, 3], seen in the first `extra_epochs` only."""
+    extra_epochs: int = 0
     layers: int = 6
     """Layers that are trained, counted from the last one."""
     epochs: int = 5
@@ -96,20 +103,20 @@ def finetune(
         Metrics per validation file, e.g. `mosi.Corr`.
     """
     net = TextNet(encoder, branch)
-    rows = [(text.split(), label) for path in recipe.train for text, label, _ in read_texts(path)]
-    checks = {
-        path.parent.name: [(text.split(), label) for text, label, _ in read_texts(path)]
-        for path in recipe.valid
-    }
+    rows = _read(recipe.train, encoder, recipe.form)
+    extra = _read(recipe.extra, encoder, "mosi")
+    checks = {path.parent.name: _read([path], encoder, recipe.form) for path in recipe.valid}
     _standardise(encoder, branch, rows, rng)
-    optimiser, schedule = _optimiser(net, recipe, math.ceil(len(rows) / recipe.batch))
+    seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
+    optimiser, schedule = _optimiser(net, recipe, math.ceil(seen / recipe.batch))
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
     best, kept = float("inf"), average
     for epoch in range(recipe.epochs):
-        _epoch(net, encoder, rows, recipe, rng, optimiser, schedule, average)
+        now = rows + extra if epoch < recipe.extra_epochs else rows
+        _epoch(net, encoder, now, recipe, rng, optimiser, schedule, average)
         current = {name: value.clone() for name, value in net.state_dict().items()}
         net.load_state_dict(average)
-        scores = {name: evaluate(net, encoder, check) for name, check in checks.items()}
+        scores = {name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()}
         mae = sum(score["MAE"] for score in scores.values()) / len(scores)
         log(f"  epoch {epoch + 1}/{recipe.epochs}: {_summary(scores)}")
         if mae < best:
@@ -117,10 +124,17 @@ def finetune(
         net.load_state_dict(current)
     net.load_state_dict(kept)
     net.eval()
-    scores = {name: evaluate(net, encoder, check) for name, check in checks.items()}
+    scores = {name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()}
     return {
         f"{name}.{key}": value for name, score in scores.items() for key, value in score.items()
     }
+
+
+def _read(files: Sequence[Path], encoder: TextEncoder, form: Form) -> Rows:
+    """Return words and sentiment in [-3, 3] of the rows of CSVs."""
+    limit = LIMITS[form]
+    rows = [row for path in files for row in read_labelled(path, limit=limit)]
+    return [(encoder.split(row.text), row.label * (LIMIT / limit)) for row in rows]
 
 
 def _standardise(
@@ -135,15 +149,15 @@ def _standardise(
 
 def _summary(scores: dict[str, dict[str, float]]) -> str:
     return "; ".join(
-        f"{name} MAE {s['MAE']:.4f} Corr {s['Corr']:.4f} Acc2 {s['Acc2_non0']:.4f}"
+        f"{name} MAE {s['MAE']:.4f} Corr {s['Corr']:.4f} Acc2 {s.get('Acc2_non0', s.get('Acc2')):.4f}"
         for name, s in scores.items()
     )
 
 
 def _optimiser(
-    net: TextNet, recipe: TuneRecipe, steps: int
+    net: TextNet, recipe: TuneRecipe, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return AdamW with one group per layer, and a rise followed by a cosine."""
+    """Return AdamW with one group per layer, and a rise and a cosine over `total` steps."""
     for parameter in net.network.parameters():
         parameter.requires_grad_(False)
     layers = list(net.network.encoder.layer)[-recipe.layers :]  # type: ignore[union-attr,arg-type]
@@ -154,7 +168,6 @@ def _optimiser(
         rate = recipe.encoder_rate * recipe.layer_decay**depth
         groups.append({"params": list(layer.parameters()), "lr": rate})
     optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay, fused=True)
-    total = steps * recipe.epochs
     rise = max(1, round(recipe.warmup * total))
 
     def factor(step: int) -> float:
@@ -200,7 +213,7 @@ def _epoch(
 
 def _varied(words: list[str], recipe: TuneRecipe, rng: np.random.Generator) -> list[str]:
     if rng.random() < recipe.bare:
-        words = [word.strip(string.punctuation) for word in words]
+        words = [word.strip(MARKS) for word in words]
     if len(words) > 3 and rng.random() < recipe.prefix:
         words = words[: int(rng.integers(3, len(words)))]
     return words
@@ -245,7 +258,9 @@ def _padded(encoder: TextEncoder, tokens: Sequence[Sequence[int]]) -> tuple[Tens
 
 
 @torch.inference_mode()
-def evaluate(net: TextNet, encoder: TextEncoder, rows: Rows) -> dict[str, float]:
+def evaluate(
+    net: TextNet, encoder: TextEncoder, rows: Rows, form: Form = "mosi"
+) -> dict[str, float]:
     """Return the metrics of sentences that are each scored alone from the initial state."""
     net.eval()
     tokens = [encoder.tokens(words)[0] for words, _ in rows]
@@ -253,4 +268,6 @@ def evaluate(net: TextNet, encoder: TextEncoder, rows: Rows) -> dict[str, float]
     scores = np.zeros(len(rows))
     for chosen in np.array_split(order, max(1, len(order) // 128)):
         scores[chosen] = net(*_padded(encoder, [tokens[i] for i in chosen]), None)[0].numpy()
-    return mosi_metrics(scores, np.array([label for _, label in rows]))
+    scale = LIMITS[form] / LIMIT
+    measure = mosi_metrics if form == "mosi" else sims_metrics
+    return measure(scores * scale, np.array([label for _, label in rows]) * scale)

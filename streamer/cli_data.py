@@ -31,7 +31,7 @@ Mode = Annotated[str | None, typer.Option(help="Rows of one split alone, by the 
 Asr = Annotated[
     Literal["none", "moonshine"], typer.Option(help="Recognises words where the CSV has no text.")
 ]
-Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid"]
+Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader"]
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,9 @@ def evaluate(
 
 def extract(
     data: Annotated[Path, typer.Argument(help="Folder of videos; a CSV for `--corpus texts`.")],
-    out: Annotated[Path, typer.Option(help="Feature file to write, .safetensors.")],
+    out: Annotated[
+        Path, typer.Option(help="Feature file to write, .safetensors; a CSV for `--corpus vader`.")
+    ],
     csv: Annotated[
         Path | None, typer.Option(help="CSV with file,label[,text]. Default: labels.csv of DATA.")
     ] = None,
@@ -100,12 +102,15 @@ def extract(
     Example: tamulag extract my-videos --out features/mine.safetensors
     """
     quiet_threads()
-    from tamulag.models.data import read_labelled, read_media, write_clips
+    from tamulag.models.data import read_labelled, read_media, write_clips, write_texts
 
     from . import corpora
     from . import extract as front
 
     about = f"{corpus or 'videos'} of {data.name}"
+    if corpus == "vader":
+        print(f"{out}: {write_texts(out, corpora.vader(data))} sentences")
+        return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)
         with bar("extract", len(rows)) as progress:

@@ -1,11 +1,16 @@
 """Public corpora as rows of material and sentiment, with the mapping of their labels.
 
-Knows the folders of RAVDESS, of FER2013 with the FER+ votes, and CSVs of texts. Knows no features.
+Knows the folders of RAVDESS and of FER2013 with the FER+ votes, and the rated sentences in the
+source archive of vaderSentiment. Knows no features.
 """
 
 import csv
+import html
+import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +33,11 @@ STRONG = 1.25
 BORDER = 0.25
 """FER2013 cuts faces so tightly that the landmarker needs a border of this share around them."""
 ENLARGE = 4
+RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
+"""Opinions; the sentences of newspaper editorials beside them are left out."""
+RATING = 4.0
+"""Ratings of these sentences lie in [-4, 4]: the mean of twenty people (Hutto and Gilbert 2014)."""
+LONGEST = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -88,3 +98,37 @@ def faces(folder: Path, split: str) -> Iterator[Picture]:
         framed = cv2.copyMakeBorder(large, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
         image = np.repeat(framed[:, :, None], 3, axis=2).astype(np.uint8)
         yield Picture(3.0 * float(row["valence_from_votes"]), row["name"], image)
+
+
+def vader(archive: Path) -> Iterator[tuple[str, float]]:
+    """Yield rated sentences and their sentiment in [-3, 3].
+
+    Args:
+        archive: Source archive of the package vaderSentiment, 3.3.2, as it was downloaded.
+
+    Raises:
+        DataError: If the archive or a list of ratings in it is missing or damaged.
+    """
+    try:
+        with tarfile.open(archive) as outer:
+            packed = _member(outer, "hutto_ICWSM_2014.tar.gz")
+        with tarfile.open(fileobj=io.BytesIO(packed)) as inner:
+            lists = [_member(inner, f"{name}_GroundTruth.txt").decode("utf-8") for name in RATED]
+    except (OSError, tarfile.TarError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{archive} cannot be read as the source archive of vaderSentiment ({error}): "
+            "run pip download --no-deps --no-binary :all: vaderSentiment==3.3.2"
+        ) from error
+    for line in chain.from_iterable(map(str.splitlines, lists)):
+        _, rating, text = line.split("\t", 2)
+        # Two apostrophes stand for a quotation mark there, and tweets are HTML.
+        yield html.unescape(text.replace("''", '"')).strip(), 3.0 / RATING * float(rating)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the content of the member whose path ends in a name, not more than 64 MiB of it."""
+    for member in archive:
+        if member.isfile() and member.name.endswith(f"/{name}"):
+            file = archive.extractfile(member)
+            return file.read(LONGEST) if file else b""
+    raise KeyError(f"no {name} in it")

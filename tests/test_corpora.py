@@ -1,5 +1,7 @@
 """Public corpora as rows: the labels are mapped as the README of the data says."""
 
+import io
+import tarfile
 from itertools import islice
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamulag.models.data import DataError
-from tamulag.streamer.corpora import VALENCE, faces, ravdess, read_table
+from tamulag.streamer.corpora import VALENCE, faces, ravdess, read_table, vader
 
 HEADER = "file,emotion,intensity,actor\n"
 
@@ -128,3 +130,40 @@ def test_faces_that_nobody_could_name_are_left_out(data: Path) -> None:
     names = {row.group for row in islice(faces(data / "faces", "train"), first + 5)}
     assert len(unnamed) == 2
     assert names.isdisjoint(unnamed)
+
+
+def rated(folder: Path, **lists: str) -> Path:
+    """Make an archive within an archive, as vaderSentiment has it."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        for name, text in lists.items():
+            add(archive, f"hutto_ICWSM_2014/{name}_GroundTruth.txt", text.encode())
+    path = folder / "vaderSentiment-3.3.2.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "v/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+    return path
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Put a file into an archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_rated_sentences_are_brought_to_the_scale(tmp_path: Path) -> None:
+    """Four becomes three; quotation marks and HTML are undone."""
+    path = rated(
+        tmp_path,
+        movieReviewSnippets="1\t4.0\tA ''great'' film\r\n",
+        amazonReviewSnippets="1_1\t-2\tbroken\n",
+        tweets="7\t0.4\tyou &amp; me\n",
+    )
+    found = [('A "great" film', 3.0), ("broken", -1.5), ("you & me", pytest.approx(0.3))]
+    assert list(vader(path)) == found
+
+
+def test_archive_without_ratings_is_refused(tmp_path: Path) -> None:
+    """The error says which archive is meant."""
+    with pytest.raises(DataError, match="pip download"):
+        list(vader(rated(tmp_path, tweets="1\t1\tx\n")))
