@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypedDict
 
-from . import message
+from . import message, tally
 from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
+from .pressure import Pressure, steps_for
 from .publisher import Publisher
-from .sample import MODALITIES, Input, Notice, Phrase, Sample
+from .recorder import Recorder
+from .sample import Input, Notice, Phrase, Sample
 from .session import Session
 from .source import Put, Source
-from .supervisor import STOP_LIMIT, in_thread, keep_alive
+from .supervisor import STOP_LIMIT, in_thread, keep_alive, keep_publishing
+from .watch import Watch
 
 logger = logging.getLogger("tamulag.agent")
 
@@ -38,6 +41,7 @@ class Head(TypedDict):
     session: str
     seq: int
     time: str
+    subject: message.Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,8 @@ class About:
     checkpoint: str
     heads: dict[str, message.Head]
     sources: list[str]
+    subject: message.Subject = message.NOBODY_NAMED
+    notice: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -64,6 +70,8 @@ class Agent:
             and latencies are not measured.
         duration: Seconds of stream time after which it ends; None: when the sources end.
         heartbeat: Seconds without any message after which a heartbeat is sent.
+        recorder: Also among `publishers`; here so that its end is told. None: nothing is recorded.
+        sends_words: False: no text message leaves the agent (`--privacy strict`).
     """
 
     session: Session
@@ -74,16 +82,24 @@ class Agent:
     paced: bool = True
     duration: float | None = None
     heartbeat: float = 5.0
+    recorder: Recorder | None = None
+    sends_words: bool = True
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     inbox: Inbox = field(default_factory=Inbox)
     lost: dict[str, str] = field(default_factory=dict)
-    """Modalities whose source is lost, with the reason."""
+    """Modalities whose source is lost, and outputs, with the reason."""
     seq: int = 0
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _sent: float = 0.0
     _wait: float = 0.0
+    _latest: message.Latency | None = None
+
+    def __post_init__(self) -> None:
+        timing, asked = self.session.timing, self.session.asked
+        self._pressure = Pressure(steps_for(asked, timing.hop, timing.window))
+        self._watch = Watch([name for name in ("audio", "vision") if name in asked])
 
     @property
     def is_hanging(self) -> bool:
@@ -110,7 +126,10 @@ class Agent:
             self.clock.begin()
             async with asyncio.TaskGroup() as group:
                 running = [
-                    group.create_task(publisher.run(), name=f"tamulag.{publisher.name}")
+                    group.create_task(
+                        keep_publishing(publisher, partial(self.tell_output, publisher.name)),
+                        name=f"tamulag.{publisher.name}",
+                    )
                     for publisher in self.publishers
                 ]
                 await self._stream()
@@ -157,11 +176,19 @@ class Agent:
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         while not (self._ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
-            for item in await self.inbox.get(timeout=POLL):
+            items = await self.inbox.get(timeout=POLL)
+            got = self.clock.now()
+            for item in items:
                 self._take(item)
+                self._relieve(got)
+            self._check_recording()
             now = self.clock.now()
             if self.paced:
-                self._score(partial(self.session.advance, now - SILENCE))
+                # Not by `now`: what came while the others were worked on is not late.
+                self._score(partial(self.session.advance, got - SILENCE))
+                self._relieve(now)
+                for notice in self._watch.look(got, self.lost):
+                    self._take(notice)
             if now - self._sent > self.heartbeat:
                 self._publish(message.Heartbeat(**self._head(self.seq)))
 
@@ -193,12 +220,14 @@ class Agent:
         return self.duration is not None and self._time() >= self.duration
 
     def _take(self, item: Input) -> None:
-        if isinstance(item, Phrase):
+        if isinstance(item, Phrase) and self.sends_words:
             self._publish(message.text_message(item, **self._head()))
         if isinstance(item, Notice):
             self._notice(item)
         if isinstance(item, Sample):
-            self._wait = max(self._wait, self.clock.now() - item.timestamp)
+            now = self.clock.now()
+            self._watch.saw(item.modality, now)
+            self._wait = max(self._wait, now - item.timestamp)
         self._score(partial(self.session.push, item))
 
     def _notice(self, notice: Notice) -> None:
@@ -218,6 +247,52 @@ class Agent:
             self.lost[notice.modality] = notice.reason
         self._publish(self._status())
 
+    def tell_output(self, name: str, reason: str | None, detail: str) -> None:
+        """Say that a publisher is lost, or back; the others carry it."""
+        at = round(self._time(), 2)
+        kind = "publisher_back" if reason is None else "publisher_lost"
+        told = message.Event(event=kind, reason=reason, detail=detail, at=at, **self._head())
+        self._publish(told)
+        if reason is None:
+            self.lost.pop(name, None)
+        else:
+            self.lost[name] = reason
+        self._publish(self._status())
+
+    def _relieve(self, got: float) -> None:
+        """Give up some work if the machine is too slow, or take it up again, and say so.
+
+        Args:
+            got: When the inputs that are being worked on were taken out of the inbox.
+        """
+        now = self.clock.now()
+        strain = tally.strain(self.inbox, self.sources, working=now - got)
+        if not (self.paced and self._pressure.observe(now, strain)):
+            return
+        steps = self._pressure.given_up
+        logger.warning("given up because the machine is too slow: %s", ", ".join(steps) or "none")
+        for source in self.sources:
+            source.relieve(steps)
+        hop = self.session.timing.hop * (2 if "hop" in steps else 1)
+        if hop != self.session.hop:
+            self.session.set_hop(hop)
+        self._publish(self._status())
+
+    def _check_recording(self) -> None:
+        """Tell once that a recording has ended before its session."""
+        lost = self.recorder.lost if self.recorder else None
+        if lost is None or "recording" in self.lost:
+            return
+        reason, detail = lost
+        at = round(self._time(), 2)
+        self._publish(
+            message.Event(
+                event="recording_lost", reason=reason, detail=detail, at=at, **self._head()
+            )
+        )
+        self.lost["recording"] = reason
+        self._publish(self._status())
+
     def _score(self, step: Callable[[], list[Estimate]]) -> None:
         """Publish what a step of the session says, with the time that it took."""
         before = self.clock.now()
@@ -227,7 +302,7 @@ class Agent:
             if self.duration is not None and estimate.end > self.duration + 1e-9:
                 return
             latency = self._latency(estimate.end, before, spent / len(estimates))
-            dropped = self._dropped()
+            dropped = tally.dropped(self.inbox, self.session, self.sources)
             self._publish(
                 message.sentiment_message(
                     estimate, latency=latency, dropped=dropped, **self._head()
@@ -238,23 +313,25 @@ class Agent:
         if not self.paced:
             return message.Latency(align=None, features=None, model=round(model, 4), total=None)
         wait, self._wait = self._wait, 0.0
-        return message.Latency(
+        self._latest = message.Latency(
             align=round(max(0.0, before - end), 4),
             features=round(wait, 4),
             model=round(model, 4),
             total=round(max(0.0, self.clock.now() - end), 4),
         )
+        return self._latest
 
-    def _dropped(self) -> dict[str, int]:
-        """Add up what was lost in the sources, in the inbox and by coming too late."""
-        total = dict.fromkeys((*MODALITIES, "asr"), 0)
-        inbox: dict[str, int] = {name: self.inbox.dropped[name] for name in MODALITIES}
-        late = self.session.aligner.late | {"text": self.session.late_phrases}
-        parts: list[dict[str, int]] = [inbox, late, *(s.losses() for s in self.sources)]
-        for part in parts:
-            for name, count in part.items():
-                total[name] += count
-        return total
+    def gauges(self) -> dict[str, float]:
+        """Return what can be measured now, by plain name: clocks, queues, drops, latencies.
+
+        Names end in what they count; times are seconds. docs/time.md lists them.
+        """
+        figures = tally.gauges(self.inbox, self.session, self.sources, self.publishers)
+        figures["degradation_level"] = self._pressure.level
+        if self._latest is not None:
+            parts = self._latest.model_dump()
+            figures |= {f"hop_{part}_latency": value for part, value in parts.items()}
+        return figures
 
     def hello(self) -> str:
         """Return the line that a new subscriber gets first."""
@@ -266,7 +343,7 @@ class Agent:
             modalities=list(self.session.asked),
             sources=self.about.sources,
             window=timing.window,
-            hop=timing.hop,
+            hop=self.session.hop,
             lateness=timing.lateness,
             epoch=message.utc(self.clock.epoch),
             **self._head(self.seq),
@@ -276,11 +353,19 @@ class Agent:
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
         word: message.StateWord = "offline" if state == "offline" else "online"
-        return message.encode(message.State(state=word, **self._head(self.seq)))
+        retained = message.State(state=word, notice=self.about.notice, **self._head(self.seq))
+        return message.encode(retained)
 
     def _status(self) -> message.State:
-        word: message.StateWord = "degraded" if self.lost else "online"
-        return message.State(state=word, lost=dict(self.lost), **self._head())
+        pressure = self._pressure.given_up
+        word: message.StateWord = "degraded" if self.lost or pressure else "online"
+        return message.State(
+            state=word,
+            lost=dict(self.lost),
+            pressure=list(pressure),
+            notice=self.about.notice,
+            **self._head(),
+        )
 
     def _head(self, seq: int | None = None) -> Head:
         """Return the head of the next message, or of one that repeats the newest number."""
@@ -288,6 +373,7 @@ class Agent:
             "session": self.name,
             "seq": self.seq + 1 if seq is None else seq,
             "time": message.utc(self.clock.wall_now()),
+            "subject": self.about.subject,
         }
 
     def _publish(self, sent: message.AnyMessage) -> None:

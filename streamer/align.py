@@ -7,9 +7,9 @@ A hop closes when the watermark passes its end. The watermark is the larger of
 - the oldest of the modalities' newest times: everybody has got this far, and
 - the newest time of all less `lateness`: who is further behind is dead or late, and not waited for.
 
-Within one modality samples come in the order of their timestamps; between modalities any order
-gives identical hops in which none is behind by more than `lateness` less 0.1 s, because a vision
-slot counts as complete only when the next one has begun.
+Within one modality samples come in the order of their timestamps, one for each tick of voice and
+one for each vision slot, when the slot is over; between modalities any order gives identical hops
+in which none is behind by more than `lateness`.
 """
 
 import math
@@ -63,10 +63,8 @@ class Aligner:
     """
 
     def __init__(self, dims: Mapping[str, int], *, hop: int, lateness: float) -> None:
-        if hop <= 0 or hop % VISION_TICKS:
-            raise ValueError(f"hop of {hop} ticks: must be a positive multiple of {VISION_TICKS}")
-        self.hop = hop
-        self.end = hop
+        self.hop = 0
+        self.end = 0
         """End of the hop that closes next, in ticks."""
         self.late = dict.fromkeys(dims, 0)
         """Samples that came after their hop had closed; they are dropped."""
@@ -74,6 +72,18 @@ class Aligner:
         self._lateness = lateness
         self._newest = dict.fromkeys(dims, -math.inf)
         self._slots: dict[str, dict[int, Sample]] = {name: {} for name in dims}
+        self.set_hop(hop)
+
+    def set_hop(self, hop: int) -> None:
+        """Give the hop that closes next, and those after it, another length.
+
+        Raises:
+            ValueError: If `hop` is not a positive multiple of 5.
+        """
+        if hop <= 0 or hop % VISION_TICKS:
+            raise ValueError(f"hop of {hop} ticks: must be a positive multiple of {VISION_TICKS}")
+        self.end += hop - self.hop
+        self.hop = hop
 
     def push(self, sample: Sample) -> list[Hop]:
         """Take one sample; return the hops that it closes, oldest first.
@@ -94,9 +104,7 @@ class Aligner:
         held = self._slots[name].get(slot)
         if held is None or held.timestamp <= sample.timestamp:
             self._slots[name][slot] = sample
-        # An audio tick is complete once it is there; of a vision slot a later frame may still come.
-        complete = slot + 1 if name == "audio" else slot
-        self._newest[name] = max(self._newest[name], complete * PERIOD[name] / TICK_RATE)
+        self._newest[name] = max(self._newest[name], (slot + 1) * PERIOD[name] / TICK_RATE)
         return self._closed(self._watermark())
 
     def advance(self, now: float) -> list[Hop]:

@@ -29,6 +29,9 @@ Engine = Literal["auto", "vosk", "moonshine", "none"]
 class Recogniser(Protocol):
     """Turns sound into hypotheses, one utterance after the other, each closed by a final."""
 
+    partials: bool
+    """False: only finals are wanted, and work that serves nothing else is left out."""
+
     def accept(self, block: Array, start: int) -> list[Hypothesis]:
         """Hear a block.
 
@@ -132,6 +135,15 @@ class Listener:
             SourceLost: If the engine fails (`asr_lost`).
         """
         return self._phrases(self._recogniser.finish())
+
+    @property
+    def partials(self) -> bool:
+        """Whether words are given out before their utterance is over."""
+        return self._recogniser.partials
+
+    @partials.setter
+    def partials(self, wanted: bool) -> None:
+        self._recogniser.partials = wanted
 
     def close(self) -> None:
         """Free the recogniser; may be called twice."""

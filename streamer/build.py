@@ -3,17 +3,23 @@
 Knows every part by name and how they fit. Runs nothing.
 """
 
+import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from tamulag.models.checkpoint import Card, load
 from tamulag.models.tam_ulag import TICK_RATE
 
 from . import message
 from .agent import About, Agent
+from .archive import record
+from .broker import Login
 from .clock import SessionClock
 from .config import Config
 from .estimate import Timing
@@ -21,6 +27,10 @@ from .publisher import Publisher
 from .session import Session
 from .sound import SoundPath
 from .source import Now, Source, SourceError
+
+if TYPE_CHECKING:
+    from .subscriber import Limits
+    from .tables import WebSocketConfig
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 HEADS = ("sentiment", "text", "audio", "vision")
@@ -50,7 +60,9 @@ def build(config: Config) -> Built:
         sources = _sources(config, clock.now, resources)
         asked = {modality for source in sources for modality in _wanted(config, source)}
         agent = Agent(
-            session=Session(model, card, asked, _timing(config)),
+            session=Session(
+                model, card, asked, _timing(config), names_words=config.session.privacy == "none"
+            ),
             sources=sources,
             publishers=[],
             about=_about(config, card, sources),
@@ -58,8 +70,11 @@ def build(config: Config) -> Built:
             paced=paced,
             duration=config.session.duration,
             heartbeat=config.websocket.heartbeat,
+            sends_words=config.session.privacy == "none",
         )
-        agent.publishers.extend(_publishers(config, agent))
+        agent.publishers.extend(publishers_of(config, agent, agent.tell_output))
+        record(config, agent)
+        _report(config, agent)
         return Built(agent, resources.pop_all())
 
 
@@ -172,33 +187,54 @@ def _about(config: Config, card: Card, sources: list[Source]) -> About:
             for name in HEADS
         },
         sources=[source.name for source in sources],
+        subject=message.Subject(role=config.session.subject, id=config.session.subject_id),
+        notice=config.session.notice,
     )
 
 
-def _publishers(config: Config, agent: Agent) -> list[Publisher]:
+Tell = Callable[[str, str | None, str], None]
+
+
+def tell_nobody(name: str, reason: str | None, detail: str) -> None:
+    """Leave it to the log that a publisher is lost or back."""
+
+
+class Speaker(Protocol):
+    """Whoever the publishers ask for their first and last words: an agent, or a replay."""
+
+    def hello(self) -> str:
+        """Return the line that a new subscriber gets first."""
+
+    def offline(self, state: str) -> str:
+        """Return the retained status of a broker for the state word `online` or `offline`."""
+
+
+def publishers_of(config: Config, speaker: Speaker, tell: Tell = tell_nobody) -> list[Publisher]:
+    """Make the publishers that the settings name; none is open yet.
+
+    Args:
+        config: The settings.
+        speaker: Whoever is published.
+        tell: Called with name, reason and detail when a publisher is lost that opens itself again.
+
+    Raises:
+        PublisherError: If an address cannot be used.
+    """
     publishers: list[Publisher] = []
     if config.websocket.enabled:
-        from .websocket import WebSocketPublisher
-
-        publishers.append(
-            WebSocketPublisher(
-                config.websocket.host,
-                config.websocket.port,
-                hello=agent.hello,
-                queue=config.websocket.queue,
-                origins=(None, *config.websocket.origins),
-            )
-        )
+        publishers += _websocket(config, speaker)
     if config.mqtt.url is not None:
         from .mqtt import MqttPublisher
 
         publishers.append(
             MqttPublisher(
                 config.mqtt.url,
-                status=agent.offline,
+                status=speaker.offline,
+                login=_login(config),
                 site=config.session.site,
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
+                tell=partial(tell, "mqtt"),
             )
         )
     if config.jsonl.path is not None:
@@ -206,3 +242,59 @@ def _publishers(config: Config, agent: Agent) -> list[Publisher]:
 
         publishers.append(JsonlPublisher(config.jsonl.path))
     return publishers
+
+
+def _login(config: Config) -> Login:
+    mqtt = config.mqtt
+    return Login(
+        ca=mqtt.ca,
+        certificate=mqtt.certificate,
+        key=mqtt.key,
+        user=mqtt.user,
+        password_file=mqtt.password_file,
+    )
+
+
+def _report(config: Config, agent: Agent) -> None:
+    """Report to the service manager, where one started us and asks for it."""
+    if "NOTIFY_SOCKET" in os.environ:
+        from .service import ServicePublisher
+
+        agent.publishers.append(ServicePublisher(os.environ, hop=config.session.hop))
+
+
+def _websocket(config: Config, speaker: Speaker) -> list[Publisher]:
+    """Return the server, and the counter whose pages it shows."""
+    from .access import Lock, access
+    from .prometheus import Metrics
+    from .websocket import WebSocketPublisher
+
+    chosen = config.websocket
+    lock = Lock(**chosen.model_dump(include=set(Lock.__dataclass_fields__)))
+    metrics = Metrics(speaker.gauges if isinstance(speaker, Agent) else dict)
+    server = WebSocketPublisher(
+        access(chosen.host, lock, origins=chosen.origins),
+        chosen.port,
+        hello=speaker.hello,
+        missed=lambda count: message.missed(speaker.hello(), count),
+        shelves=metrics.shelves(),
+        limits=_limits(chosen),
+    )
+    metrics.seats = server
+    return [server, metrics]
+
+
+def _limits(chosen: "WebSocketConfig") -> "Limits":
+    from .access import is_loopback
+    from .subscriber import Limits
+
+    # Who is on this machine is one address, a proxy for many others too.
+    few = chosen.max_subscribers if is_loopback(chosen.host) or chosen.host == "localhost" else 20
+    return Limits(
+        subscribers=chosen.max_subscribers,
+        per_address=chosen.max_per_address or few,
+        pending=chosen.max_pending,
+        queue=chosen.queue,
+        message=chosen.max_message,
+        rate=chosen.max_rate,
+    )

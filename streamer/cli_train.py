@@ -1,4 +1,4 @@
-"""The verbs of joint training: train, ablate, plot, bench train.
+"""The verbs of training: train, crossval, ablate, plot.
 
 Knows their options and what they print. Parts are imported only by the verb that needs them.
 """
@@ -15,20 +15,12 @@ import typer
 from .cli_data import Json, quiet_threads, show
 
 Config = Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/paper-mosi.toml.")]
-bench_app = typer.Typer(help="Measure speed and memory.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
-    for verb in (train, ablate, plot):
+    for verb in (train, crossval, ablate, plot):
         app.command()(verb)
-    bench_app.command("train")(bench_train)
-    bench_app.callback()(_bench)
-    app.add_typer(bench_app, name="bench")
-
-
-def _bench() -> None:
-    """Measure speed and memory."""
 
 
 def train(
@@ -77,6 +69,28 @@ def train(
     show(figures, as_json)
 
 
+def crossval(
+    config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
+    head: Annotated[str, typer.Option(help="Head to train: audio, vision or text.")],
+    folds: Annotated[int, typer.Option(min=2, help="Parts into which the groups are split.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Cross-validate one head by groups: actors, speakers or videos; no checkpoint is written.
+
+    Example: tamulag crossval --config configs/train/default.toml --head audio
+    """
+    quiet_threads()
+    from tamulag.models.folds import crossval as run_folds
+
+    report = run_folds(config, head, folds, lambda text: print(text, file=sys.stderr))
+    if as_json:
+        print(json.dumps(report))
+        return
+    for key, value in report.items():
+        if key != "rows":
+            print(key, f"{value:.4f}" if isinstance(value, float) else value)
+
+
 def ablate(
     config: Config,
     out: Annotated[Path, typer.Option(help="Folder for results.csv, table.md and the cells.")],
@@ -107,54 +121,6 @@ def plot(
 
     for path in draw(run, out):
         print(path)
-
-
-def bench_train(
-    equal: Annotated[bool, typer.Option("--equal", help="Same maths, trimmed and sorted.")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="And bfloat16 autocast.")] = False,
-    like_framework: Annotated[
-        bool, typer.Option("--like-framework", help="Padded to the full lengths, not sorted.")
-    ] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Training clips.")] = 1284,
-    epochs: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="0 = one per core.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Measure the paper preset on a synthetic file of MOSI's exact shapes; default: all variants.
-
-    The figures on top are those of the fastest variant that was asked for.
-
-    Example: tamulag bench train --json
-    """
-    quiet_threads()
-    from tamulag.models.bench import Variant, bench
-
-    asked: dict[Variant, bool] = {"padded": like_framework, "equal": equal, "fast": fast}
-    variants = [name for name, chosen in asked.items() if chosen] or list(asked)
-
-    def log(text: str) -> None:
-        print(text, file=sys.stderr if as_json else sys.stdout)
-
-    rows = bench(variants, log, samples=samples, epochs=epochs, threads=threads)
-    best = min(rows, key=lambda row: row.seconds_per_epoch)
-    ratios = {
-        f"ratio_{row.variant}": rows[0].seconds_per_epoch / row.seconds_per_epoch
-        for row in rows
-        if rows[0].variant == "padded"
-    }
-    report = {
-        "preset": "paper-mosi",
-        "samples": samples,
-        "seconds_per_epoch": best.seconds_per_epoch,
-        "peak_rss_mb": best.peak_rss_mb,
-        **ratios,
-        "rows": [row._asdict() for row in rows],
-    }
-    if as_json:
-        print(json.dumps(report))
-    else:
-        for name, ratio in ratios.items():
-            print(f"{name} {ratio:.2f}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .camera import MAX_WIDTH, Image, without_user
+from .camera import MAX_WIDTH, SCHEMES, Image, check_scheme, without_user
 from .sample import Array, Modality
 from .sound import SAMPLE_RATE, Resampler
 from .source import SourceError
@@ -26,11 +26,13 @@ VISION_RATE = 10
 """Hz: of each tenth of a second the last frame is described."""
 
 _PIECE = SAMPLE_RATE // VISION_RATE  # samples; sound is passed on in pieces of a tenth
-_JUMP = 0.04  # seconds; less between the stamps of sound frames is rounding
+_JUMP = 0.02  # seconds, one tick; less between count and stamp of sound is rounding
 _OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
 # A playlist from the network must not read files of this machine, nor a file reach the network.
 _FILE_PROTOCOLS = "file,crypto,data"
-_NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,srt,crypto,data"
+_NETWORK_PROTOCOLS = ",".join((*SCHEMES, "httpproxy", "tls", "crypto", "data"))
+# These are no media but lists of what else to open; a whitelist is the only way to leave them out.
+_LISTS = {"concat", "dash", "imf", "sdp"}
 
 
 class Block(NamedTuple):
@@ -72,6 +74,7 @@ class Reader:
         self._start = start  # vision ticks, so that sound and picture keep their grids exactly
         self._resampler = Resampler(SAMPLE_RATE)
         self._next: int | None = None
+        self._given = 0
         self._held: tuple[float, VideoFrame] | None = None
         self._still = still if "vision" in modalities and not pictures else None
         self._stills = 0
@@ -105,15 +108,21 @@ class Reader:
         time = self._time(frame)
         if self._next is None:
             self._next = round(time * SAMPLE_RATE)
-        elif time - self._next / SAMPLE_RATE > _JUMP:
+        elif abs(time - self._next / SAMPLE_RATE) > _JUMP:
             yield from self._pieces(self._resampler.finish())
-            self._next = max(self._next, round(time * SAMPLE_RATE))
+            self._next = round(time * SAMPLE_RATE)
         yield from self._pieces(self._resampler.push_frame(frame))
 
     def _pieces(self, values: Array) -> Iterator[Item]:
         for at in range(0, len(values), _PIECE):
             piece, start = values[at : at + _PIECE], self._next or 0
             self._next = start + len(piece)
+            # Stamps that step back: what would be heard twice is cut.
+            piece = piece[max(self._given - start, 0) :]
+            if not len(piece):
+                continue
+            start = max(start, self._given)
+            self._given = self._next
             self.length = max(self.length, self._next / SAMPLE_RATE)
             begin = start + self._start * _PIECE
             yield Block((begin + len(piece)) / SAMPLE_RATE, begin, piece)
@@ -181,13 +190,15 @@ def opened(path: str) -> "InputContainer":
     import av
 
     shown = without_user(path)
+    options = {"format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}
     try:
         if is_network(path):
-            options = {"protocol_whitelist": _NETWORK_PROTOCOLS}
+            check_scheme(path, f"source {shown}")
+            options["protocol_whitelist"] = _NETWORK_PROTOCOLS
             return av.open(path, options=options, timeout=(_OPEN_LIMIT, _READ_LIMIT))
+        options["protocol_whitelist"] = _FILE_PROTOCOLS
         # An absolute path is never taken for a protocol of FFmpeg, such as `concat:`.
-        file = str(Path(path).resolve())
-        return av.open(file, options={"protocol_whitelist": _FILE_PROTOCOLS})
+        return av.open(str(Path(path).resolve()), options=options)
     except av.FFmpegError as error:
         remedy = "check the address" if is_network(path) else "check the path and the file"
         raise SourceError(f"source {shown} cannot be read ({error.strerror}): {remedy}") from error

@@ -204,7 +204,9 @@ def doctor(*, websocket_port: int = WEBSOCKET_PORT, mqtt_port: int = MQTT_PORT) 
         In the order of printing. The machine is fit if all `required` ones are `ok`.
     """
     # A Vosk model that was never asked for is no fault.
-    models = [s for s in inventory() if s.asset.package or s.state != "missing"]
+    models = [
+        s for s in inventory() if s.state != "missing" or (s.asset.package and not s.asset.optional)
+    ]
     return [
         Check("python", sys.version_info >= (3, 11), platform.python_version(), "python >= 3.11"),
         Check("processors", True, str(os.cpu_count() or "unknown")),

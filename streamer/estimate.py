@@ -124,6 +124,9 @@ def describe(
         report = reports.get(name)
         if report is None:
             modalities[name] = ModalityEstimate(None, 0.0, "off")
+        elif report.counts and not (card.trained[name] or output.present[0, 0, index]):
+            # Not even in the fusion, or nothing of it lies in the window: no number either way.
+            modalities[name] = _present(None, 0.0, report, timing.stale_after[name])
         elif not (report.counts and output.present[0, 0, index]):
             reason = report.lost or report.reason or UNSEEN[name]
             modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, report.age)

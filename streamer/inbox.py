@@ -5,6 +5,7 @@ Knows the delivery policy of each modality. Knows no device and no session.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -32,10 +33,13 @@ class Inbox:
 
     Attributes:
         dropped: Items lost so far: phrases, audio ticks, camera frames, notices.
+        waited: Seconds that the oldest item of the newest `get` had waited.
     """
 
     def __init__(self, bounds: Mapping[str, int] = BOUNDS) -> None:
         self.dropped: dict[str, int] = dict.fromkeys(bounds, 0)
+        self.waited = 0.0
+        self._oldest = 0.0
         self._bounds = bounds
         self._waiting: dict[str, deque[tuple[int, Input]]] = {kind: deque() for kind in bounds}
         self._arrivals = 0
@@ -46,6 +50,11 @@ class Inbox:
         """Add an item from any thread without waiting; a full modality drops its oldest."""
         with self._room:
             self._add(item)
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many items wait now, of each kind."""
+        with self._room:
+            return {kind: len(queue) for kind, queue in self._waiting.items()}
 
     def put_blocking(self, item: Input, stop: threading.Event) -> None:
         """Add an item once there is room for it; for files read as fast as the loop can take.
@@ -89,6 +98,8 @@ class Inbox:
         if self._is_full(kind):
             self._waiting[kind].popleft()
             self.dropped[kind] += 1
+        if not any(self._waiting.values()):
+            self._oldest = time.monotonic()
         self._waiting[kind].append((self._arrivals, item))
         self._arrivals += 1
         if self._wake is not None:
@@ -101,6 +112,7 @@ class Inbox:
         )
         for queue in self._waiting.values():
             queue.clear()
+        self.waited = time.monotonic() - self._oldest if waiting else 0.0
         self._room.notify_all()
         return [item for _, item in waiting]
 

@@ -4,11 +4,11 @@ Knows files and pipes. Knows nothing of what the lines say.
 """
 
 import asyncio
-import contextlib
+import errno
 import os
 import sys
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from .publisher import PublisherError
 
@@ -25,22 +25,28 @@ class JsonlPublisher:
     """
 
     name = "jsonl"
-    dropped = 0
 
     def __init__(self, path: str) -> None:
+        self.dropped = 0
         self._path = path
-        self._file: BinaryIO | None = None
+        self._unwritten = b""
+        self._file: FileIO | None = None
         self._error: OSError | None = None
         self._broken = asyncio.Event()
 
     async def open(self) -> None:
         """Open the file for appending; a last line that was torn by a crash is ended first.
 
+        After a loss the line that could not be written comes next, so that "open" means written.
+
         Raises:
             PublisherError: If the path cannot be written.
         """
+        self._error = None
+        self._broken.clear()
         try:
-            self._file = _open(self._path)
+            self._file = _open(self._path, self._unwritten)
+            self._unwritten = b""
         except OSError as error:
             raise PublisherError(
                 f"cannot write {self._path} ({error.strerror or error}): "
@@ -48,14 +54,15 @@ class JsonlPublisher:
             ) from error
 
     def publish(self, kind: str, payload: str) -> None:
-        """Write one line; after a failed write nothing more is written and `run` raises."""
+        """Write one line; after a failed write `run` raises, and lines are dropped and counted."""
         if self._file is None or self._error is not None:
+            self.dropped += 1
             return
+        line = payload.encode() + b"\n"
         try:
-            self._file.write(payload.encode() + b"\n")
-            self._file.flush()
+            _write(self._file, line)
         except OSError as error:
-            self._error = error
+            self._error, self._unwritten = error, line
             self._broken.set()
 
     async def run(self) -> None:
@@ -77,24 +84,34 @@ class JsonlPublisher:
     async def close(self) -> None:
         """Close the file; every line that could be written has been."""
         file, self._file = self._file, None
-        if file is None:
-            return
-        # After a failed write the buffer still holds that line, and closing fails on it once more.
-        with contextlib.suppress(OSError) if self._error else contextlib.nullcontext():
+        if file is not None:
             file.close()
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str, unwritten: bytes) -> FileIO:
+    """Open unbuffered, so that a line that failed is not written later behind our back."""
     if path == "-":
         sys.stdout.flush()
         # A duplicate can be closed, and a broken pipe leaves nothing behind in sys.stdout that
         # would make the interpreter complain at its end.
-        return open(os.dup(sys.stdout.fileno()), "wb")
-    torn = _ends_within_a_line(Path(path))
-    file = Path(path).open("ab")  # noqa: SIM115 (lives until `close`)
-    if torn:
-        file.write(b"\n")
+        file = FileIO(os.dup(sys.stdout.fileno()), "wb")
+    else:
+        unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
+        file = FileIO(path, "ab")
+    try:
+        _write(file, unwritten)
+    except OSError:
+        file.close()
+        raise
     return file
+
+
+def _write(file: FileIO, line: bytes) -> None:
+    while line:
+        written = file.write(line)
+        if written is None:
+            raise BlockingIOError(errno.EAGAIN, "its reader is not ready")
+        line = line[written:]
 
 
 def _ends_within_a_line(path: Path) -> bool:

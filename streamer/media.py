@@ -6,7 +6,7 @@ Knows containers and pacing. Knows no features and no session.
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from .camera import Image, VisionExtractor, without_user
@@ -79,13 +79,28 @@ class MediaSource:
         self._still = still
         self._still_image: Image | None = None
         self._container: InputContainer | None = None
+        self._stride = 1
+        self._spared = 0
+        self._behind = 0.0
         self._wanted: tuple[Modality, ...] = sound.modalities if sound else ()
         self._wanted += ("vision",) if vision else ()
         self.modalities = self._wanted
 
     def losses(self) -> dict[str, int]:
-        """Return the lost ticks; see `Source`. Of audio and vision a file loses nothing."""
-        return {"asr": round(self._sound.dropped * TICK_RATE)} if self._sound else {}
+        """Return the lost ticks; see `Source`. Sound is never lost, pictures only when relieved."""
+        heard = {"asr": round(self._sound.dropped * TICK_RATE)} if self._sound else {}
+        return heard | {"vision": self._spared}
+
+    def gauges(self) -> dict[str, float]:
+        """Return how far the media is behind the clock, and what waits; see `Source`."""
+        waiting = {"asr_waiting": self._sound.waiting} if self._sound else {}
+        return waiting | {"source_behind": self._behind}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Leave out every other picture, recognise finals only; see `Source`."""
+        self._stride = 2 if "vision_rate" in steps else 1
+        if self._sound:
+            self._sound.relieve(steps)
 
     def open(self) -> None:
         """Open the file or stream and see which tracks it has.
@@ -168,6 +183,8 @@ class MediaSource:
         """Wait for the session clock; return False once `stop` is set."""
         if self._now is not None and is_network(self._path):
             self._check_clock(time - self._now())
+        if self._now is not None:
+            self._behind = max(self._now() - time, 0.0)
         while self._now is not None and (ahead := time - self._now()) > 0:
             if stop.wait(min(ahead, _WAIT)):
                 return False
@@ -181,6 +198,9 @@ class MediaSource:
     def _deliver(self, item: Item, put: Put) -> None:
         if isinstance(item, Picture):
             assert self._vision is not None
+            if round(item.end * VISION_RATE) % self._stride:
+                self._spared += 1
+                return
             put(self._vision.push(item.image, item.timestamp))
         else:
             assert self._sound is not None

@@ -22,12 +22,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Label = Literal["negative", "neutral", "positive"]
 Status = Literal["ok", "stale", "missing", "off", "untrained"]
 StateWord = Literal["online", "degraded", "offline"]
+Role = Literal["customer", "agent", "visitor"]
 
 
 class Part(BaseModel):
     """Anything on the wire: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Subject(Part):
+    """Whom the session is about; never a name."""
+
+    role: Role = "customer"
+    id: str | None = Field(None, description="Pseudonym, where the settings give one")
+
+
+NOBODY_NAMED = Subject()
 
 
 class Message(Part):
@@ -39,6 +50,7 @@ class Message(Part):
         ge=0, description="Rises by one from message to message; hello and heartbeat repeat it"
     )
     time: str = Field(description="UTC wall time at sending, RFC 3339")
+    subject: Subject = NOBODY_NAMED
 
 
 class Window(Part):
@@ -167,7 +179,12 @@ class State(Message):
 
     type: Literal["status"] = "status"
     state: StateWord
-    lost: dict[str, str] = Field({}, description="Lost modality and reason")
+    lost: dict[str, str] = Field({}, description="Lost modality or output, and reason")
+    pressure: list[str] = Field(
+        [],
+        description="Given up because the machine is too slow: vision_rate, asr_partials, hop",
+    )
+    notice: str | None = Field(None, description="For the people who are scored")
 
 
 class Bound(Message):
@@ -184,6 +201,13 @@ class Heartbeat(Message):
     type: Literal["heartbeat"] = "heartbeat"
 
 
+class Missed(Message):
+    """Sent to one slow subscriber, in the place of what it did not get."""
+
+    type: Literal["missed"] = "missed"
+    missed: int = Field(ge=1, description="Messages dropped for this subscriber since it was told")
+
+
 class Problem(Message):
     """An error that a subscriber should know of."""
 
@@ -191,7 +215,9 @@ class Problem(Message):
     error: str
 
 
-AnyMessage = SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Problem
+AnyMessage = (
+    SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Missed | Problem
+)
 ANY: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="type")])
 
 
@@ -225,6 +251,17 @@ def decode(line: str | bytes) -> AnyMessage:
     return ANY.validate_json(line)
 
 
+def missed(hello: str, count: int) -> str:
+    """Return the line that tells one subscriber how many messages it missed.
+
+    Args:
+        hello: A line of any message of the session, of now.
+        count: At least 1.
+    """
+    head = decode(hello).model_dump(include={"session", "seq", "time", "subject"})
+    return encode(Missed(missed=count, **head))
+
+
 def utc(epoch: float) -> str:
     """Return a wall time (seconds since 1970) as RFC 3339 with milliseconds."""
     return (
@@ -247,6 +284,7 @@ def sentiment_message(
     time: str,
     latency: Latency,
     dropped: Mapping[str, int],
+    subject: Subject = NOBODY_NAMED,
 ) -> SentimentMessage:
     """Return the message of an estimate; numbers are rounded to what they can bear."""
     modalities = {
@@ -266,6 +304,7 @@ def sentiment_message(
         session=session,
         seq=seq,
         time=time,
+        subject=subject,
         window=Window(
             start=round(estimate.start, 2), end=round(estimate.end, 2), warmup=estimate.warmup
         ),
@@ -281,7 +320,9 @@ def sentiment_message(
     )
 
 
-def text_message(phrase: Phrase, *, session: str, seq: int, time: str) -> Text:
+def text_message(
+    phrase: Phrase, *, session: str, seq: int, time: str, subject: Subject = NOBODY_NAMED
+) -> Text:
     """Return the message of an utterance's words."""
     words = [
         SpokenWord(
@@ -296,6 +337,7 @@ def text_message(phrase: Phrase, *, session: str, seq: int, time: str) -> Text:
         session=session,
         seq=seq,
         time=time,
+        subject=subject,
         utterance=phrase.utterance,
         words=words,
         tail=phrase.tail,

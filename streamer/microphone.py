@@ -1,15 +1,18 @@
 """A microphone, by name or index, as a source of audio samples and phrases.
 
-Knows PortAudio and how to place counted samples on the session clock. Knows no features.
+Knows PortAudio and counts what it hands over. Knows no features; where counted sound lies on the
+session clock is known by `placement`.
 """
 
+import contextlib
 import logging
 import queue
 import threading
-from collections import deque
+from collections.abc import Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from .placement import Placement
 from .sample import TICK_RATE, Array, Modality
 from .sound import SAMPLE_RATE, Resampler, SoundPath
 from .source import Now, Put, SourceError, SourceLost
@@ -17,69 +20,27 @@ from .source import Now, Put, SourceError, SourceLost
 if TYPE_CHECKING:
     from sounddevice import CallbackFlags, InputStream
 
-TOLERANCE = 0.04
-"""Seconds by which the clock may stray before counted samples are placed anew: two ticks."""
-
-_ENVELOPE = 5.0
 _BLOCK_RATE = 50
 _QUEUE_BLOCKS = 250
-_FIRST_BLOCK_LIMIT, _BLOCK_LIMIT, _CHECK = 5.0, 2.0, 0.2
+_FIRST_BLOCK_LIMIT, _BLOCK_LIMIT, _CHECK = 5.0, 1.2, 0.2
+_CLOSE_LIMIT = 0.3
 _FLUSH_LIMIT = 1.0
 
 _log = logging.getLogger("tamulag.microphone")
 
 
-class SampleClock:
-    """Say where a stream of counted samples began on the session clock.
-
-    A block cannot arrive before it was recorded, so the least of (arrival - length so far) over
-    the last 5 s tells the beginning; single arrivals are late by chance and move nothing.
-
-    Args:
-        rate: Samples per second.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._counted = 0
-        self._start: float | None = None
-        self._starts: deque[tuple[float, float]] = deque()
-
-    def place(self, arrival: float, length: int, *, is_after_gap: bool = False) -> float:
-        """Count a block and return the time at which sample 0 was recorded.
-
-        The result stays the same until it is wrong by more than `TOLERANCE`.
-
-        Args:
-            arrival: When the block was handed over, seconds.
-            length: Its samples.
-            is_after_gap: Samples were lost before it; how many is told by its arrival.
-        """
-        self._counted += length
-        start = arrival - self._counted / self._rate
-        if is_after_gap and self._start is not None:
-            self._start = max(self._start, start)
-            self._starts.clear()
-        self._starts.append((arrival, start))
-        while self._starts[0][0] < arrival - _ENVELOPE:
-            self._starts.popleft()
-        earliest = min(start for _, start in self._starts)
-        if self._start is None or abs(earliest - self._start) > TOLERANCE:
-            self._start = earliest
-        return self._start
-
-
 class _Block(NamedTuple):
     arrival: float
+    span: tuple[int, int]  # samples that the device handed over before it, and with it
     values: Array
-    is_after_gap: bool
+    is_after_overflow: bool
 
 
 class MicrophoneSource:
     """Record sound, place it on the session clock by counting samples, and push it on.
 
-    Up to 5 s of blocks wait if the extractor is busy; beyond that new blocks are dropped and
-    counted, and the gap shows in the times of what follows.
+    Up to 5 s of blocks wait if the extractor is busy. Beyond that all that waits is dropped and
+    counted, so that what is heard is of now again; the gap shows in the times of what follows.
 
     Args:
         device: Name (exact, or a part that only one input has), index, or None for the default.
@@ -89,7 +50,7 @@ class MicrophoneSource:
         latency: Seconds from the sound to its arrival that the clock cannot see; subtracted.
 
     Attributes:
-        dropped: Seconds of sound lost, by the device or here.
+        overflows: Times at which the device said that it had lost samples.
     """
 
     def __init__(
@@ -103,36 +64,66 @@ class MicrophoneSource:
     ) -> None:
         self.name = "microphone" if device is None else f"microphone {device}"
         self.modalities: tuple[Modality, ...] = sound.modalities
-        self.dropped = 0.0
+        self.overflows = 0
         self._device = device
         self._sound = sound
         self._now = now
         self._latency = latency
         self._stream: InputStream | None = None
+        self._closing: threading.Thread | None = None
         self._wanted_rate = rate
         self._rate = SAMPLE_RATE
-        self._next = 0
+        self._placement = Placement(rate or SAMPLE_RATE, latency)
+        self._before = (0, 0.0)  # gaps and seconds lost before the device was opened last
+        self._end = 0
         self._is_list_stale = False
         self._begin()
 
     def _begin(self) -> None:
         self._blocks: queue.Queue[_Block] = queue.Queue(_QUEUE_BLOCKS)
-        self._is_after_gap = False
+        self._handed_over = 0
+        self._is_after_overflow = False
         self._failure: BaseException | None = None
         self._finished = threading.Event()
+
+    @property
+    def dropped(self) -> float:
+        """Seconds of sound lost, by the device or here."""
+        return self._before[1] + self._placement.dropped
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
         lost = round(self.dropped * TICK_RATE)
         return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
 
+    def gauges(self) -> dict[str, float]:
+        """Return the clock of the device and the queues; see `Source`."""
+        placement, known = self._placement, {}
+        if placement.fit.is_known:
+            known["microphone_drift_ppm"] = -1e6 * placement.fit.slope
+        return known | {
+            "microphone_offset": placement.fit.offset,
+            "microphone_error": placement.error,
+            "microphone_gaps": self._before[0] + placement.gaps,
+            "microphone_overflows": self.overflows,
+            "microphone_dropped": self.dropped,
+            "microphone_waiting": self._blocks.qsize() / _BLOCK_RATE,
+            "asr_waiting": self._sound.waiting,
+        }
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Recognise finals only while `asr_partials` is given up; see `Source`."""
+        self._sound.relieve(steps)
+
     def open(self) -> None:
         """Open the microphone at 16 kHz, or at its own rate, and start recording.
 
         Raises:
-            SourceError: If PortAudio is missing, the name fits no or several inputs, or the
-                device cannot be opened.
+            SourceError: If PortAudio is missing, the name fits no or several inputs, the device
+                cannot be opened, or its driver has not closed it yet since it was lost.
         """
+        if self._closing is not None and self._closing.is_alive():
+            raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
         sounddevice = _portaudio()
         if self._is_list_stale:  # PortAudio lists the devices once, when it starts.
             sounddevice._terminate()
@@ -163,7 +154,7 @@ class MicrophoneSource:
         """Put samples and phrases until `stop` is set; sound from before is left out.
 
         Raises:
-            SourceLost: If the stream ends or no block comes for 2 s.
+            SourceLost: If the stream ends or no block comes for 1.2 s.
         """
         try:
             self._follow(put, stop)
@@ -177,8 +168,10 @@ class MicrophoneSource:
     def _follow(self, put: Put, stop: threading.Event) -> None:
         # Session time may have begun since `open`: earlier arrivals are of another time.
         self._blocks = queue.Queue(_QUEUE_BLOCKS)
-        clock, resampler = SampleClock(self._rate), Resampler(self._rate)
-        counted = 0
+        self._before = (self._before[0] + self._placement.gaps, self.dropped)
+        self._placement = Placement(self._rate, self._latency)
+        resampler = Resampler(self._rate)
+        expected: int | None = None
         newest, limit = self._now(), _FIRST_BLOCK_LIMIT
         while not stop.is_set():
             try:
@@ -187,27 +180,34 @@ class MicrophoneSource:
                 self._check(newest, limit)
                 continue
             newest, limit = block.arrival, _BLOCK_LIMIT
-            began = clock.place(block.arrival, len(block.values), is_after_gap=block.is_after_gap)
-            values = resampler.push(block.values)
-            self._push(values, round((began - self._latency) * SAMPLE_RATE) + counted, put)
-            counted += len(values)
+            is_torn = block.is_after_overflow or expected not in (None, block.span[0])
+            if is_torn:
+                resampler.finish()
+            self._push(block, resampler.push(block.values), put, is_torn=is_torn)
+            expected = block.span[1]
 
-    def _push(self, values: Array, start: int, put: Put) -> None:
-        """Push on what lies behind all that was pushed before, so that no time comes twice."""
-        overlap = min(max(self._next - start, 0), len(values))
-        gap = start - self._next if self._next else 0
-        self.dropped += max(gap, overlap) / SAMPLE_RATE
-        self._next = max(self._next, start + len(values))
-        self._sound.push(values[overlap:], start + overlap, put)
+    def _push(self, block: _Block, values: Array, put: Put, *, is_torn: bool) -> None:
+        if block.is_after_overflow:
+            self.overflows += 1
+            self._placement.fit.restart()
+        start, sound = self._placement.push(values, block.span, block.arrival, is_torn=is_torn)
+        # A device that was opened anew may be placed a little before the end of what was heard.
+        overlap = max(self._end - start, 0)
+        self._end = max(self._end, start + len(sound))
+        self._sound.push(sound[overlap:], start + overlap, put)
 
     def _take(self, block: Array, length: int, time: object, status: "CallbackFlags") -> None:
         """Keep one block; runs in PortAudio's thread, where an error would vanish."""
         try:
-            self._is_after_gap |= bool(status.input_overflow)
-            self._blocks.put_nowait(_Block(self._now(), block.copy(), self._is_after_gap))
-            self._is_after_gap = False
-        except queue.Full:
-            self._is_after_gap = True
+            self._is_after_overflow |= bool(status.input_overflow)
+            before, self._handed_over = self._handed_over, self._handed_over + len(block)
+            span = (before, self._handed_over)
+            if self._blocks.full():
+                self._is_after_overflow |= _emptied(self._blocks)
+            self._blocks.put_nowait(
+                _Block(self._now(), span, block.copy(), self._is_after_overflow)
+            )
+            self._is_after_overflow = False
         except BaseException as error:
             self._failure = error
             raise
@@ -222,8 +222,25 @@ class MicrophoneSource:
 
     def _close(self) -> None:
         stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close(ignore_errors=True)
+        if stream is None:
+            return
+        # A driver that hangs must not keep the loss from being told; one thread waits for it.
+        self._closing = threading.Thread(
+            target=stream.close, args=(True,), name=f"tamulag.{self.name}.close", daemon=True
+        )
+        self._closing.start()
+        self._closing.join(_CLOSE_LIMIT)
+        if self._closing.is_alive():
+            _log.warning("%s: its driver does not close it; a thread is left behind", self.name)
+
+
+def _emptied(blocks: "queue.Queue[_Block]") -> bool:
+    """Drop all that waits; return whether the device had lost samples before one of it."""
+    is_after_overflow = False
+    with contextlib.suppress(queue.Empty):
+        while True:
+            is_after_overflow |= blocks.get_nowait().is_after_overflow
+    return is_after_overflow
 
 
 def _portaudio() -> ModuleType:

@@ -1,31 +1,29 @@
 """Publish messages to an MQTT broker, whether it is there, away, frozen or back again.
 
-Knows topics, quality of service, the will and reconnecting. Knows nothing of what the messages say.
+Knows topics, quality of service, the will and reconnecting. Knows nothing of what the messages say
+but their kind, and leaves addresses, certificates and passwords to broker.py.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import secrets
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiomqtt
 
+from .broker import CREDENTIALS, Login, broker, remedy
 from .publisher import Outbox, PublisherError
 
 logger = logging.getLogger("tamulag.mqtt")
 
-_USERNAME = "TAMULAG_MQTT_USERNAME"
-_PASSWORD = "TAMULAG_MQTT_PASSWORD"
-_USE_URL = "use mqtt://HOST or mqtt://HOST:PORT with --mqtt"
+_ANSWER = 1.5
+"""Seconds the broker may take for an answer: to the connect packet, or for a QoS 1 receipt."""
 
-_ANSWER = 2.0
-"""Seconds the broker may take for one answer: TCP connect, connect packet, QoS 1 receipt."""
+_SOCKET_ANSWER = 2.0  # seconds; TCP and TLS
 
 _FIRST_CONNECT = 5.0
 _GOODBYE = 1.5
@@ -43,8 +41,11 @@ class _Route:
 _EVENT = _Route("event")
 _CERTAIN_EVENT = _Route("event", qos=1)
 _STATUS = _Route("status", qos=1, retain=True)
+# Not for its own sake: a missing receipt is how a frozen broker is found within two seconds, and
+# without receipts a socket's buffers would take scores of the past for it.
+_STATE = _Route("state", qos=1)
 _ROUTES = {
-    "sentiment": _Route("state"),
+    "sentiment": _STATE,
     "text": _Route("text"),
     "status": _STATUS,
     "session_start": _CERTAIN_EVENT,
@@ -53,27 +54,36 @@ _ROUTES = {
 }
 
 _Message = tuple[_Route, str]
+Tell = Callable[[str | None, str], None]
+
+
+def _tell_nobody(reason: str | None, detail: str) -> None:
+    """Keep it to ourselves."""
 
 
 class MqttPublisher:
     """Send every message to `tamulag/v1/<site>/<device>/{state,text,event,status}`.
 
-    The outbox drops its oldest message when the broker is away or slow. The retained status is
-    the latest one published, `online` before the first, and `offline` after `close`; should the
-    process or its network die, the broker itself publishes `offline`, the will.
+    The outbox drops its oldest message when the broker is slow. While it is away only the newest
+    `state` waits, as nobody wants a score of the past, and events keep their order. The retained
+    status is the latest one published, `online` before the first, and `offline` after `close`;
+    should the process or its network die, the broker itself publishes `offline`, the will.
 
     Args:
-        url: `mqtt://HOST[:PORT]`; a user name and password come from the environment variables
-            TAMULAG_MQTT_USERNAME and TAMULAG_MQTT_PASSWORD.
+        url: `mqtt://HOST[:PORT]`, or `mqtts://` for TLS.
+        login: Certificates, user and password; without a user the environment variables
+            TAMULAG_MQTT_USERNAME and TAMULAG_MQTT_PASSWORD count.
         status: Makes the payload for a state word, `online` or `offline`.
         site: Third level of the topics.
         device: Fourth level of the topics.
         keepalive: Seconds of silence after which the broker is asked for a sign of life, and
             after one and a half of which it publishes the will.
         queue: Messages that may wait for the broker.
+        tell: Called with `publisher_lost` and why when the broker is lost, and with None when it
+            is back.
 
     Raises:
-        PublisherError: If `url`, `site` or `device` cannot be used.
+        PublisherError: If `url`, `login`, `site` or `device` cannot be used.
     """
 
     name = "mqtt"
@@ -83,15 +93,17 @@ class MqttPublisher:
         url: str,
         *,
         status: Callable[[str], str],
+        login: Login | None = None,
         site: str = "site",
         device: str = "device",
         keepalive: int = 10,
         queue: int = 32,
+        tell: Tell = _tell_nobody,
     ) -> None:
-        self._host, self._port = _address(url)
-        self._broker = f"the MQTT broker at {self._host}:{self._port}"
+        self._broker = broker(url, login)
         self._root = f"tamulag/v1/{_level('site', site)}/{_level('device', device)}"
         self._make_status = status
+        self._tell = tell
         self._status: str | None = None
         self._keepalive = keepalive
         # 20 characters: every broker must take 23. Two clients of one name cut each other for ever.
@@ -117,12 +129,11 @@ class MqttPublisher:
         except aiomqtt.exceptions.MqttConnectError as error:
             raise PublisherError(
                 f"{self._broker} refused the connection ({error}): "
-                f"set {_USERNAME} and {_PASSWORD}, or leave --mqtt out"
+                f"give {CREDENTIALS}, or leave --mqtt out"
             ) from error
         except (aiomqtt.MqttError, TimeoutError) as error:
             raise PublisherError(
-                f"cannot reach {self._broker} ({str(error) or 'no answer'}): "
-                "start one (e.g. mosquitto) or leave --mqtt out"
+                f"cannot reach {self._broker} ({str(error) or 'no answer'}): {remedy(error)}"
             ) from error
 
     def publish(self, kind: str, payload: str) -> None:
@@ -132,6 +143,8 @@ class MqttPublisher:
         if kind == "status":
             self._status = payload
         self._outbox.put((_ROUTES.get(kind, _EVENT), payload))
+        if self._client is None:
+            self._outbox.keep_newest(_is_state)
 
     async def run(self) -> None:
         """Deliver, and reconnect whenever the broker is lost."""
@@ -141,7 +154,9 @@ class MqttPublisher:
                 await self._deliver_until_lost(self._client)
             except aiomqtt.MqttError as lost:
                 logger.warning("lost %s: %s", self._broker, lost)
+                self._tell("publisher_lost", f"lost {self._broker}: {lost}")
             await self._reconnect()
+            self._tell(None, f"{self._broker} is back")
 
     async def close(self) -> None:
         """Send what waits, replace the retained status by `offline` and disconnect."""
@@ -181,6 +196,7 @@ class MqttPublisher:
         if self._in_flight is not None:
             self._outbox.put_back(self._in_flight)
             self._in_flight = None
+        self._outbox.keep_newest(_is_state)
         longest = _SHORTEST_PAUSE
         while self._client is None:
             # Full jitter: kiosks that lost one broker together must not come back together.
@@ -193,11 +209,12 @@ class MqttPublisher:
 
     def _new_client(self) -> aiomqtt.Client:
         client = aiomqtt.Client(
-            self._host,
-            self._port,
+            self._broker.host,
+            self._broker.port,
             identifier=self._identifier,
-            username=os.environ.get(_USERNAME),
-            password=os.environ.get(_PASSWORD),
+            username=self._broker.user,
+            password=self._broker.password,
+            tls_context=self._broker.tls,
             keepalive=self._keepalive,
             timeout=_ANSWER,
             will=aiomqtt.Will(
@@ -211,7 +228,7 @@ class MqttPublisher:
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         # The thread that connects cannot be cancelled, and the program's end waits for it.
-        client._client.connect_timeout = _ANSWER
+        client._client.connect_timeout = _SOCKET_ANSWER
         return client
 
     async def _deliver_until_lost(self, client: aiomqtt.Client) -> None:
@@ -240,6 +257,10 @@ class MqttPublisher:
         topic = f"{self._root}/{route.topic}"
         with _heeding_cancellation():
             await client.publish(topic, payload, qos=route.qos, retain=route.retain)
+
+
+def _is_state(message: _Message) -> bool:
+    return message[0] is _STATE
 
 
 @contextlib.contextmanager
@@ -274,22 +295,6 @@ async def _cut(client: aiomqtt.Client) -> None:
         await asyncio.wait([housekeeping], timeout=1.0)
     if lost.done() and not lost.cancelled():
         lost.exception()  # told by now, or of no interest; asyncio complains about an unread one
-
-
-def _address(url: str) -> tuple[str, int]:
-    if "@" in url:  # not quoted: it may hold a password
-        raise PublisherError(
-            "the --mqtt URL holds a user name or password, which others can see: "
-            f"put them into the environment variables {_USERNAME} and {_PASSWORD}"
-        )
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 1883
-    except ValueError as error:
-        raise PublisherError(f"cannot use the MQTT address ({error}): {_USE_URL}") from error
-    if parts.scheme != "mqtt" or not host or parts.path.strip("/") or parts.query or parts.fragment:
-        raise PublisherError(f"cannot use the MQTT address {url}: {_USE_URL}")
-    return host, port
 
 
 def _level(name: str, value: str) -> str:

@@ -5,6 +5,7 @@ Knows lines of JSON and their kind. Knows no socket, no broker and no file.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Publisher(Protocol):
         """Messages that were not delivered because an outbox was full or a subscriber was slow."""
 
     async def open(self) -> None:
-        """Bind, connect or open the file, once.
+        """Bind, connect or open the file; may be called again after `close`.
 
         Raises:
             PublisherError: If that is not possible; nothing stays open then.
@@ -93,6 +94,14 @@ class Outbox(Generic[T]):
             self._changed.set()
         self.dropped += dropped
         return dropped
+
+    def keep_newest(self, is_meant: Callable[[T], bool]) -> int:
+        """Drop what waits of a kind, all but the newest, and return how many that were."""
+        old = [item for item in self._items if is_meant(item)][:-1]
+        for item in old:
+            self._items.remove(item)
+        self.dropped += len(old)
+        return len(old)
 
     def end(self) -> None:
         """Let the iteration stop once nothing waits any more."""

@@ -21,10 +21,13 @@ from .agent import Agent
 from .assets import AssetError
 from .build import NOTHING, Built, build, demo_files
 from .config import Config, ConfigError, load
+from .log import Log
 from .publisher import PublisherError
 from .source import SourceError
 from .terminal import TerminalPublisher
 from .websocket import WebSocketPublisher
+
+logger = logging.getLogger("tamulag.run")
 
 EXPECTED = (AssetError, CheckpointError, PublisherError, SourceError)
 """What a person can mend: told in one or two lines, without a traceback."""
@@ -32,12 +35,9 @@ EXPECTED = (AssetError, CheckpointError, PublisherError, SourceError)
 
 def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbose: bool) -> int:
     """Stream until the end and return the exit code: 0 done, 1 failed, 2 wrong use."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    told = {"log.level": "info"} if verbose else {}
     try:
-        config = load(path, dict(_demo() if demo else {}) | dict(overrides))
+        config = load(path, dict(_demo() if demo else {}) | told | dict(overrides))
     except ConfigError as error:
         print(f"tamulag-stream: {error}", file=sys.stderr)
         return 2 if str(error).startswith("command line:") else 1
@@ -45,9 +45,18 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
         print(f"tamulag-stream: {NOTHING}", file=sys.stderr)
         return 2
     torch.set_num_threads(config.model.threads)
+    with Log(config.log.format, config.log.level) as log:
+        return _attempt(config, log)
+
+
+def _attempt(config: Config, log: Log) -> int:
     code = 0
     try:
         built = build(config)
+        log.begin(built.agent.name)
+        if config.session.subject == "agent":
+            reason = config.session.employee_scoring_is_lawful
+            logger.warning("an employee is scored, which is said to be lawful: %s", reason)
         _announce(config, built)
         try:
             asyncio.run(_run(built))
@@ -57,7 +66,7 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
                 built.resources.close()
     except* EXPECTED as group:
         for told in _leaves(group):
-            print(f"tamulag-stream: {told}", file=sys.stderr)
+            log.tell(told)
         code = 1
     except* BrokenPipeError:
         # Whoever read our lines has ended; that is how a pipe stops us.
@@ -88,8 +97,8 @@ async def _run(built: Built) -> None:
 
 
 def _announce(config: Config, built: Built) -> None:
-    """Print scores for people, unless standard output is for JSON lines."""
-    if config.jsonl.path != "-":
+    """Print scores for people, unless standard output is for JSON lines or goes into a log."""
+    if config.jsonl.path != "-" and config.log.format == "text":
         publishers = built.agent.publishers
         publishers.append(TerminalPublisher(sys.stdout, partial(_greeting, config, built.agent)))
 
@@ -100,7 +109,7 @@ def _greeting(config: Config, agent: Agent) -> str:
     lines = [f"tamulag-stream {agent.about.version}: {sources}"]
     for publisher in agent.publishers:
         if isinstance(publisher, WebSocketPublisher):
-            lines.append(f"WebSocket: ws://{config.websocket.host}:{publisher.port}/")
+            lines.append(f"WebSocket: {publisher.url}")
     if config.mqtt.url:
         session = config.session
         lines.append(f"MQTT: {config.mqtt.url} tamulag/v1/{session.site}/{session.device}/#")

@@ -111,3 +111,6 @@ class Notice:
 
 
 Input = Sample | Phrase | Notice
+
+Call = Literal["advance", "close", "hop"]
+"""What else a session is told: that time goes on, that it ends, a new length of hops."""

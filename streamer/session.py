@@ -11,6 +11,7 @@ changes.
 import math
 from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,9 +21,23 @@ from tamulag.models.checkpoint import Card
 
 from .align import PERIOD, Aligner, Hop
 from .estimate import Estimate, Report, Timing, describe
-from .sample import MODALITIES, TICK_RATE, Input, Phrase, Sample, Word, tick_of
+from .sample import MODALITIES, TICK_RATE, Call, Input, Modality, Phrase, Sample, Word, tick_of
 
 WAITING_PHRASES = 256
+"""Phrases that may wait for the hop that admits them; beyond that the oldest is dropped."""
+
+
+class Journal(Protocol):
+    """Is told what a session is given and what it answers, in order; must not change either."""
+
+    def took(self, item: Input) -> None:
+        """Note an input, before the session works on it."""
+
+    def called(self, name: Call, now: float | None) -> None:
+        """Note a call of that name that closes hops, before their estimates; `hop`: new length."""
+
+    def said(self, estimate: Estimate) -> None:
+        """Note an estimate."""
 
 
 class Session:
@@ -33,13 +48,20 @@ class Session:
         card: Which heads are trained, and the half widths of their intervals.
         asked: The modalities that were asked for; the others are `off`.
         timing: Window, hop and lateness.
+        names_words: Whether estimates name the words that attention looks at.
     """
 
     def __init__(
-        self, model: TamUlag, card: Card, asked: Collection[str], timing: Timing | None = None
+        self,
+        model: TamUlag,
+        card: Card,
+        asked: Collection[str],
+        timing: Timing | None = None,
+        *,
+        names_words: bool = True,
     ) -> None:
         self.timing = timing or Timing()
-        self.asked: tuple[str, ...] = tuple(name for name in MODALITIES if name in asked)
+        self.asked: tuple[Modality, ...] = tuple(name for name in MODALITIES if name in asked)
         dims: dict[str, int] = {
             name: getattr(model.config, name).dim for name in self.asked if name != "text"
         }
@@ -49,7 +71,10 @@ class Session:
         self.revision = 0
         """Times at which words that had been scored were changed."""
         self.late_phrases = 0
-        """Phrases of utterances that were already closed; they are dropped."""
+        """Phrases that were dropped: of utterances already closed, or beyond `WAITING_PHRASES`."""
+        self.journal: Journal | None = None
+        """Is told all that makes a replay; None: nobody is."""
+        self._names_words = names_words
         self._model = model
         self._card = card
         self._state = model.initial_state(1)
@@ -57,12 +82,23 @@ class Session:
         self._utterance: Phrase | None = None
         self._waiting: deque[Phrase] = deque(maxlen=WAITING_PHRASES)
         self._words: dict[int, str] = {}
-        self._reports = {name: Report() for name in self.asked}
+        self._reports: dict[str, Report] = {name: Report() for name in self.asked}
 
     @property
     def now(self) -> float:
         """Session time up to which hops have been closed, in seconds."""
         return (self.aligner.end - self.aligner.hop) / TICK_RATE
+
+    @property
+    def hop(self) -> float:
+        """Seconds between two estimates."""
+        return self.aligner.hop / TICK_RATE
+
+    def set_hop(self, seconds: float) -> None:
+        """Give the next hop, and those after it, another length: a multiple of 0.1 s."""
+        if self.journal:
+            self.journal.called("hop", seconds)
+        self.aligner.set_hop(round(seconds * TICK_RATE))
 
     def push(self, item: Input) -> list[Estimate]:
         """Take one input; return the estimates of the hops that it closes, oldest first.
@@ -70,11 +106,14 @@ class Session:
         Raises:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
         """
+        if self.journal:
+            self.journal.took(item)
         if isinstance(item, Sample):
             return self._estimates(self.aligner.push(item))
         if isinstance(item, Phrase):
             if "text" not in self.asked:
                 raise ValueError("text phrase: text was not asked for in this session")
+            self.late_phrases += len(self._waiting) == WAITING_PHRASES
             self._waiting.append(item)
         elif item.modality in self._reports:
             self._reports[item.modality].lost = item.reason
@@ -82,7 +121,10 @@ class Session:
 
     def advance(self, now: float) -> list[Estimate]:
         """Return the estimates of hops that ended before `now - lateness` (session time)."""
-        return self._estimates(self.aligner.advance(now))
+        hops = self.aligner.advance(now)
+        if hops and self.journal:
+            self.journal.called("advance", now)
+        return self._estimates(hops)
 
     def close(self, now: float | None = None) -> list[Estimate]:
         """Return the estimates of everything that is still held.
@@ -92,17 +134,24 @@ class Session:
         Args:
             now: Session time that is not gone beyond; None: one window after the last hop.
         """
+        if self.journal:
+            self.journal.called("close", now)
         limit = self.now + self.timing.window if now is None else now
         known = [phrase.timestamp for phrase in self._waiting if phrase.timestamp <= limit]
-        # A phrase is admitted by a hop that ends at or after its time.
-        least = math.ceil(max(known, default=0.0) * TICK_RATE)
+        # A phrase is admitted by a hop that ends at or after its time and is still open.
+        open_tick = self.aligner.end - self.aligner.hop + 1
+        least = max(math.ceil(max(known) * TICK_RATE), open_tick) if known else 0
         estimates = self._estimates(self.aligner.close(least))
         self.late_phrases += len(self._waiting)
         self._waiting.clear()
         return estimates
 
     def _estimates(self, hops: list[Hop]) -> list[Estimate]:
-        return [self._step(hop) for hop in hops]
+        estimates = [self._step(hop) for hop in hops]
+        if self.journal:
+            for estimate in estimates:
+                self.journal.said(estimate)
+        return estimates
 
     @torch.inference_mode()
     def _step(self, hop: Hop) -> Estimate:
@@ -196,6 +245,7 @@ class Session:
     def _remember(self, words: dict[int, str], phrase: Phrase, end: int) -> None:
         """Keep the words of the window, to name what attention looks at."""
         oldest = end - self.timing.window * TICK_RATE
+        words = words if self._names_words else dict.fromkeys(words, "")
         self._words = {t: w for t, w in (self._words | words).items() if t >= oldest}
         report = self._reports["text"]
         for word in phrase.words[-1:]:

@@ -5,6 +5,7 @@ Knows blocks and sample counts. Knows no device, no file and no clock.
 
 import threading
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,6 +33,9 @@ class AudioExtractor(Protocol):
 
 class Listener(Protocol):
     """What turns sound into phrases; it sees from `start` where sound is missing."""
+
+    partials: bool
+    """False: only finals are wanted, to save work; may be set from any thread."""
 
     def hear(self, block: Array, start: int, /) -> list[Phrase]:
         """Take a mono 16 kHz block in [-1, 1], shape (n,), whose first sample is `start`."""
@@ -129,6 +133,16 @@ class SoundPath:
         self._threaded = threaded
         self._hearing: _Hearing | None = None
 
+    @property
+    def waiting(self) -> float:
+        """Seconds of sound that wait for the recogniser's thread."""
+        return self._hearing.waiting / SAMPLE_RATE if self._hearing else 0.0
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Recognise finals only while `asr_partials` is given up; see `Source`."""
+        if self._listener:
+            self._listener.partials = "asr_partials" not in steps
+
     def push(self, block: Array, start: int, put: Put) -> None:
         """Take sound of the session.
 
@@ -188,6 +202,12 @@ class _Hearing:
             self._waiting.append((block, start))
             self._changed.notify()
             return self._shorten(BACKLOG)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait, at most `BACKLOG`."""
+        with self._changed:
+            return sum(len(block) for block, _ in self._waiting)
 
     def finish(self, limit: float) -> int:
         """End the thread within `limit` seconds and a little; return the dropped samples."""

@@ -4,7 +4,7 @@ Knows the shape of a source. Knows no device.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from .sample import Input, Modality
@@ -36,7 +36,10 @@ class SourceLost(RuntimeError):
 
 
 class Source(Protocol):
-    """A device or file that fills one or more modalities."""
+    """A device or file that fills one or more modalities.
+
+    Of each vision tick it puts one sample, when the tick is over.
+    """
 
     name: str
     """For logs and thread names, e.g. `camera 0`."""
@@ -46,6 +49,17 @@ class Source(Protocol):
         """Return what was lost inside the source so far: ticks of `audio`, `vision`, `asr`.
 
         `asr` is sound that became audio samples but never reached the recogniser.
+        """
+
+    def gauges(self) -> dict[str, float]:
+        """Return what can be measured now, by name: clocks, queues; called from any thread."""
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Save work, or stop saving; called from any thread.
+
+        Args:
+            steps: All that is given up from now on, of `vision_rate` (every other picture) and
+                `asr_partials` (words before their utterance is over); a source heeds what it has.
         """
 
     def open(self) -> None:

@@ -1,6 +1,6 @@
-"""One source, kept alive: runs it in a thread, reports its loss, opens it again.
+"""One source or publisher, kept alive: reports its loss, opens it again after a pause.
 
-Knows the life of a source. Knows no device, no model and no message.
+Knows the life of both; a source runs in a thread. Knows no device, no model and no message.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from .publisher import Publisher, PublisherError
 from .sample import Notice
 from .source import Now, Put, Source, SourceError, SourceLost
 
@@ -69,6 +70,45 @@ async def keep_alive(
             break
         if stop.is_set():
             return
+
+
+async def keep_publishing(publisher: Publisher, tell: Callable[[str | None, str], None]) -> None:
+    """Run an open publisher until cancelled; whenever it is lost, close it and open it again.
+
+    Args:
+        publisher: Already open.
+        tell: Told `publisher_lost` and why, and None when it is back; called on the event loop.
+
+    Raises:
+        Exception: Whatever the publisher raised that is not a `PublisherError`.
+    """
+    loop = asyncio.get_running_loop()
+    pause = FIRST_PAUSE
+    while True:
+        opened = loop.time()
+        try:
+            await publisher.run()
+        except PublisherError as lost:
+            logger.warning("%s: %s", publisher.name, lost)
+            tell("publisher_lost", str(lost))
+        await publisher.close()
+        if loop.time() - opened > LONGEST_PAUSE:
+            pause = FIRST_PAUSE
+        is_open = False
+        while not is_open:
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(LONGEST_PAUSE, 2 * pause)
+            is_open = await _opens(publisher)
+        tell(None, f"{publisher.name} is back")
+
+
+async def _opens(publisher: Publisher) -> bool:
+    try:
+        await publisher.open()
+    except PublisherError as error:
+        logger.info("%s is still away: %s", publisher.name, error)
+        return False
+    return True
 
 
 async def in_thread(

@@ -26,16 +26,26 @@ class TerminalPublisher:
     """
 
     name = "terminal"
-    dropped = 0
 
     def __init__(self, out: TextIO, greeting: Callable[[], str] = str) -> None:
+        self.dropped = 0
         self._out = out
         self._greeting: Callable[[], str] | None = greeting
         self._error: OSError | None = None
         self._broken = asyncio.Event()
 
     async def open(self) -> None:
-        """Nothing needs opening."""
+        """Go on after a loss, if an empty line can be printed.
+
+        Raises:
+            PublisherError: If it cannot.
+        """
+        if self._error is not None:
+            self._error = None
+            self._broken.clear()
+            self._print("\n")
+        if self._error is not None:
+            raise self._lost(self._error)
 
     def publish(self, kind: str, payload: str) -> None:
         """Print what a person wants to see; after a failed write `run` raises.
@@ -58,20 +68,26 @@ class TerminalPublisher:
         assert self._error is not None
         if isinstance(self._error, BrokenPipeError):
             raise self._error
-        raise PublisherError(
-            f"cannot print scores ({self._error.strerror}): send standard output elsewhere"
-        ) from self._error
+        raise self._lost(self._error)
 
     async def close(self) -> None:
         """Leave the stream to its owner."""
 
     def _print(self, text: str) -> None:
-        if text and self._error is None:
+        if not text:
+            return
+        self.dropped += self._error is not None
+        if self._error is None:
             try:
                 print(text, file=self._out, flush=True)
             except OSError as error:
                 self._error = error
                 self._broken.set()
+
+    def _lost(self, error: OSError) -> PublisherError:
+        return PublisherError(
+            f"cannot print scores ({error.strerror}): send standard output elsewhere"
+        )
 
 
 def line(sent: message.AnyMessage) -> str:

@@ -1,31 +1,42 @@
 """Publish messages to WebSocket subscribers: one server, many readers, newest wins.
 
-Knows the WebSocket protocol, through `websockets`. Knows nothing of what the messages say.
+Knows the WebSocket protocol, through `websockets`, and the port's few pages of plain HTTP. Knows
+nothing of what the messages say.
 """
 
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
-import socket
-from collections.abc import Callable, Sequence
-from weakref import WeakSet
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
-from .publisher import Outbox, PublisherError
+from .access import Access, is_loopback
+from .door import Asked, Door, Page, Shelf
+from .publisher import PublisherError
+from .subscriber import House, Limits, Subscriber, text_frame
 
 logger = logging.getLogger("tamulag.websocket")
 
-_INCOMING = 4096
-"""Bytes a subscriber may say at once; nothing it says is used."""
+_protocol_logger = logging.getLogger("tamulag.websocket.protocol")
+_protocol_logger.setLevel(logging.WARNING)  # below it shows headers, and with them the token
 
-_SEND_BUFFER = 64 * 1024
-"""Bytes the system may hold for one subscriber: what waits there cannot be dropped for newer."""
+_HANDSHAKE = 5.0
+"""Seconds for the TLS handshake, for the request, and for the first message with the token."""
+
+_CLOSING = 1.0
+"""Seconds that a subscriber has to answer the close frame."""
+
+_BEAT = 0.1
+"""Seconds between two looks at who is quiet."""
 
 _GOODBYE = 1.5
 """Seconds that subscribers have to take what waits for them and to answer the close frame."""
@@ -35,52 +46,53 @@ _LAST_TASKS = 0.4
 
 
 class WebSocketPublisher:
-    """Serve every message to every subscriber on a loopback address.
+    """Serve every message to every subscriber.
 
-    Each subscriber has an outbox of its own, which drops its oldest message when it is full. A
-    subscriber that does not take a message within `send_timeout` is cut; one that stops reading
-    while so little is sent that its buffers never fill owes a pong, and is cut for that after
-    `heartbeat + send_timeout` and one second for the close frame.
+    A subscriber for which too much waits loses its oldest messages and is told how many. One that
+    does not take a message within `send_timeout` is cut, and so is one that stops reading while so
+    little is sent that its buffers never fill: it owes a pong, and is cut after
+    `heartbeat + send_timeout`.
 
     Args:
-        host: A loopback address.
+        access: The address, and who may come in.
         port: TCP port; 0 lets the system choose, see `port`.
         hello: Makes the payload that is sent first to each new subscriber; called at that time.
-        queue: Messages that may wait for one subscriber.
-        send_timeout: Seconds a subscriber may block a send, or owe a pong.
-        heartbeat: Seconds between pings.
-        max_subscribers: One more is refused with close code 1013.
-        origins: Accepted `Origin` headers; None stands for programs, which send none. A browser
-            page is refused unless its origin is listed.
+        missed: Makes the payload that tells a subscriber how many messages it missed.
+        shelves: Pages of plain HTTP, by path.
+        limits: What subscribers may cost.
     """
 
     name = "websocket"
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        access: Access | None = None,
         port: int = 8765,
         *,
         hello: Callable[[], str],
-        queue: int = 8,
-        send_timeout: float = 3.0,
-        heartbeat: float = 1.0,
-        max_subscribers: int = 1000,
-        origins: Sequence[str | None] = (None,),
+        missed: Callable[[int], str],
+        shelves: Mapping[str, Shelf] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.dropped = 0
-        self._host = host
+        self.refused: Counter[str] = Counter()
+        self._access = access or Access()
+        self._door = Door(access=self._access, shelves=shelves or {})
         self._port = port
         self._hello = hello
-        self._queue = queue
-        self._send_timeout = send_timeout
-        self._heartbeat = heartbeat
-        self._max_subscribers = max_subscribers
-        self._origins = [None if origin is None else Origin(origin) for origin in origins]
+        self._limits = limits or Limits()
+        self._house = House(
+            limits=self._limits,
+            missed=missed,
+            came=self._came,
+            left=self._left,
+            failed=self._fail,
+        )
         self._status: str | None = None
         self._server: Server | None = None
-        self._connections: WeakSet[ServerConnection] = WeakSet()
-        self._outboxes: set[Outbox[str]] = set()
+        self._connections: set[Subscriber] = set()
+        self._peers: Counter[str] = Counter()
+        self._subscribers: set[Subscriber] = set()
         self._error: Exception | None = None
         self._failed = asyncio.Event()
 
@@ -90,49 +102,63 @@ class WebSocketPublisher:
         return self._port
 
     @property
+    def url(self) -> str:
+        """Where to connect, once open."""
+        host = f"[{self._access.host}]" if ":" in self._access.host else self._access.host
+        return f"{'wss' if self._access.tls else 'ws'}://{host}:{self._port}/"
+
+    @property
     def subscribers(self) -> int:
         """How many subscribers are connected."""
-        return len(self._outboxes)
+        return len(self._subscribers)
 
     async def open(self) -> None:
         """Bind the port; subscribers are accepted from `run` on, when `hello` can be told.
 
         Raises:
-            PublisherError: If the address is not a loopback address or the port is not free.
+            PublisherError: If the port is not free or the address not of this machine.
         """
-        host = _loopback(self._host, self._port)
+        create = partial(Subscriber, house=self._house)
         try:
             self._server = await serve(
                 self._handle,
-                host,
+                self._access.host,
                 self._port,
-                origins=self._origins,
+                ssl=self._access.tls,
+                origins=[None, *map(Origin, self._access.origins)],
                 compression=None,
+                process_request=self._answer,
                 server_header=None,
-                open_timeout=5.0,
-                ping_interval=self._heartbeat,
-                ping_timeout=self._send_timeout,
-                close_timeout=1.0,
-                max_size=_INCOMING,
-                create_connection=_remembered_in(self._connections),
+                open_timeout=_HANDSHAKE,
+                # Own pings, see Subscriber.look_after: these wait for ever behind a full buffer.
+                ping_interval=None,
+                close_timeout=_CLOSING,
+                max_size=self._limits.message,
+                write_limit=1,
+                logger=_protocol_logger,
+                create_connection=cast(type[ServerConnection], create),
                 start_serving=False,
+                backlog=min(self._limits.pending, 1024),
             )
         except (OSError, OverflowError) as error:
-            raise PublisherError(_cannot_bind(self._host, self._port, error)) from error
+            raise PublisherError(self._cannot_bind(error)) from error
         self._port = self._server.sockets[0].getsockname()[1]
-        logger.info("serving ws://%s:%d", self._host, self._port)
+        logger.info("serving %s", self.url)
+        if self._access.tls is None and not is_loopback(self._access.host):
+            logger.warning("the token goes to %s unencrypted", self.url)
 
     def publish(self, kind: str, payload: str) -> None:
-        """Put a message into every outbox; `hello` is left out, each subscriber has had its own."""
+        """Send a message to all; `hello` is left out, each subscriber has had its own."""
         if kind == "hello":
             return
         if kind == "status":
             self._status = payload
-        for outbox in self._outboxes:
-            self.dropped += outbox.put(payload)
+        frame = text_frame(payload)
+        for subscriber in self._subscribers:
+            self.dropped += subscriber.deliver(frame)
 
     async def run(self) -> None:
-        """Accept subscribers; they are served by tasks of their own.
+        """Accept subscribers, and look after those who are quiet.
 
         Raises:
             PublisherError: If another program has taken the port since `open`.
@@ -142,9 +168,15 @@ class WebSocketPublisher:
         try:
             await self._server.start_serving()
         except OSError as error:
-            raise PublisherError(_cannot_bind(self._host, self._port, error)) from error
-        await self._failed.wait()
-        assert self._error is not None
+            raise PublisherError(self._cannot_bind(error)) from error
+        clock = asyncio.get_running_loop().time
+        while self._error is None:
+            now = clock()
+            for subscriber in self._subscribers:
+                subscriber.look_after(now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT):
+                    await self._failed.wait()
         raise self._error
 
     async def close(self) -> None:
@@ -153,104 +185,118 @@ class WebSocketPublisher:
         if server is None:
             return
         server.close(close_connections=False)
-        for outbox in self._outboxes:
-            outbox.end()
+        leaving = asyncio.gather(*(subscriber.leave() for subscriber in self._subscribers))
         try:
             async with asyncio.timeout(_GOODBYE):
+                await leaving
                 await server.wait_closed()
         except TimeoutError:
-            for connection in self._connections:
+            for connection in tuple(self._connections):
                 connection.transport.abort()
             async with asyncio.timeout(_LAST_TASKS):
                 await server.wait_closed()
 
-    async def _handle(self, connection: ServerConnection) -> None:
-        try:
-            if len(self._outboxes) < self._max_subscribers:
-                await self._serve(connection)
-            else:
-                await connection.close(CloseCode.TRY_AGAIN_LATER, "too many subscribers")
-        except Exception as error:
-            self._error = error
-            self._failed.set()
-            raise
+    def _came(self, connection: Subscriber) -> str | None:
+        self._connections.add(connection)
+        self._peers[connection.peer] += 1
+        reason = None
+        if self._peers[connection.peer] > self._limits.per_address:
+            reason = "too many from one address"
+        elif len(self._connections) - len(self._subscribers) > self._limits.pending:
+            reason = "too many without handshake or token"
+        if reason:
+            self.refused[reason] += 1
+        return reason
 
-    async def _serve(self, connection: ServerConnection) -> None:
-        first = [self._hello()] if self._status is None else [self._hello(), self._status]
-        outbox: Outbox[str] = Outbox(self._queue)
-        self._outboxes.add(outbox)
-        logger.info("subscriber %s came", connection.id)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(
-                    _read(connection, outbox), name=f"tamulag.websocket.read.{connection.id}"
-                )
-                await self._deliver(connection, first, outbox)
-                await connection.close(CloseCode.GOING_AWAY, "the stream has ended")
-        finally:
-            self._outboxes.discard(outbox)
-            logger.info("subscriber %s left, %d dropped", connection.id, outbox.dropped)
+    def _left(self, connection: Subscriber) -> None:
+        self._connections.discard(connection)
+        self._subscribers.discard(connection)
+        self._peers[connection.peer] -= 1
+        if not self._peers[connection.peer]:
+            del self._peers[connection.peer]
 
-    async def _deliver(
-        self, connection: ServerConnection, first: list[str], outbox: Outbox[str]
-    ) -> None:
-        _limit_send_buffer(connection)
-        with contextlib.suppress(ConnectionClosed):
-            for payload in first:
-                await self._send(connection, payload)
-            async for payload in outbox:
-                await self._send(connection, payload)
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._failed.set()
 
-    async def _send(self, connection: ServerConnection, payload: str) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout):
-                await connection.send(payload)
-        except TimeoutError:
-            # A ping or a close frame would wait behind the same full buffer for ever.
-            logger.warning("subscriber %s does not read: cut", connection.id)
-            connection.transport.abort()
-
-
-async def _read(connection: ServerConnection, outbox: Outbox[str]) -> None:
-    # Unread frames would fill the incoming queue and hide pongs and the close frame behind them.
-    with contextlib.suppress(ConnectionClosed):
-        async for _ in connection:
-            pass
-    outbox.end()
-
-
-def _remembered_in(connections: WeakSet[ServerConnection]) -> type[ServerConnection]:
-    # The server itself lists a connection after its handshake only, too late to cut one in it.
-    class Connection(ServerConnection):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            connections.add(self)
-            super().connection_made(transport)
-
-    return Connection
-
-
-def _limit_send_buffer(connection: ServerConnection) -> None:
-    sock = connection.transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-
-
-def _loopback(host: str, port: int) -> str:
-    # One family only: with port 0 each family would get a port of its own.
-    address = "127.0.0.1" if host == "localhost" else host
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    raise PublisherError(
-        f"{host} is not a loopback address and only those are served: "
-        f"use --websocket 127.0.0.1:{port}"
-    )
-
-
-def _cannot_bind(host: str, port: int, error: OSError | OverflowError) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} on {host} is in use: "
-            "stop the other program or choose another with --websocket HOST:PORT"
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, Subscriber)
+        headers = request.headers
+        upgrades = ",".join(headers.get_all("Upgrade")).lower()
+        asked = Asked(
+            method=request.method,
+            target=request.path,
+            peer=connection.peer,
+            hosts=headers.get_all("Host"),
+            authorizations=headers.get_all("Authorization"),
+            is_upgrade="websocket" in upgrades,
         )
-    reason = getattr(error, "strerror", None) or error
-    return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
+        try:
+            page, connection.is_known = self._door.answer(asked)
+        except Exception as error:
+            self._fail(error)
+            raise
+        if page is None:
+            return None
+        if page.status >= 400:
+            self.refused[f"{page.status.value} {page.status.phrase}"] += 1
+        return _response(connection, page)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Subscriber)
+        try:
+            refusal = await self._refusal(connection)
+            if refusal is None:
+                self._welcome(connection)
+                await connection.listen()
+                logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
+            else:
+                code, reason = refusal
+                self.refused[reason] += 1
+                await connection.close(code, reason)
+        except Exception as error:
+            self._fail(error)
+            raise
+        finally:
+            self._subscribers.discard(connection)
+
+    async def _refusal(self, connection: Subscriber) -> tuple[CloseCode, str] | None:
+        """Return why a connection is not served, with the close code; None: it is."""
+        if not (connection.is_known or await self._has_token(connection)):
+            return CloseCode.POLICY_VIOLATION, "no valid token"
+        if len(self._subscribers) >= self._limits.subscribers:
+            return CloseCode.TRY_AGAIN_LATER, "too many subscribers"
+        return None
+
+    async def _has_token(self, connection: Subscriber) -> bool:
+        try:
+            async with asyncio.timeout(_HANDSHAKE):
+                return self._door.is_token(await connection.recv(), connection.peer)
+        except (TimeoutError, ConnectionClosed):
+            return False
+
+    def _welcome(self, connection: Subscriber) -> None:
+        connection.deliver(text_frame(self._hello()))
+        if self._status is not None:
+            connection.deliver(text_frame(self._status))
+        self._subscribers.add(connection)
+        logger.info("subscriber %s came from %s", connection.id, connection.peer)
+
+    def _cannot_bind(self, error: OSError | OverflowError) -> str:
+        host, port = self._access.host, self._port
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return (
+                f"port {port} on {host} is in use: "
+                "stop the other program or choose another with --websocket HOST:PORT"
+            )
+        reason = getattr(error, "strerror", None) or error
+        return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
+
+
+def _response(connection: ServerConnection, page: Page) -> Response:
+    response = connection.respond(page.status, page.body)
+    del response.headers["Content-Type"]
+    fixed = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+    for name, value in (("Content-Type", page.kind), *fixed, *page.headers):
+        response.headers[name] = value
+    return response

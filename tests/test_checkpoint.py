@@ -26,6 +26,7 @@ from tamulag.models.checkpoint import (
     resolve,
     save,
 )
+from tamulag.models.text import encoder_for
 
 CARD = Card(
     trained={"sentiment": True, "text": True, "audio": False, "vision": True},
@@ -221,7 +222,7 @@ def test_text_states_of_another_encoder_are_refused(model: TamUlag, tmp_path: Pa
     card = Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True), text_encoder="packed")
     save(model, card, tmp_path / "packed.safetensors")
     with pytest.raises(CheckpointError, match=r"trained on text states of 'packed'.*--asr none"):
-        load_tuned(str(tmp_path / "packed.safetensors"))
+        encoder_for(str(tmp_path / "packed.safetensors"))
 
 
 def test_tuned_tensors_come_back_as_float16_can_hold_them(model: TamUlag, tmp_path: Path) -> None:

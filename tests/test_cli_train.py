@@ -69,11 +69,9 @@ def test_plot_names_the_pictures(folder: Path) -> None:
     assert all(Path(line).stat().st_size > 1000 for line in done.stdout.split())
 
 
-def test_bench_prints_the_keys() -> None:
-    """One JSON object with the keys that others rely on."""
-    done = run("bench", "train", "--fast", "--samples", "8", "--threads", "1", "--json")
-    assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout)
-    assert {"preset", "samples", "seconds_per_epoch", "peak_rss_mb", "rows"} <= report.keys()
-    assert (report["preset"], report["samples"]) == ("paper-mosi", 8)
-    assert [row["variant"] for row in report["rows"]] == ["fast"]
+def test_crossval_names_the_table_that_is_missing() -> None:
+    """The shipped text head is trained on CSVs, which have no groups."""
+    config = Path(__file__).parent.parent / "configs" / "train" / "default.toml"
+    done = run("crossval", "--config", config, "--head", "text")
+    assert isinstance(done.exception, DataError)
+    assert "no table [text] of feature files" in str(done.exception)

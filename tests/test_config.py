@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tamulag.streamer.config import Config, ConfigError, load
+from tamulag.streamer.tables import SessionConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = ("webcam", "kiosk", "call-centre", "replay")
@@ -161,15 +162,26 @@ def test_value_is_kept_as(key: str, given: object, kept: object) -> None:
         pytest.param(
             "[session]\nhopp = 1",
             "x.toml: session.hopp = 1: unknown key: did you mean hop? "
-            "[session] may have window, hop, lateness, duration, site, device, "
-            "stale_after, missing_after",
+            f"[session] may have {', '.join(SessionConfig.model_fields)}",
             id="unknown-key",
         ),
         pytest.param(
             "[video]\nx = 1",
-            'x.toml: video = {"x": 1}: unknown key: the file may have session, camera, microphone, '
-            "source, asr, model, websocket, mqtt, jsonl",
+            'x.toml: video = {"x": 1}: unknown key: '
+            f"the file may have {', '.join(Config.model_fields)}",
             id="unknown-table",
+        ),
+        pytest.param(
+            '[session]\nsubject = "agent"\nemployee_scoring_is_lawful = " "',
+            'x.toml: session.employee_scoring_is_lawful = " ": must be a sentence in quotes',
+            id="no-reason",
+        ),
+        pytest.param(
+            '[session]\nsubject = "agent"',
+            'x.toml: session.subject = "agent": must be "customer" or "visitor": '
+            "scoring the emotions of people at work is prohibited in the EU (AI Act, "
+            "Art. 5(1)(f)); where it is lawful, say why in session.employee_scoring_is_lawful",
+            id="employee",
         ),
         pytest.param("asr = 3", "x.toml: asr = 3: must be a table", id="not-a-table"),
         pytest.param(
@@ -201,7 +213,8 @@ def test_value_is_kept_as(key: str, given: object, kept: object) -> None:
         ),
         pytest.param(
             '[mqtt]\nurl = "mqtt://me:secret@host"',
-            'x.toml: mqtt.url = "mqtt://***@host": must be an address such as "mqtt://localhost:1883"',
+            'x.toml: mqtt.url = "mqtt://***@host": '
+            'must be an address such as "mqtt://localhost:1883", or mqtts:// for TLS',
             id="password-is-not-shown",
         ),
         pytest.param(
@@ -275,6 +288,13 @@ def test_each_situation_is_what_it_says() -> None:
     assert (call.camera.device, call.asr.engine) == (None, "auto")
     assert isinstance(call.microphone.device, str)
     assert (replay.source.speed, replay.jsonl.path, replay.websocket.enabled) == ("max", "-", False)
+
+
+def test_an_employee_is_scored_where_somebody_says_why_it_is_lawful() -> None:
+    """The reason stands in the settings, for whoever asks later."""
+    reason = "fatigue of pilots, a safety reason"
+    about = {"session.subject": "agent", "session.employee_scoring_is_lawful": reason}
+    assert load(None, about).session.employee_scoring_is_lawful == reason
 
 
 def test_every_file_is_tested() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -135,3 +136,16 @@ def test_stop_ends_the_wait_for_room() -> None:
     stop.set()
     thread.join(0.5)
     assert not thread.is_alive()
+
+
+def test_what_waited_longest_is_told() -> None:
+    """The age of the oldest item of the newest look; nothing waited, nothing aged."""
+    inbox = Inbox()
+    inbox.put(audio(0))
+    assert inbox.waiting()["audio"] == 1
+    time.sleep(0.05)
+    inbox.put(audio(1))
+    taken(inbox)
+    assert 0.05 <= inbox.waited < 1.0
+    taken(inbox, timeout=0.01)
+    assert inbox.waited == 0.0

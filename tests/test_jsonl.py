@@ -1,7 +1,9 @@
 import asyncio
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,49 @@ def test_a_reader_that_leaves_ends_run_quietly(program: subprocess.Popen[str]) -
     program.stdin.flush()
     assert program.wait(timeout=20) == 7
     assert program.stderr.read() == ""
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let a file be as long as it may be while the block runs, by the limit of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with path.open("wb") as file:
+        file.truncate(LENGTH - 1)
+        file.seek(LENGTH - 1)
+        file.write(b"\n")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LENGTH + TORN, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+LENGTH, TORN = 64 * 2**20, 5  # far above what anything else of this process writes meanwhile
+
+
+def test_a_full_disk_costs_no_line_but_those_sent_meanwhile(tmp_path: Path) -> None:
+    """The line that failed is written when there is room again; the others are counted."""
+    path = tmp_path / "out.jsonl"
+    publisher = JsonlPublisher(str(path))
+
+    async def scenario() -> None:
+        with full_disk(path):
+            await publisher.open()
+            publisher.publish("sentiment", LINES[0])
+            with pytest.raises(PublisherError, match="make room"):
+                await publisher.run()
+            publisher.publish("sentiment", "lost")
+            await publisher.close()
+            with pytest.raises(PublisherError, match="cannot write"):
+                await publisher.open()
+        await publisher.open()
+        publisher.publish("sentiment", LINES[1])
+        await publisher.close()
+
+    asyncio.run(scenario())
+    with path.open("rb") as file:
+        file.seek(LENGTH)
+        torn, *whole = file.read().decode().splitlines()
+    assert torn == LINES[0][:TORN]
+    assert whole == LINES
+    assert publisher.dropped == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -47,6 +48,8 @@ class Seeing:
 
 class Noting:
     """Recogniser that hears nothing."""
+
+    partials = True
 
     def hear(self, block: Array, start: int, /) -> list[Phrase]:
         return []
@@ -161,6 +164,19 @@ def test_real_time_gives_the_samples_of_full_speed(clip: Path) -> None:
         assert one.modality == other.modality
         assert one.timestamp - origin == pytest.approx(other.timestamp)
         np.testing.assert_array_equal(values_of(one), values_of(other))
+
+
+def test_a_relieved_file_leaves_out_every_other_picture(clip: Path) -> None:
+    """The sound is whole, half of the pictures are counted as lost, and the clock is kept."""
+    whole, relieved = Player(clip).play(), Player(clip, clock())
+    relieved.source.relieve(["vision_rate", "asr_partials"])
+    relieved.play()
+    ticks = [int(time * 10 + 1e-5) for time, _ in relieved.seeing.frames]
+    assert {after - before for before, after in pairwise(ticks)} == {2}
+    lost = relieved.source.losses()["vision"]
+    assert len(ticks) + lost == len(whole.seeing.frames)
+    assert len(relieved.hearing.blocks) == len(whole.hearing.blocks)
+    assert relieved.source.gauges()["source_behind"] < 2.0
 
 
 def test_nothing_is_released_before_its_time(clip: Path) -> None:
@@ -328,19 +344,31 @@ def test_a_file_with_nothing_that_is_wanted_is_refused(speech: Path) -> None:
 
 
 @contextmanager
-def web(folder: Path) -> Iterator[str]:
-    """Serve a folder on the loopback."""
+def web(folder: Path, asked: list[str] | None = None, moved: str | None = None) -> Iterator[str]:
+    """Serve a folder on the loopback; note what is asked for, or send everybody elsewhere."""
 
     class Quiet(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(self.path)
+            if moved is None:
+                super().do_GET()
+            else:
+                self.send_response(302)
+                self.send_header("Location", moved)
+                self.end_headers()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join(5.0)
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(5.0)
 
 
 def test_a_file_from_a_server_ends_like_a_file(clip: Path, tmp_path: Path) -> None:
@@ -404,6 +432,44 @@ def test_the_network_reads_no_local_file(speech: Path, tmp_path: Path, kind: str
         path = f"{address}/list.m3u8" if kind == "playlist" else f"file://{speech}"
         with pytest.raises(SourceError, match="cannot be read"):
             Player(path).source.open()
+
+
+@pytest.mark.parametrize("name", ["a.ffconcat", "a.m3u8", "a.sdp"])
+def test_a_file_reaches_no_network_and_no_other_file(
+    speech: Path, tmp_path: Path, name: str
+) -> None:
+    """Files that are lists of other media, or of ports, are refused before anything is fetched."""
+    asked: list[str] = []
+    with web(tmp_path, asked) as address:
+        lists = {
+            "a.ffconcat": "ffconcat version 1.0\nfile speech.wav\n",
+            "a.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2,\n{address}/speech.wav\n",
+            "a.sdp": "v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+        }
+        (tmp_path / "speech.wav").write_bytes(speech.read_bytes())
+        (tmp_path / name).write_text(lists[name])
+        with pytest.raises(SourceError, match="cannot be read"):
+            Player(tmp_path / name).source.open()
+        assert asked == []
+        if name != "a.m3u8":  # streams of many cameras are such playlists
+            with pytest.raises(SourceError, match="cannot be read"):
+                Player(f"{address}/{name}").source.open()
+            assert asked == [f"/{name}"]
+
+
+@pytest.mark.parametrize(
+    "wrap", ["concat:{}", "subfile,,start,0,end,9,,:{}", "cache:{}", "pipe:{}"]
+)
+def test_other_protocols_are_refused(speech: Path, wrap: str) -> None:
+    """Nothing is joined, cut, copied or read from another place by a trick of the address."""
+    with pytest.raises(SourceError, match="give an address of http, https, rtsp"):
+        Player(wrap.format(f"file://{speech}")).source.open()
+
+
+def test_a_server_cannot_send_us_to_our_own_files(speech: Path, tmp_path: Path) -> None:
+    """A redirection to file:// is refused."""
+    with web(tmp_path, moved=f"file://{speech}") as address, pytest.raises(SourceError):
+        Player(f"{address}/a.wav").source.open()
 
 
 def test_secrets_of_an_address_stay_out_of_messages() -> None:

@@ -79,6 +79,7 @@ EVERY: list[AnyMessage] = [
     message.Bound(type="session_start", at=0.0, **HEAD),
     message.Bound(type="session_end", at=9.5, reason="stopped", **HEAD),
     message.Heartbeat(**HEAD),
+    message.Missed(missed=3, **HEAD),
     message.Problem(error="disk full", **HEAD),
 ]
 NAMES = [sent.type for sent in EVERY]
@@ -272,3 +273,11 @@ def test_any_estimate_fits_the_schema(found: Estimate) -> None:
     sent = message.sentiment_message(found, latency=LATENCY, dropped={}, **HEAD)
     VALIDATOR.validate(json.loads(encode(sent)))
     assert decode(encode(sent)) == sent
+
+
+@pytest.mark.parametrize("subject", [{"role": "boss"}, {"name": "Ann"}, "customer"])
+def test_a_subject_is_a_role_and_a_pseudonym(subject: object) -> None:
+    """Another key, a name for example, is no part of the schema."""
+    line = json.loads(encode(sentiment())) | {"subject": subject}
+    with pytest.raises(ValidationError, match="subject"):
+        decode(json.dumps(line))

@@ -1,117 +1,48 @@
 import asyncio
-import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import aiomqtt
 import pytest
 
 from tamulag.streamer.mqtt import MqttPublisher
 from tamulag.streamer.publisher import PublisherError
 
-STATUS = "tamulag/v1/site/device/status"
-
-
-class Broker:
-    """A mosquitto of the test's own, on a loopback port that stays the same over restarts."""
-
-    def __init__(self, folder: Path, *rules: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
-        self.url = f"mqtt://127.0.0.1:{self.port}"
-        self.config = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *rules]
-        self.config.write_text("\n".join(lines) + "\n")
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(["mosquitto", "-c", str(self.config)])
-        limit = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except ConnectionRefusedError:
-                assert time.monotonic() < limit, "mosquitto does not listen"
-                time.sleep(0.02)
-            else:
-                return
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+from .mosquitto import (
+    OFFLINE,
+    ONLINE,
+    STATUS,
+    Broker,
+    listening,
+    mosquitto,
+    open_and_close,
+    received,
+    retained,
+    running,
+    status,
+    until,
+    within,
+)
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    if shutil.which("mosquitto") is None:
-        pytest.skip("needs mosquitto: apt install mosquitto")
-    broker = Broker(tmp_path, "allow_anonymous true")
-    yield broker
-    broker.kill()
+    with mosquitto(tmp_path, "allow_anonymous true") as broker:
+        yield broker
 
 
-def status(word: str) -> str:
-    return f'{{"state": "{word}"}}'
+def held_back(publisher: MqttPublisher) -> asyncio.Event:
+    """Let the publisher connect again only when the test says so: its subscriber comes first."""
+    may_connect, connect = asyncio.Event(), publisher._connect
 
+    async def wait_and_connect() -> None:
+        await may_connect.wait()
+        await connect()
 
-ONLINE, OFFLINE = status("online"), status("offline")
-
-
-def within(seconds: float, scenario: Coroutine[None, None, None]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(seconds):
-            await scenario
-
-    asyncio.run(main())
-
-
-@asynccontextmanager
-async def running(publisher: MqttPublisher) -> AsyncIterator[MqttPublisher]:
-    await publisher.open()
-    run = asyncio.create_task(publisher.run())
-    try:
-        yield publisher
-    finally:
-        run.cancel()
-        await asyncio.wait([run])
-        await publisher.close()
-
-
-@asynccontextmanager
-async def listening(broker: Broker, topic: str = "tamulag/#") -> AsyncIterator[aiomqtt.Client]:
-    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
-        await client.subscribe(topic, qos=1)
-        yield client
-
-
-async def received(client: aiomqtt.Client) -> tuple[str, str]:
-    message = await anext(client.messages)
-    assert isinstance(message.payload, bytes)
-    return str(message.topic), message.payload.decode()
-
-
-async def retained(broker: Broker) -> str:
-    async with listening(broker, STATUS) as client:
-        message = await anext(client.messages)
-        assert message.retain
-        assert isinstance(message.payload, bytes)
-        return message.payload.decode()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (bounded by the scenario)
-        await asyncio.sleep(0.01)
+    publisher._connect = wait_and_connect  # type: ignore[method-assign]
+    return may_connect
 
 
 @pytest.mark.broker
@@ -129,7 +60,7 @@ def test_the_birth_is_retained(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("kind", "topic", "qos"),
     [
-        ("sentiment", "state", 0),
+        ("sentiment", "state", 1),
         ("text", "text", 0),
         ("status", "status", 1),
         ("event", "event", 0),
@@ -226,12 +157,14 @@ def test_a_restarted_broker_is_found_again(broker: Broker) -> None:
         async with running(MqttPublisher(broker.url, status=status)) as publisher:
             publisher.publish("status", status("degraded"))
             await until(lambda: len(publisher._outbox) == 0)
+            may_connect = held_back(publisher)
             broker.kill()
             await until(lambda: publisher._client is None)
             publisher.publish("error", "meanwhile")
             broker.start()
             back = time.monotonic()
             async with listening(broker) as client:
+                may_connect.set()
                 topics = [await received(client) for _ in range(2)]
             assert time.monotonic() - back < 5.0
             assert (STATUS, status("degraded")) in topics
@@ -249,10 +182,12 @@ def test_a_certain_message_survives_its_broker(broker: Broker) -> None:
             broker.signal(signal.SIGSTOP)
             publisher.publish("error", "lost?")
             await until(lambda: publisher._in_flight is not None)
+            may_connect = held_back(publisher)
             broker.kill()
             await until(lambda: publisher._client is None)
             broker.start()
             async with listening(broker, "tamulag/v1/site/device/event") as client:
+                may_connect.set()
                 assert await received(client) == ("tamulag/v1/site/device/event", "lost?")
 
     within(20, scenario())
@@ -282,6 +217,59 @@ def test_a_frozen_broker_costs_nothing_but_old_messages(broker: Broker) -> None:
                     pass
 
     within(30, scenario())
+
+
+@pytest.mark.broker
+def test_a_broker_is_found_frozen_within_two_seconds_of_a_score(broker: Broker) -> None:
+    """Its loss and its return are told once each, and it gets no scores of the past."""
+    told: list[str | None] = []
+
+    def tell(reason: str | None, detail: str) -> None:
+        told.append(reason)
+
+    async def scenario() -> None:
+        publisher = MqttPublisher(broker.url, status=status, tell=tell)
+        async with running(publisher), listening(broker, "tamulag/v1/site/device/state") as client:
+            publisher.publish("sentiment", "first")
+            assert (await received(client))[1] == "first"
+            broker.signal(signal.SIGSTOP)
+            start = time.monotonic()
+            publisher.publish("sentiment", "in flight")
+            await until(lambda: bool(told))
+            assert time.monotonic() - start < 2.0
+            for number in range(5):
+                publisher.publish("sentiment", f"score {number}")
+            broker.signal(signal.SIGCONT)
+            await until(lambda: len(told) == 2)
+            assert told == ["publisher_lost", None]
+            assert (await received(client))[1] == "in flight"
+            assert (await received(client))[1] == "score 4"
+
+    within(20, scenario())
+
+
+@pytest.mark.broker
+def test_only_the_newest_state_waits_for_a_broker_that_is_away(broker: Broker) -> None:
+    """After the return come all events, in order, and one score: the newest."""
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(broker.url, status=status)) as publisher:
+            may_connect = held_back(publisher)
+            broker.kill()
+            await until(lambda: publisher._client is None)
+            for number in range(10):
+                publisher.publish("sentiment", f"score {number}")
+                publisher.publish("error", f"error {number}")
+            assert (len(publisher._outbox), publisher.dropped) == (11, 9)
+            broker.start()
+            async with listening(broker) as client:
+                may_connect.set()
+                told = [await received(client) for _ in range(12)]
+            payloads = [payload for _, payload in told if payload != ONLINE]
+            wanted = [f"error {number}" for number in range(10)]
+            assert payloads == [*wanted[:9], "score 9", wanted[9]]
+
+    within(20, scenario())
 
 
 @pytest.mark.broker
@@ -334,17 +322,6 @@ def test_closing_while_the_broker_is_away_is_harmless(broker: Broker) -> None:
     within(10, scenario())
 
 
-def open_and_close(publisher: MqttPublisher) -> None:
-    async def scenario() -> None:
-        try:
-            await publisher.open()
-        finally:
-            await publisher.close()
-        assert len(asyncio.all_tasks()) == 1
-
-    within(10, scenario())
-
-
 @pytest.mark.broker
 def test_a_missing_broker_is_told(broker: Broker) -> None:
     """The error names the address, the reason and the remedy."""
@@ -364,51 +341,6 @@ def test_a_frozen_broker_is_told_within_five_seconds(broker: Broker) -> None:
     with pytest.raises(PublisherError, match=r"cannot reach .*timed out.*start one"):
         open_and_close(MqttPublisher(broker.url, status=status))
     assert time.monotonic() - start < 5.0
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Broker]:
-    """Yield a broker that wants the user name `kiosk` and the password `secret`."""
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("needs mosquitto: apt install mosquitto")
-    passwords = tmp_path / "passwords"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "kiosk", "secret"], check=True)
-    broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}", "user root")
-    yield broker
-    broker.kill()
-
-
-@pytest.mark.broker
-def test_missing_credentials_are_told(guarded: Broker) -> None:
-    """A broker that wants credentials is told apart from one that is away."""
-    with pytest.raises(PublisherError, match=r"refused the connection .*TAMULAG_MQTT_PASSWORD"):
-        open_and_close(MqttPublisher(guarded.url, status=status))
-
-
-@pytest.mark.broker
-def test_credentials_come_from_the_environment(
-    guarded: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The two environment variables open a guarded broker."""
-    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_USERNAME", "kiosk")
-    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_PASSWORD", "secret")
-    open_and_close(MqttPublisher(guarded.url, status=status))
-
-
-def test_credentials_in_the_url_are_refused() -> None:
-    """A password on the command line is refused, and not repeated."""
-    with pytest.raises(PublisherError, match="TAMULAG_MQTT_USERNAME") as error:
-        MqttPublisher("mqtt://kiosk:secret@localhost", status=status)
-    assert "secret" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["localhost", "http://localhost", "mqtt://", "mqtt://host:x", "mqtt://host/topic"]
-)
-def test_a_useless_url_is_told(url: str) -> None:
-    """The error shows the form that works."""
-    with pytest.raises(PublisherError, match="use mqtt://HOST or mqtt://HOST:PORT"):
-        MqttPublisher(url, status=status)
 
 
 @pytest.mark.parametrize("site", ["", "a/b", "+", "all#"])

@@ -100,3 +100,19 @@ def test_an_outbox_without_room_is_refused(size: int) -> None:
     """The value is named."""
     with pytest.raises(ValueError, match=f"outbox of {size} messages"):
         Outbox(size)
+
+
+def test_of_a_kind_only_the_newest_waits() -> None:
+    """Old ones of that kind are dropped and counted; the others keep their order."""
+
+    async def scenario() -> None:
+        outbox: Outbox[str] = Outbox(8)
+        for item in ("a1", "b1", "a2", "b2", "a3", "b3"):
+            outbox.put(item)
+        assert outbox.keep_newest(lambda item: item.startswith("a")) == 2
+        assert outbox.keep_newest(lambda item: item.startswith("c")) == 0
+        assert outbox.dropped == 2
+        outbox.end()
+        assert [item async for item in outbox] == ["b1", "b2", "a3", "b3"]
+
+    asyncio.run(scenario())

@@ -1,6 +1,8 @@
 """One run inside the process: exit codes, and what is printed where."""
 
+import json
 import threading
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,6 +37,12 @@ class Failing:
     def losses(self) -> dict[str, int]:
         return {}
 
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        pass
+
     def open(self) -> None:
         """Nothing needs opening."""
 
@@ -62,6 +70,7 @@ def attempt(
     model: TamUlag,
     freed: Freed,
     error: Exception | None = None,
+    settings: Mapping[str, object] | None = None,
     **trained: bool,
 ) -> int:
     """Run an agent whose source raises `error`; everything but the source is real."""
@@ -85,7 +94,8 @@ def attempt(
         return Built(agent, resources)
 
     monkeypatch.setattr(module, "build", build)
-    return run(None, QUIET | {"source.path": "made"}, demo=False, verbose=False)
+    given = QUIET | {"source.path": "made"} | dict(settings or {})
+    return run(None, given, demo=False, verbose=False)
 
 
 def test_a_run_that_ends_by_itself_is_done(
@@ -166,6 +176,40 @@ def test_every_problem_of_a_file_is_told(
     err = capsys.readouterr().err
     assert "session.hop" in err
     assert "camera.colour" in err
+
+
+def test_an_employee_is_not_scored_without_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run does not start; the line names the law and the key."""
+    agent = {"session.subject": "agent", "source.path": "talk.wav"}
+    assert run(None, agent, demo=False, verbose=False) == 2
+    assert "session.employee_scoring_is_lawful" in capsys.readouterr().err
+
+
+def test_the_reason_to_score_an_employee_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At each start, at the usual level, in the form of the log and with the session's name."""
+    about = {"subject": "agent", "employee_scoring_is_lawful": "pilots, for safety"}
+    settings = {f"session.{key}": value for key, value in about.items()}
+    attempt(monkeypatch, model, freed, settings=settings | {"log.format": "json"})
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"].endswith("lawful: pilots, for safety")
+    assert len(line["session"]) == 8
+
+
+def test_what_a_person_can_mend_is_a_json_line_too(
+    monkeypatch: pytest.MonkeyPatch,
+    model: TamUlag,
+    freed: Freed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A collector of logs sees why the program ended; exit code 1."""
+    error = SourceError("camera away: plug it in")
+    assert attempt(monkeypatch, model, freed, error, settings={"log.format": "json"}) == 1
+    assert json.loads(capsys.readouterr().err)["message"] == "camera away: plug it in"
 
 
 def test_a_wrong_option_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:

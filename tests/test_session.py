@@ -1,5 +1,6 @@
 """The pure core: inputs in, estimates out, whatever the order and the cut."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from tamulag.models import TamUlag, Ticks
 from tamulag.models.checkpoint import Card
 from tamulag.streamer.estimate import Estimate, Timing
-from tamulag.streamer.sample import Input, Notice, Phrase, Sample, Word
-from tamulag.streamer.session import Session
+from tamulag.streamer.sample import Call, Input, Notice, Phrase, Sample, Word
+from tamulag.streamer.session import WAITING_PHRASES, Session
 
 TRAINED = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
 TIMING = Timing(
@@ -244,3 +245,100 @@ def test_two_sessions_share_one_model(model: TamUlag) -> None:
         estimates += one.push(a)
         two.push(Sample("audio", a.timestamp, b.values))
     assert estimates + one.close() == play(new(model), sound(0, 2))
+
+
+def test_a_hop_can_double_and_come_back(model: TamUlag) -> None:
+    """No tick is lost: the state after it is that of hops of the usual length."""
+    plain, paced = new(model, ("audio",)), new(model, ("audio",))
+    ends: list[float] = []
+    for item in sound(0.0, 4.0):
+        plain.push(item)
+        if item.timestamp in (1.0, 3.0):
+            paced.set_hop(1.0 if item.timestamp == 1.0 else 0.5)
+        ends += [estimate.end for estimate in paced.push(item)]
+    assert ends == [0.5, 1.0, 2.0, 3.0, 3.5, 4.0]
+    assert paced.hop == 0.5
+    for one, other in zip(plain._state.audio.encoder, paced._state.audio.encoder, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_phrases_beyond_the_bound_are_counted(model: TamUlag) -> None:
+    """Without any sound no hop admits words; the oldest go, and not silently."""
+    session = new(model)
+    for number in range(WAITING_PHRASES + 3):
+        session.push(phrase(1.0, "so", utterance=number))
+    assert session.late_phrases == 3
+
+
+def test_a_modality_that_is_not_fused_is_untrained_and_counts_for_nothing(model: TamUlag) -> None:
+    """With words alone in the fused head, voice and face change no score, and alone give none."""
+    model.config = dataclasses.replace(model.config, fused=("text",))
+    heads = {"sentiment": True, "text": True, "audio": False, "vision": False}
+    card = Card(trained=heads, interval={"text": 0.5})
+    words = [phrase(1.2, "so good", final=True)]
+    among = play(new(model, card=card), [*sound(0, 3), *faces(0, 3), *words])
+    alone = play(new(model, ("text", "audio"), card), [*sound(0, 3), *words])
+    assert [e.sentiment for e in among] == [e.sentiment for e in alone]
+    assert among[0].sentiment is None
+    assert among[3].sentiment is not None
+    assert among[3].interval is not None
+    assert among[3].modalities["text"].weight == 1.0
+    voice = among[3].modalities["audio"]
+    assert (voice.status, voice.sentiment, voice.weight) == ("untrained", None, 0.0)
+
+
+class Notes:
+    """A journal that keeps the kinds of what it is told."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def took(self, item: Input) -> None:
+        self.kinds.append("phrase" if isinstance(item, Phrase) else "input")
+
+    def called(self, name: Call, now: float | None) -> None:
+        self.kinds.append(name)
+
+    def said(self, estimate: Estimate) -> None:
+        self.kinds.append("estimate")
+
+
+def test_a_journal_is_told_everything_in_order(model: TamUlag) -> None:
+    """An input before the estimates that it leads to, a call only if it closes hops."""
+    session = new(model, ("text", "audio"))
+    notes = session.journal = Notes()
+    session.push(phrase(0.1, "so"))
+    for item in sound(0, 0.5):
+        session.push(item)
+    assert notes.kinds == ["phrase", *["input"] * 25, "estimate"]
+    session.advance(0.6)
+    assert notes.kinds[27:] == []
+    session.advance(1.4)
+    session.set_hop(1.0)
+    session.close(1.5)
+    assert notes.kinds[27:] == ["advance", "estimate", "hop", "close"]
+
+
+def test_words_that_come_when_the_last_hop_has_closed_are_scored(model: TamUlag) -> None:
+    """A recogniser says its last words at the end of a file, which may be the end of a hop."""
+    session = new(model, ("text", "audio"))
+    before = [e for item in sound(0, 2) for e in session.push(item)]
+    assert before[-1].end == 2.0
+    session.push(phrase(2.0, "good", final=True, start=1.5))
+    (last,) = session.close()
+    assert last.end == 2.1
+    assert last.modalities["text"].sentiment is not None
+    assert session.late_phrases == 0
+
+
+def test_words_need_not_be_named(model: TamUlag) -> None:
+    """Then times and weights stay, and the scores are the same."""
+    items: list[Input] = [*sound(0, 2), phrase(1.2, "so good", final=True)]
+    named = play(new(model), items)[-1]
+    silent = play(Session(model, TRAINED, EVERY, TIMING, names_words=False), items)[-1]
+    assert {row[0] for row in named.attention["text"]} == {"so", "good"}
+    assert [row[1:] for row in silent.attention["text"]] == [
+        row[1:] for row in named.attention["text"]
+    ]
+    assert {row[0] for row in silent.attention["text"]} == {""}
+    assert silent.sentiment == named.sentiment

@@ -28,6 +28,8 @@ class Counting:
 class Noting:
     """Recogniser that notes what it hears and makes a phrase of each block; holds at a gate."""
 
+    partials = True
+
     def __init__(self) -> None:
         self.heard: list[int] = []
         self.gate = threading.Event()
@@ -180,3 +182,26 @@ def test_without_a_recogniser_there_is_only_audio() -> None:
     path.finish(items.append, limit=1.0)
     assert path.modalities == ("audio",)
     assert len(items) == 1
+
+
+def test_what_waits_for_the_recogniser_can_be_measured() -> None:
+    """Seconds of sound in its queue; none without a thread."""
+    listener = Noting()
+    path = SoundPath(Counting(), listener, threaded=True)
+    assert path.waiting == 0.0
+    listener.gate.clear()
+    for n in range(51):
+        path.push(BLOCK, 320 * n, lambda item: None)
+    assert path.waiting == pytest.approx(1.0, abs=0.03)
+    listener.gate.set()
+    path.finish(lambda item: None, 2.0)
+
+
+def test_relief_asks_the_recogniser_for_finals_only() -> None:
+    """And for partials again when there is room."""
+    listener = Noting()
+    path = SoundPath(Counting(), listener, threaded=True)
+    path.relieve(["vision_rate", "asr_partials"])
+    assert not listener.partials
+    path.relieve(["vision_rate"])
+    assert listener.partials

@@ -1,11 +1,13 @@
 """The states of the speech recogniser's encoder."""
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from tamulag.streamer.assets import locate
 from tamulag.streamer.audio import AudioFeatures
 from tamulag.streamer.sample import Array
-from tamulag.streamer.speech import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder
+from tamulag.streamer.speech import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder, answering
 
 
 def noise(seed: int) -> Array:
@@ -46,3 +48,23 @@ def test_states_do_not_depend_on_later_sound(tick: int) -> None:
     for a, b in zip(*rows, strict=True):
         assert a is not None
         assert np.array_equal(a, b)
+
+
+def test_states_are_those_of_the_second_layer() -> None:
+    """What the second layer gives, not what the encoder ends with."""
+    plain = (locate("moonshine-tiny-en") / "encoder_model.ort").read_bytes()
+    feed = {"input_values": noise(0)[None], "attention_mask": np.ones((1, CONTEXT), np.int64)}
+    second, last = (
+        onnxruntime.InferenceSession(model).run(None, feed)[0][0, -1]
+        for model in (answering(plain, "/layers.1/Add_1_output_0"), plain)
+    )
+    newest = SpeechEncoder().encode(noise(0))[-1]
+    np.testing.assert_allclose(newest, second, atol=1e-5)
+    assert np.abs(newest - last).max() > 0.1
+
+
+def test_unknown_value_is_refused() -> None:
+    """A name that no node computes does not give a model that runs."""
+    plain = (locate("moonshine-tiny-en") / "encoder_model.ort").read_bytes()
+    with pytest.raises(Exception, match="no-such-value"):
+        onnxruntime.InferenceSession(answering(plain, "no-such-value"))

@@ -11,10 +11,12 @@ import torch
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.checkpoint import load
 from tamulag.models.data import Clip, DataError, write_clips
+from tamulag.models.evaluate import batch
 from tamulag.models.pairing import SUBSETS
 from tamulag.models.rows import BranchRecipe, Rows, read_rows
+from tamulag.models.single import predict, train_branch
 from tamulag.models.text import encoder_for
-from tamulag.models.train import predict, read_recipe, train, train_branch
+from tamulag.models.train import read_recipe, train
 
 RECIPE = """
 seed = 3
@@ -82,6 +84,7 @@ def text_recipe(folder: Path) -> BranchRecipe:
 
 
 def recipe(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "recipe.toml"
     path.write_text(text.format(folder.as_posix()))
     return path
@@ -143,7 +146,9 @@ def test_every_set_of_modalities_has_its_interval(trained: str) -> None:
 
 def test_features_are_standardised_with_the_training_rows(folder: Path, trained: str) -> None:
     """The checkpoint holds mean and deviation of the training rows alone."""
-    rows, _ = read_rows(read_recipe(folder / "recipe.toml").audio, "audio")
+    table = read_recipe(folder / "recipe.toml").audio
+    assert table is not None
+    rows, _ = read_rows(table, "audio")
     encoder = load(trained)[0].audio.encoder
     seen, free = torch.cat(rows.values), slice(encoder.centred, None)
     torch.testing.assert_close(encoder.level, seen.mean(dim=0)[: encoder.centred])
@@ -293,7 +298,51 @@ def test_card_of_a_tuned_checkpoint_names_both_sources(tuned: Path) -> None:
 
 
 def test_text_comes_from_one_place(tmp_path: Path) -> None:
-    """Neither or both of the tables for text are refused."""
-    start, end = RECIPE.index("[text]"), RECIPE.index("[audio]")
+    """Both of the tables for text are refused, and so is a file without any table."""
+    both = RECIPE + '[tune]\ntrain = []\nvalid = []\ndata = ""\n'
     with pytest.raises(DataError, match=r"one of the tables \[tune\] and \[text\]"):
-        read_recipe(recipe(tmp_path, RECIPE[:start] + RECIPE[end:]))
+        read_recipe(recipe(tmp_path, both))
+    with pytest.raises(DataError, match="at least one of the tables"):
+        read_recipe(recipe(tmp_path, "seed = 1\n"))
+
+
+def test_an_unknown_text_encoder_is_refused(tmp_path: Path) -> None:
+    """The error lists those that there are."""
+    tune = '[tune]\ntrain = []\nvalid = []\ndata = ""\nencoder = "bert"\n'
+    with pytest.raises(DataError, match=r"tune.encoder = 'bert'.*multilingual-e5-small"):
+        read_recipe(recipe(tmp_path, tune))
+
+
+def test_one_modality_alone_speaks_for_all(folder: Path) -> None:
+    """Without other tables the fused head says what the one head says; the others are absent."""
+    start, end = RECIPE.index("[audio]"), RECIPE.index("[vision]")
+    path = recipe(folder / "alone", RECIPE[start:end] + "[fusion]\nsteps = 400\nrate = 5e-3\n")
+    path.write_text(path.read_text().replace("/alone", ""))
+    figures = train(path, folder / "alone.safetensors", lambda _: None)
+    model, card = load(str(folder / "alone.safetensors"))
+    assert card.trained == {"sentiment": True, "text": False, "audio": True, "vision": False}
+    assert card.interval == {"audio": figures["sentiment.interval.audio"]}
+    ticks, now = batch(model, clips("audio") + clips("vision"))
+    output = model(ticks, now)
+    assert not output.present[160:].any()
+    heard = output.present[:160, 0, 1]
+    assert heard.all()
+    apart = (output.sentiment - output.heads[..., 1])[:160].abs().mean()
+    assert apart < 0.1
+
+
+def test_words_alone_without_recurrence(tmp_path: Path) -> None:
+    """Labels in [-1, 1] are stretched, the figures are those of CH-SIMS, the branch has no LSTM."""
+    (tmp_path / "made").mkdir()
+    table = tmp_path / "made" / "texts.csv"
+    table.write_text("text,label\ngood,1\nbad,-1\nso so,0\n")
+    values = f'train = ["{table.as_posix()}"]\nvalid = ["{table.as_posix()}"]\ndata = "made"\n'
+    more = 'form = "sims"\nrecurrent = false\nside = 1.0\nlayers = 1\nepochs = 1\nbatch = 3\n'
+    path = recipe(tmp_path, f"[tune]\n{values}{more}[fusion]\nsteps = 1\n")
+    figures = train(path, tmp_path / "words.safetensors", lambda _: None)
+    model, card = load(str(tmp_path / "words.safetensors"))
+    assert figures["text.made.n"] == 3
+    assert 0 <= figures["text.made.Acc2"] <= 1
+    assert model.config.text.encoder == "identity"
+    assert model.config.fused == ("text",)
+    assert {name for name, done in card.trained.items() if done} == {"text", "sentiment"}

@@ -1,0 +1,126 @@
+"""One run of `tamulag replay`: settings, recording, publishers, signals, exit code.
+
+Knows how a replay begins and ends. Knows neither rows nor messages.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from tamulag.models.checkpoint import Card, CheckpointError
+
+from . import message
+from .agent import About
+from .archive import session_of
+from .arrow import Recording
+from .build import HEADS, publishers_of
+from .clock import SessionClock
+from .config import Config, ConfigError, load
+from .publisher import PublisherError
+from .recording import RecordingError
+from .replay import Replay
+from .terminal import TerminalPublisher
+
+EXPECTED = (CheckpointError, PublisherError, RecordingError)
+
+
+def rerun(
+    folder: Path, checkpoint: str | None, path: Path | None, overrides: Mapping[str, object]
+) -> int:
+    """Replay a recording to its end and return the exit code: 0 done, 1 failed, 2 wrong use.
+
+    Args:
+        folder: Of the recording.
+        checkpoint: Instead of the recorded one; None: the recorded one.
+        path: TOML file of settings, of which source.speed and the publishers' tables count.
+        overrides: Values of the command line by dotted key.
+    """
+    try:
+        config = load(path, overrides)
+    except ConfigError as error:
+        print(f"tamulag: {error}", file=sys.stderr)
+        return 2 if str(error).startswith("command line:") else 1
+    code = 0
+    try:
+        replay = opened(folder, checkpoint, config)
+        asyncio.run(_run(replay))
+        if replay.recording.cut:
+            print(f"tamulag: the recording is cut: {replay.recording.cut}", file=sys.stderr)
+    except* EXPECTED as group:
+        for told in _leaves(group):
+            print(f"tamulag: {told}", file=sys.stderr)
+        code = 1
+    except* BrokenPipeError:
+        code = 0
+    return code
+
+
+def opened(folder: Path, checkpoint: str | None, config: Config) -> Replay:
+    """Open a recording and make the publishers that the settings name.
+
+    Raises:
+        RecordingError: If it cannot be replayed.
+        CheckpointError: If its checkpoint cannot be used.
+        PublisherError: If an address cannot be used.
+    """
+    recording = Recording(folder)
+    session, card = session_of(recording.header, checkpoint)
+    replay = Replay(
+        recording=recording,
+        session=session,
+        publishers=[],
+        about=_about(recording, checkpoint or recording.header.checkpoint, card),
+        clock=SessionClock(),
+        paced=config.source.speed == "1",
+    )
+    replay.publishers.extend(publishers_of(config, replay))
+    if config.jsonl.path != "-":
+        replay.publishers.append(TerminalPublisher(sys.stdout, lambda: _greeting(replay)))
+    return replay
+
+
+def _about(recording: Recording, checkpoint: str, card: Card) -> About:
+    heads = {n: message.Head(trained=card.trained[n], data=card.data.get(n)) for n in HEADS}
+    return About(
+        version=metadata.version("tamulag-stream"),
+        checkpoint=checkpoint,
+        heads=heads,
+        sources=[f"replay {recording.folder.name}"],
+    )
+
+
+def _greeting(replay: Replay) -> str:
+    header = replay.recording.header
+    lines = [f"replay of session {header.session}, {message.utc(header.epoch)}"]
+    if header.version != replay.about.version:
+        lines.append(f"made with version {header.version}: a score may differ in its last bits")
+    return "\n".join([*lines, "Ctrl-C ends."])
+
+
+async def _run(replay: Replay) -> None:
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def end() -> None:
+        nonlocal signals
+        signals += 1
+        replay.stop()
+        if signals > 1:
+            os._exit(130)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
+            loop.add_signal_handler(number, end)
+    await replay.run()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
