@@ -22,6 +22,7 @@ from .tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, conf
 
 FORMAT = "tamulag-1"
 MINILM = "all-minilm-l6-v2"
+MULTILINGUAL = "multilingual-e5-small"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -112,23 +113,24 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
     return model.eval(), card
 
 
+def encoder_name(name: str) -> str:
+    """Return which text encoder made the token states that a checkpoint's text branch takes.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged.
+    """
+    return str(dict(_read(resolve(name))[1].get("card", {})).get("text_encoder", MINILM))
+
+
 def load_tuned(name: str) -> dict[str, Tensor]:
     """Return the fine-tuned tensors of the text encoder in a checkpoint, float32.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, or if its text branch takes the states
-            of another encoder, which cannot be made from words here.
+        CheckpointError: If the file is missing or damaged.
     """
-    tensors, meta = _read(resolve(name))
-    encoder = dict(meta.get("card", {})).get("text_encoder", MINILM)
-    if encoder != MINILM:
-        raise CheckpointError(
-            f"checkpoint {name} was trained on text states of {encoder!r}, expected {MINILM!r}: "
-            "stream it with --asr none"
-        )
     return {
         key.removeprefix(ENCODER): tensor.float()
-        for key, tensor in tensors.items()
+        for key, tensor in _read(resolve(name))[0].items()
         if key.startswith(ENCODER)
     }
 
@@ -138,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             meta = dict(json.loads((file.metadata() or {}).get("tamulag", "{}")))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({error}): fetch it again"
         ) from error

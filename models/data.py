@@ -7,9 +7,10 @@ files with the features that run live. Nothing in a feature file can run code.
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,15 @@ def read_clips(path: Path) -> list[Clip]:
         raise DataError(
             f"feature file {path} has format {meta.get('format')!r}, expected {FORMAT!r}"
         )
-    groups = json.loads(meta["groups"])
+    try:
+        return _clips(tensors, json.loads(meta["groups"]))
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"feature file {path} is damaged ({type(error).__name__} {error}): run tamulag extract"
+        ) from error
+
+
+def _clips(tensors: Mapping[str, npt.NDArray[Any]], groups: Sequence[str]) -> list[Clip]:
     cuts = {
         name: np.concatenate([[0], np.cumsum(tensors[f"{name}.lengths"])])
         for name in MODALITIES

@@ -170,12 +170,13 @@ class Encoder(nn.Module):
             mask = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
         decay = 1 - 1 / self.horizon
         power = decay ** torch.arange(1, mask.shape[1] + 1, dtype=torch.float64).unsqueeze(-1)
-        here = torch.cat([x_BTD[..., : self.centred], torch.ones_like(x_BTD[..., :1])], dim=-1)
-        weighted = here.double().masked_fill(~mask.unsqueeze(-1), 0.0) / power
-        levels = power * (level.unsqueeze(1) + weighted.cumsum(dim=1))
+        here, rest = x_BTD[..., : self.centred], x_BTD[..., self.centred :]
+        # In place: this is the widest arithmetic of training, and fresh memory costs most of it.
+        levels = torch.cat([here, torch.ones_like(here[..., :1])], dim=-1).double()
+        levels = levels.masked_fill_(~mask.unsqueeze(-1), 0.0).div_(power).cumsum_(dim=1)
+        levels = levels.add_(level.unsqueeze(1)).mul_(power)
         mean = levels[..., :-1] / levels[..., -1:]
-        rest = x_BTD[..., self.centred :]
-        values = torch.cat([(here[..., :-1] - mean).to(x_BTD.dtype), rest], dim=-1)
+        values = torch.cat([(here - mean).to(x_BTD.dtype), rest], dim=-1)
         lengths = mask.sum(dim=1)
         last = (lengths - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, levels.shape[-1])
         after = torch.where((lengths > 0).unsqueeze(-1), levels.gather(1, last)[:, 0], level)

@@ -52,7 +52,7 @@ class Evaluation:
             rows: As `read_labelled` returns them.
             heard: In (0, 1]; the words are rounded up.
         """
-        words = [row.text.split() for row in rows]
+        words = [self.encoder.split(row.text) for row in rows]
         begun = [" ".join(w[: math.ceil(heard * len(w) - 1e-9)]) for w in words]
         states: list[Array] = []
         for first in range(0, len(begun), BATCH):

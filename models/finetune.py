@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import torch
@@ -24,7 +25,12 @@ from .text import TextEncoder
 Log = Callable[[str], None]
 Rows = list[tuple[list[str], float]]
 
-MARKS = string.punctuation + "，。！？、；：…—“”‘’（）《》～"
+MARKS = string.punctuation + "".join(
+    character for character in map(chr, range(0x10000)) if category(character)[0] == "P"
+)
+"""Punctuation of all scripts."""
+
+SHOWN = ("MAE", "Corr", "Acc2_non0", "Acc2")
 SAMPLE = 1000
 """Sentences from which mean and deviation of the token states are taken."""
 
@@ -58,6 +64,8 @@ class TuneRecipe:
     """Share of training sentences that lose their punctuation, as some recognisers give none."""
     prefix: float = 0.1
     """Share of training sentences that are cut to a random beginning, as live words are."""
+    side: float = 0.0
+    """Weight of a logistic loss on whether the label is above 0, beside the L1 loss."""
     carried: float = 0.5
     """Share of sentences that begin with the recurrent state of another sentence."""
 
@@ -116,7 +124,9 @@ def finetune(
         _epoch(net, encoder, now, recipe, rng, optimiser, schedule, average)
         current = {name: value.clone() for name, value in net.state_dict().items()}
         net.load_state_dict(average)
-        scores = {name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()}
+        scores = {
+            name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()
+        }
         mae = sum(score["MAE"] for score in scores.values()) / len(scores)
         log(f"  epoch {epoch + 1}/{recipe.epochs}: {_summary(scores)}")
         if mae < best:
@@ -149,7 +159,7 @@ def _standardise(
 
 def _summary(scores: dict[str, dict[str, float]]) -> str:
     return "; ".join(
-        f"{name} MAE {s['MAE']:.4f} Corr {s['Corr']:.4f} Acc2 {s.get('Acc2_non0', s.get('Acc2')):.4f}"
+        f"{name} " + " ".join(f"{key} {s[key]:.4f}" for key in SHOWN if key in s)
         for name, s in scores.items()
     )
 
@@ -200,7 +210,11 @@ def _epoch(
             start = mixed(fresh, carried, recipe.carried, rng)
         estimate, after = net(*_padded(encoder, [tokens[i] for i in chosen]), start)
         carried = EncoderState(*(part.detach() for part in after))
-        loss = (estimate - labels[torch.from_numpy(chosen)]).abs().mean()
+        label = labels[torch.from_numpy(chosen)]
+        loss = (estimate - label).abs().mean()
+        if recipe.side:
+            above = (label > 0).to(estimate.dtype)
+            loss += recipe.side * nn.functional.binary_cross_entropy_with_logits(estimate, above)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -87,9 +87,13 @@ class ModelConfig:
     """`Ulag` has the equations."""
     expert: int = 16
     """Units of the expert projections."""
+    fused: tuple[str, ...] = MODALITIES
+    """Modalities that the fused head was trained on; others count as absent in every estimate."""
 
     def __post_init__(self) -> None:
         """Refuse a name or number that is not one of the choices."""
+        for name in self.fused:
+            _one_of("fused", name, MODALITIES)
         _one_of("fusion", self.fusion, get_args(Fusion))
         _one_of("labels", self.labels, get_args(Labels))
         _one_of("similarity", self.similarity, get_args(Similarity))
@@ -100,6 +104,7 @@ class ModelConfig:
         """Rebuild a config from `config_dict`; refuses unknown keys with a TypeError."""
         branches = {name: BranchConfig(**values[name]) for name in MODALITIES}  # type: ignore[arg-type]
         rest = {key: value for key, value in values.items() if key not in MODALITIES}
+        rest["fused"] = tuple(rest.get("fused", MODALITIES))  # type: ignore[arg-type]
         return cls(**branches, **rest)  # type: ignore[arg-type]
 
 

