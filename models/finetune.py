@@ -65,7 +65,10 @@ class TuneRecipe:
     prefix: float = 0.1
     """Share of training sentences that are cut to a random beginning, as live words are."""
     side: float = 0.0
-    """Weight of a logistic loss on whether the label is above 0, beside the L1 loss."""
+    """Weight of a logistic loss on whether the label is above 0, beside the L1 loss.
+
+    A label of 0 counts as below in the form of CH-SIMS, as its Acc2 has it, else not at all.
+    """
     carried: float = 0.5
     """Share of sentences that begin with the recurrent state of another sentence."""
 
@@ -213,8 +216,7 @@ def _epoch(
         label = labels[torch.from_numpy(chosen)]
         loss = (estimate - label).abs().mean()
         if recipe.side:
-            above = (label > 0).to(estimate.dtype)
-            loss += recipe.side * nn.functional.binary_cross_entropy_with_logits(estimate, above)
+            loss += recipe.side * _side_loss(estimate, label, recipe.form)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -223,6 +225,12 @@ def _epoch(
         with torch.no_grad():
             for name, value in net.state_dict().items():
                 average[name].lerp_(value, 1 - recipe.average)
+
+
+def _side_loss(estimate: Tensor, label: Tensor, form: Form) -> Tensor:
+    told = torch.ones_like(label) if form == "sims" else (label != 0).to(label.dtype)
+    above = (label > 0).to(label.dtype)
+    return nn.functional.binary_cross_entropy_with_logits(estimate, above, weight=told)
 
 
 def _varied(words: list[str], recipe: TuneRecipe, rng: np.random.Generator) -> list[str]:

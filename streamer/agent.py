@@ -17,6 +17,7 @@ from . import message, tally
 from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
+from .notable import Notables
 from .pressure import Pressure, steps_for
 from .publisher import Publisher
 from .recorder import Recorder
@@ -99,6 +100,7 @@ class Agent:
     def __post_init__(self) -> None:
         timing, asked = self.session.timing, self.session.asked
         self._pressure = Pressure(steps_for(asked, timing.hop, timing.window))
+        self._notables = Notables()
         self._watch = Watch([name for name in ("audio", "vision") if name in asked])
 
     @property
@@ -308,6 +310,12 @@ class Agent:
                     estimate, latency=latency, dropped=dropped, **self._head()
                 )
             )
+            for found in self._notables.look(estimate):
+                self._publish(
+                    message.Event(
+                        event=found.event, detail=found.detail, at=found.at, **self._head()
+                    )
+                )
 
     def _latency(self, end: float, before: float, model: float) -> message.Latency:
         if not self.paced:

@@ -24,15 +24,20 @@ from .clock import SessionClock
 from .config import Config
 from .estimate import Timing
 from .publisher import Publisher
+from .recorder import MEGABYTE
 from .session import Session
 from .sound import SoundPath
 from .source import Now, Source, SourceError
 
 if TYPE_CHECKING:
+    from .history import History
+    from .reception import Reception
     from .subscriber import Limits
     from .tables import WebSocketConfig
+    from .websocket import Receive
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
+DAY = 86400.0
 HEADS = ("sentiment", "text", "audio", "vision")
 
 
@@ -57,7 +62,8 @@ def build(config: Config) -> Built:
     clock = SessionClock()
     paced = config.source.path is None or config.source.speed == "1"
     with ExitStack() as resources:
-        sources = _sources(config, clock.now, resources)
+        reception = _reception(config, clock.now, resources)
+        sources = reception.sources if reception else _sources(config, clock.now, resources)
         asked = {modality for source in sources for modality in _wanted(config, source)}
         agent = Agent(
             session=Session(
@@ -72,7 +78,8 @@ def build(config: Config) -> Built:
             heartbeat=config.websocket.heartbeat,
             sends_words=config.session.privacy == "none",
         )
-        agent.publishers.extend(publishers_of(config, agent, agent.tell_output))
+        receive = reception.receive if reception else None
+        agent.publishers.extend(publishers_of(config, agent, agent.tell_output, receive))
         record(config, agent)
         _report(config, agent)
         return Built(agent, resources.pop_all())
@@ -137,6 +144,36 @@ def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
     if not sources:
         raise SourceError(NOTHING)
     return sources
+
+
+def _reception(config: Config, now: Now, resources: ExitStack) -> "Reception | None":
+    """Return what takes a sender in, with its two sources, if one may come."""
+    if not config.ingest.enabled:
+        return None
+    from tamulag.models.text import encoder_for
+
+    from .intake import Face, Voice
+    from .reception import Reception, SenderLimits
+    from .vision import VisionFeatures
+
+    limits = config.ingest
+    return Reception(
+        voice=Voice(
+            _sound(config, now, resources, paced=True),
+            config.session.subject,
+            encoder_for(config.model.checkpoint).encode,
+        ),
+        face=Face(resources.enter_context(VisionFeatures())),
+        subject=config.session.subject,
+        takes_words=config.asr.engine == "none",
+        now=now,
+        limits=SenderLimits(
+            message=limits.max_message,
+            rate=limits.max_rate,
+            bandwidth=limits.max_bandwidth,
+            duration=limits.max_duration,
+        ),
+    )
 
 
 def _media(config: Config, now: Now, resources: ExitStack) -> Source:
@@ -209,20 +246,28 @@ class Speaker(Protocol):
         """Return the retained status of a broker for the state word `online` or `offline`."""
 
 
-def publishers_of(config: Config, speaker: Speaker, tell: Tell = tell_nobody) -> list[Publisher]:
+def publishers_of(
+    config: Config,
+    speaker: Speaker,
+    tell: Tell = tell_nobody,
+    receive: "Receive | None" = None,
+) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
     Args:
         config: The settings.
         speaker: Whoever is published.
         tell: Called with name, reason and detail when a publisher is lost that opens itself again.
+        receive: Takes what somebody sends to the WebSocket server.
 
     Raises:
         PublisherError: If an address cannot be used.
     """
     publishers: list[Publisher] = []
+    history = _history(config, speaker, tell)
     if config.websocket.enabled:
-        publishers += _websocket(config, speaker)
+        publishers += _websocket(config, speaker, history, receive)
+    publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
         from .mqtt import MqttPublisher
 
@@ -234,6 +279,7 @@ def publishers_of(config: Config, speaker: Speaker, tell: Tell = tell_nobody) ->
                 site=config.session.site,
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
+                announced=_announced(config),
                 tell=partial(tell, "mqtt"),
             )
         )
@@ -242,6 +288,23 @@ def publishers_of(config: Config, speaker: Speaker, tell: Tell = tell_nobody) ->
 
         publishers.append(JsonlPublisher(config.jsonl.path))
     return publishers
+
+
+def _announced(config: Config) -> dict[str, str]:
+    """Return what the broker keeps for Home Assistant, by topic."""
+    if not config.mqtt.discovery:
+        return {}
+    from . import homeassistant
+
+    site, device = config.session.site, config.session.device
+    described = homeassistant.payload(
+        root=f"tamulag/v1/{site}/{device}",
+        site=site,
+        device=device,
+        version=metadata.version("tamulag-stream"),
+        hop=config.session.hop,
+    )
+    return {homeassistant.topic(config.mqtt.discovery_prefix, site, device): described}
 
 
 def _login(config: Config) -> Login:
@@ -263,8 +326,31 @@ def _report(config: Config, agent: Agent) -> None:
         agent.publishers.append(ServicePublisher(os.environ, hop=config.session.hop))
 
 
-def _websocket(config: Config, speaker: Speaker) -> list[Publisher]:
-    """Return the server, and the counter whose pages it shows."""
+def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
+    """Return what keeps a live session; a replay is in a recording already."""
+    if not (config.history.enabled and isinstance(speaker, Agent)):
+        return None
+    from .history import History
+    from .store import default_path
+
+    chosen = config.history
+    return History(
+        default_path() if chosen.path is None else Path(chosen.path),
+        hello=speaker.hello,
+        tell=partial(tell, "history"),
+        max_age=chosen.max_age * DAY,
+        max_bytes=chosen.max_size * MEGABYTE,
+    )
+
+
+def _websocket(
+    config: Config,
+    speaker: Speaker,
+    history: "History | None",
+    receive: "Receive | None",
+) -> list[Publisher]:
+    """Return the server, and the counter whose pages it shows beside those of the history."""
+    from . import embed, pages
     from .access import Lock, access
     from .prometheus import Metrics
     from .websocket import WebSocketPublisher
@@ -277,8 +363,14 @@ def _websocket(config: Config, speaker: Speaker) -> list[Publisher]:
         chosen.port,
         hello=speaker.hello,
         missed=lambda count: message.missed(speaker.hello(), count),
-        shelves=metrics.shelves(),
+        shelves={
+            **pages.shelves(),
+            **embed.shelves(captures=receive is not None),
+            **metrics.shelves(),
+            **(history.shelves() if history else {}),
+        },
         limits=_limits(chosen),
+        receive=receive,
     )
     metrics.seats = server
     return [server, metrics]

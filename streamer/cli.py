@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_bench, cli_data, cli_time, cli_train
+from . import cli_bench, cli_data, cli_sessions, cli_time, cli_train
 from .cli_data import Json, quiet_threads
 from .cli_time import address
 
@@ -43,6 +43,9 @@ def stream(
         typer.Option(help="Name or index, `default` or `none`; with --camera: default."),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Media file or URL, instead.")] = None,
+    ingest: Annotated[
+        bool | None, typer.Option("--ingest", help="A page sends: /capture on the WebSocket port.")
+    ] = None,
     asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
     asr_model: Annotated[str | None, typer.Option(help="Folder of a Vosk model.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name or .safetensors file.")] = None,
@@ -52,6 +55,9 @@ def stream(
     mqtt: Annotated[str | None, typer.Option(help="Broker, mqtt://HOST[:PORT].")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for JSON lines, or `-`.")] = None,
     record: Annotated[str | None, typer.Option(help="Folder for a recording.")] = None,
+    history: Annotated[
+        bool | None, typer.Option("--history", help="Keep the session: `tamulag sessions`.")
+    ] = None,
     privacy: Annotated[
         str | None, typer.Option(help="none, or strict: no word leaves the program.")
     ] = None,
@@ -80,22 +86,27 @@ def stream(
         "source.path": source,
         "source.speed": speed,
         "source.loop": loop,
+        "ingest.enabled": ingest,
         "asr.engine": asr,
         "asr.model": asr_model,
         "model.checkpoint": checkpoint,
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,
         "record.path": record,
+        "history.enabled": history,
         "session.privacy": privacy,
         "session.duration": duration,
         "log.format": log,
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
     # The kind of input that is named here replaces the other kind in a file.
-    if source is not None or demo:
-        overrides = {"camera.device": None, "microphone.device": None} | overrides
+    devices: dict[str, object] = {"camera.device": None, "microphone.device": None}
+    if ingest:
+        overrides = devices | {"source.path": None} | overrides
+    elif source is not None or demo:
+        overrides = devices | {"ingest.enabled": False} | overrides
     elif {camera, microphone} - {None, "none"}:
-        overrides["source.path"] = None
+        overrides |= {"source.path": None, "ingest.enabled": False}
     if camera == "none":
         overrides["camera.device"] = None
     raise typer.Exit(run(config, overrides | address(websocket), demo=demo, verbose=verbose))
@@ -118,14 +129,35 @@ def devices(as_json: Json = False) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    capture: Annotated[
+        bool, typer.Option("--capture", help="Also try each device for three seconds.")
+    ] = False,
+    camera: Annotated[str | None, typer.Option(help="Try this one: index or URL.")] = None,
+    microphone: Annotated[
+        str | None, typer.Option(help="Try this one: name, index or `default`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check everything that a run needs; exit code 1 if something required is not there.
 
-    Example: tamulag doctor
+    Example: tamulag doctor --capture
     """
+    quiet_threads()
     from . import doctor as look
 
     checks = look.doctor()
+    if camera is not None or microphone is not None:
+        from .trial import try_camera, try_microphone
+
+        checks += [] if camera is None else [try_camera(camera)]
+        chosen = None if microphone == "default" else microphone
+        checks += [] if microphone is None else [try_microphone(chosen)]
+    elif capture:
+        from .trial import trials
+
+        found = look.devices()
+        checks += trials([*found.cameras, *found.microphones])
     if as_json:
         print(json.dumps({"checks": [look.to_dict(check) for check in checks]}))
     else:
@@ -180,18 +212,26 @@ def fetch(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    asyncapi: Annotated[
+        bool, typer.Option("--asyncapi", help="As AsyncAPI 3, with what may be sent to us.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of every message.
 
     Example: tamulag schema > schema.json
     """
-    from .message import schema as build_schema
+    if asyncapi:
+        from .asyncapi import document as build
+    else:
+        from .message import schema as build
 
-    print(json.dumps(build_schema(), indent=2))
+    print(json.dumps(build(), indent=2))
 
 
 cli_data.register(app)
 cli_time.register(app)
+cli_sessions.register(app)
 cli_train.register(app)
 cli_bench.register(app)
 
@@ -216,7 +256,9 @@ def _expected() -> tuple[type[BaseException], ...]:
         "config": ("ConfigError",),
         "publisher": ("PublisherError",),
         "recording": ("RecordingError",),
+        "store": ("StoreError",),
         "source": ("SourceError",),
+        "stage": ("StageError",),
         "checkpoint": ("CheckpointError",),
         "data": ("DataError",),
     }.items():

@@ -31,6 +31,8 @@ def register(app: typer.Typer) -> None:
     bench_app.command("fusion")(bench_fusion)
     bench_app.command("long")(bench_long)
     bench_app.command("fanout")(bench_fanout)
+    bench_app.command("faults")(bench_faults)
+    bench_app.command("soak")(bench_soak)
     app.add_typer(bench_app, name="bench")
 
 
@@ -278,3 +280,59 @@ def bench_fanout(
     print(f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms")
     if stalled:
         print("stalled: not all gone" if gone is None else f"stalled: gone after {gone:.1f} s")
+
+
+def bench_faults(
+    only: Annotated[list[str] | None, typer.Option(help="Name of a row; may be repeated.")] = None,
+    step_clock: Annotated[
+        bool, typer.Option("--step-clock", help="Set this machine's clock for 2 s; needs root.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Break a running agent on purpose: how soon does it tell, how soon is it well again?
+
+    For real, on the loopback: broker, camera, microphone, subscribers, disk, signals. Takes about
+    three minutes. What needs a command that is missing is skipped, with the reason.
+
+    Example: tamulag bench faults --only "kill -9"
+    """
+    from .build import demo_files
+    from .faults import ALL, Row, faults
+
+    unknown = set(only or ()) - set(ALL)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose of {', '.join(ALL)}")
+
+    def tell(row: Row) -> None:
+        print(f"{row.fault}: {row.status}", file=sys.stderr)
+
+    files = demo_files()
+    rows = [
+        row._asdict() for row in faults(*files, tell, only=only or (), steps_clock=step_clock)
+    ]
+    if as_json:
+        print(json.dumps({"rows": rows}))
+    else:
+        _table({k: "-" if v is None else v for k, v in row.items()} for row in rows)
+
+
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.2, max=1440)] = 10.0,
+    source: Annotated[
+        Path | None, typer.Option(help="Clip with face and voice. Default: those of --demo.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Stream a clip for minutes, words on, to 50 subscribers: memory, delays, drops. Linux only.
+
+    Example: tamulag bench soak --minutes 10
+    """
+    from .soak import soak
+
+    options = ["--loop"] + (["--demo"] if source is None else ["--source", str(source)])
+    found = soak(options, minutes, lambda text: print(text, file=sys.stderr))
+    if as_json:
+        print(json.dumps(_plain(found._asdict())))
+        return
+    for name, value in found._asdict().items():
+        print(f"{name:15} {value}")

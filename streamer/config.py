@@ -28,6 +28,8 @@ from pydantic_settings import (
 from .tables import (
     AsrConfig,
     CameraConfig,
+    HistoryConfig,
+    IngestConfig,
     JsonlConfig,
     LogConfig,
     MicrophoneConfig,
@@ -65,12 +67,16 @@ class Config(BaseSettings):
     """Network: a table"""
     websocket: WebSocketConfig = WebSocketConfig()
     """WebSocket server: a table"""
+    ingest: IngestConfig = IngestConfig()
+    """What is sent to us: a table"""
     mqtt: MqttConfig = MqttConfig()
     """MQTT client: a table"""
     jsonl: JsonlConfig = JsonlConfig()
     """JSON lines: a table"""
     record: RecordConfig = RecordConfig()
     """Recording: a table"""
+    history: HistoryConfig = HistoryConfig()
+    """Past sessions: a table"""
     log: LogConfig = LogConfig()
     """Log: a table"""
 
@@ -94,6 +100,22 @@ class Config(BaseSettings):
             alone = path is None or device in (None, "none")
             allowed = f"alone, without {key}.device = {_toml(device)}: remove one of the two"
             require(alone, "source.path", path, allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _check_ingest(self) -> Self:
+        """Refuse a sender beside a device or a file, or without a port."""
+        inputs = {
+            "camera.device": self.camera.device,
+            "microphone.device": self.microphone.device,
+            "source.path": self.source.path,
+        }
+        for key, value in inputs.items():
+            alone = not self.ingest.enabled or value in (None, "none")
+            allowed = f"alone, without {key} = {_toml(value)}: remove one of the two"
+            require(alone, "ingest.enabled", True, allowed)
+        is_open = self.websocket.enabled or not self.ingest.enabled
+        require(is_open, "ingest.enabled", True, "false where websocket.enabled is")
         return self
 
 

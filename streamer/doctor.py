@@ -7,10 +7,12 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +21,8 @@ from rich.table import Table
 from .assets import AssetError, AssetState, inventory
 
 CAMERA_INDICES = range(4)
+RATES = (8000, 16000, 44100, 48000)
+"""Hz."""
 WEBSOCKET_PORT = 8765
 MQTT_PORT = 1883
 PACKAGES = (
@@ -92,7 +96,7 @@ def cameras() -> tuple[Device, ...]:
 
 
 def microphones() -> tuple[Device, ...]:
-    """List the inputs that PortAudio offers; none is opened.
+    """List the inputs that PortAudio offers, and the rates that each of them takes.
 
     Raises:
         OSError: If PortAudio is not installed.
@@ -106,11 +110,23 @@ def microphones() -> tuple[Device, ...]:
             int(device["index"]),
             str(device["name"]),
             f"{apis[device['hostapi']]['name']}, {device['max_input_channels']} channels, "
-            f"{device['default_samplerate']:g} Hz",
+            f"{device['default_samplerate']:g} Hz, takes {_rates(sounddevice, device)}",
         )
         for device in sounddevice.query_devices()
         if device["max_input_channels"] > 0
     )
+
+
+def _rates(sounddevice: ModuleType, device: Mapping[str, Any]) -> str:
+    """Return which of the usual rates an input can be opened at."""
+    taken = []
+    for rate in RATES:
+        try:
+            sounddevice.check_input_settings(device["index"], 1, "float32", samplerate=rate)
+        except sounddevice.PortAudioError:
+            continue
+        taken.append(f"{rate / 1000:g}")
+    return f"{' '.join(taken)} kHz" if taken else "none of the usual rates now: is it in use?"
 
 
 def devices() -> Devices:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 
 from .access import Access, Attempts
@@ -27,6 +28,9 @@ class Page:
     body: str
     kind: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
+    later: "Callable[[], Page] | None" = None
+    """Makes the page in place of this one; it reads a disk, so whoever serves calls it in a
+    thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,13 @@ class Shelf:
     Attributes:
         make: Returns the page; called on the event loop, must be quick.
         is_public: Whether it is shown without the token.
+        below: Returns the page for what follows the shelf's own path and a slash, query included;
+            None: there is nothing below.
     """
 
     make: Callable[[], Page]
     is_public: bool = False
+    below: Callable[[str], Page] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,7 @@ class Asked:
     target: str
     peer: str
     hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     authorizations: Sequence[str] = ()
     is_upgrade: bool = False
 
@@ -61,12 +69,14 @@ class Door:
     Attributes:
         access: Who may come in.
         shelves: Pages by path; static files of a dashboard belong here too.
+        ways: Paths of WebSockets.
         attempts: Counts wrong tokens.
         clock: Any steady clock, seconds.
     """
 
     access: Access
     shelves: Mapping[str, Shelf] = field(default_factory=dict)
+    ways: Sequence[str] = ("/",)
     attempts: Attempts = field(default_factory=Attempts)
     clock: Callable[[], float] = time.monotonic
 
@@ -77,6 +87,8 @@ class Door:
             return _page(400, f"a token never belongs into an address: {_WHERE}"), False
         if not self._is_host(asked.hosts):
             return _page(403, "unknown name in Host: use the address, or localhost"), False
+        if asked.is_upgrade and not self._is_origin(asked):
+            return _page(403, "pages of this origin may not listen: list it in origins"), False
         is_known = self.access.token is None
         if asked.authorizations and not is_known:
             is_known = self._is_bearer(asked)
@@ -89,9 +101,9 @@ class Door:
         return self._check(_offered(message), peer)
 
     def _choose(self, path: str, asked: Asked, is_known: bool) -> Page | None:
-        shelf = self.shelves.get(path)
+        shelf, make = self._look_up(asked.target)
         if asked.is_upgrade:
-            return None if path == "/" else _page(404, "the WebSocket is at /")
+            return None if path in self.ways else _page(404, f"WebSocket: {' '.join(self.ways)}")
         if shelf is None and path != "/":
             return _page(404, f"not here; here are: {' '.join(['/', *self.shelves])}")
         if asked.method != "GET":
@@ -100,7 +112,19 @@ class Door:
             return _page(426, "this is a WebSocket", ("Upgrade", "websocket"))
         if not (is_known or shelf.is_public):
             return self._refusal(asked.peer)
-        return shelf.make()
+        return make()
+
+    def _look_up(self, target: str) -> tuple[Shelf | None, Callable[[], Page]]:
+        """Return the shelf for a target, or of the path above it, and what makes its page."""
+        path = target.partition("?")[0]
+        shelf = self.shelves.get(path)
+        if shelf is not None:
+            return shelf, shelf.make
+        above = path.rpartition("/")[0]
+        shelf = self.shelves.get(above)
+        if shelf is None or shelf.below is None:
+            return None, partial(_page, 404, "not here")
+        return shelf, partial(shelf.below, target.removeprefix(f"{above}/"))
 
     def _is_host(self, hosts: Sequence[str]) -> bool:
         # Without a lock a foreign page could reach us by a name of its own that it lets point
@@ -108,6 +132,13 @@ class Door:
         if self.access.token is not None or self.access.tls is not None:
             return True
         return all(_is_own(host) for host in hosts)
+
+    def _is_origin(self, asked: Asked) -> bool:
+        """Return whether a program asks, a listed page, or the page that we serve ourselves."""
+        scheme = "http" if self.access.tls is None else "https"
+        own = [f"{scheme}://{host}".lower() for host in asked.hosts]
+        listed = self.access.origins
+        return all(one in listed or [one.lower()] == own for one in asked.origins)
 
     def _is_bearer(self, asked: Asked) -> bool:
         scheme, _, offered = asked.authorizations[0].partition(" ")

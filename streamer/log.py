@@ -4,6 +4,7 @@ Knows the forms of a line and which loggers are ours. Knows nothing of what is l
 log leave out words, passwords and tokens.
 """
 
+import io
 import json
 import logging
 import sys
@@ -39,6 +40,16 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error as it is at that time: a table on the terminal lets lines go above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class Log:
     """The log of one run; a context.
 
@@ -61,7 +72,7 @@ class Log:
         self._lines = JsonLines() if form == "json" else None
         self._level = logging.getLevelNamesMapping()[level.upper()]
         self._program = program
-        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler = logging.StreamHandler(_Stderr())
         self._handler.setFormatter(self._lines or logging.Formatter(LINE))
 
     def __enter__(self) -> Self:

@@ -22,7 +22,7 @@ from .container import (
     picture_of,
 )
 from .sample import TICK_RATE, Modality, Notice
-from .sound import SoundPath
+from .sound import SAMPLE_RATE, SoundPath
 from .source import Now, Put, SourceError, SourceLost
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ _BEGINNING = 0.5  # seconds of a session in which a source still counts as start
 _CLOCK_LIMIT = 10.0
 _FLUSH_LIMIT, _STOP_LIMIT = 3.0, 1.0
 
+_PICTURE_LATE, _SOUND_LATE = 0.3, 0.6
+"""Seconds behind the clock at which a file leaves out pictures, and then sound too: below the 0.8 s
+after which a sample comes too late for its hop."""
+
+_CAUGHT_UP = 0.1
+"""Seconds behind at which sound that was left out goes on: few long gaps, not many short ones."""
+
 _log = logging.getLogger("tamulag.media")
 
 
@@ -41,8 +48,9 @@ class MediaSource:
     """Play a file or stream through the same path as camera and microphone.
 
     Time is the container's. It begins with the session, at both speeds alike; one that is opened
-    later begins at the next tenth of a second of the session clock. Nothing is dropped
-    here; what the tracks have out of order is held back for 2 s at most, 0.2 s from a network.
+    later begins at the next tenth of a second of the session clock. What the tracks have out of
+    order is held back for 2 s at most, 0.2 s from a network. At speed `1` a file that falls behind
+    the clock leaves out pictures, then sound, and counts them; else nothing is dropped here.
 
     Args:
         path: File, or URL of a stream.
@@ -81,15 +89,21 @@ class MediaSource:
         self._container: InputContainer | None = None
         self._stride = 1
         self._spared = 0
+        self._unheard = 0
         self._behind = 0.0
+        self._is_skipping = False
+        self._is_live = speed == "1" and not is_network(path)
         self._wanted: tuple[Modality, ...] = sound.modalities if sound else ()
         self._wanted += ("vision",) if vision else ()
         self.modalities = self._wanted
 
     def losses(self) -> dict[str, int]:
-        """Return the lost ticks; see `Source`. Sound is never lost, pictures only when relieved."""
-        heard = {"asr": round(self._sound.dropped * TICK_RATE)} if self._sound else {}
-        return heard | {"vision": self._spared}
+        """Return the lost ticks; see `Source`. At speed `max` nothing is lost."""
+        unheard = round(self._unheard * TICK_RATE / SAMPLE_RATE)
+        losses = {"audio": unheard, "vision": self._spared}
+        if self._sound and "text" in self._sound.modalities:
+            losses["asr"] = unheard + round(self._sound.dropped * TICK_RATE)
+        return losses
 
     def gauges(self) -> dict[str, float]:
         """Return how far the media is behind the clock, and what waits; see `Source`."""
@@ -196,15 +210,23 @@ class MediaSource:
             raise SourceLost("source_lost", f"the clock of {self.name} is {ahead:+.1f} s off")
 
     def _deliver(self, item: Item, put: Put) -> None:
+        if self._is_live:
+            self._is_skipping = self._behind > (_CAUGHT_UP if self._is_skipping else _SOUND_LATE)
         if isinstance(item, Picture):
-            assert self._vision is not None
-            if round(item.end * VISION_RATE) % self._stride:
-                self._spared += 1
-                return
-            put(self._vision.push(item.image, item.timestamp))
+            self._show(item, put)
+        elif self._is_skipping:
+            self._unheard += len(item.values)
         else:
             assert self._sound is not None
             self._sound.push(item.values, item.start, put)
+
+    def _show(self, item: Picture, put: Put) -> None:
+        assert self._vision is not None
+        is_late = self._is_live and self._behind > _PICTURE_LATE
+        if is_late or self._is_skipping or round(item.end * VISION_RATE) % self._stride:
+            self._spared += 1
+        else:
+            put(self._vision.push(item.image, item.timestamp))
 
     def _close(self) -> None:
         container, self._container = self._container, None

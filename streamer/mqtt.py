@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import aiomqtt
@@ -79,6 +79,8 @@ class MqttPublisher:
         keepalive: Seconds of silence after which the broker is asked for a sign of life, and
             after one and a half of which it publishes the will.
         queue: Messages that may wait for the broker.
+        announced: Retained messages by their whole topic, sent anew with each connection: what
+            other programs want to know of the device.
         tell: Called with `publisher_lost` and why when the broker is lost, and with None when it
             is back.
 
@@ -98,11 +100,13 @@ class MqttPublisher:
         device: str = "device",
         keepalive: int = 10,
         queue: int = 32,
+        announced: Mapping[str, str] | None = None,
         tell: Tell = _tell_nobody,
     ) -> None:
         self._broker = broker(url, login)
         self._root = f"tamulag/v1/{_level('site', site)}/{_level('device', device)}"
         self._make_status = status
+        self._announced = announced or {}
         self._tell = tell
         self._status: str | None = None
         self._keepalive = keepalive
@@ -183,6 +187,9 @@ class MqttPublisher:
             with _heeding_cancellation():
                 await client.__aenter__()
             await self._send(client, (_STATUS, self._status or self._make_status("online")))
+            for topic, payload in self._announced.items():
+                with _heeding_cancellation():
+                    await client.publish(topic, payload, qos=1, retain=True)
         except BaseException:
             await _cut(client)
             raise

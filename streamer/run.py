@@ -23,6 +23,7 @@ from .build import NOTHING, Built, build, demo_files
 from .config import Config, ConfigError, load
 from .log import Log
 from .publisher import PublisherError
+from .screen import ScreenPublisher
 from .source import SourceError
 from .terminal import TerminalPublisher
 from .websocket import WebSocketPublisher
@@ -76,7 +77,8 @@ def _attempt(config: Config, log: Log) -> int:
 
 def _captures(config: Config) -> bool:
     devices = (config.camera.device, config.microphone.device)
-    return config.source.path is not None or any(d not in (None, "none") for d in devices)
+    is_sent = config.ingest.enabled or config.source.path is not None
+    return is_sent or any(d not in (None, "none") for d in devices)
 
 
 async def _run(built: Built) -> None:
@@ -99,8 +101,14 @@ async def _run(built: Built) -> None:
 def _announce(config: Config, built: Built) -> None:
     """Print scores for people, unless standard output is for JSON lines or goes into a log."""
     if config.jsonl.path != "-" and config.log.format == "text":
-        publishers = built.agent.publishers
-        publishers.append(TerminalPublisher(sys.stdout, partial(_greeting, config, built.agent)))
+        greeting = partial(_greeting, config, built.agent)
+        kind = ScreenPublisher if _is_screen() else TerminalPublisher
+        built.agent.publishers.append(kind(sys.stdout, greeting))
+
+
+def _is_screen() -> bool:
+    """Return whether a table can be drawn again and again in its place."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _greeting(config: Config, agent: Agent) -> str:

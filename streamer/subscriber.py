@@ -102,6 +102,7 @@ class Subscriber(ServerConnection):
         self._patience: asyncio.TimerHandle | None = None
         self._heard = self._pinged = self._second = self.loop.time()
         self._frames = 0
+        self._rate = house.limits.rate
 
     def deliver(self, frame: bytes) -> int:
         """Send a frame or let it wait; return how many messages were dropped for it, 0 or 1."""
@@ -116,6 +117,11 @@ class Subscriber(ServerConnection):
         self._untold += dropped
         self.dropped += dropped
         return dropped
+
+    def allow(self, *, size: int, rate: int) -> None:
+        """Let the peer say more than a subscriber may: it has shown that it is a sender."""
+        self.protocol.max_message_size = size
+        self._rate = rate
 
     async def listen(self) -> None:
         """Read and forget what the peer says, until the connection is closed."""
@@ -192,7 +198,7 @@ class Subscriber(ServerConnection):
         if self._heard - self._second >= 1.0:
             self._second, self._frames = self._heard, 0
         self._frames += 1
-        return self._frames > self._house.limits.rate
+        return self._frames > self._rate
 
     def _catch_up(self) -> None:
         try:

@@ -242,6 +242,10 @@ class MqttConfig(Table):
     """Password of that user: the path of a file that only its owner can read"""
     keepalive: Annotated[int, Field(ge=1, le=600)] = 10
     """Silence after which the link is tested: a whole number of seconds from 1 to 600"""
+    discovery: bool = False
+    """Let Home Assistant find the device: true or false"""
+    discovery_prefix: TopicLevel = "homeassistant"
+    """First level of Home Assistant's topics: a string without / + # and blanks"""
 
 
 class JsonlConfig(Table):
@@ -260,6 +264,34 @@ class RecordConfig(Table):
     """Size at which a recording goes on in a new file: a whole number of MB from 1 to 1000"""
     total: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Size of all recordings at which the newest ends: a whole number of MB from 1 to 10000000"""
+
+
+class IngestConfig(Table):
+    """Sound and pictures that a page or program sends to the WebSocket port."""
+
+    enabled: bool = False
+    """Let one sender in, in place of camera and microphone: true or false"""
+    max_message: Annotated[int, Field(ge=4096, le=4194304)] = 262144
+    """Bytes of a frame: a whole number from 4096 to 4194304"""
+    max_rate: Annotated[int, Field(ge=10, le=1000)] = 100
+    """Frames within a second: a whole number from 10 to 1000"""
+    max_bandwidth: Annotated[int, Field(ge=10000, le=100000000)] = 2000000
+    """Bytes within a second: a whole number from 10000 to 100000000"""
+    max_duration: Annotated[float, Field(ge=1, le=86400)] = 14400.0
+    """Time after which a sender must connect again: a number of seconds from 1 to 86400"""
+
+
+class HistoryConfig(Table):
+    """What was sent, kept for later; off unless asked for, because it is about people."""
+
+    enabled: bool = False
+    """Keep what is sent: true or false"""
+    path: Text | None = None
+    """File of the history, unset = the user's own: the path of a file, in quotes"""
+    max_age: Annotated[float, Field(gt=0, le=3650)] = 30.0
+    """Days until a session is removed: a number of days above 0 and up to 3650"""
+    max_size: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+    """Size at which the oldest sessions are removed: a whole number of MB from 1 to 1000000"""
 
 
 class LogConfig(Table):

@@ -15,7 +15,7 @@ from .source import Source
 MAY_WAIT: Mapping[str, float] = {
     "inbox_waited": 0.5,
     "microphone_waiting": 0.5,
-    "source_behind": 0.5,
+    "source_behind": 0.3,  # where a file begins to leave out pictures
     "asr_waiting": 2.0,
 }
 """Seconds that something may wait before the machine counts as too slow, by the gauge's name."""

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import cast
 
@@ -17,17 +17,22 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
-from websockets.typing import Origin
 
 from .access import Access, is_loopback
 from .door import Asked, Door, Page, Shelf
 from .publisher import PublisherError
 from .subscriber import House, Limits, Subscriber, text_frame
+from .supervisor import in_thread
 
 logger = logging.getLogger("tamulag.websocket")
 
 _protocol_logger = logging.getLogger("tamulag.websocket.protocol")
 _protocol_logger.setLevel(logging.WARNING)  # below it shows headers, and with them the token
+
+INGEST = "/ingest"
+"""Path of the WebSocket at which somebody may send."""
+
+Receive = Callable[[Subscriber], Awaitable[None]]
 
 _HANDSHAKE = 5.0
 """Seconds for the TLS handshake, for the request, and for the first message with the token."""
@@ -60,6 +65,7 @@ class WebSocketPublisher:
         missed: Makes the payload that tells a subscriber how many messages it missed.
         shelves: Pages of plain HTTP, by path.
         limits: What subscribers may cost.
+        receive: Takes what comes in at /ingest, until the sender leaves; None: nothing does.
     """
 
     name = "websocket"
@@ -73,11 +79,14 @@ class WebSocketPublisher:
         missed: Callable[[int], str],
         shelves: Mapping[str, Shelf] | None = None,
         limits: Limits | None = None,
+        receive: Receive | None = None,
     ) -> None:
         self.dropped = 0
         self.refused: Counter[str] = Counter()
         self._access = access or Access()
-        self._door = Door(access=self._access, shelves=shelves or {})
+        self._receive = receive
+        ways = ("/",) if receive is None else ("/", INGEST)
+        self._door = Door(access=self._access, shelves=shelves or {}, ways=ways)
         self._port = port
         self._hello = hello
         self._limits = limits or Limits()
@@ -93,8 +102,11 @@ class WebSocketPublisher:
         self._connections: set[Subscriber] = set()
         self._peers: Counter[str] = Counter()
         self._subscribers: set[Subscriber] = set()
+        self._senders: set[Subscriber] = set()
         self._error: Exception | None = None
         self._failed = asyncio.Event()
+        # One page at a time is made in a thread: many requests are not many threads.
+        self._making = asyncio.Semaphore(1)
 
     @property
     def port(self) -> int:
@@ -125,7 +137,6 @@ class WebSocketPublisher:
                 self._access.host,
                 self._port,
                 ssl=self._access.tls,
-                origins=[None, *map(Origin, self._access.origins)],
                 compression=None,
                 process_request=self._answer,
                 server_header=None,
@@ -185,7 +196,7 @@ class WebSocketPublisher:
         if server is None:
             return
         server.close(close_connections=False)
-        leaving = asyncio.gather(*(subscriber.leave() for subscriber in self._subscribers))
+        leaving = asyncio.gather(*(one.leave() for one in (*self._subscribers, *self._senders)))
         try:
             async with asyncio.timeout(_GOODBYE):
                 await leaving
@@ -219,7 +230,9 @@ class WebSocketPublisher:
         self._error = error
         self._failed.set()
 
-    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _answer(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Awaitable[Response] | None:
         assert isinstance(connection, Subscriber)
         headers = request.headers
         upgrades = ",".join(headers.get_all("Upgrade")).lower()
@@ -228,6 +241,7 @@ class WebSocketPublisher:
             target=request.path,
             peer=connection.peer,
             hosts=headers.get_all("Host"),
+            origins=headers.get_all("Origin"),
             authorizations=headers.get_all("Authorization"),
             is_upgrade="websocket" in upgrades,
         )
@@ -238,6 +252,21 @@ class WebSocketPublisher:
             raise
         if page is None:
             return None
+        if page.later is not None:
+            return self._make(connection, page.later)
+        return self._respond(connection, page)
+
+    async def _make(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
+        """Answer with a page that takes a while; a bug in it ends the publisher, as any other."""
+        async with self._making:
+            try:
+                page = await in_thread("page", make)
+            except Exception as error:
+                self._fail(error)
+                raise
+        return self._respond(connection, page)
+
+    def _respond(self, connection: ServerConnection, page: Page) -> Response:
         if page.status >= 400:
             self.refused[f"{page.status.value} {page.status.phrase}"] += 1
         return _response(connection, page)
@@ -247,9 +276,7 @@ class WebSocketPublisher:
         try:
             refusal = await self._refusal(connection)
             if refusal is None:
-                self._welcome(connection)
-                await connection.listen()
-                logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
+                await self._attend(connection)
             else:
                 code, reason = refusal
                 self.refused[reason] += 1
@@ -259,6 +286,17 @@ class WebSocketPublisher:
             raise
         finally:
             self._subscribers.discard(connection)
+            self._senders.discard(connection)
+
+    async def _attend(self, connection: Subscriber) -> None:
+        assert connection.request is not None
+        if self._receive is not None and connection.request.path.partition("?")[0] == INGEST:
+            self._senders.add(connection)
+            await self._receive(connection)
+            return
+        self._welcome(connection)
+        await connection.listen()
+        logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
 
     async def _refusal(self, connection: Subscriber) -> tuple[CloseCode, str] | None:
         """Return why a connection is not served, with the close code; None: it is."""
@@ -296,7 +334,7 @@ class WebSocketPublisher:
 def _response(connection: ServerConnection, page: Page) -> Response:
     response = connection.respond(page.status, page.body)
     del response.headers["Content-Type"]
-    fixed = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
-    for name, value in (("Content-Type", page.kind), *fixed, *page.headers):
+    always = {"Content-Type": page.kind, "X-Content-Type-Options": "nosniff"}
+    for name, value in ({"Cache-Control": "no-store"} | always | dict(page.headers)).items():
         response.headers[name] = value
     return response

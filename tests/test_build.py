@@ -94,6 +94,16 @@ def test_every_publisher_that_is_named_is_there(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_history_is_kept_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    """It is about people; with it come its pages."""
+    path = tmp_path / "history.sqlite"
+    with built(FILE | {"history.enabled": True, "history.path": str(path)}) as agent:
+        assert names(agent)[1] == ["websocket", "metrics", "history"]
+    with built(FILE | {"history.path": str(path)}) as agent:
+        assert names(agent)[1] == ["websocket", "metrics"]
+    assert not path.exists()
+
+
 def test_a_service_manager_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment names its socket; nothing has to be set for it."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")

@@ -182,3 +182,39 @@ def test_no_first_message_gets_in_without_the_token(message: str | bytes) -> Non
 def test_no_first_message_breaks_the_reader(message: str | bytes) -> None:
     """Deep and long ones are refused like any other."""
     assert not door().is_token(message, "10.0.0.7")
+
+
+def test_a_shelf_may_have_pages_below_it() -> None:
+    """One level; the query goes along, and the token is asked for as for the shelf itself."""
+    below = Shelf(
+        make=lambda: Page(HTTPStatus.OK, "list"), below=lambda rest: Page(HTTPStatus.OK, rest)
+    )
+    opened = Door(access=Access(token=Token(SECRET)), shelves={"/sessions": below})
+    shown = {}
+    for target in ("/sessions", "/sessions/k7?after=3", "/sessions/a/b"):
+        asked = Asked(method="GET", target=target, peer="10.0.0.7", authorizations=[GOOD])
+        page, _ = opened.answer(asked)
+        assert page is not None
+        shown[target] = (page.status.value, page.body)
+    assert shown["/sessions"] == (200, "list")
+    assert shown["/sessions/k7?after=3"] == (200, "k7?after=3")
+    assert shown["/sessions/a/b"][0] == 404
+    assert status(opened, "/sessions/k7") == 401
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        pytest.param("http://127.0.0.1:8765", "127.0.0.1:8765", None, id="own page"),
+        pytest.param("http://localhost:8765", "localhost:8765", None, id="own name"),
+        pytest.param("http://127.0.0.1:3000", "127.0.0.1:8765", 403, id="other port"),
+        pytest.param("https://127.0.0.1:8765", "127.0.0.1:8765", 403, id="other scheme"),
+        pytest.param("http://example.org", "127.0.0.1:8765", 403, id="stranger"),
+        pytest.param("null", "127.0.0.1:8765", 403, id="sandboxed or file"),
+    ],
+)
+def test_of_pages_only_our_own_may_listen(origin: str, host: str, expected: int | None) -> None:
+    """The page that we serve needs no entry in `origins`; every other does."""
+    opened = door(token=False)
+    got = status(opened, "/", is_upgrade=True, hosts=[host], origins=[origin])
+    assert got == expected

@@ -6,6 +6,7 @@ import logging
 import re
 import socket
 import ssl
+import threading
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -584,3 +585,28 @@ def test_a_bug_reaches_run() -> None:
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(main())
+
+
+def test_a_page_that_takes_a_while_holds_up_nobody() -> None:
+    """It is made in a thread, and a subscriber gets its messages meanwhile."""
+    is_free = threading.Event()
+
+    def slow() -> Page:
+        assert is_free.wait(10)
+        return Page(HTTPStatus.NOT_FOUND, "found nothing")
+
+    shelf = Shelf(make=lambda: Page(HTTPStatus.OK, "", later=slow))
+    chosen = WebSocketPublisher(None, 0, hello=hello, missed=missed, shelves={"/slow": shelf})
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with subscribe(server) as connection:
+            asked = asyncio.create_task(ask(server, "/slow"))
+            assert await connection.recv() == "hello"
+            server.publish("sentiment", "1")
+            assert await connection.recv() == "1"
+            is_free.set()
+            code, text = await asked
+        assert (code, text.endswith("found nothing")) == (404, True)
+        assert server.refused == {"404 Not Found": 1}
+
+    serve(scenario, chosen)

@@ -1,0 +1,148 @@
+"""Subscribers that do not behave: one that never reads, and some that say what nobody understands.
+
+Knows the server's port and what goes over it. Knows no agent.
+"""
+
+import http.client
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .crowd import STARTING, Crowd, connected, percentile
+
+READERS = 200
+"""Healthy subscribers beside the one that never reads."""
+
+WATCHED = 12.0
+"""Seconds for which they are counted."""
+
+SENDERS, PER_SENDER = 50, 10
+"""Who says something, and how often: 500 messages, of which every fiftieth is malformed."""
+
+_PAUSE = 0.2  # between two messages of a sender: below what one may say in a second
+
+
+class Stalled(NamedTuple):
+    """What the others noticed; milliseconds from sending to receipt."""
+
+    readers: int
+    p50_ms: float
+    p99_ms: float
+    lost: int
+    gone_s: float | None
+    """From its connection until it was cut; None: it was not."""
+
+
+def stalled(port: int) -> Stalled:
+    """Let 200 subscribers read and one not, for some seconds.
+
+    Raises:
+        TimeoutError: If they are not connected within a minute.
+    """
+    before = _subscribers(port)
+    with Crowd(port, READERS, processes=2) as crowd:
+        deadline = time.monotonic() + STARTING
+        while _subscribers(port) < before + READERS:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{READERS} subscribers not connected within {STARTING:g} s")
+            time.sleep(0.1)
+        idle = connected(port, 4096)
+        gone = _wait_until_cut(port, before + READERS)
+        heard = crowd.heard()
+        idle.close()
+    ages = heard.sent
+    return Stalled(READERS, percentile(ages, 50), percentile(ages, 99), heard.lost, gone)
+
+
+def _wait_until_cut(port: int, others: int) -> float | None:
+    begin, was_there, gone = time.monotonic(), False, None
+    while (passed := time.monotonic() - begin) < WATCHED:
+        count = _subscribers(port)
+        was_there |= count > others
+        if was_there and gone is None and count <= others:
+            gone = round(passed, 2)
+        time.sleep(0.1)
+    return gone
+
+
+def _subscribers(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    found = re.search(r"^tamulag_subscribers (\S+)$", page, re.MULTILINE)
+    return round(float(found[1])) if found else 0
+
+
+class Malformed(NamedTuple):
+    """What was said, and what came of it."""
+
+    sent: int
+    bad: int
+    cut: int
+    """Senders that the server has cut."""
+    kept: int
+
+
+def malformed(port: int) -> Malformed:
+    """Say 500 things, 2 % of which are no WebSocket at all, and see who is still connected."""
+    senders = [connected(port) for _ in range(SENDERS)]
+    bad = 0
+    try:
+        for turn in range(PER_SENDER):
+            for number, sender in enumerate(senders):
+                is_bad = number == 5 * turn  # another sender each time
+                bad += is_bad
+                _say(sender, BAD[turn % len(BAD)] if is_bad else _frame(1, b'{"like": "this"}'))
+            time.sleep(_PAUSE)
+        cut = sum(_is_cut(sender) for sender in senders)
+    finally:
+        for sender in senders:
+            sender.close()
+    return Malformed(SENDERS * PER_SENDER, bad, cut, SENDERS - cut)
+
+
+def _say(sender: socket.socket, data: bytes) -> None:
+    try:
+        sender.sendall(data)
+    except OSError:
+        return  # it was cut for what it said before; `_is_cut` counts it
+
+
+def _is_cut(sender: socket.socket) -> bool:
+    """Read what has come; the end means that the server has closed."""
+    sender.settimeout(1.0)
+    try:
+        while data := sender.recv(65536):
+            if len(data) < 65536:
+                sender.settimeout(0.2)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _frame(head: int, payload: bytes, *, is_masked: bool = True) -> bytes:
+    """Return one final frame with the opcode and the reserved bits of `head`."""
+    mask = os.urandom(4)
+    length = bytes([len(payload) | (0x80 if is_masked else 0)])
+    if is_masked:
+        payload = mask + bytes(byte ^ mask[k % 4] for k, byte in enumerate(payload))
+    return bytes([0x80 | head]) + length + payload
+
+
+BAD: Sequence[bytes] = (
+    _frame(1, b"not masked", is_masked=False),
+    _frame(0x71, b"reserved bits"),
+    _frame(1, b"\xff\xfe\xfd"),
+    _frame(3, b"unknown opcode"),
+    bytes([0x81, 0xFF]) + struct.pack("!Q", 2**40) + b"a terabyte",
+)
+"""What is no message: each breaks another rule of the protocol."""

@@ -1,0 +1,187 @@
+"""Receive what one page or program sends, within limits, and hand it to the sources.
+
+Knows the WebSocket connection of a sender and when to close it. Knows neither pictures nor sound;
+what the bytes mean is known to ingest.py.
+"""
+
+import asyncio
+import json
+import logging
+from dataclasses import asdict, dataclass
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from .audio import AUDIO_DIM
+from .browser import PICTURES, SOUNDS, BrowserSource, Clock, Work
+from .ingest import (
+    Frame,
+    IngestError,
+    PictureHeader,
+    SenderHello,
+    SoundHeader,
+    parse_frame,
+    parse_hello,
+)
+from .message import Role
+from .source import Now, Source
+from .subscriber import Subscriber, text_frame
+from .vision import VISION_DIM
+
+logger = logging.getLogger("tamulag.ingest")
+
+_DIMS = {"audio": AUDIO_DIM, "vision": VISION_DIM}
+"""Numbers in a row of features."""
+
+_HELLO = 5.0
+"""Seconds for the hello."""
+
+SILENCE = 10.0
+"""Seconds without a frame after which a sender counts as gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenderLimits:
+    """What a sender may cost.
+
+    Attributes:
+        message: Bytes of a frame.
+        rate: Frames within a second.
+        bandwidth: Bytes within a second.
+        duration: Seconds until it must connect again.
+    """
+
+    message: int = 262_144
+    rate: int = 100
+    bandwidth: int = 2_000_000
+    duration: float = 14_400.0
+
+
+class Reception:
+    """Take one sender at a time.
+
+    Args:
+        voice: What becomes of sound, words and rows of the voice.
+        face: What becomes of pictures and rows of the face.
+        subject: Whom the session scores.
+        takes_words: Whether words may come; no: a recogniser of ours listens.
+        now: Session clock.
+        limits: For each sender.
+    """
+
+    def __init__(
+        self,
+        *,
+        voice: Work,
+        face: Work,
+        subject: Role,
+        takes_words: bool,
+        now: Now,
+        limits: SenderLimits | None = None,
+    ) -> None:
+        self._voice = BrowserSource(
+            "sender's voice", voice, now=now, reason="microphone_lost", bound=SOUNDS
+        )
+        self._face = BrowserSource(
+            "sender's face", face, now=now, reason="camera_lost", bound=PICTURES
+        )
+        self._subject: Role = subject
+        self._takes_words = takes_words
+        self._now = now
+        self._limits = limits or SenderLimits()
+        self._sender: Subscriber | None = None
+
+    @property
+    def sources(self) -> list[Source]:
+        """Return what the agent runs: the voice's source and the face's."""
+        return [self._voice, self._face]
+
+    async def receive(self, connection: Subscriber) -> None:
+        """Receive until the sender leaves, or is closed with a code and a reason."""
+        if self._sender is not None or self._voice.is_behind or self._face.is_behind:
+            await connection.close(CloseCode.TRY_AGAIN_LATER, "somebody else is sending")
+            return
+        self._sender = connection
+        try:
+            await self._converse(connection)
+        except IngestError as error:
+            logger.warning("sender %s: %s", connection.peer, error)
+            await connection.close(error.code, str(error))
+        except ConnectionClosed:
+            logger.info("sender %s has left", connection.peer)
+        finally:
+            self._sender = None
+
+    async def _converse(self, connection: Subscriber) -> None:
+        first = await _within(_HELLO, connection, "no hello")
+        hello = parse_hello(first, self._subject)
+        if hello.words and not self._takes_words:
+            raise IngestError(
+                CloseCode.POLICY_VIOLATION, "words are recognised here: start it with --asr none"
+            )
+        limits = self._limits
+        connection.allow(size=limits.message, rate=limits.rate)
+        connection.deliver(text_frame(json.dumps({"type": "ready", "v": 1} | asdict(limits))))
+        for source in (self._voice, self._face):
+            source.begin(hello)
+        logger.info("sender %s begins", connection.peer)
+        try:
+            await self._listen(connection, hello)
+        finally:
+            for source in (self._voice, self._face):
+                source.end("nobody sends any more")
+
+    async def _listen(self, connection: Subscriber, hello: SenderHello) -> None:
+        clock, budget, counted = Clock(self._now), _Budget(self._limits.bandwidth), 0
+        end = self._now() + self._limits.duration
+        while True:
+            data = await _within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
+            now = self._now()
+            if now > end:
+                limit = f"{self._limits.duration:g} s are over: connect again"
+                raise IngestError(CloseCode.POLICY_VIOLATION, limit)
+            if isinstance(data, str):
+                raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
+            budget.spend(len(data), now)
+            frame = parse_frame(data, hello, _DIMS)
+            place = clock.place(frame.header.timestamp)
+            counted = self._hand_over(frame, place, counted)
+
+    def _hand_over(self, frame: Frame, place: float, counted: int) -> int:
+        """Give a frame to its source; return how many samples were recorded with it."""
+        header = frame.header
+        if isinstance(header, SoundHeader) and frame.sound is not None:
+            before = counted if header.position is None else header.position
+            if before < counted:
+                raise IngestError(CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}")
+            counted = before + len(frame.sound)
+            self._voice.feed(frame, place, (before, counted))
+        elif isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision":
+            self._face.feed(frame, place)
+        else:
+            self._voice.feed(frame, place)
+        return counted
+
+
+class _Budget:
+    """Bytes within a second."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._second = 0.0
+        self._spent = 0
+
+    def spend(self, size: int, now: float) -> None:
+        if now - self._second >= 1.0:
+            self._second, self._spent = now, 0
+        self._spent += size
+        if self._spent > self._most:
+            raise IngestError(CloseCode.POLICY_VIOLATION, f"more than {self._most} bytes in a second")
+
+
+async def _within(seconds: float, connection: Subscriber, missing: str) -> str | bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return await connection.recv()
+    except TimeoutError:
+        raise IngestError(CloseCode.POLICY_VIOLATION, missing) from None

@@ -1,0 +1,379 @@
+"""The file of past sessions: one SQLite database that several programs write and read at once.
+
+Knows tables and limits, and what keeps the file whole when a writer is killed. Knows no thread and
+no queue; of a message it reads the few fields that a list of sessions shows.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+VERSION = 1
+"""Of the tables; a file of a newer one is refused."""
+
+APPLICATION = 0x54414D55
+"""Marks the file as ours, so that no other program's database is written to."""
+
+PATIENCE = 5.0
+"""Seconds that one program waits while another one writes."""
+
+IDLE = 60.0
+"""Seconds without a message after which an unfinished session counts as over: it was killed."""
+
+TABLES = (
+    """CREATE TABLE sessions (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+    started REAL NOT NULL, ended REAL NOT NULL, seconds REAL NOT NULL DEFAULT 0,
+    scores INTEGER NOT NULL DEFAULT 0, total REAL NOT NULL DEFAULT 0, reason TEXT,
+    hello TEXT NOT NULL)""",
+    """CREATE TABLE messages (key INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
+    seq INTEGER NOT NULL, kind TEXT NOT NULL, line TEXT NOT NULL)""",
+    "CREATE UNIQUE INDEX in_order ON messages (session, seq)",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+_FIELDS = "id, started, ended, seconds, scores, total, reason, hello"
+
+
+class StoreError(RuntimeError):
+    """The history cannot be used; the text names the file and the remedy."""
+
+
+class StoreFull(StoreError):
+    """The running session alone has the size that all may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """A session of the history, over or still running; wall times are seconds since 1970."""
+
+    id: str
+    started: float
+    ended: float
+    """Of its newest message."""
+    seconds: float
+    """Of stream time."""
+    mean_sentiment: float | None
+    """Over all scores that are not null."""
+    reason: str | None
+    """Of its end; None: it runs, or was killed."""
+    hello: dict[str, Any]
+    """What the session said of itself."""
+
+
+def default_path() -> Path:
+    """Return where the history is if the settings do not say it."""
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Application Support"
+    else:
+        root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return root / "tamulag" / "history.sqlite"
+
+
+class Store:
+    """The history, open; to be used by one thread at a time, by many processes at once.
+
+    What was removed is overwritten with zeros, so that no word stays in the file.
+
+    Args:
+        path: The file.
+        create: Make it, readable for its owner alone, if it is not there.
+
+    Raises:
+        StoreError: If it is not there, cannot be opened, or is of another program or newer version.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self._path = path
+        if create:
+            _make(path)
+        elif not path.is_file():
+            raise StoreError(
+                f"no history at {path}: keep one with `tamulag-stream --history`, "
+                "or name its file with --history FILE"
+            )
+        self._db: sqlite3.Connection | None = None
+        with self._told("opened"):
+            address = f"{path.absolute().as_uri()}?mode=rw"
+            self._db = sqlite3.connect(
+                address, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._prepare(self._db)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; may be called twice."""
+        db, self._db = self._db, None
+        if db is not None:
+            with suppress(sqlite3.Error):  # Of a full disk: all that could be written has been.
+                db.close()
+
+    def begin(self, hello: str) -> int:
+        """Add a session and return its key.
+
+        Args:
+            hello: The line that the session says of itself.
+
+        Raises:
+            sqlite3.Error: If it cannot be written.
+        """
+        said = json.loads(hello)
+        start = _wall(said["epoch"])
+        with self._writing() as db:
+            row = db.execute(
+                "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)",
+                (said["session"], start, start, hello),
+            )
+            return int(row.lastrowid or 0)
+
+    def append(self, key: int, lines: Sequence[str]) -> None:
+        """Add messages of a session, all or none of them.
+
+        Raises:
+            StoreError: If the session was removed from the history.
+            sqlite3.Error: If they cannot be written, e.g. the disk is full.
+        """
+        messages = [json.loads(line) for line in lines]
+        scores = [m["sentiment"] for m in messages if m.get("sentiment") is not None]
+        reasons = [m["reason"] for m in messages if m["type"] == "session_end"]
+        found = {
+            "key": key,
+            "ended": max(_wall(m["time"]) for m in messages),
+            "seconds": max(_session_time(m) for m in messages),
+            "scores": len(scores),
+            "total": sum(scores),
+            "reason": reasons[-1] if reasons else None,
+        }
+        rows = [(key, m["seq"], m["type"], line) for m, line in zip(messages, lines, strict=True)]
+        with self._writing() as db:
+            changed = db.execute(
+                "UPDATE sessions SET ended = max(ended, :ended), seconds = max(seconds, :seconds),"
+                " scores = scores + :scores, total = total + :total,"
+                " reason = coalesce(:reason, reason) WHERE key = :key",
+                found,
+            )
+            if changed.rowcount == 0:
+                raise StoreError(f"the running session was removed from {self._path}")
+            db.executemany(
+                "INSERT INTO messages (session, seq, kind, line) VALUES (?, ?, ?, ?)", rows
+            )
+
+    def sessions(self, limit: int = -1) -> list[Past]:
+        """Return the sessions, newest first; at most `limit`, -1: all."""
+        with self._told("read"):
+            query = f"SELECT {_FIELDS} FROM sessions ORDER BY started DESC, key DESC LIMIT ?"
+            return [_past(row) for row in self._open.execute(query, (limit,))]
+
+    def session(self, name: str) -> Past:
+        """Return one session.
+
+        Raises:
+            StoreError: If there is none of that name.
+        """
+        with self._told("read"):
+            query = f"SELECT {_FIELDS} FROM sessions WHERE id = ?"
+            row = self._open.execute(query, (name,)).fetchone()
+        if row is None:
+            raise StoreError(
+                f"no session {name!r} in {self._path}: `tamulag sessions list` shows those there are"
+            )
+        return _past(row)
+
+    def messages(self, name: str, *, after: int = 0, limit: int = -1) -> Iterator[str]:
+        """Yield the lines of a session in the order in which they were sent.
+
+        Args:
+            name: Of the session.
+            after: Only messages whose `seq` is larger.
+            limit: At most so many; -1: all.
+        """
+        with self._told("read"):
+            query = (
+                "SELECT line FROM messages JOIN sessions ON messages.session = sessions.key"
+                " WHERE id = ? AND seq > ? ORDER BY seq LIMIT ?"
+            )
+            for (line,) in self._open.execute(query, (name, after, limit)):
+                yield line
+
+    def delete(self, name: str) -> None:
+        """Remove a session for good.
+
+        Raises:
+            StoreError: If there is none of that name, or the file cannot be written.
+        """
+        self.session(name)
+        with self._told("changed"):
+            with self._writing() as db:
+                db.execute("DELETE FROM sessions WHERE id = ?", (name,))
+            self._shrink()
+
+    def prune(self, key: int, *, now: float, max_age: float, max_bytes: int) -> tuple[int, int]:
+        """Remove the oldest sessions beyond the limits; never one that runs.
+
+        Args:
+            key: Of the own session.
+            now: Wall time, seconds since 1970.
+            max_age: Seconds since a session's end.
+            max_bytes: Of the file without what is free in it.
+
+        Returns:
+            How many were too old, and how many more had to make room.
+
+        Raises:
+            StoreFull: If the running sessions alone are larger than `max_bytes`.
+            sqlite3.Error: If nothing can be written.
+        """
+        if self.size <= max_bytes and not self._is_any_older(now - max_age):
+            return 0, 0
+        old = room = 0
+        with self._writing() as db:
+            query = (
+                "SELECT key, ended FROM sessions WHERE key != ?"
+                " AND (reason IS NOT NULL OR ended < ?) ORDER BY ended"
+            )
+            for other, ended in db.execute(query, (key, now - IDLE)).fetchall():
+                is_old = ended < now - max_age
+                if not is_old and self.size <= max_bytes:
+                    break
+                db.execute("DELETE FROM sessions WHERE key = ?", (other,))
+                old, room = old + is_old, room + (not is_old)
+        self._shrink()
+        if self.size > max_bytes:
+            raise StoreFull(
+                f"{self._path} has {self.size / 1e6:.0f} MB and nothing left to remove but "
+                "sessions that run: raise history.max_size"
+            )
+        return old, room
+
+    @property
+    def size(self) -> int:
+        """Bytes in use; what waits in the file's journal may be some MB more."""
+        pages, free, each = (
+            self._open.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * each)
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        assert self._db is not None, "the store is closed"
+        return self._db
+
+    def _is_any_older(self, end: float) -> bool:
+        oldest = self._open.execute("SELECT min(ended) FROM sessions").fetchone()[0]
+        return oldest is not None and oldest < end
+
+    def _shrink(self) -> None:
+        """Give free pages back to the disk, and what is in the journal, unless others read it."""
+        # A script, because `execute` takes but one step of it, which frees one page.
+        self._open.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        db = self._open
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # A full disk has rolled back by itself.
+                db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self._path} cannot be {what} ({error}): name another file in history.path"
+            ) from error
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Look whose file it is, and make the tables of a new one."""
+        try:
+            is_new = self._check(db)
+            if is_new:
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = NORMAL"):
+                db.execute(f"PRAGMA {pragma}")
+            db.execute("PRAGMA journal_size_limit = 4000000")
+            if is_new:
+                with self._writing():
+                    # Another program may have been quicker.
+                    for statement in TABLES if self._check(db) else ():
+                        db.execute(statement)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, db: sqlite3.Connection) -> bool:
+        """Return whether the file is empty; refuse what is not ours."""
+        whose = db.execute("PRAGMA application_id").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if whose == 0 and version == 0 and tables == 0:
+            return True
+        if whose != APPLICATION:
+            raise StoreError(f"{self._path} is of another program: name a file in history.path")
+        if version != VERSION:
+            raise StoreError(
+                f"{self._path} has tables of version {version}, this program knows {VERSION}: "
+                "use the program that wrote it, or name a new file in history.path"
+            )
+        return False
+
+
+def _make(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives the files beside it the same rights.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}): name another file in history.path"
+        ) from error
+
+
+def _past(row: Sequence[Any]) -> Past:
+    name, started, ended, seconds, scores, total, reason, hello = row
+    return Past(
+        id=name,
+        started=started,
+        ended=ended,
+        seconds=seconds,
+        mean_sentiment=round(total / scores, 4) if scores else None,
+        reason=reason,
+        hello=json.loads(hello),
+    )
+
+
+def _wall(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _session_time(message: dict[str, Any]) -> float:
+    end = message["window"]["end"] if "window" in message else message.get("at", 0.0)
+    return float(end)

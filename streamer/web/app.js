@@ -1,0 +1,258 @@
+// The page: messages into the store, the store onto the page, controls. Everything else is in the
+// modules that it puts together.
+
+import { Timeline } from "./chart.js";
+import { Link } from "./link.js";
+import { showEvents, showHealth, showKept, showScore, showWords } from "./panels.js";
+import { LIMIT, Store } from "./store.js";
+import { clock, plain, sentence, short, signed } from "./words.js";
+
+const find = (name) => document.getElementById(name);
+/** Seconds between two things said to a screen reader. */
+const CALM = 10;
+/** Pages of a past session that are fetched at most. */
+const PAGES = 40;
+
+const live = new Store();
+let shown = live;
+let moment = null; // the point that is looked at; null: the newest
+let isPaused = false;
+let isDue = false;
+let span = 300;
+
+const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
+
+// ---- what is shown ------------------------------------------------------------------------
+
+const hop = () => shown.hello?.hop ?? 0.5;
+const isFrozen = () => isPaused || moment !== null;
+
+function nearest(time) {
+  let low = 0;
+  for (let high = shown.points.length - 1; low < high; ) {
+    const middle = (low + high) >> 1;
+    if (shown.points[middle].at < time) low = middle + 1;
+    else high = middle;
+  }
+  return shown.points[low] ?? null;
+}
+
+/** Draw once per frame at most, however many messages came. */
+function draw() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    const point = moment ?? shown.newest;
+    if (!isPaused || moment) showPoint(point);
+    showHealth(shown);
+    showKept(shown, LIMIT);
+    drawControls();
+  });
+}
+
+function showPoint(point) {
+  showScore(point?.message);
+  // Words come between two scores as well; those of a past moment end with it.
+  const end = moment ? point.at : Infinity;
+  const from = point?.at ?? 0;
+  const { words, tail } = shown.wordsBefore(end === Infinity ? from + 5 : from, 30);
+  showWords({ words, tail: moment ? "" : tail }, point?.message.attention.text ?? []);
+}
+
+function drawControls() {
+  const place = moment ? `at ${clock(moment.at)}` : shown === live ? "live" : "newest";
+  find("moment").textContent = isPaused && !moment ? "paused" : place;
+  const scrub = find("scrub");
+  scrub.max = Math.max(0, shown.points.length - 1);
+  const index = moment ? shown.points.indexOf(moment) : shown.points.length - 1;
+  scrub.value = index;
+  const point = moment ?? shown.newest;
+  scrub.setAttribute("aria-valuetext", point ? `${clock(point.at)}: ${sentence(point.message)}` : "nothing yet");
+  find("live").disabled = moment === null && shown === live && !isPaused;
+}
+
+function look(point) {
+  moment = point;
+  draw();
+}
+
+function goLive() {
+  moment = null;
+  setPaused(false);
+  show(live);
+}
+
+function show(store) {
+  shown = store;
+  moment = null;
+  timeline.set(store.points, store.events, hop());
+  timeline.show(span);
+  showEvents(store.events);
+  find("banner").hidden = store === live;
+  find("banner").textContent = store === live ? "" : `Past session ${store.session}: nothing here is live.`;
+  draw();
+}
+
+function setPaused(value) {
+  isPaused = value;
+  find("pause").setAttribute("aria-pressed", String(value));
+  find("pause").textContent = value ? "Resume" : "Pause";
+  if (!value && shown === live) show(live);
+  draw();
+}
+
+// ---- messages -----------------------------------------------------------------------------
+
+function take(message) {
+  const changed = live.take(message);
+  if (changed === "event") say(`${plain(message.event)} ${message.modality ?? ""}`.trim());
+  if (message.type === "hello") about(message);
+  if (shown !== live) return;
+  if (changed === "fresh") show(live);
+  if (isPaused) return draw();
+  if (changed === "point") timeline.add(live.newest);
+  if (changed === "points") redraw();
+  if (changed === "event") {
+    timeline.mark(live.events);
+    showEvents(live.events);
+  }
+  if (changed === "point" && live.newest.message.label !== said.label) sayLabel();
+  draw();
+}
+
+function redraw() {
+  if (moment && !live.points.includes(moment)) moment = null;
+  timeline.set(live.points, live.events, hop());
+}
+
+function about(hello) {
+  const sources = hello.sources.map(short).join(", ");
+  find("about").textContent = `session ${hello.session} · ${sources} · ${hello.checkpoint}`;
+}
+
+const said = { at: -Infinity, label: null };
+
+function say(text) {
+  find("said").textContent = text;
+}
+
+/** Tell a screen reader that the label changed, but not twice within ten seconds. */
+function sayLabel() {
+  const now = performance.now() / 1000;
+  if (now - said.at < CALM) return;
+  said.at = now;
+  said.label = live.newest.message.label;
+  say(`Sentiment ${live.newest.message.label ?? "unknown"}, ${signed(live.newest.score, 1)}`);
+}
+
+// ---- the link and the token ----------------------------------------------------------------
+
+const STATES = { connecting: "connecting", live: "live", waiting: "reconnecting", token: "token wanted" };
+const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+
+function onState(state, detail) {
+  const pill = find("link");
+  if (pill.dataset.state === state && !detail) return;
+  pill.dataset.state = state;
+  pill.textContent = detail && state !== "token" ? `${STATES[state]}: ${detail}` : STATES[state];
+  if (state !== "connecting") say(pill.textContent);
+  const door = find("door");
+  if (state === "token") {
+    if (detail) find("door-why").textContent = detail;
+    if (!door.open) door.showModal();
+  } else if (state === "live" && door.open) door.close();
+}
+
+const link = new Link(`${scheme}//${location.host}/`, take, onState);
+
+find("door").addEventListener("cancel", (event) => event.preventDefault());
+find("door").addEventListener("submit", () => {
+  link.give(find("token").value);
+  find("token").value = "";
+});
+
+// ---- past sessions -------------------------------------------------------------------------
+
+/** Show a session from an array of its messages; `Back to live` leaves it. */
+export function openSession(messages) {
+  const past = new Store();
+  for (const message of messages) past.take(message);
+  setPaused(false);
+  show(past);
+}
+
+async function fetchJson(path) {
+  const answer = await fetch(path, { headers: link.authorization });
+  if (!answer.ok) throw new Error(answer.status === 404 ? "No history is kept here." : `${answer.status} ${answer.statusText}`);
+  return answer.json();
+}
+
+async function fetchSession(id) {
+  const messages = [];
+  let after = null;
+  for (let page = 0; page < PAGES; page++) {
+    const query = after === null ? "" : `?after=${after}`;
+    const answer = await fetchJson(`/sessions/${encodeURIComponent(id)}${query}`);
+    messages.push(...(answer.messages ?? answer));
+    after = answer.next ?? null;
+    if (after === null) break;
+  }
+  return messages;
+}
+
+function listed(past) {
+  const button = document.createElement("button");
+  const mean = past.mean_sentiment == null ? "no score" : `mean ${signed(past.mean_sentiment)}`;
+  button.textContent = `${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}`;
+  button.addEventListener("click", async () => openSession(await fetchSession(past.id)));
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
+}
+
+find("past").addEventListener("click", async () => {
+  find("shelf").showModal();
+  find("shelf-why").textContent = "looking …";
+  try {
+    const answer = await fetchJson("/sessions");
+    const sessions = answer.sessions ?? answer;
+    find("shelf-why").textContent = sessions.length ? "" : "None yet.";
+    find("sessions").replaceChildren(...sessions.map(listed));
+  } catch (error) {
+    find("shelf-why").textContent = error.message;
+  }
+});
+
+// ---- controls ------------------------------------------------------------------------------
+
+find("pause").addEventListener("click", () => setPaused(!isPaused));
+find("live").addEventListener("click", goLive);
+find("scrub").addEventListener("input", ({ target }) => {
+  look(shown.points[target.value] ?? null);
+  if (moment) timeline.show(span, Math.max(moment.at + span / 2, span));
+});
+find("spans").addEventListener("change", ({ target }) => {
+  span = Number(target.value);
+  timeline.show(span, moment ? moment.at + span / 2 : null);
+});
+
+const THEMES = ["auto", "light", "dark"];
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  find("theme").textContent = `Theme: ${name}`;
+  localStorage.setItem("tamulag-theme", name);
+  timeline.paint();
+}
+
+find("theme").addEventListener("click", () => {
+  const now = THEMES.indexOf(document.documentElement.dataset.theme);
+  setTheme(THEMES[(now + 1) % THEMES.length]);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.paint());
+
+const wanted = localStorage.getItem("tamulag-theme");
+setTheme(THEMES.includes(wanted) ? wanted : "auto");
+show(live);
+link.open();

@@ -1,0 +1,189 @@
+// The capture page: asks for camera and microphone, sends what they give to /ingest, and stops when told.
+// The page's clock is that of performance.now(), in seconds, for sound and pictures alike.
+
+const PICTURES = 10; // a second
+const WIDTH = 640; // pixels
+const QUALITY = 0.7;
+const BACKLOG = 500_000; // bytes that may wait to be sent; beyond it the newest is left out
+
+const at = (id) => document.getElementById(id);
+const now = () => performance.now() / 1000;
+
+let run = null; // what is running: its stop() undoes all of it
+
+function frame(header, payload) {
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const bytes = new Uint8Array(4 + text.length + payload.byteLength);
+  new DataView(bytes.buffer).setUint32(0, text.length);
+  bytes.set(text, 4);
+  bytes.set(new Uint8Array(payload), 4 + text.length);
+  return bytes;
+}
+
+function show(state, text) {
+  const isOn = state === "ON";
+  at("sign").className = isOn ? "on" : "off";
+  at("sign").firstElementChild.textContent = state;
+  at("sign").lastElementChild.textContent = text;
+  document.title = isOn ? "\u{1F534} ON: camera and microphone" : "Camera and microphone off";
+  at("form").hidden = state !== "OFF";
+  at("stop").hidden = state === "OFF";
+}
+
+// Resolves with the server's limits once it is ready; rejects with what it said instead.
+function connect(hello, token) {
+  const address = new URL("ingest", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  const ready = new Promise((resolve, reject) => {
+    socket.onopen = () => {
+      if (token) socket.send(JSON.stringify({ token }));
+      socket.send(JSON.stringify(hello));
+    };
+    socket.onmessage = ({ data }) => resolve(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => reject(new Error(reason || `the connection was closed (${code})`));
+  });
+  return { socket, ready };
+}
+
+function askFor() {
+  const sound = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  return navigator.mediaDevices.getUserMedia({
+    audio: at("microphone").checked && sound,
+    video: at("camera").checked && { width: { ideal: WIDTH }, facingMode: "user" },
+  });
+}
+
+class Run {
+  #undo = [];
+  #sent = { sound: 0, pictures: 0, left: 0 };
+  #isOver = false;
+
+  async start() {
+    const stream = await askFor();
+    this.#undo.push(() => stream.getTracks().forEach((track) => track.stop()));
+    for (const track of stream.getTracks()) track.onended = () => this.stop("The browser has taken the device away.");
+    const sounds = stream.getAudioTracks().length > 0 && (await this.#sound(stream));
+    const hello = { type: "hello", v: 1 };
+    if (sounds) hello.audio = { encoding: "pcm_s16le", rate: sounds.context.sampleRate, channels: 1 };
+    if (stream.getVideoTracks().length > 0) hello.vision = { encoding: "jpeg" };
+    const { socket, ready } = connect(hello, at("token").value);
+    this.#undo.push(() => socket.close(1000, "stopped"));
+    await ready;
+    socket.onclose = ({ code, reason }) => this.stop(`The server has ended it: ${reason || code}.`);
+    if (this.#isOver) return;
+    if (sounds) this.#sendSound(socket, sounds);
+    if (hello.vision) await this.#sendPictures(socket, stream);
+    const timer = setInterval(() => this.#count(), 500);
+    this.#undo.push(() => clearInterval(timer));
+    show("ON", "You are being seen and heard.");
+  }
+
+  stop(why) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    for (const undo of this.#undo.reverse()) undo();
+    at("view").srcObject = null;
+    at("view").hidden = true;
+    at("told").textContent = why ?? "";
+    show("OFF", "Nothing is captured.");
+    at("start").focus();
+    run = null;
+  }
+
+  async #sound(stream) {
+    // The server reads 8, 16 and 48 kHz; the browser resamples the microphone to it.
+    const context = new AudioContext({ sampleRate: 16000 });
+    this.#undo.push(() => context.close());
+    await context.audioWorklet.addModule("capture-worklet.js");
+    const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
+    context.createMediaStreamSource(stream).connect(recorder);
+    await context.resume();
+    return { context, recorder };
+  }
+
+  #sendSound(socket, { context, recorder }) {
+    let shift = Infinity; // page time less audio time: messages come late by chance, never early
+    recorder.port.onmessage = ({ data: { block, position, end } }) => {
+      shift = Math.min(shift, now() - end);
+      const timestamp = end + shift - block.length / context.sampleRate;
+      const header = { kind: "audio", timestamp: Math.max(0, timestamp), position };
+      if (this.#send(socket, header, block.buffer)) this.#sent.sound += block.length / context.sampleRate;
+    };
+  }
+
+  async #sendPictures(socket, stream) {
+    const view = at("view");
+    view.srcObject = new MediaStream(stream.getVideoTracks());
+    view.hidden = false;
+    await view.play();
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.min(WIDTH, view.videoWidth);
+    canvas.height = Math.round((view.videoHeight * canvas.width) / view.videoWidth);
+    const pen = canvas.getContext("2d", { alpha: false });
+    let isBusy = false;
+    const timer = setInterval(() => {
+      if (isBusy) return;
+      isBusy = true;
+      const timestamp = now();
+      pen.drawImage(view, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob(async (blob) => {
+        const payload = await blob?.arrayBuffer();
+        if (payload && this.#send(socket, { kind: "image", timestamp }, payload)) this.#sent.pictures += 1;
+        isBusy = false;
+      }, "image/jpeg", QUALITY);
+    }, 1000 / PICTURES);
+    this.#undo.push(() => clearInterval(timer));
+  }
+
+  #send(socket, header, payload) {
+    if (this.#isOver || socket.readyState !== WebSocket.OPEN) return false;
+    if (socket.bufferedAmount > BACKLOG) {
+      this.#sent.left += 1;
+      return false;
+    }
+    socket.send(frame(header, payload));
+    return true;
+  }
+
+  #count() {
+    const { sound, pictures, left } = this.#sent;
+    const late = left ? ` ${left} left out, because the network is slow.` : "";
+    at("figures").textContent = `Sent: ${sound.toFixed(0)} s of sound, ${pictures} pictures.${late}`;
+  }
+}
+
+// In words that help: the browser's own are for developers.
+function told(error) {
+  if (error.name === "NotAllowedError") return "Camera or microphone are not allowed for this page: see the address bar.";
+  if (error.name === "NotFoundError") return "There is no such camera or microphone.";
+  if (error.name === "NotReadableError") return "Another program uses the camera or the microphone.";
+  return error.message;
+}
+
+async function begin(event) {
+  event.preventDefault();
+  at("told").textContent = "";
+  if (!at("camera").checked && !at("microphone").checked) {
+    at("told").textContent = "Choose the camera, the microphone or both.";
+    return;
+  }
+  run = new Run();
+  show("\u2026", "Waiting for camera, microphone and server.");
+  try {
+    await run.start();
+  } catch (error) {
+    run?.stop(told(error));
+    if (/token/.test(error.message)) at("lock").hidden = false;
+  }
+}
+
+at("place").textContent = location.host;
+at("form").addEventListener("submit", begin);
+at("stop").addEventListener("click", () => run?.stop());
+addEventListener("pagehide", () => run?.stop());
+if (!navigator.mediaDevices) {
+  at("start").disabled = true;
+  at("told").textContent = "Browsers allow camera and microphone on https:// and localhost only.";
+}

@@ -1,0 +1,172 @@
+// The timeline: three panes on one axis, fused score and modalities, conflict, events. Knows points
+// and events of the store, and the chart library. Knows no socket.
+
+import { band, line } from "./marks.js";
+import { clock, happening, MODALITIES, signed } from "./words.js";
+
+const { createChart, createSeriesMarkers, LineSeries } = LightweightCharts;
+const QUIET = { lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
+const between = (minValue, maxValue) => () => ({ priceRange: { minValue, maxValue } });
+const axis = (formatter) => ({ type: "custom", minMove: 0.01, formatter });
+const SHAPES = { shift: "square", spike: "arrowDown", silence: "circle" };
+/** Names of events are written while fewer than this are shown. */
+const NAMED = 14;
+/** Scores that fill the width at least. */
+const FEWEST = 60;
+
+/** Colours as the style sheet has them now; the canvas cannot read variables. */
+function palette(element) {
+  const probe = document.createElement("i");
+  element.append(probe);
+  const read = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const names = ["ink", "soft", "line", "text", "audio", "vision", "band", "clash", "alarm"];
+  const colours = Object.fromEntries(names.map((name) => [name, read(name)]));
+  probe.remove();
+  return colours;
+}
+
+export class Timeline {
+  #bars = 0;
+  #last = null;
+  #span = 300;
+  #hop = 0.5;
+  #isFollowing = true;
+  #marked = [];
+  #told = "";
+
+  /** @param {HTMLElement} element @param {(time: number) => void} onPick */
+  constructor(element, onPick) {
+    this.element = element;
+    this.chart = createChart(element, { ...this.#frame(), autoSize: true });
+    const score = { ...QUIET, priceFormat: axis((price) => (price ? signed(price, 0) : "0")), autoscaleInfoProvider: between(-3.2, 3.2) };
+    const clash = { ...QUIET, priceFormat: axis((price) => price.toFixed(0)), autoscaleInfoProvider: between(0, 3) };
+    const add = (kind, options, pane = 0) => this.chart.addCustomSeries(kind, options, pane);
+    this.series = { band: add(band({}), score) };
+    for (const name of MODALITIES) this.series[name] = add(line({}), score);
+    this.series.score = add(line({ lineWidth: 2.5 }), score);
+    this.series.conflict = add(band({}), clash, 1);
+    this.lane = this.chart.addSeries(LineSeries, { ...QUIET, priceFormat: axis(() => ""), autoscaleInfoProvider: between(-1, 1) }, 2);
+    this.markers = createSeriesMarkers(this.lane, []);
+    this.chart.panes().forEach((pane, i) => pane.setStretchFactor([10, 2.2, 1.8][i]));
+    this.zero = this.series.score.createPriceLine({ price: 0, lineWidth: 1, lineStyle: 0, axisLabelVisible: false });
+    this.chart.subscribeClick(({ time }) => time != null && onPick(time));
+    this.paint();
+  }
+
+  /** Take the style sheet's colours again: the theme has changed. */
+  paint() {
+    const colours = palette(this.element);
+    this.colours = colours;
+    this.chart.applyOptions(this.#frame(colours));
+    for (const name of MODALITIES) this.series[name].applyOptions({ color: colours[name] });
+    this.series.score.applyOptions({ color: colours.ink });
+    this.series.band.applyOptions({ color: colours.band });
+    this.series.conflict.applyOptions({ color: colours.clash });
+    this.lane.applyOptions({ color: "transparent" });
+    this.zero.applyOptions({ color: colours.soft });
+    this.#told = "";
+    this.#mark();
+  }
+
+  /** Show a whole session. */
+  set(points, events, hop = 0.5) {
+    this.#hop = hop;
+    const rows = [];
+    let last = null;
+    for (const point of points) {
+      if (this.#isGap(last, point.at)) rows.push({ at: last + hop });
+      rows.push(point);
+      last = point.at;
+    }
+    for (const [name, series] of Object.entries(this.series)) series.setData(rows.map(row(name)));
+    this.lane.setData(rows.map(({ at }) => ({ time: at, value: 0 })));
+    this.#bars = rows.length;
+    this.#last = last;
+    this.mark(events);
+    this.show(this.#span);
+  }
+
+  add(point) {
+    if (this.#isGap(this.#last, point.at)) this.#push({ at: this.#last + this.#hop });
+    this.#push(point);
+  }
+
+  /** Show the newest seconds, or those that end at `end`. */
+  show(span, end = null) {
+    this.#span = span;
+    this.#isFollowing = end === null;
+    // A young session is drawn wide: its first seconds are all there is.
+    const wide = end === null ? Math.min(span / this.#hop, Math.max(FEWEST, this.#bars)) : span / this.#hop;
+    const right = end === null ? this.#bars : Math.max(1, this.#bars - (this.#last - end) / this.#hop);
+    this.chart.timeScale().setVisibleLogicalRange({ from: right - wide, to: right + 1 });
+  }
+
+  mark(events) {
+    this.#marked = events;
+    this.#mark();
+  }
+
+  #push(point) {
+    for (const [name, series] of Object.entries(this.series)) series.update(row(name)(point));
+    this.lane.update({ time: point.at, value: 0 });
+    this.#bars += 1;
+    this.#last = point.at;
+    if (this.#isFollowing && this.#bars < this.#span / this.#hop) this.show(this.#span);
+  }
+
+  #mark() {
+    const told = `${this.#marked.length} ${this.#marked.at(-1)?.seq} ${this.#marked[0]?.seq}`;
+    if (told === this.#told) return;
+    this.#told = told;
+    const isFew = this.#marked.length < NAMED;
+    this.markers.setMarkers(
+      this.#marked.map((event) => ({
+        time: event.at,
+        position: "inBar",
+        shape: SHAPES[event.event] ?? (event.event.endsWith("_back") ? "arrowUp" : "arrowDown"),
+        color: event.event.endsWith("_lost") ? this.colours.alarm : this.colours.soft,
+        text: isFew ? happening({ ...event, detail: "", reason: null }) : "",
+      })),
+    );
+  }
+
+  #isGap(last, at) {
+    return last !== null && at - last > 2.5 * this.#hop;
+  }
+
+  #frame(colours = palette(this.element)) {
+    const { fontFamily } = getComputedStyle(this.element);
+    return {
+      layout: {
+        background: { color: "transparent" }, textColor: colours.soft, fontFamily, fontSize: 11,
+        attributionLogo: false, panes: { separatorColor: colours.line, enableResize: false },
+      },
+      grid: { vertLines: { color: colours.line }, horzLines: { color: colours.line } },
+      rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.02, bottom: 0.02 }, minimumWidth: 44 },
+      timeScale: {
+        borderVisible: false, rightOffset: 1, minBarSpacing: 0.02, timeVisible: true,
+        secondsVisible: true, lockVisibleTimeRangeOnResize: true, tickMarkFormatter: clock,
+      },
+      localization: { timeFormatter: clock },
+      crosshair: { vertLine: { color: colours.soft }, horzLine: { color: colours.soft } },
+      // The wheel scrolls the page; buttons, pinch and drag move the chart.
+      handleScroll: { mouseWheel: false, vertTouchDrag: false },
+      handleScale: { mouseWheel: false, axisPressedMouseMove: { time: true, price: false } },
+    };
+  }
+}
+
+/** What a series draws of a point; without values it is a gap. */
+function row(name) {
+  const values = {
+    band: ({ lo, hi }) => (lo == null ? undefined : [lo, hi]),
+    conflict: ({ conflict }) => (conflict == null ? undefined : [0, conflict]),
+  }[name] ?? ((point) => (point[name] == null ? undefined : [point[name]]));
+  return (point) => {
+    const known = values(point);
+    return known ? { time: point.at, values: known } : { time: point.at };
+  };
+}

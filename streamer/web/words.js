@@ -1,0 +1,42 @@
+// What numbers, reasons and states are called on the page. Knows no element.
+
+export const MODALITIES = ["text", "audio", "vision"];
+
+export const signed = (value, digits = 2) =>
+  value == null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+
+export const plain = (word) => word.replaceAll("_", " ");
+
+export const seconds = (value, digits = 2) =>
+  value == null ? "not measured" : `${value.toFixed(digits)} s`;
+
+/** A device or file without the folders that lead to it. */
+export const short = (name) => name.replace(/(\/[^\s/]+)+\/(?=[^\s/])/g, "");
+
+/** Session time as 1:05 or 1:02:03. */
+export function clock(time) {
+  const whole = Math.max(0, Math.floor(time + 1e-6));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (number) => String(number).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** "missing (camera lost)", "stale (no face)", "ok". */
+export function condition(part) {
+  return part.reason ? `${part.status} (${plain(part.reason)})` : part.status;
+}
+
+/** One sentence about a score, for those who do not see it. */
+export function sentence(message) {
+  if (!message || message.sentiment == null) return "no score";
+  const band = message.interval;
+  const range = band ? `, 90 % interval ${signed(band[0])} to ${signed(band[1])}` : "";
+  return `${signed(message.sentiment)} ${message.label}${range}`;
+}
+
+/** What an event is called, with its reason or detail. */
+export function happening(event) {
+  const what = [event.modality, plain(event.event)].filter(Boolean).join(": ");
+  const why = event.reason ? plain(event.reason) : event.detail;
+  return why ? `${what}, ${short(why)}` : what;
+}

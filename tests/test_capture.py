@@ -1,0 +1,173 @@
+"""The capture page in a real browser, with a real clip as camera and microphone, to a real agent."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from websockets.sync.client import ClientConnection, connect
+
+from chromium import chromium, complaints, opened
+
+from .devices import end, free_port, need, spoken, wait_for
+
+CLIP = "WDA_AlexandriaOcasioCortez_000.mp4"
+START = 120.0
+"""Seconds that the agent has to load its models, on a machine that does other things too."""
+
+SPY = """(() => {
+    window.tracks = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (what) => {
+        const stream = await ask(what);
+        window.tracks.push(...stream.getTracks());
+        return stream;
+    };
+})()"""
+
+Message = dict[str, Any]
+
+pytestmark = [pytest.mark.data, pytest.mark.camera]
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the flags that make a clip Chromium's camera and microphone."""
+    need("ffmpeg", "ffmpeg")
+    clip = clips() / CLIP
+    folder = tmp_path_factory.mktemp("capture")
+    wav, mjpeg = spoken(clip, folder / "voice.wav", 24.0), folder / "face.mjpeg"
+    read = ["ffmpeg", "-loglevel", "error", "-i", str(clip), "-an", "-r", "10", "-vf"]
+    write = ["scale=480:-2", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p", str(mjpeg)]
+    subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={wav}",
+        f"--use-file-for-fake-video-capture={mjpeg}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
+def clips() -> Path:
+    """Return the folder of the clips, or skip as the fixture `data` does; that one is per test."""
+    import os
+
+    root = Path(__file__).parent.parent
+    folder = Path(os.environ.get("TAMULAG_DATA", root.parent / "shared" / "data")) / "clips"
+    if not folder.is_dir():
+        pytest.skip(f"no clips at {folder}: set TAMULAG_DATA")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[int]:
+    """Run `tamulag-stream --ingest` and give its port."""
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "tamulag-stream"), "--ingest"]
+    process = subprocess.Popen(
+        [*command, "--websocket", f"127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: is_up(port, process), START, "the agent serves its page")
+        yield port
+    finally:
+        end(process)
+
+
+def is_up(port: int, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the agent has ended"
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/capture", timeout=2) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser(devices: list[str]) -> Iterator[Browser]:
+    with chromium(*devices) as browser:
+        yield browser
+
+
+@contextmanager
+def capturing(browser: Browser, port: int) -> Iterator[Page]:
+    """Open the page, consent and start."""
+    with opened(browser, "about:blank", ["camera", "microphone"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{port}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("ON")
+        yield page
+
+
+def first(scores: ClientConnection, kind: str, is_it: Any, seconds: float = 60.0) -> Message:
+    """Return the first message that is meant."""
+    found: list[Message] = []
+
+    def is_here() -> bool:
+        message: Message = json.loads(scores.recv(timeout=seconds))
+        found[:] = [message] if message["type"] == kind and is_it(message) else []
+        return bool(found)
+
+    wait_for(is_here, seconds, f"the {kind} message comes")
+    return found[0]
+
+
+def test_what_the_page_sends_is_scored(browser: Browser, agent: int) -> None:
+    """Words, voice and face of the clip count, and the page says clearly that it is on."""
+    with connect(f"ws://127.0.0.1:{agent}/") as scores, capturing(browser, agent) as page:
+        found = complaints(page)
+        score = first(scores, "sentiment", all_there)
+        assert score["sentiment"] is not None
+        assert {m: p["status"] for m, p in score["modalities"].items()} != {}
+        assert "ON" in page.title()
+        expect(page.locator("#figures")).to_contain_text("s of sound")
+        assert found == []
+
+
+def all_there(message: Message) -> bool:
+    return all(p["status"] in ("ok", "stale") for p in message["modalities"].values())
+
+
+def test_stop_ends_the_devices(browser: Browser, agent: int) -> None:
+    """The tracks have ended, the page says OFF, and the agent tells that both are lost."""
+    with connect(f"ws://127.0.0.1:{agent}/") as scores, capturing(browser, agent) as page:
+        assert page.evaluate("tracks.map(t => t.readyState)") == ["live", "live"]
+        first(scores, "sentiment", lambda m: m["modalities"]["vision"]["status"] == "ok")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert page.evaluate("tracks.map(t => t.readyState)") == ["ended", "ended"]
+        lost = first(scores, "status", lambda m: "vision" in m["lost"] and "audio" in m["lost"])
+        assert lost["lost"]["vision"] == "camera_lost"
+        assert lost["lost"]["audio"] == "microphone_lost"
+
+
+def test_nothing_starts_without_consent(browser: Browser, agent: int) -> None:
+    """The box is empty at first, and no device is asked for until it is checked."""
+    with opened(browser, "about:blank", ["camera", "microphone"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{agent}/capture")
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert page.evaluate("tracks.length") == 0
+
+
+def test_a_second_page_is_told_to_wait(browser: Browser, agent: int) -> None:
+    """One sender at a time; the other one's devices are let go again."""
+    with capturing(browser, agent), opened(browser, "about:blank", ["camera"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{agent}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("somebody else is sending")
+        assert set(page.evaluate("tracks.map(t => t.readyState)")) <= {"ended"}
