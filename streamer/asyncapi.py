@@ -22,7 +22,7 @@ _TOPICS = {
 }
 """Last level of the MQTT topic -> what goes there."""
 
-_PAYLOADS = {
+_PAYLOADS: dict[type[BaseModel], str] = {
     SoundHeader: "samples, pcm_s16le or mulaw",
     PictureHeader: "a JPEG file",
     WordsHeader: "none",
@@ -38,11 +38,15 @@ def document() -> Document:
     taken = [kind.__name__ for kind in _PAYLOADS]
     channels: Document = {
         "scores": _channel("/", "Everything as it happens", sent, "websocket"),
-        "ingest": _channel("/ingest", "Sound and pictures in", ["SenderHello", *taken], "websocket"),
+        "ingest": _channel(
+            "/ingest", "Sound and pictures in", ["SenderHello", *taken], "websocket"
+        ),
     }
     for topic, kinds in _TOPICS.items():
         address = f"tamulag/v1/{{site}}/{{device}}/{topic}"
-        channels[f"mqtt-{topic}"] = _channel(address, f"Retained: {topic == 'status'}", kinds, "mqtt")
+        channels[f"mqtt-{topic}"] = _channel(
+            address, f"Retained: {topic == 'status'}", kinds, "mqtt"
+        )
         channels[f"mqtt-{topic}"]["parameters"] = {"site": {}, "device": {}}
     return {
         "asyncapi": VERSION,
@@ -63,7 +67,9 @@ def document() -> Document:
     }
 
 
-def _channel(address: str, about: str, kinds: "list[str] | tuple[str, ...]", server: str) -> Document:
+def _channel(
+    address: str, about: str, kinds: "list[str] | tuple[str, ...]", server: str
+) -> Document:
     return {
         "address": address,
         "description": about,
@@ -81,8 +87,8 @@ def _operation(channel: str) -> Document:
 def _messages() -> Document:
     texts: list[type[BaseModel]] = [*get_args(message.AnyMessage), SenderHello]
     messages: Document = {kind.__name__: _message(kind) for kind in texts}
-    for kind, payload in _PAYLOADS.items():
-        messages[kind.__name__] = _message(kind) | {
+    for header, payload in _PAYLOADS.items():
+        messages[header.__name__] = _message(header) | {
             "contentType": "application/octet-stream",
             "description": f"4 bytes of length, big-endian; this header as JSON; then {payload}.",
         }
@@ -98,13 +104,13 @@ def _message(kind: type[BaseModel]) -> Document:
 
 
 def _schemas() -> Document:
-    sides = (message.schema(), SenderHello.model_json_schema(), TypeAdapter(Header).json_schema())
+    own = SenderHello.model_json_schema()
+    sides: list[Document] = [message.schema(), own, TypeAdapter(Header).json_schema()]
     found: Document = {}
     for side in sides:
-        found |= side.get("$defs", {})
-    own = SenderHello.model_json_schema()
-    own.pop("$defs", None)
-    return _moved(found | {"SenderHello": own})
+        found |= side.pop("$defs", {})
+    moved: Document = _moved(found | {"SenderHello": own})
+    return moved
 
 
 def _moved(node: Any) -> Any:

@@ -85,10 +85,9 @@ class Work(Protocol):
 
 
 class BrowserSource:
-    """A source that is fed by a connection; until somebody sends there is nothing, and no loss.
+    """A source that is fed by a connection; while nobody sends its modalities are told as lost.
 
-    When too much waits the oldest frame is dropped and counted. When the sender leaves, the
-    modalities that it sent are told as lost, and as back with the next one.
+    When too much waits the oldest frame is dropped and counted.
 
     Args:
         name: For logs.
@@ -147,6 +146,8 @@ class BrowserSource:
 
     def run(self, put: Put, stop: threading.Event) -> None:
         """Put what comes until `stop` is set."""
+        self._lost, self._sent = self.modalities, ()
+        self._tell(self._lost, self._reason, "nobody sends yet", put)
         try:
             while not stop.is_set():
                 item = self._next()

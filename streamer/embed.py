@@ -1,4 +1,4 @@
-"""The page's own files that are no part of the dashboard: the element for other pages, the capture page.
+"""Files beside the dashboard: the element for other people's pages, and the capture page.
 
 Knows these files of web/ and their headers. Knows no socket; who may connect is decided by door.py.
 """

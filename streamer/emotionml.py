@@ -5,7 +5,7 @@ https://www.w3.org/TR/emotionml/ (emotionml.xsd, emotionml-fragments.xsd), the v
 https://www.w3.org/TR/emotion-voc/.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from .estimate import LIMIT
@@ -15,7 +15,7 @@ from .sample import MODALITIES
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"
 
 DIMENSIONS = "http://www.w3.org/TR/emotion-voc/xml#pad-dimensions"
-"""Pleasure, arousal and dominance; a sentiment is the first of them and says nothing of the rest."""
+"""Pleasure, arousal and dominance; a sentiment is the first, and says nothing of the others."""
 
 CHANNELS = {"text": "text", "audio": "voice", "vision": "face"}
 """The recommendation's words for our modalities, in `expressed-through`."""
@@ -56,7 +56,7 @@ def _emotions(score: SentimentMessage, epoch: float) -> Iterator[str]:
 
 
 def _emotion(
-    sentiment: float, times: tuple[int, ...], names: list[str], confidence: float | None
+    sentiment: float, times: tuple[int, ...], names: Sequence[str], confidence: float | None
 ) -> str:
     channels = quoteattr(" ".join(CHANNELS[name] for name in names))
     through = f" expressed-through={channels}" if names else ""

@@ -1,6 +1,6 @@
 """What Home Assistant is told so that it finds the device by itself: one retained message.
 
-Knows Home Assistant's words for devices and sensors, and the fields of our messages. Knows no broker.
+Knows Home Assistant's words for devices and sensors, and our messages' fields. Knows no broker.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""What a page or program may send us: its hello, and binary frames of sound, pictures, words, features.
+"""What a page or program may send us: its hello, then frames of sound, pictures, words, features.
 
 Knows bytes, their checks and the WebSocket close codes that answer wrong ones. Knows no connection,
-no clock and no features of its own. A frame is 4 bytes of length (big-endian), a JSON header of that
-length, and the payload.
+no clock and no features of its own. A frame is 4 bytes of length (big-endian), a JSON header of
+that length, and the payload.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,9 @@ class SenderHello(Part):
 
     type: Literal["hello"] = "hello"
     v: Literal[1] = 1
-    role: Role | None = Field(None, description="Whom it is about; must be whom this session scores")
+    role: Role | None = Field(
+        None, description="Whom it is about; must be whom this session scores"
+    )
     audio: SoundForm | None = None
     vision: PictureForm | None = None
     words: bool = Field(False, description="Recognised words come, in place of our recogniser")

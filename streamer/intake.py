@@ -1,4 +1,4 @@
-"""What becomes of a sender's frames: sound and pictures take the way of a live microphone and camera.
+"""What becomes of a sender's frames: they take the way of a live microphone and camera.
 
 Knows checked frames with their session times. Knows no connection, no queue and no thread.
 """

@@ -6,6 +6,7 @@ Knows the server's port and what goes over it. Knows no agent.
 import http.client
 import os
 import re
+import selectors
 import socket
 import struct
 import time
@@ -23,7 +24,8 @@ WATCHED = 12.0
 SENDERS, PER_SENDER = 50, 10
 """Who says something, and how often: 500 messages, of which every fiftieth is malformed."""
 
-_PAUSE = 0.2  # between two messages of a sender: below what one may say in a second
+_PAUSE = 0.1  # between two messages of a sender: below what one may say in a second
+_LOOK = 1.5  # all in all below the 4 s after which who answers no ping is cut as well
 
 
 class Stalled(NamedTuple):
@@ -50,6 +52,7 @@ def stalled(port: int) -> Stalled:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{READERS} subscribers not connected within {STARTING:g} s")
             time.sleep(0.1)
+        crowd.forget()  # what came while they were still connecting
         idle = connected(port, 4096)
         gone = _wait_until_cut(port, before + READERS)
         heard = crowd.heard()
@@ -101,7 +104,7 @@ def malformed(port: int) -> Malformed:
                 bad += is_bad
                 _say(sender, BAD[turn % len(BAD)] if is_bad else _frame(1, b'{"like": "this"}'))
             time.sleep(_PAUSE)
-        cut = sum(_is_cut(sender) for sender in senders)
+        cut = _cut(senders)
     finally:
         for sender in senders:
             sender.close()
@@ -112,21 +115,30 @@ def _say(sender: socket.socket, data: bytes) -> None:
     try:
         sender.sendall(data)
     except OSError:
-        return  # it was cut for what it said before; `_is_cut` counts it
+        return  # it was cut for what it said before; `_cut` counts it
 
 
-def _is_cut(sender: socket.socket) -> bool:
-    """Read what has come; the end means that the server has closed."""
-    sender.settimeout(1.0)
+def _cut(senders: Sequence[socket.socket]) -> int:
+    """Read for a second what has come; the end means that the server has closed."""
+    gone: set[socket.socket] = set()
+    deadline = time.monotonic() + _LOOK
+    with selectors.DefaultSelector() as selector:
+        for sender in senders:
+            selector.register(sender, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                assert isinstance(key.fileobj, socket.socket)
+                if not _read(key.fileobj):
+                    selector.unregister(key.fileobj)
+                    gone.add(key.fileobj)
+    return len(gone)
+
+
+def _read(sender: socket.socket) -> bytes:
     try:
-        while data := sender.recv(65536):
-            if len(data) < 65536:
-                sender.settimeout(0.2)
-    except TimeoutError:
-        return False
+        return sender.recv(65536)
     except OSError:
-        return True
-    return True
+        return b""
 
 
 def _frame(head: int, payload: bytes, *, is_masked: bool = True) -> bytes:

@@ -153,7 +153,9 @@ class Reception:
         if isinstance(header, SoundHeader) and frame.sound is not None:
             before = counted if header.position is None else header.position
             if before < counted:
-                raise IngestError(CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}")
+                raise IngestError(
+                    CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}"
+                )
             counted = before + len(frame.sound)
             self._voice.feed(frame, place, (before, counted))
         elif isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision":
@@ -176,7 +178,9 @@ class _Budget:
             self._second, self._spent = now, 0
         self._spent += size
         if self._spent > self._most:
-            raise IngestError(CloseCode.POLICY_VIOLATION, f"more than {self._most} bytes in a second")
+            raise IngestError(
+                CloseCode.POLICY_VIOLATION, f"more than {self._most} bytes in a second"
+            )
 
 
 async def _within(seconds: float, connection: Subscriber, missing: str) -> str | bytes:

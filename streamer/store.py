@@ -195,9 +195,7 @@ class Store:
             query = f"SELECT {_FIELDS} FROM sessions WHERE id = ?"
             row = self._open.execute(query, (name,)).fetchone()
         if row is None:
-            raise StoreError(
-                f"no session {name!r} in {self._path}: `tamulag sessions list` shows those there are"
-            )
+            raise StoreError(f"no session {name!r} in {self._path}: see `tamulag sessions list`")
         return _past(row)
 
     def messages(self, name: str, *, after: int = 0, limit: int = -1) -> Iterator[str]:

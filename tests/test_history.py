@@ -84,7 +84,7 @@ def page(kept: History, rest: str) -> tuple[int, object]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- another thread and the disk have no event
             await asyncio.sleep(0.02)
 
 

@@ -124,7 +124,7 @@ def rendered(template: str, **message: object) -> str:
 
 
 def test_it_has_the_documented_keys() -> None:
-    """Home Assistant drops a message with a key that it does not know, and says so in its log alone."""
+    """A message with a key that it does not know is dropped, and only its log says so."""
     jsonschema.Draft202012Validator.check_schema(DOCUMENTED)
     jsonschema.validate(described(), DOCUMENTED)
 

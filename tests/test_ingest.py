@@ -1,6 +1,7 @@
 """What a sender may say: every promise of the protocol, and damaged bytes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def sound(payload: bytes, form: SoundForm) -> list[Any]:
     data = build_frame(SoundHeader(timestamp=1.0), payload)
     got = parse_frame(data, SenderHello(audio=form), DIMS).sound
     assert got is not None
-    return got.tolist()
+    return list(got.tolist())
 
 
 def refusal(data: bytes, promised: SenderHello = HELLO) -> IngestError:
@@ -158,6 +159,15 @@ def test_a_picture_that_would_unfold_to_gigabytes_is_not_decoded() -> None:
     assert (refused.code, str(refused)) == (1009, "an image of 65535x65535: sides up to 1920")
 
 
+def outcome(parse: Callable[[], object]) -> tuple[int, str]:
+    """Return code and reason of a refusal, or 0; any other error goes on."""
+    try:
+        parse()
+    except IngestError as refused:
+        return refused.code, str(refused)
+    return 0, ""
+
+
 FRAMES = [
     build_frame(SoundHeader(timestamp=1.0, position=7), bytes(64)),
     build_frame(PictureHeader(timestamp=1.0), JPEG),
@@ -187,21 +197,16 @@ def test_damaged_frames_are_refused_and_nothing_else(
     spoilt = bytearray(frame)
     for at, piece in edits:
         spoilt[at : at + len(piece)] = piece
-    try:
-        parse_frame(bytes(spoilt[:kept]), promised, DIMS)
-    except IngestError as error:
-        assert error.code in (1007, 1008, 1009)
-        assert len(str(error).encode()) <= 123
+    code, reason = outcome(lambda: parse_frame(bytes(spoilt[:kept]), promised, DIMS))
+    assert code in (0, 1007, 1008, 1009)
+    assert len(reason.encode()) <= 123
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=80) | st.sampled_from(["[" * 9000, '{"type":"hello","words":1e999}']))
 def test_any_text_is_a_hello_or_refused(text: str) -> None:
     """Deep nesting and huge numbers too."""
-    try:
-        parse_hello(text, "customer")
-    except IngestError as error:
-        assert error.code in (1007, 1008)
+    assert outcome(lambda: parse_hello(text, "customer"))[0] in (0, 1007, 1008)
 
 
 def test_every_limit_is_in_the_document() -> None:

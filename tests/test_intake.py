@@ -116,7 +116,8 @@ def test_words_become_a_phrase() -> None:
     one, other = got
     assert isinstance(one, Phrase)
     assert isinstance(other, Phrase)
-    assert (one.timestamp, one.words[0].start) == (2.5, pytest.approx(2.0))
+    assert one.timestamp == 2.5
+    assert one.words[0].start == pytest.approx(2.0)
     assert other.utterance > one.utterance
 
 

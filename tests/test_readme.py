@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MESSAGE = (ROOT / "docs" / "message.md").read_text()
 CARD_PAGE = (ROOT / "docs" / "checkpoint.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
-FOLDERS = ("streamer", "models", "configs", "scripts", "docs", "tests")
+FOLDERS = ("streamer", "models", "configs", "scripts", "docs", "examples", "tests")
 METRICS = ("MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
 
 
@@ -92,12 +92,11 @@ def test_every_verb_named_exists(page: Path) -> None:
 def test_every_verb_is_explained() -> None:
     """The table of verbs forgets none, `models fetch` and `bench train` included."""
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    named = set(re.findall(r"^\| `tamulag ([a-z ]+?)(?: NAME)?` \|", README, re.MULTILINE))
-    inner = {
-        f"{group} {name}" for group in ("models", "bench") for name in commands[group].commands
-    }
-    # `bench` alone does nothing; `models` alone lists.
-    assert named == set(commands) - {"bench"} | inner
+    named = set(re.findall(r"^\| `tamulag ([a-z ]+?)(?: NAME| ID)?` \|", README, re.MULTILINE))
+    groups = ("models", "bench", "sessions")
+    inner = {f"{group} {name}" for group in groups for name in commands[group].commands}
+    # `bench` and `sessions` alone do nothing; `models` alone lists.
+    assert named == set(commands) - {"bench", "sessions"} | inner
 
 
 def test_every_option_named_exists() -> None:

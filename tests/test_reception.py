@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from peers import missed, served, until
 from tamulag.streamer.access import Access, Token
+from tamulag.streamer.config import ConfigError, load
 from tamulag.streamer.ingest import Frame, SenderHello, SoundHeader, build_frame
 from tamulag.streamer.message import Role
 from tamulag.streamer.reception import Reception, SenderLimits
@@ -85,11 +86,9 @@ async def ready(connection: ClientConnection, hello: object = HELLO) -> dict[str
 
 async def refusal(connection: ClientConnection) -> tuple[int, str]:
     """Return code and reason of the close."""
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            await connection.recv()
-    assert closed.value.rcvd
-    return closed.value.rcvd.code, closed.value.rcvd.reason
+    await connection.wait_closed()
+    assert connection.close_code
+    return connection.close_code, connection.close_reason or ""
 
 
 def block(position: int = 0, payload: bytes = BLOCK) -> bytes:
@@ -253,3 +252,13 @@ def test_the_length_is_big_endian() -> None:
     frame = block()
     (size,) = struct.unpack(">I", frame[:4])
     assert json.loads(frame[4 : 4 + size])["kind"] == "audio"
+
+
+@pytest.mark.parametrize(
+    "other", [{"camera.device": 0}, {"source.path": "x.mp4"}, {"websocket.enabled": False}]
+)
+def test_settings_name_what_does_not_go_with_a_sender(other: dict[str, object]) -> None:
+    """A device or file would fill the same modalities, and without a port nobody can come."""
+    (key,) = other
+    with pytest.raises(ConfigError, match=rf"ingest.enabled = true: .*{key}"):
+        load(None, {"ingest.enabled": True, **other})

@@ -7,7 +7,7 @@ import pty
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -18,7 +18,7 @@ from tamulag.streamer.screen import WIDTH, Board, ScreenPublisher, scale
 
 from .past import EPOCH, MISSING, end, score
 
-HEAD = {"session": "k7", "seq": 3, "time": message.utc(EPOCH)}
+HEAD: dict[str, Any] = {"session": "k7", "seq": 3, "time": message.utc(EPOCH)}
 
 
 def drawn(*lines: str, width: int = 100) -> str:
@@ -33,7 +33,7 @@ def drawn(*lines: str, width: int = 100) -> str:
 
 
 def status(state: message.StateWord, **lost: str) -> str:
-    return message.encode(message.State(state=state, lost=lost, **HEAD))  # type: ignore[arg-type]
+    return message.encode(message.State(state=state, lost=lost, **HEAD))
 
 
 def spoken(words: str, tail: str = "", utterance: int = 1) -> str:
@@ -43,7 +43,7 @@ def spoken(words: str, tail: str = "", utterance: int = 1) -> str:
             words=[message.SpokenWord(text=word, start=0, end=1) for word in words.split()],
             tail=tail,
             final=False,
-            **HEAD,  # type: ignore[arg-type]
+            **HEAD,
         )
     )
 

@@ -217,7 +217,7 @@ def test_without_a_file_it_is_said_how_to_begin(path: Path) -> None:
 
 def test_a_session_that_is_not_there_is_named(path: Path) -> None:
     """With the verb that lists those that are."""
-    with Store(path, create=True) as store, pytest.raises(StoreError, match="'x9'.*sessions list"):
+    with Store(path, create=True) as store, pytest.raises(StoreError, match=r"'x9'.*sessions list"):
         store.session("x9")
 
 

@@ -46,6 +46,20 @@ def test_a_camera_that_sees_a_face(tmp_path: Path) -> None:
 
 
 @pytest.mark.camera
+def test_the_doctor_tries_the_camera_that_is_named(tmp_path: Path) -> None:
+    """Beside all its other checks."""
+    portrait, _ = demo_files()
+    program = str(Path(sys.executable).with_name("tamulag"))
+    with mjpeg_camera(moving(portrait, tmp_path)) as camera:
+        command = [program, "doctor", "--camera", camera.url, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    *others, tried = json.loads(done.stdout.splitlines()[-1])["checks"]
+    assert len(others) > 10
+    assert tried["name"] == f"capture camera {camera.url}"
+    assert tried["ok"], tried
+
+
+@pytest.mark.camera
 def test_a_camera_that_sees_nobody(tmp_path: Path) -> None:
     """It works, and what is missing is said; a run would go on without a face."""
     wall = tmp_path / "wall.png"

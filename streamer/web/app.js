@@ -8,8 +8,13 @@ import { LIMIT, Store } from "./store.js";
 import { clock, plain, sentence, short, signed } from "./words.js";
 
 const find = (name) => document.getElementById(name);
+/** More new points than this are not added one by one. */
+const MANY = 40;
 /** Seconds between two things said to a screen reader. */
 const CALM = 10;
+/** Seconds of words that are shown, and by how much they may be ahead of the newest score. */
+const WORDS = 20;
+const AHEAD = 5;
 /** Pages of a past session that are fetched at most. */
 const PAGES = 40;
 
@@ -18,6 +23,7 @@ let shown = live;
 let moment = null; // the point that is looked at; null: the newest
 let isPaused = false;
 let isDue = false;
+let fresh = 0; // live points that the timeline has not got yet
 let span = 300;
 
 const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
@@ -25,7 +31,6 @@ const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
 // ---- what is shown ------------------------------------------------------------------------
 
 const hop = () => shown.hello?.hop ?? 0.5;
-const isFrozen = () => isPaused || moment !== null;
 
 function nearest(time) {
   let low = 0;
@@ -43,6 +48,7 @@ function draw() {
   isDue = true;
   requestAnimationFrame(() => {
     isDue = false;
+    if (shown === live && !isPaused) catchUp();
     const point = moment ?? shown.newest;
     if (!isPaused || moment) showPoint(point);
     showHealth(shown);
@@ -51,12 +57,18 @@ function draw() {
   });
 }
 
+/** Add what came since the last frame; after a long pause (a hidden tab) the whole is quicker. */
+function catchUp() {
+  if (fresh > MANY) redraw();
+  else for (const point of fresh ? live.points.slice(-fresh) : []) timeline.add(point);
+  fresh = 0;
+}
+
 function showPoint(point) {
   showScore(point?.message);
   // Words come between two scores as well; those of a past moment end with it.
-  const end = moment ? point.at : Infinity;
   const from = point?.at ?? 0;
-  const { words, tail } = shown.wordsBefore(end === Infinity ? from + 5 : from, 30);
+  const { words, tail } = shown.wordsBefore(moment ? from : from + AHEAD, WORDS);
   showWords({ words, tail: moment ? "" : tail }, point?.message.attention.text ?? []);
 }
 
@@ -86,6 +98,7 @@ function goLive() {
 function show(store) {
   shown = store;
   moment = null;
+  fresh = 0;
   timeline.set(store.points, store.events, hop());
   timeline.show(span);
   showEvents(store.events);
@@ -111,8 +124,8 @@ function take(message) {
   if (shown !== live) return;
   if (changed === "fresh") show(live);
   if (isPaused) return draw();
-  if (changed === "point") timeline.add(live.newest);
-  if (changed === "points") redraw();
+  if (changed === "point") fresh += 1;
+  if (changed === "points") fresh = Infinity;
   if (changed === "event") {
     timeline.mark(live.events);
     showEvents(live.events);
@@ -124,6 +137,7 @@ function take(message) {
 function redraw() {
   if (moment && !live.points.includes(moment)) moment = null;
   timeline.set(live.points, live.events, hop());
+  if (moment) timeline.show(span, moment.at + span / 2);
 }
 
 function about(hello) {
@@ -201,11 +215,20 @@ async function fetchSession(id) {
   return messages;
 }
 
+async function openPast(id) {
+  try {
+    openSession(await fetchSession(id));
+  } catch (error) {
+    find("banner").hidden = false;
+    find("banner").textContent = `Session ${id} cannot be opened: ${error.message}`;
+  }
+}
+
 function listed(past) {
   const button = document.createElement("button");
   const mean = past.mean_sentiment == null ? "no score" : `mean ${signed(past.mean_sentiment)}`;
   button.textContent = `${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}`;
-  button.addEventListener("click", async () => openSession(await fetchSession(past.id)));
+  button.addEventListener("click", () => openPast(past.id));
   const item = document.createElement("li");
   item.append(button);
   return item;

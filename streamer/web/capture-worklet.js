@@ -19,9 +19,9 @@ class Recorder extends AudioWorkletProcessor {
     // currentTime is that of the first sample of the 128 at hand; the block ends within them.
     const end = currentTime + 128 / sampleRate;
     const block = this.#block;
+    this.#block = new Int16Array(block.length); // before the old one goes away, and its length with it
     this.port.postMessage({ block, position: this.#position, end }, [block.buffer]);
-    this.#position += block.length;
-    this.#block = new Int16Array(block.length);
+    this.#position += this.#block.length;
     this.#filled = 0;
   }
 }

@@ -10,6 +10,8 @@ const put = (name, text) => {
 };
 const percent = (score) => `${((score + 3) / 6) * 100}%`;
 const LISTED = 60;
+/** Seconds by which a word may move between two hypotheses. */
+const MOVED = 0.5;
 
 /** An element with a class, text and children. */
 function make(tag, kind = "", text = "", ...children) {
@@ -73,19 +75,27 @@ function point(scale, score, interval) {
 
 /** Show the words said before a moment, each as dark as the score attended to it. */
 export function showWords({ words, tail }, attended) {
-  const weights = new Map(attended.map(([text, at, weight]) => [`${at.toFixed(2)} ${text}`, weight]));
-  const most = Math.max(0, ...weights.values());
+  const most = Math.max(0, ...attended.map(([, , weight]) => weight));
+  const weights = new Map();
+  for (const [text, at, weight] of attended) weights.set(closest(words, text, at), weight);
   const spans = words.map((word) => {
-    const weight = weights.get(`${word.start.toFixed(2)} ${word.text}`) ?? 0;
+    const weight = weights.get(word) ?? 0;
     const span = make("span", weight ? "heavy" : "", word.text);
     if (weight) span.style.setProperty("--weight", weight / most);
     return span;
   });
   if (tail) spans.push(make("span", "tail", tail));
-  const empty = spans.length ? [] : [make("span", "quiet", "Nothing was said in these 30 s.")];
+  const empty = spans.length ? [] : [make("span", "quiet", "Nothing was said in these 20 s.")];
   find("words").replaceChildren(...[...spans, ...empty].flatMap((span) => [span, " "]));
   const named = attended.map(([text, , weight]) => `${text} ${Math.round(weight * 100)} %`);
   put("heaviest", named.length ? `Weighed most: ${named.join(", ")}` : "");
+}
+
+/** The word that was attended to; the recogniser may have moved it a little since. */
+function closest(words, text, at) {
+  const away = (word) => Math.abs(word.start - at);
+  const same = words.filter((word) => word.text === text && away(word) < MOVED);
+  return same.sort((a, b) => away(a) - away(b))[0];
 }
 
 /** List the newest events, newest first. */

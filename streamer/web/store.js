@@ -42,7 +42,7 @@ export class Store {
   }
 
   /** Words of the seconds before a moment, oldest first, with the tail of the newest utterance. */
-  wordsBefore(moment, span = 30) {
+  wordsBefore(moment, span) {
     const words = [];
     let tail = "";
     for (const phrase of this.phrases.values()) {

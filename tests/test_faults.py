@@ -1,0 +1,36 @@
+"""The bench breaks real agents: rows of figures, or a reason."""
+
+import pytest
+
+from tamulag.streamer.build import demo_files
+from tamulag.streamer.faults import ALL, Row, faults
+from tamulag.streamer.stage import BROKER
+
+from .devices import need
+
+
+@pytest.mark.broker
+def test_a_killed_agent_leaves_its_recording_and_its_will() -> None:
+    """What was scored can be read, but for the last second."""
+    for tool in BROKER:
+        need(tool, "mosquitto-clients")
+    told: list[Row] = []
+    (row,) = faults(*demo_files(), told.append, only=["kill -9"])
+    assert told == [row]
+    assert row.status.startswith("offline; exit -9")
+    assert row.lost is not None
+    assert row.lost <= 2
+    assert row.recovered_s is not None
+
+
+def test_what_cannot_be_tried_is_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure, no silence: the row says what to install."""
+    monkeypatch.setenv("PATH", "")
+    (row,) = faults(*demo_files(), lambda _: None, only=["SIGTERM"])
+    assert row[1:4] == (None, None, None)
+    assert row.status == "skipped: mosquitto is missing: apt-get install mosquitto"
+
+
+def test_rows_have_different_names() -> None:
+    """`--only` means one of them."""
+    assert len(set(ALL)) == len(ALL) == 10
