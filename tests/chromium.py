@@ -40,8 +40,8 @@ def chromium(*flags: str) -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, url: str, permissions: Sequence[str] = ()) -> Iterator[Page]:
-    """Open a page in a context of its own."""
-    with browser.new_context(permissions=[*permissions]) as context:
+    """Open a page in a context of its own, which trusts any certificate."""
+    with browser.new_context(permissions=[*permissions], ignore_https_errors=True) as context:
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(url)

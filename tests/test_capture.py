@@ -1,11 +1,15 @@
 """The capture page in a real browser, a clip as camera and microphone, to a real agent."""
 
 import json
+import os
+import ssl
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,21 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import ClientConnection, connect
 
-from chromium import chromium, complaints, opened
+from certificates import authority
+from chromium import aside, chromium, complaints, opened
+from peers import missed
+from tamulag.streamer import embed
+from tamulag.streamer.access import Access, Token
+from tamulag.streamer.ingest import Frame, SenderHello
+from tamulag.streamer.reception import Reception
+from tamulag.streamer.sample import Modality
+from tamulag.streamer.source import Put
+from tamulag.streamer.websocket import WebSocketPublisher
 
 from .devices import end, free_port, need, spoken, wait_for
 
 CLIP = "retalking_face_1.mp4"
+SECRET = "correct-horse-battery"
 START = 120.0
 """Seconds that the agent has to load its models, on a machine that does other things too."""
 
@@ -57,8 +71,6 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def clips() -> Path:
     """Return the folder of the clips, or skip as the fixture `data` does; that one is per test."""
-    import os
-
     root = Path(__file__).parent.parent
     folder = Path(os.environ.get("TAMULAG_DATA", root.parent / "shared" / "data")) / "clips"
     if not folder.is_dir():
@@ -171,3 +183,56 @@ def test_a_second_page_is_told_to_wait(browser: Browser, agent: int) -> None:
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("alert")).to_contain_text("somebody else is sending")
         assert set(page.evaluate("tracks.map(t => t.readyState)")) <= {"ended"}
+
+
+class Unheard:
+    """Work that is never done: nobody runs the source."""
+
+    def __init__(self, *modalities: Modality) -> None:
+        self.modalities = modalities
+
+    def begin(self, hello: SenderHello) -> None: ...
+
+    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+
+    def end(self, put: Put) -> None: ...
+
+    def losses(self) -> dict[str, int]:
+        return {}
+
+    def relieve(self, steps: Collection[str]) -> None: ...
+
+
+def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
+    """Without the token the devices are let go and the page asks for it; with it both come."""
+    own = authority(tmp_path).sign("server")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(own.certificate, own.key)
+    taken = Reception(
+        voice=Unheard("text", "audio"),
+        face=Unheard("vision"),
+        subject="customer",
+        takes_words=False,
+        now=time.monotonic,
+    )
+    locked = partial(
+        WebSocketPublisher,
+        Access(token=Token(SECRET), tls=tls),
+        0,
+        hello=lambda: "hello",
+        missed=missed,
+        shelves=embed.shelves(captures=True),
+        receive=taken.receive,
+    )
+    with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"https://127.0.0.1:{running.server.port}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("no valid token")
+        assert set(page.evaluate("tracks.map(t => t.readyState)")) == {"ended"}
+        page.get_by_label("Token").fill(SECRET)
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("ON")
+        waiting = {"ingest_vision_waiting": 3.0}  # its begin, and the two newest pictures
+        wait_for(lambda: taken.sources[1].gauges() == waiting, 20.0, "pictures come")
