@@ -307,9 +307,7 @@ def bench_faults(
         print(f"{row.fault}: {row.status}", file=sys.stderr)
 
     files = demo_files()
-    rows = [
-        row._asdict() for row in faults(*files, tell, only=only or (), steps_clock=step_clock)
-    ]
+    rows = [row._asdict() for row in faults(*files, tell, only=only or (), steps_clock=step_clock)]
     if as_json:
         print(json.dumps({"rows": rows}))
     else:

@@ -215,9 +215,7 @@ class Problem(Message):
     error: str
 
 
-AnyMessage = (
-    SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Missed | Problem
-)
+AnyMessage = SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Missed | Problem
 ANY: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="type")])
 
 
