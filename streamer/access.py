@@ -171,7 +171,8 @@ def _tls(lock: Lock) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    keys, values = "websocket.certificate, websocket.key", f"{lock.certificate} and {lock.key}"
+    keys = "websocket.certificate, websocket.key"
+    values = f"{lock.certificate} and {lock.key or 'no key (it may stand in the certificate file)'}"
     try:
         # With an empty password an encrypted key is an error, not a question on the terminal.
         context.load_cert_chain(lock.certificate, lock.key, password="")

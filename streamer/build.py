@@ -381,7 +381,8 @@ def _limits(chosen: "WebSocketConfig") -> "Limits":
     from .subscriber import Limits
 
     # Who is on this machine is one address, a proxy for many others too.
-    few = chosen.max_subscribers if is_loopback(chosen.host) or chosen.host == "localhost" else 20
+    many = chosen.max_subscribers + chosen.max_pending
+    few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20
     return Limits(
         subscribers=chosen.max_subscribers,
         per_address=chosen.max_per_address or few,

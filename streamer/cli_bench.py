@@ -301,7 +301,9 @@ def bench_faults(
 
     unknown = set(only or ()) - set(ALL)
     if unknown:
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose of {', '.join(ALL)}")
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))}: choose of {', '.join(map(repr, ALL))}"
+        )
 
     def tell(row: Row) -> None:
         print(f"{row.fault}: {row.status}", file=sys.stderr)

@@ -23,6 +23,7 @@ from .build import build
 from .config import Config
 from .estimate import LIMIT, Estimate
 from .extract import play
+from .message import decode
 from .offline import Score, scores
 from .recording import ESTIMATE, RecordingError, Row
 from .replay import feed
@@ -118,7 +119,8 @@ def verify_file(path: Path, config: Config) -> Comparison:
 def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
     """Replay a recording and compare every number of every estimate with what was recorded.
 
-    Of a recording that was cut the estimates that it still holds are compared.
+    Of a recording that does not reach the session's end (killed, full) the estimates that it holds
+    are compared.
 
     Args:
         folder: Of the recording.
@@ -131,16 +133,18 @@ def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
     recording = Recording(folder)
     session, _ = session_of(recording.header, checkpoint)
     replayed: deque[Estimate] = deque()
-    worst, hops = {"estimates": 0.0}, 0
+    worst, hops, is_whole = {"estimates": 0.0}, 0, False
     for row in recording.rows():
         if row.kind == "estimate":
             recorded = _recorded(row)
             hops += 1
             fresh = asdict(replayed.popleft()) if replayed else None
             worst["estimates"] = max(worst["estimates"], apart(asdict(recorded), fresh))
+        elif row.kind == "message":
+            is_whole = is_whole or _ends(row)
         else:
             replayed.extend(feed(session, row))
-    if replayed and recording.cut is None:
+    if replayed and is_whole:
         worst["estimates"] = APART
     return Comparison(hops, worst)
 
@@ -159,6 +163,14 @@ def apart(one: object, other: object) -> float:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         return max((apart(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     return 0.0 if one == other else APART
+
+
+def _ends(row: Row) -> bool:
+    try:
+        return decode(row.text or "").type == "session_end"
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise RecordingError(f"recording holds a damaged message ({problem})") from error
 
 
 def _recorded(row: Row) -> Estimate:
