@@ -10,8 +10,11 @@ import json
 import os
 import sys
 
-from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import connect
+try:
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is missing: pip install websockets")
 
 address = sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765/"
 token = os.environ.get("TAMULAG_TOKEN")
@@ -24,5 +27,8 @@ try:
                 print(f"{message['sentiment']:+.2f} {message['label']}", flush=True)
             elif message["type"] == "status":
                 print(message["state"], *message["lost"].values(), flush=True)
-except ConnectionClosedError as closed:
-    sys.exit(f"{address}: {closed}")
+except (OSError, OverflowError, ValueError, WebSocketException) as error:
+    remedy = "is tamulag-stream running there? does it ask for TAMULAG_TOKEN?"
+    sys.exit(f"{address}: {error or type(error).__name__}: {remedy}")
+except KeyboardInterrupt:
+    pass

@@ -8,7 +8,10 @@ import asyncio
 import json
 import sys
 
-import aiomqtt
+try:
+    import aiomqtt
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is missing: pip install aiomqtt")
 
 
 async def listen(host: str = "localhost", port: str = "1883", site: str = "+") -> None:
@@ -25,5 +28,18 @@ async def listen(host: str = "localhost", port: str = "1883", site: str = "+") -
                 print(device, f"{message['sentiment']:+.2f}", message["label"], flush=True)
 
 
+def main(*arguments: str) -> None:
+    """Listen until Ctrl-C; end with one line if that cannot be."""
+    if len(arguments) > 3:
+        sys.exit(f"{' '.join(arguments)}: give at most HOST PORT SITE")
+    try:
+        asyncio.run(listen(*arguments))
+    except (OverflowError, ValueError, aiomqtt.MqttError) as error:
+        remedy = "is a broker running there that lets in without a password? give HOST PORT SITE"
+        sys.exit(f"{' '.join(arguments) or 'localhost'}: {error}: {remedy}")
+    except KeyboardInterrupt:
+        pass
+
+
 if __name__ == "__main__":
-    asyncio.run(listen(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -34,9 +34,15 @@ def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, R
         Options and summary of each cell.
 
     Raises:
-        DataError: If a file cannot be used, or a cell was done with other settings.
+        DataError: If a file cannot be used or names no grid, or a cell was done with other
+            settings.
     """
     recipe = read_joint(path)
+    if not any(getattr(recipe.ablate, name) for name in OPTIONS):
+        raise DataError(
+            f"{path} has no table [ablate] with a list of {', '.join(OPTIONS)}: name what to "
+            'compare, e.g. tam = ["softmax", "none"], or use tamulag train'
+        )
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     grid = cells(recipe)
     splits = load_splits(recipe)

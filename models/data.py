@@ -242,20 +242,28 @@ def is_media(path: Path) -> bool:
 
 
 def _table(path: Path, wanted: set[str], mode: str | None) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield last line and values of each row; raises DataError if a column is missing."""
+    """Yield last line and values of each row; DataError without a column or a row of the mode."""
     wanted = wanted | ({"mode"} if mode else set())
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             missing = wanted - set(reader.fieldnames or ())
             if missing:
+                remedy = ""
+                if missing == {"text"} and "file" in (reader.fieldnames or ()):
+                    remedy = "; add it, or have the words recognised with --asr moonshine"
                 raise DataError(
                     f"{path}: column {', '.join(sorted(missing))} is missing: "
-                    f"found {','.join(reader.fieldnames or ()) or 'nothing'}"
+                    f"found {','.join(reader.fieldnames or ()) or 'nothing'}{remedy}"
                 )
+            seen = set()
             for row in reader:
+                seen.add(row.get("mode"))
                 if mode is None or row["mode"] == mode:
                     yield reader.line_num, row
+            if mode and seen and mode not in seen:
+                there = ", ".join(sorted(map(str, seen)))
+                raise DataError(f"{path}: no row has the mode {mode!r}: there are {there}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV: {error}") from error
 

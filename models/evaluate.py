@@ -68,7 +68,17 @@ class Evaluation:
 
         Raises:
             CheckpointError: If the checkpoint was trained on vectors of other sizes.
+            DataError: If there is no clip of which the head could say something.
         """
+        found = self._compared(clips)
+        if found["missing"] == len(clips):
+            raise DataError(
+                f"none of {len(clips)} clips has anything for the head {self.head}: nothing to "
+                "measure; give other clips or another modality"
+            )
+        return found
+
+    def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
         _check_sizes(self.model, clips)
         scores, present = estimates(self.model, clips, self.head)
         predicted = np.where(present, scores, 0.0) * (LIMITS[self.form] / LIMIT)
@@ -82,7 +92,7 @@ class Evaluation:
         Args:
             clips: Returns the clips as far as a share of them has been heard.
         """
-        return [{"heard": share, **self.figures(clips(share))} for share in SHARES]
+        return [{"heard": share, **self._compared(clips(share))} for share in SHARES]
 
 
 def open_evaluation(

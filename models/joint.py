@@ -6,7 +6,7 @@ from the seed and the epoch's number, so that a run that was stopped goes on to 
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from .batches import Corpus, Integers, collate, cost, from_clips, from_packed, varied, windows
 from .centres import Ulgm
-from .data import DataError, read_clips
+from .data import DataError
 from .evaluate import LIMITS
+from .held import split_clips
 from .labels import Loss, Targets, joint_loss, unimodal_targets
 from .net import Chain, Net
 from .packed import read_packed
 from .recipe import JointRecipe, model_config
-from .runs import Job, Record
+from .runs import Job, Log, Record
 from .tam_ulag import LIMIT, MODALITIES, Output, TamUlag
 
 Tell = Callable[[str, int, int], None]
@@ -46,8 +47,16 @@ class Task(Job):
         return LIMITS[self.recipe.data.form] / LIMIT
 
 
-def load_splits(recipe: JointRecipe) -> dict[str, Corpus]:
+def _quiet(_: str) -> None:
+    """Tell nobody."""
+
+
+def load_splits(recipe: JointRecipe, log: Log = _quiet) -> dict[str, Corpus]:
     """Read `train`, `valid` and, where it is asked for, `test`.
+
+    Args:
+        recipe: The training file.
+        log: Told which clips were drawn to be only validated.
 
     Raises:
         DataError: If a file cannot be used or a split is missing or empty.
@@ -61,15 +70,7 @@ def load_splits(recipe: JointRecipe) -> dict[str, Corpus]:
             raise DataError(f"packed file {data.packed} has no rows of {', '.join(missing)}")
         tokens, vocabulary = recipe.text.finetune, _vocabulary(recipe)
         return {n: from_packed(splits[n], tokens=tokens, vocabulary=vocabulary) for n in wanted}
-    clips = {
-        "train": [clip for file in data.train for clip in read_clips(file)],
-        "valid": [clip for file in data.valid for clip in read_clips(file)],
-    }
-    held = set(data.valid_groups)
-    if held:
-        clips["train"] = [clip for clip in clips["train"] if clip.group not in held]
-        clips["valid"] = [clip for clip in clips["valid"] if clip.group in held]
-    return {name: from_clips(rows) for name, rows in clips.items()}
+    return {name: from_clips(rows) for name, rows in split_clips(data, log).items()}
 
 
 def _vocabulary(recipe: JointRecipe) -> int:
@@ -99,7 +100,10 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
     network = _network(recipe)
     text = {} if network is None else {"text": int(network.config.hidden_size)}  # type: ignore[union-attr,arg-type]
     longest = int(corpus.lengths().max()) + 2 if recipe.data.packed is not None else 0
-    model = TamUlag(model_config(recipe, corpus.dims() | text, longest))
+    seen = corpus.lengths().any(axis=0)
+    fused = tuple(name for name, here in zip(MODALITIES, seen, strict=True) if here)
+    config = model_config(recipe, corpus.dims() | text, longest)
+    model = TamUlag(replace(config, fused=fused))
     net = Net(model, network, bf16=recipe.text.bf16)
     if recipe.standardise:
         standardise(net, corpus, special=recipe.text.special)

@@ -139,7 +139,8 @@ def preset(name: str, *, dims: Mapping[str, int] | None = None) -> ModelConfig:
 
     Args:
         name: One of PRESETS.
-        dims: Features per modality, where they are not those of the data set.
+        dims: Features per modality, where they are not those of the data set; then none of them
+            is `centred`.
 
     Raises:
         ValueError: For another name or modality.
@@ -149,7 +150,10 @@ def preset(name: str, *, dims: Mapping[str, int] | None = None) -> ModelConfig:
     changed = {}
     for modality, dim in (dims or {}).items():
         _one_of("modality", modality, MODALITIES)
-        changed[modality] = dataclasses.replace(getattr(config, modality), dim=dim)
+        branch = getattr(config, modality)
+        # Which features a level is taken from is known of our own front end alone.
+        centred = branch.centred if dim == branch.dim else 0
+        changed[modality] = dataclasses.replace(branch, dim=dim, centred=centred)
     return dataclasses.replace(config, **changed)
 
 

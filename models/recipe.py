@@ -4,12 +4,11 @@ Knows names and numbers, and builds the model's configuration of them. Knows no 
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from .attention import Tam
 from .data import DataError
@@ -18,6 +17,7 @@ from .fusion import Fusion
 from .labels import Gradient, Labels, Similarity
 from .options import MODALITIES, ModelConfig, preset, with_tam
 from .rows import Table
+from .toml import checked, parsed, unknown
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -31,6 +31,10 @@ class DataTable(Table):
     train: list[Path] = Field([], description="Feature files of tamulag extract")
     valid: list[Path] = Field([], description="Feature files; may be those of train, with groups")
     valid_groups: list[str] = Field([], description="Groups of these files that are only validated")
+    valid_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of groups held out where train and valid are the same files"
+    )
+    valid_seed: Annotated[int, Field(ge=0)] = Field(1, description="Draws these groups")
     form: Form = Field("mosi", description="Range of the labels and form of the figures")
     test: bool = Field(
         False, description="Also measure the test rows of the packed file; they choose nothing"
@@ -126,21 +130,23 @@ def kind_of(path: Path) -> str:
     Raises:
         DataError: If the file cannot be read.
     """
-    return str(_parsed(path).get("kind", "branches"))
+    return str(parsed(path).get("kind", "branches"))
 
 
 def read_joint(path: Path) -> JointRecipe:
     """Read the training file of a joint training.
 
     Raises:
-        DataError: If it cannot be read, or for an unknown key or a value that is not allowed.
+        DataError: If it cannot be read, is of another kind, or has an unknown key or a value that
+            is not allowed.
     """
-    try:
-        recipe = JointRecipe.model_validate(_parsed(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from error
+    values = parsed(path)
+    if "kind" not in values:
+        raise DataError(
+            f'{path} is no file for a joint training, kind = "joint" is missing: '
+            "take one such as configs/train/paper-mosi.toml"
+        )
+    recipe = checked(path, values, JointRecipe)
     data = recipe.data
     if (data.packed is None) == (not data.train) or bool(data.train) != bool(data.valid):
         raise DataError(f"{path}: [data] needs either packed, or both train and valid")
@@ -174,7 +180,11 @@ def model_config(recipe: JointRecipe, dims: Mapping[str, int], longest: int = 0)
                 text = dataclasses.replace(config.text, tam="gate_first")
                 config = dataclasses.replace(config, text=text)
         for name in MODALITIES:
-            branch = dataclasses.replace(getattr(config, name), **getattr(table, name))
+            branch = getattr(config, name)
+            known = [field.name for field in dataclasses.fields(branch)]
+            for key in getattr(table, name).keys() - set(known):
+                raise ValueError(f"{name}.{key}: {unknown(['model', name, key], known)}")
+            branch = dataclasses.replace(branch, **getattr(table, name))
             config = dataclasses.replace(config, **{name: branch})
         chosen = {key: getattr(table, key) for key in ("fusion", "labels", "similarity")}
         given = {key: value for key, value in chosen.items() if value is not None}
@@ -185,10 +195,3 @@ def model_config(recipe: JointRecipe, dims: Mapping[str, int], longest: int = 0)
     if recipe.joined > 1 and any(getattr(config, name).bidirectional for name in MODALITIES):
         raise DataError(f"joined = {recipe.joined}: bidirectional carries no state, set joined = 1")
     return config
-
-
-def _parsed(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as a training file: {error}") from error

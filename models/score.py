@@ -4,7 +4,7 @@ Knows a task and whole clips. Trains nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -66,13 +66,22 @@ def estimate(task: Task, corpus: Corpus, tell: Tell | None = None) -> Estimates:
     )
 
 
-def figures(found: Estimates, corpus: Corpus, form: Form) -> Record:
-    """Return the figures of the fused estimate, and the MAE of each modality's own."""
+def figures(
+    found: Estimates, corpus: Corpus, form: Form, *, heads: Collection[str] = MODALITIES
+) -> Record:
+    """Return the figures of the fused estimate, and the MAE of each modality's own.
+
+    Args:
+        found: What the model says of the corpus.
+        corpus: With the labels.
+        form: Of the figures.
+        heads: Modalities whose own head is trained; of others there is no figure.
+    """
     measure = mosi_metrics if form == "mosi" else sims_metrics
     out = measure(found.sentiment.numpy(), corpus.labels.numpy())
     for place, name in enumerate(MODALITIES):
         there = found.present[:, place]
-        if there.any():
+        if name in heads and there.any():
             error = (found.heads[:, place] - corpus.labels)[there].abs()
             out[f"{name}.MAE"] = float(error.mean())
     return out

@@ -55,7 +55,7 @@ def train(
     if folder.exists() and not resume:
         raise DataError(f"{folder} exists: give --resume to go on with it, or choose another name")
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    records = train_seeds(recipe, load_splits(recipe), folder, log=log, tell=tell)
+    records = train_seeds(recipe, load_splits(recipe, log), folder, log=log, tell=tell)
     best = min(records, key=lambda seed: records[seed]["valid.MAE"])
     log(f"seed {best} is the best on the validation rows")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,17 +121,24 @@ def _epoch(
     form = task.recipe.data.form
     found = {name: estimate(task, splits[name], tell) for name in splits if name != "train"}
     record = {"epoch": journal.epoch + 1, "seconds": seconds, **losses}
+    journal.reached = [a + b for a, b in zip(journal.reached, reached.tolist(), strict=True)]
+    trained = _trained(journal)
     for name, what in found.items():
-        record |= {f"{name}.{k}": v for k, v in figures(what, splits[name], form).items()}
+        measured = figures(what, splits[name], form, heads=trained)
+        record |= {f"{name}.{k}": v for k, v in measured.items()}
     record |= {f"rate.{group['name']}": group["lr"] for group in task.optimiser.param_groups}
     best = math.inf if not journal.best else journal.history[journal.best - 1]["valid.MAE"]
     journal.history.append(record)
-    journal.reached = [a + b for a, b in zip(journal.reached, reached.tolist(), strict=True)]
     journal.labels.append(_sample(task, targets))
     if record["valid.MAE"] < best - IMPROVED:
         journal.best = journal.epoch
         _keep(task, journal, found["valid"], splits["valid"], folder)
     return record
+
+
+def _trained(journal: Journal) -> list[str]:
+    """Return the modalities whose own head had a weight so far."""
+    return [name for name, sum_ in zip(MODALITIES, journal.reached, strict=True) if sum_ > 0]
 
 
 def _sample(task: Task, targets: torch.Tensor) -> list[list[float]]:
@@ -146,10 +153,8 @@ def _keep(task: Task, journal: Journal, found: Estimates, valid: Corpus, folder:
     """Write the checkpoint of this epoch, and the attention on some clips."""
     recipe = task.recipe
     there = found.present.any(dim=0).tolist()
-    trained = {
-        name: weight > 0 and here
-        for name, weight, here in zip(MODALITIES, journal.reached, there, strict=True)
-    }
+    reached = _trained(journal)
+    trained = {n: n in reached and here for n, here in zip(MODALITIES, there, strict=True)}
     source = str(recipe.data.packed or ", ".join(map(str, recipe.data.train)))
     measured = {k: v for k, v in journal.history[-1].items() if k.startswith("valid.")}
     own = recipe.data.packed is None or recipe.text.finetune
@@ -173,9 +178,14 @@ def forget(folder: Path) -> None:
 
 
 def summary(records: Sequence[Record]) -> Record:
-    """Return for each figure its mean over the seeds and, under `KEY.interval`, the half width."""
+    """Return for each figure its mean over the seeds and, under `KEY.interval`, the half width.
+
+    A figure that one of the seeds lacks, as a head was untrained there, is left out.
+    """
     out = {}
     for key in records[0]:
+        if not all(key in record for record in records):
+            continue
         values = [record[key] for record in records]
         out[key] = sum(values) / len(values)
         if len(values) > 1 and not key.endswith(".n"):

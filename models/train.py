@@ -6,7 +6,6 @@ Each head has a random stream of its own that comes from the seed, so `only` giv
 as a run of all heads, on the same machine.
 """
 
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from .checkpoint import MINILM, Card, load, load_tuned, save
@@ -27,6 +26,7 @@ from .rows import BranchRecipe, Rows, Table, contexts, read_rows, stacked
 from .single import Log, train_branch
 from .tam_ulag import LIMIT, MODALITIES, TamUlag
 from .text import PRETRAINED, TextEncoder, encoder_for
+from .toml import checked, parsed
 
 STAGES = (*MODALITIES, "sentiment")
 
@@ -92,16 +92,16 @@ def read_recipe(path: Path) -> Recipe:
     """Read a training file.
 
     Raises:
-        DataError: If it cannot be read, or for an unknown key or a value that is not allowed.
+        DataError: If it cannot be read, is of another kind, or has an unknown key or a value that
+            is not allowed.
     """
-    try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a training file: {error}") from error
+    values = parsed(path)
+    if values.get("kind") == "joint":
+        raise DataError(
+            f'{path} is for a joint training (kind = "joint"), and this needs a file that trains '
+            "the heads apart, with tables such as [audio]: e.g. configs/train/default.toml"
+        )
+    return checked(path, values, Recipe)
 
 
 def train(

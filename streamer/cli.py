@@ -138,6 +138,9 @@ def doctor(
     microphone: Annotated[
         str | None, typer.Option(help="Try this one: name, index or `default`.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file: check its port and its broker.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check everything that a run needs; exit code 1 if something required is not there.
@@ -146,8 +149,9 @@ def doctor(
     """
     quiet_threads()
     from . import doctor as look
+    from .config import load
 
-    checks = look.doctor()
+    checks = look.doctor(load(config, {}))
     if camera is not None or microphone is not None:
         from .trial import try_camera, try_microphone
 

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     bench_app.command("train")(bench_train)
     bench_app.command("labels")(bench_labels)
     bench_app.command("fusion")(bench_fusion)
+    bench_app.command("text")(bench_text)
     bench_app.command("long")(bench_long)
     bench_app.command("fanout")(bench_fanout)
     bench_app.command("faults")(bench_faults)
@@ -185,6 +186,25 @@ def bench_fusion(
     if people:
         print()
         _table([people._asdict()])
+
+
+def bench_text(
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    updates: Annotated[int, typer.Option(min=1, help="Timed per length.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Time how long new words take on one thread: encoder and text branch, milliseconds.
+
+    Example: tamulag bench text --checkpoint zh
+    """
+    quiet_threads()
+    from tamulag.models.speed import text_updates
+
+    rows = [row._asdict() for row in text_updates(checkpoint, updates=updates)]
+    if as_json:
+        print(json.dumps({"checkpoint": checkpoint, "updates": updates, "rows": rows}))
+    else:
+        _table(rows)
 
 
 def bench_long(

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="CSV with text,label or with file,label[,text].")],
+    data: Annotated[Path, typer.Option(help="CSV with text,label or with file,label[,text][,group].")],
     checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
     modality: Annotated[
         Literal["text", "audio", "vision", "all"] | None,
@@ -87,7 +87,7 @@ def extract(
         Path, typer.Option(help="Feature file to write, .safetensors; a CSV for sentences.")
     ],
     csv: Annotated[
-        Path | None, typer.Option(help="CSV with file,label[,text]. Default: labels.csv of DATA.")
+        Path | None, typer.Option(help="CSV with file,label[,text][,group]. Default: labels.csv of DATA.")
     ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
     asr: Asr = "none",
@@ -148,6 +148,10 @@ def _extract_media(
     encode = encoder_for().encode
     clips = [joined(row, parts[row.file], encode) for row in rows if row.file in parts]
     write_clips(out, clips, about=about)
+    bare = [f.name for f, part in parts.items() if not (part.values or part.utterances)]
+    if bare:
+        names = ", ".join(bare[:5]) + (" ..." if len(bare) > 5 else "")
+        print(f"no voice, face or word was found in {len(bare)}: {names}", file=sys.stderr)
     left_out = len(rows) - len(clips)
     if left_out == 0:
         shutil.rmtree(kept)

@@ -46,6 +46,8 @@ def train(
 
     Example: tamulag train --config configs/train/default.toml --out runs/mine.safetensors
     """
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"--out {out}: give a .safetensors file")
     quiet_threads()
     from tamulag.models.recipe import kind_of
 

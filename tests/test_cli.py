@@ -279,6 +279,16 @@ def test_devices_and_doctor_tell_what_is_here() -> None:
     assert any(check["name"] == "python" and check["ok"] for check in checks)
 
 
+def test_doctor_checks_what_a_config_names(tmp_path: Path) -> None:
+    """A kiosk checks its own port and its own broker; one that is away is a failure."""
+    config = tmp_path / "kiosk.toml"
+    config.write_text('[websocket]\nport = 0\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n')
+    done = tamulag("doctor", "--config", str(config))
+    assert done.returncode == 1
+    assert "port 0 is free" in done.stdout
+    assert "127.0.0.1:1: " in done.stdout
+
+
 def test_a_file_on_the_command_line_replaces_the_devices_of_a_config() -> None:
     """Options win over the config; here the file is missing, which is told, and not the camera."""
     root = Path(__file__).parent.parent

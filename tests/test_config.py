@@ -290,6 +290,12 @@ def test_each_situation_is_what_it_says() -> None:
     assert (replay.source.speed, replay.jsonl.path, replay.websocket.enabled) == ("max", "-", False)
 
 
+def test_a_sender_without_the_websocket_is_told_the_remedy() -> None:
+    """In the words of the command line, where both were said."""
+    with pytest.raises(ConfigError, match="remove --websocket none or --ingest"):
+        load(None, {"ingest.enabled": True, "websocket.enabled": False})
+
+
 def test_an_employee_is_scored_where_somebody_says_why_it_is_lawful() -> None:
     """The reason stands in the settings, for whoever asks later."""
     reason = "fatigue of pilots, a safety reason"

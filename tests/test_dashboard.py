@@ -3,6 +3,7 @@
 The figures of docs/dashboard.md come from page_bench.py; here only what must always hold.
 """
 
+import json
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,11 @@ from playwright.sync_api import Browser, Page, expect
 from chromium import Aside, aside, chromium, complaints, opened
 from devices import end, free_port
 from page_bench import arrived, axe, feed, hello, score, server
+from tamulag.streamer import pages
 from tamulag.streamer.access import Access, Token
+from tamulag.streamer.history import History
+from tamulag.streamer.store import Store
+from tamulag.streamer.websocket import WebSocketPublisher
 
 SECRET = "correct-horse-battery"
 START = 120_000
@@ -57,27 +63,35 @@ def shown(browser: Browser, running: Aside) -> Iterator[Page]:
 
 def test_the_real_agent_with_a_real_face_and_voice(browser: Browser) -> None:
     """The demo's portrait and speech: scores, a line for each modality, latency; no complaint."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "tamulag.streamer",
-        "--demo",
-        "--websocket",
-        f"127.0.0.1:{port}",
-    ]
+    with real("--demo") as address, opened(browser, "about:blank") as page:
+        found = complaints(page)
+        page.goto(address)
+        expect(page.locator("#score")).to_have_text(NUMBER, timeout=START)
+        for name in ("audio", "vision"):
+            row = page.locator(f"#parts .{name} .own")
+            expect(row).to_have_text(NUMBER, timeout=START)
+        expect(page.locator("#health")).to_contain_text("Latency")
+        expect(page.locator("#capture")).to_be_hidden()
+        assert found == []
+
+
+def test_where_a_page_may_send_it_is_linked(browser: Browser) -> None:
+    """The real agent's capture page opens beside the dashboard."""
+    with real("--ingest", "--asr", "none") as address, opened(browser, address) as page:
+        with page.expect_popup() as popup:
+            page.get_by_role("link", name="Camera and microphone").click()
+        expect(popup.value.locator("h1")).to_have_text("Camera and microphone")
+
+
+@contextmanager
+def real(*options: str) -> Iterator[str]:
+    """Run the agent and give the address of its dashboard."""
+    place = f"127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "tamulag.streamer", *options, "--websocket", place]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as agent:
         try:
             wait_for_port(port)
-            with opened(browser, "about:blank") as page:
-                found = complaints(page)
-                page.goto(f"http://127.0.0.1:{port}/")
-                expect(page.locator("#score")).to_have_text(NUMBER, timeout=START)
-                for name in ("audio", "vision"):
-                    row = page.locator(f"#parts .{name} .own")
-                    expect(row).to_have_text(NUMBER, timeout=START)
-                expect(page.locator("#health")).to_contain_text("Latency")
-                assert found == []
+            yield f"http://{place}/"
         finally:
             end(agent)
 
@@ -189,12 +203,32 @@ def test_an_agent_that_comes_back_is_found(browser: Browser) -> None:
             expect(page.locator("#kept")).to_contain_text("1 of")
             first.stop()
             expect(page.locator("#link")).to_contain_text("reconnecting")
+            expect(page.locator("#moment")).to_have_text("last, 0:00")
+            expect(page.locator("main")).to_have_class("still")
+            expect(page.locator("#state")).to_have_text("unknown")
             with aside(partial(server, port=port, session="next")) as second:
                 expect(page.locator("#link")).to_have_text("live", timeout=20_000)
                 expect(page.locator("#about")).to_contain_text("session next")
                 expect(page.locator("#kept")).to_contain_text("0 of")
                 second.publish(**score(0, sentiment=1.5, session="next"))
                 expect(page.locator("#score")).to_have_text("+1.50")
+                expect(page.locator("#moment")).to_have_text("live")
+                expect(page.locator("main")).not_to_have_class("still")
+
+
+def test_a_session_that_ended_is_not_called_lost(browser: Browser, running: Aside) -> None:
+    """Also when its server is gone; its last score is called the last, and is dim."""
+    with shown_loosely(browser, running) as page:
+        running.publish(**score(0))
+        expect(page.locator("#moment")).to_have_text("live")
+        bright = page.locator("#score").evaluate("it => getComputedStyle(it).color")
+        running.publish(**head(2, "session_end"), at=0.5, reason="end")
+        expect(page.locator("#link")).to_have_text("session ended")
+        expect(page.locator("#moment")).to_have_text("last, 0:00")
+        expect(page.locator("#score")).not_to_have_css("color", bright)
+        with page.expect_event("console", lambda line: "ERR_CONNECTION_REFUSED" in line.text):
+            running.stop()
+        expect(page.locator("#link")).to_have_text("session ended")
 
 
 @contextmanager
@@ -241,16 +275,69 @@ def test_a_past_session_is_opened_from_its_messages(browser: Browser, running: A
         page.evaluate(opening, past)
         expect(page.locator("#banner")).to_contain_text("Past session old")
         expect(page.locator("#score")).to_have_text(f"{MINUS}2.00")
+        expect(page.locator("#about")).to_contain_text("past session old")
+        expect(page.locator("#link")).to_have_text("live goes on")
         running.publish(**score(0, sentiment=1.0))
         page.get_by_role("button", name="Back to live").click()
         expect(page.locator("#score")).to_have_text("+1.00")
+        expect(page.locator("#about")).to_contain_text("session s")
+        expect(page.locator("#link")).to_have_text("live")
 
 
 def test_without_a_history_the_page_says_so(browser: Browser, running: Aside) -> None:
     """The button is there all the same."""
     with shown_loosely(browser, running) as page:
         page.get_by_role("button", name="Past sessions").click()
-        expect(page.get_by_role("dialog")).to_contain_text("No history is kept here.")
+        expect(page.get_by_role("dialog")).to_contain_text("start the agent with --history")
+
+
+def test_without_an_agent_the_page_says_so(browser: Browser, running: Aside) -> None:
+    """In our words, not the browser's."""
+    with shown_loosely(browser, running) as page:
+        running.stop()
+        page.get_by_role("button", name="Past sessions").click()
+        expect(page.get_by_role("dialog")).to_contain_text("The agent does not answer.")
+
+
+def test_past_sessions_have_their_names(browser: Browser, tmp_path: Path) -> None:
+    """The one that is live is told from one that was killed and one that ended."""
+    path = tmp_path / "history.sqlite"
+    with Store(path, create=True) as store:
+        for name in ("killed", "ended", "s"):
+            key = store.begin(json.dumps(hello(name)))
+            last = {**head(1, "session_end"), "session": name, "at": 9.0, "reason": "end"}
+            if name == "ended":
+                store.append(key, [json.dumps(last)])
+    with aside(partial(keeping, path)) as running, shown(browser, running) as page:
+        page.get_by_role("button", name="Past sessions").click()
+        entries = page.locator("#sessions li")
+        ends = ["^s: .*still running$", "^ended: .*no score$", "^killed: .*no end$"]
+        expect(entries).to_have_text([re.compile(end) for end in ends])
+
+
+def keeping(path: Path) -> WebSocketPublisher:
+    """Return a server of session "s" that shows a history too."""
+    kept = History(path, hello=str, tell=print, max_age=1e9, max_bytes=10**9)
+    shelves = {**pages.shelves(), **kept.shelves()}
+    return WebSocketPublisher(
+        None, 0, hello=lambda: json.dumps(hello()), missed=str, shelves=shelves
+    )
+
+
+def test_the_whole_conflict_is_in_sight(browser: Browser, running: Aside) -> None:
+    """From 0 to 6, with room for half a label at both ends."""
+    with shown(browser, running) as page:
+        running.publish(**score(0))
+        expect(page.locator("#kept")).to_contain_text("1 of")
+        low, high, height = page.evaluate(
+            "async () => { const {Timeline} = await import('/chart.js'); chart.replaceChildren();"
+            "const made = new Timeline(chart, () => {});"
+            "made.set([{at: 1, lo: -1, hi: 1, score: 0, conflict: 2}], []);"
+            "await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);"
+            "const y = (value) => made.series.conflict.priceToCoordinate(value);"
+            "return [y(0), y(6), made.chart.panes()[1].getHeight()]; }"
+        )
+        assert 6 <= high < low <= height - 6
 
 
 def test_the_screen_reader_is_not_flooded(browser: Browser, running: Aside) -> None:

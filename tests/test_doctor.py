@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from tamulag.streamer.assets import inventory
+from tamulag.streamer.config import load
 from tamulag.streamer.doctor import (
     Check,
     Device,
@@ -19,6 +20,8 @@ from tamulag.streamer.doctor import (
     print_models,
     to_dict,
 )
+
+from .devices import free_port
 
 CAMERA = Device("camera", 0, "Integrated [HD]", "640 x 480, 30 Hz")
 MICROPHONE = Device("microphone", 3, "USB", "ALSA, 1 channels, 48000 Hz")
@@ -57,17 +60,48 @@ def test_a_busy_port_is_told() -> None:
     """A port that another program holds is named, with another one to use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        check = {c.name: c for c in doctor(websocket_port=port)}[f"port {port} is free"]
+        check = {c.name: c for c in doctor(load(None, {"websocket.port": port}))}[
+            f"port {port} is free"
+        ]
     assert not check.ok
-    assert check.remedy == f"--websocket 127.0.0.1:{port + 1}"
+    assert f"--websocket 127.0.0.1:{port + 1}" in check.remedy
 
 
 def test_a_broker_that_answers_is_found() -> None:
     """Something that accepts connections on the broker's port is reported."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        check = {c.name: c for c in doctor(mqtt_port=port)}["MQTT broker"]
+        check = broker_check(f"mqtt://127.0.0.1:{port}")
     assert check.ok
+
+
+def broker_check(url: str) -> Check:
+    return {c.name: c for c in doctor(load(None, {"mqtt.url": url}))}["MQTT broker"]
+
+
+def test_a_broker_of_the_settings_is_required() -> None:
+    """Where a config names a broker that does not answer, the machine is not fit."""
+    port = free_port()
+    check = broker_check(f"mqtt://127.0.0.1:{port}")
+    assert check.required
+    assert not check.ok
+    assert str(port) in check.detail
+    assert "mosquitto" in check.remedy
+
+
+def test_a_broker_without_tls_is_told() -> None:
+    """Behind mqtts:// the handshake is tried, not only the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check = broker_check(f"mqtts://127.0.0.1:{port}")  # it says nothing
+    assert not check.ok
+    assert check.remedy
+
+
+def test_a_closed_websocket_needs_no_port() -> None:
+    """A config without the server has no check of its port."""
+    names = [check.name for check in doctor(load(None, {"websocket.enabled": False}))]
+    assert not [name for name in names if name.startswith("port")]
 
 
 def test_without_portaudio_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +122,10 @@ def test_devices_are_printed_with_their_options() -> None:
 
 
 def test_no_devices_is_said_in_words() -> None:
-    """An empty machine gets two sentences and the notes, not an empty table."""
+    """An empty machine gets two sentences with remedies and the notes, not an empty table."""
     text = printed(print_devices, Devices((), (), ("microphones cannot be looked for",)))
-    assert "no camera found" in text
-    assert "no microphone found" in text
+    assert "no camera found: plug one in, or --camera URL" in text
+    assert "no microphone found: plug one in, or --microphone none" in text
     assert "microphones cannot be looked for" in text
 
 

@@ -5,31 +5,25 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import partial
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import aiomqtt
-import numpy as np
 import pytest
-from playwright.sync_api import expect
 
-from chromium import Aside, aside, chromium, complaints, opened, site
+from chromium import aside, chromium, opened, site
 from peers import missed
 from tamulag.streamer import embed
 from tamulag.streamer.access import Access, Token
-from tamulag.streamer.ingest import Frame, SenderHello
-from tamulag.streamer.reception import Reception
-from tamulag.streamer.sample import Modality
-from tamulag.streamer.source import Put
 from tamulag.streamer.websocket import WebSocketPublisher
 
-from .devices import spoken, wait_for
+from .devices import free_port, need, wait_for
 from .mosquitto import mosquitto, within
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -55,21 +49,49 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def server(*origins: str, token: str | None = None) -> WebSocketPublisher:
+def server(*origins: str, token: str | None = None, port: int = 0) -> WebSocketPublisher:
     return WebSocketPublisher(
         Access(token=Token(token) if token else None, origins=origins),
-        0,
+        port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
         shelves=embed.shelves(),
     )
 
 
+def command(name: str) -> list[str]:
+    """Return how an example is run; skip the test where there is no Node.js that can."""
+    if not name.endswith(".mjs"):
+        return [sys.executable, str(EXAMPLES / name)]
+    flags = ["--experimental-websocket"] if node_version() < (22, 0) else []
+    return ["node", *flags, str(EXAMPLES / name)]
+
+
+def node_version() -> tuple[int, int]:
+    need("node", "nodejs")
+    told = subprocess.run(
+        ["node", "--version"], check=True, capture_output=True, text=True, timeout=30
+    )
+    major, minor = map(int, told.stdout.lstrip("v").split(".")[:2])
+    if (major, minor) < (20, 10):
+        pytest.skip(f"Node.js {told.stdout.strip()} has no WebSocket: install 20.10 or newer")
+    return major, minor
+
+
+def told(*words: str) -> str:
+    """Run a command that must end with exit code 1; return the one line that it says."""
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
 @contextmanager
 def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
-    """Run an example in Python; give the list that fills with its lines."""
+    """Run an example; give the list that fills with its lines."""
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name), *arguments],
+        [*command(name), *arguments],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
@@ -91,27 +113,52 @@ def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
 
 def test_every_example_is_tested_here() -> None:
     """A new one needs a test."""
-    here = Path(__file__).read_text() + (Path(__file__).parent / "test_embed.py").read_text()
+    tests = ("test_examples.py", "test_embed.py", "test_call_centre.py")
+    here = "".join((Path(__file__).parent / name).read_text() for name in tests)
     names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
     assert names
     assert [name for name in names if name.rpartition(".")[0] not in here] == []
 
 
-def test_python_client() -> None:
+@pytest.mark.parametrize(
+    ("name", "line"), [("subscribe.py", "+1.25 positive"), ("subscribe.mjs", "1.25 positive")]
+)
+def test_websocket_client(name: str, line: str) -> None:
     """It shows its token, and prints scores and what is lost."""
     with (
         aside(lambda: server(token=SECRET)) as running,
-        run("subscribe.py", running.server.url, TAMULAG_TOKEN=SECRET) as lines,
+        run(name, running.server.url, TAMULAG_TOKEN=SECRET) as lines,
     ):
         wait_for(lambda: running.count() == 1, 20.0, "it subscribes")
         running.publish(**STATUS)
         running.publish(**SCORE)
-        expected = ["degraded camera_lost", "+1.25 positive"]
+        expected = ["degraded camera_lost", line]
         wait_for(lambda: lines == expected, 10.0, "it prints both")
 
 
-def test_javascript_client() -> None:
-    """The same in a browser, which has the WebSocket that Node has from version 22 on."""
+@pytest.mark.parametrize("name", ["subscribe.py", "subscribe.mjs"])
+@pytest.mark.parametrize("address", ["ws://127.0.0.1:1/", "ws://127.0.0.1:99999/", "nonsense"])
+def test_websocket_client_says_why_it_ends(name: str, address: str) -> None:
+    """Nobody there, or no address: one line with the address."""
+    assert told(*command(name), address).startswith(f"{address}: ")
+
+
+@pytest.mark.parametrize("name", ["subscribe.py", "subscribe.mjs"])
+def test_websocket_client_without_its_token(name: str) -> None:
+    """It says where the token is taken from."""
+    with aside(lambda: server(token=SECRET)) as running:
+        assert "TAMULAG_TOKEN" in told(*command(name), running.server.url)
+
+
+def test_javascript_client_without_a_websocket() -> None:
+    """An old Node.js gets the remedy."""
+    flags = ["--no-experimental-websocket"] if node_version() >= (22, 0) else []
+    line = told("node", *flags, str(EXAMPLES / "subscribe.mjs"))
+    assert "use 22 or newer, or node --experimental-websocket" in line
+
+
+def test_javascript_client_on_a_page() -> None:
+    """A page can import it."""
     with (
         site(EXAMPLES) as origin,
         aside(lambda: server(origin)) as running,
@@ -149,6 +196,55 @@ def test_mqtt_subscriber(tmp_path: Path) -> None:
 
         within(20, publish())
         assert set(lines) == {"k7 +1.25 positive"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["127.0.0.1", "1"],
+        ["127.0.0.1", "port"],
+        ["127.0.0.1", "0"],
+        ["no.such.host.invalid"],
+        ["127.0.0.1", "1", "hall", "more"],
+    ],
+)
+def test_mqtt_subscriber_says_why_it_ends(arguments: list[str]) -> None:
+    """No broker, no port, too much: one line with what was given, and the remedy."""
+    line = told(*command("subscribe_mqtt.py"), *arguments)
+    assert line.startswith(f"{' '.join(arguments)}: ")
+    assert "HOST PORT SITE" in line
+
+
+def test_ros2_bridge_without_ros() -> None:
+    """It says how ROS comes into reach."""
+    if find_spec("rclpy"):
+        pytest.skip("ROS 2 is here")
+    assert "source /opt/ros" in told(*command("ros2_bridge.py"))
+
+
+def test_ros2_bridge_connects_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """It waits for an agent that is not there yet, and for one that comes back."""
+    port = free_port()
+    heard: list[str] = []
+
+    def listen() -> None:
+        for message in example("ros2_bridge").listen(f"ws://127.0.0.1:{port}/", 0.1):
+            heard.append(message["type"])
+            if len(heard) == 2:
+                return
+
+    def has(count: int) -> bool:
+        return len(heard) == count
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    wait_for(lambda: "refused" in capsys.readouterr().err, 20.0, "it tells that nobody is there")
+    for count in (1, 2):
+        with aside(lambda: server(port=port)):
+            wait_for(partial(has, count), 20.0, "it connects")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert heard == ["hello", "hello"]
 
 
 @dataclass
@@ -194,95 +290,3 @@ def test_ros2_bridge_says_nothing_where_there_is_no_score(message: dict[str, Any
     expression = Expression()
     assert not example("ros2_bridge").fill(expression, message)
     assert expression == Expression(header=expression.header)
-
-
-class Heard:
-    """Work that keeps the loudest sample of each channel."""
-
-    def __init__(self, *modalities: Modality) -> None:
-        self.modalities = modalities
-        self.peaks = np.zeros(2)
-        self.hello = SenderHello(words=True)
-
-    def begin(self, hello: SenderHello) -> None:
-        self.hello = hello
-
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
-        assert frame.sound is not None
-        self.peaks = np.maximum(self.peaks, np.abs(frame.sound.astype(float)).max(0))
-
-    def end(self, put: Put) -> None: ...
-
-    def losses(self) -> dict[str, int]:
-        return {}
-
-    def relieve(self, steps: Collection[str]) -> None: ...
-
-
-@pytest.mark.data
-@pytest.mark.camera
-def test_call_centre_page(tmp_path: Path, data: Path) -> None:
-    """Both sides of the call come, each on its channel; the meter shows what is published."""
-    spoken(data / "clips" / "retalking_face_1.mp4", tmp_path / "call.wav", 6.0)
-    heard = Heard("text", "audio")
-    taken = Reception(
-        voice=heard,
-        face=Heard("vision"),
-        subject="customer",
-        takes_words=False,
-        now=time.monotonic,
-    )
-    flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with site(tmp_path) as origin, aside(lambda: sending(origin, taken)) as running:
-        page_of_call(tmp_path, running)
-        with (
-            working(taken),
-            chromium(*flags) as browser,
-            opened(browser, "about:blank", ["microphone"]) as page,
-        ):
-            found = complaints(page)
-            page.goto(f"{origin}/call_centre.html")
-            page.get_by_role("button", name="Answer").click()
-            expect(page.locator("#state")).to_contain_text("is scored")
-            wait_for(lambda: bool((heard.peaks > 500).all()), 30.0, "both sides are heard")
-            running.publish(**SCORE)
-            expect(page.locator("tamulag-meter")).to_contain_text("+1.3")
-            page.get_by_role("button", name="Hang up").click()
-            expect(page.locator("#state")).to_have_text("no call")
-            assert heard.hello.audio
-            assert heard.hello.audio.roles == ["agent", "customer"]
-            assert found == []
-
-
-def sending(origin: str, taken: Reception) -> WebSocketPublisher:
-    return WebSocketPublisher(
-        Access(origins=(origin,)),
-        0,
-        hello=lambda: '{"type": "hello"}',
-        missed=missed,
-        shelves=embed.shelves(),
-        receive=taken.receive,
-    )
-
-
-def page_of_call(folder: Path, running: Aside) -> None:
-    text = (EXAMPLES / "call_centre.html").read_text()
-    text = text.replace("127.0.0.1:8765", f"127.0.0.1:{running.server.port}")
-    (folder / "call_centre.html").write_text(text)
-
-
-@contextmanager
-def working(taken: Reception) -> Iterator[None]:
-    """Run the sources of a reception, as the agent does."""
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=source.run, args=(lambda _: None, stop)) for source in taken.sources
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peers import ask, serve
-from tamulag.streamer import pages
+from tamulag.streamer import embed, pages
 from tamulag.streamer.access import Access, Token
 from tamulag.streamer.publisher import PublisherError
 from tamulag.streamer.websocket import WebSocketPublisher
@@ -55,7 +55,8 @@ def test_the_page_has_nothing_inline_and_asks_no_other_machine() -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", HTML)
     assert "unsafe" not in pages.POLICY
     for source in re.findall(r'(?:src|href)="([^"]+)"', HTML):
-        assert source in {*pages.FILES, pages.LIBRARY, "#now", "https://www.tradingview.com/"}
+        others = {"#now", "https://www.tradingview.com/"}
+        assert source in {*pages.FILES, *embed.CAPTURE, pages.LIBRARY, *others}
 
 
 def test_every_module_that_is_imported_is_served() -> None:

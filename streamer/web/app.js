@@ -17,6 +17,8 @@ const WORDS = 20;
 const AHEAD = 5;
 /** Pages of a past session that are fetched at most. */
 const PAGES = 40;
+/** How sources are named that a page fills; only then is there a page to do it. */
+const SENDER = "sender's ";
 
 const live = new Store();
 let shown = live;
@@ -26,11 +28,14 @@ let isDue = false;
 let fresh = 0; // live points that the timeline has not got yet
 let span = 300;
 
+let linked = { state: "connecting", detail: "" };
+
 const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
 
 // ---- what is shown ------------------------------------------------------------------------
 
 const hop = () => shown.hello?.hop ?? 0.5;
+const isHeard = () => linked.state === "live" && !live.end;
 
 function nearest(time) {
   let low = 0;
@@ -51,7 +56,7 @@ function draw() {
     if (shown === live && !isPaused) catchUp();
     const point = moment ?? shown.newest;
     if (!isPaused || moment) showPoint(point);
-    showHealth(shown);
+    showHealth(shown, shown !== live || isHeard());
     showKept(shown, LIMIT);
     drawControls();
   });
@@ -73,8 +78,8 @@ function showPoint(point) {
 }
 
 function drawControls() {
-  const place = moment ? `at ${clock(moment.at)}` : shown === live ? "live" : "newest";
-  find("moment").textContent = isPaused && !moment ? "paused" : place;
+  find("moment").textContent = place();
+  document.querySelector("main").classList.toggle("still", shown === live && !moment && !isHeard());
   const scrub = find("scrub");
   scrub.max = Math.max(0, shown.points.length - 1);
   const index = moment ? shown.points.indexOf(moment) : shown.points.length - 1;
@@ -82,6 +87,14 @@ function drawControls() {
   const point = moment ?? shown.newest;
   scrub.setAttribute("aria-valuetext", point ? `${clock(point.at)}: ${sentence(point.message)}` : "nothing yet");
   find("live").disabled = moment === null && shown === live && !isPaused;
+}
+
+/** Which score is shown: only a link that is heard has a live one. */
+function place() {
+  if (moment) return `at ${clock(moment.at)}`;
+  if (isPaused) return "paused";
+  if (shown === live && isHeard()) return "live";
+  return shown.newest ? `last, ${clock(shown.newest.at)}` : "no score yet";
 }
 
 function look(point) {
@@ -104,6 +117,8 @@ function show(store) {
   showEvents(store.events);
   find("banner").hidden = store === live;
   find("banner").textContent = store === live ? "" : `Past session ${store.session}: nothing here is live.`;
+  showAbout();
+  showLink();
   draw();
 }
 
@@ -120,7 +135,8 @@ function setPaused(value) {
 function take(message) {
   const changed = live.take(message);
   if (changed === "event") say(`${plain(message.event)} ${message.modality ?? ""}`.trim());
-  if (message.type === "hello") about(message);
+  if (message.type === "hello") showAbout();
+  if (changed === "fresh" || changed === "session_end") showLink();
   if (shown !== live) return;
   if (changed === "fresh") show(live);
   if (isPaused) return draw();
@@ -140,9 +156,13 @@ function redraw() {
   if (moment) timeline.show(span, moment.at + span / 2);
 }
 
-function about(hello) {
-  const sources = hello.sources.map(short).join(", ");
-  find("about").textContent = `session ${hello.session} · ${sources} · ${hello.checkpoint}`;
+/** Name the session that is shown; the history gives no hello with its messages. */
+function showAbout() {
+  const { session, hello } = shown;
+  const name = `${shown === live ? "" : "past "}session ${session}`;
+  const facts = hello ? [hello.sources.map(short).join(", "), hello.checkpoint] : [];
+  find("about").textContent = session ? [name, ...facts].join(" · ") : "";
+  find("capture").hidden = !live.hello?.sources.some((source) => source.startsWith(SENDER));
 }
 
 const said = { at: -Infinity, label: null };
@@ -165,12 +185,25 @@ function sayLabel() {
 const STATES = { connecting: "connecting", live: "live", waiting: "reconnecting", token: "token wanted" };
 const scheme = location.protocol === "https:" ? "wss:" : "ws:";
 
-function onState(state, detail) {
+/** Say how the link is; that a session has ended says more than that its link is gone. */
+function showLink() {
+  const { state, detail } = linked;
+  const isEnded = live.end !== null && state !== "token";
+  const why = detail && state !== "token" ? `: ${detail}` : "";
+  const text = shown !== live && isHeard() ? "live goes on" : STATES[state] + why;
   const pill = find("link");
-  if (pill.dataset.state === state && !detail) return;
-  pill.dataset.state = state;
-  pill.textContent = detail && state !== "token" ? `${STATES[state]}: ${detail}` : STATES[state];
-  if (state !== "connecting") say(pill.textContent);
+  pill.dataset.state = isEnded ? "ended" : state;
+  const told = isEnded ? "session ended" : text;
+  if (pill.textContent === told) return;
+  pill.textContent = told;
+  if (state !== "connecting") say(told);
+}
+
+function onState(state, detail) {
+  if (state === linked.state && detail === linked.detail) return;
+  linked = { state, detail };
+  showLink();
+  draw();
   const door = find("door");
   if (state === "token") {
     if (detail) find("door-why").textContent = detail;
@@ -196,9 +229,13 @@ export function openSession(messages) {
   show(past);
 }
 
-async function fetchJson(path) {
-  const answer = await fetch(path, { headers: link.authorization });
-  if (!answer.ok) throw new Error(answer.status === 404 ? "No history is kept here." : `${answer.status} ${answer.statusText}`);
+/** Fetch from the agent; `missing` is said if it has nothing there. */
+async function fetchJson(path, missing) {
+  const gone = () => {
+    throw new Error("The agent does not answer.");
+  };
+  const answer = await fetch(path, { headers: link.authorization }).catch(gone);
+  if (!answer.ok) throw new Error(answer.status === 404 ? missing : `${answer.status} ${answer.statusText}`);
   return answer.json();
 }
 
@@ -207,7 +244,7 @@ async function fetchSession(id) {
   let after = null;
   for (let page = 0; page < PAGES; page++) {
     const query = after === null ? "" : `?after=${after}`;
-    const answer = await fetchJson(`/sessions/${encodeURIComponent(id)}${query}`);
+    const answer = await fetchJson(`/sessions/${encodeURIComponent(id)}${query}`, "It is not kept any more.");
     messages.push(...(answer.messages ?? answer));
     after = answer.next ?? null;
     if (after === null) break;
@@ -227,7 +264,9 @@ async function openPast(id) {
 function listed(past) {
   const button = document.createElement("button");
   const mean = past.mean_sentiment == null ? "no score" : `mean ${signed(past.mean_sentiment)}`;
-  button.textContent = `${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}`;
+  const isRunning = past.id === live.session && past.reason === null && isHeard();
+  const end = isRunning ? ", still running" : past.reason === null ? ", no end" : "";
+  button.textContent = `${past.id}: ${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}${end}`;
   button.addEventListener("click", () => openPast(past.id));
   const item = document.createElement("li");
   item.append(button);
@@ -237,8 +276,9 @@ function listed(past) {
 find("past").addEventListener("click", async () => {
   find("shelf").showModal();
   find("shelf-why").textContent = "looking …";
+  find("sessions").replaceChildren();
   try {
-    const answer = await fetchJson("/sessions");
+    const answer = await fetchJson("/sessions", "No history is kept here: start the agent with --history.");
     const sessions = answer.sessions ?? answer;
     find("shelf-why").textContent = sessions.length ? "" : "None yet.";
     find("sessions").replaceChildren(...sessions.map(listed));

@@ -6,7 +6,12 @@ import { clock, happening, MODALITIES, signed } from "./words.js";
 
 const { createChart, createSeriesMarkers, LineSeries } = LightweightCharts;
 const QUIET = { lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
-const between = (minValue, maxValue) => () => ({ priceRange: { minValue, maxValue } });
+/** A fixed range, with so many pixels left above and below it. */
+const between = (minValue, maxValue, edge = 0) => () => ({
+  priceRange: { minValue, maxValue }, margins: { above: edge, below: edge },
+});
+/** Half the height of a label on the axis, which would be cut at the edge of its pane. */
+const HALF = 7;
 const axis = (formatter) => ({ type: "custom", minMove: 0.01, formatter });
 const SHAPES = { shift: "square", spike: "arrowDown", silence: "circle" };
 /** Names of events are written while fewer than this are shown. */
@@ -42,7 +47,7 @@ export class Timeline {
     this.element = element;
     this.chart = createChart(element, { ...this.#frame(), autoSize: true });
     const score = { ...QUIET, priceFormat: axis((price) => (price ? signed(price, 0) : "0")), autoscaleInfoProvider: between(-3.2, 3.2) };
-    const clash = { ...QUIET, priceFormat: axis((price) => price.toFixed(0)), autoscaleInfoProvider: between(0, 3) };
+    const clash = { ...QUIET, priceFormat: axis((price) => price.toFixed(0)), autoscaleInfoProvider: between(0, 6, HALF) };
     const add = (kind, options, pane = 0) => this.chart.addCustomSeries(kind, options, pane);
     this.series = { band: add(band({}), score) };
     for (const name of MODALITIES) this.series[name] = add(line({}), score);

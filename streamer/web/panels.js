@@ -110,14 +110,15 @@ export function showEvents(events) {
   put("count", events.length > LISTED ? `newest ${LISTED} of ${events.length}` : `${events.length || "none"}`);
 }
 
-/** Show what the instrument says of itself: state, strain, latency and losses. */
-export function showHealth(store) {
+/** Show what the instrument says of itself: state, strain, latency and losses; or last said. */
+export function showHealth(store, isHeard) {
   const { status, newest } = store;
   const message = newest?.message;
   const lost = Object.entries(status?.lost ?? {}).map(([what, why]) => `${what}: ${plain(why)}`);
   const pill = find("state");
-  pill.dataset.state = store.end ? "ended" : (status?.state ?? "connecting");
-  put("state", store.end ? "ended" : (status?.state ?? "–"));
+  const state = store.end ? "ended" : isHeard ? status?.state : "unknown";
+  pill.dataset.state = state ?? "connecting";
+  put("state", state ?? "–");
   const facts = {
     Missing: lost.join(", ") || "nothing",
     "Given up": status?.pressure.map(plain).join(", ") || "nothing",
