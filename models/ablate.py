@@ -45,7 +45,7 @@ def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, R
         )
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     grid = cells(recipe)
-    splits = load_splits(recipe)
+    splits = load_splits(recipe, log)
     rows: list[tuple[Cell, Record]] = []
     for place, (cell, chosen) in enumerate(grid):
         name = "-".join(cell.values())

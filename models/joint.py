@@ -100,7 +100,7 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
     network = _network(recipe)
     text = {} if network is None else {"text": int(network.config.hidden_size)}  # type: ignore[union-attr,arg-type]
     longest = int(corpus.lengths().max()) + 2 if recipe.data.packed is not None else 0
-    seen = corpus.lengths().any(axis=0)
+    seen = corpus.lengths().sum(axis=0).tolist()
     fused = tuple(name for name, here in zip(MODALITIES, seen, strict=True) if here)
     config = model_config(recipe, corpus.dims() | text, longest)
     model = TamUlag(replace(config, fused=fused))

@@ -62,7 +62,9 @@ def _panels(rows: int, columns: int) -> "tuple[Figure, list[list[Axes]]]":
 
 def _table(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    # A figure that an epoch lacks, as its head was untrained then, is an empty cell.
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
 def _curves(seeds: list[Path]) -> "Figure":

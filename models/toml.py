@@ -7,11 +7,13 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from .data import DataError
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def parsed(path: Path) -> dict[str, object]:
@@ -26,7 +28,7 @@ def parsed(path: Path) -> dict[str, object]:
         raise DataError(f"{path} cannot be read as a training file: {error}") from error
 
 
-def checked[T: BaseModel](path: Path, values: Mapping[str, object], table: type[T]) -> T:
+def checked(path: Path, values: Mapping[str, object], table: type[Kind]) -> Kind:
     """Return the values of a training file as its table.
 
     Raises:

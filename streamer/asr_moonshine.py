@@ -71,7 +71,9 @@ class MoonshineRecogniser:
         self._steps.restart()
         if self._stream is None:
             return []
-        self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
+        # Moonshine takes no empty sound.
+        if len(rest):
+            self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
         transcript = self._stream.stop()
         if transcript is None:
             raise SourceLost("asr_lost", "moonshine failed at the end; restart the session")

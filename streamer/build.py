@@ -28,6 +28,7 @@ from .recorder import MEGABYTE
 from .session import Session
 from .sound import SoundPath
 from .source import Now, Source, SourceError
+from .streamable import check_streamable
 
 if TYPE_CHECKING:
     from .history import History
@@ -59,6 +60,7 @@ def build(config: Config) -> Built:
         PublisherError: If an address cannot be used.
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
+    check_streamable(model.config, config)
     clock = SessionClock()
     paced = config.source.path is None or config.source.speed == "1"
     with ExitStack() as resources:

@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="CSV with text,label or with file,label[,text][,group].")],
+    data: Annotated[
+        Path, typer.Option(help="CSV with text,label or with file,label[,text][,group].")
+    ],
     checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
     modality: Annotated[
         Literal["text", "audio", "vision", "all"] | None,
@@ -87,7 +89,8 @@ def extract(
         Path, typer.Option(help="Feature file to write, .safetensors; a CSV for sentences.")
     ],
     csv: Annotated[
-        Path | None, typer.Option(help="CSV with file,label[,text][,group]. Default: labels.csv of DATA.")
+        Path | None,
+        typer.Option(help="CSV with file,label[,text][,group]. Default: labels.csv of DATA."),
     ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
     asr: Asr = "none",

@@ -71,6 +71,12 @@ def test_cells_of_other_settings_are_refused(packed: Path, tmp_path: Path) -> No
         ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, tell=quiet)
 
 
+def test_file_without_a_grid_is_refused(packed: Path, tmp_path: Path) -> None:
+    """One cell is not trained as if it were a comparison."""
+    with pytest.raises(DataError, match=r"no table \[ablate\] with a list of tam, fusion"):
+        ablate(written(tmp_path, packed), tmp_path / "out", log=quiet, tell=quiet)
+
+
 def test_residual_is_asked_of_gates_alone() -> None:
     """Other forms of attention have no gate; what is not listed stays the model's."""
     grid = cells(
@@ -89,7 +95,8 @@ def test_residual_is_asked_of_gates_alone() -> None:
 
 def test_finished_cell_names_its_settings(packed: Path, tmp_path: Path) -> None:
     """So that a table can be traced to what made it."""
-    ablate(written(tmp_path, packed), tmp_path / "out", log=quiet, tell=quiet)
+    one = 'ablate = { tam = ["softmax"] }'
+    ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, tell=quiet)
     (path,) = (tmp_path / "out").rglob("result.json")
     found = json.loads(path.read_text())
     assert found["settings"]["seeds"] == [1, 2]

@@ -24,7 +24,7 @@ IMPURE = {
 }
 USERS_OF_MODELS = {
     *("session", "estimate"),  # step, and what a step gives
-    *("build", "run", "cli", "cli_bench", "cli_train"),  # composition
+    *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
     *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
 }

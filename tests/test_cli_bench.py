@@ -23,6 +23,15 @@ def test_bench_prints_the_keys() -> None:
     assert [row["variant"] for row in report["rows"]] == ["fast"]
 
 
+def test_text_updates_are_timed_by_length() -> None:
+    """As JSON for programs, as a table for people."""
+    report = json.loads(run("bench", "text", "--updates", "2", "--json").stdout)
+    assert (report["checkpoint"], report["updates"]) == ("default", 2)
+    assert [row["tokens"] for row in report["rows"]] == [5, 10, 17, 33, 64]
+    shown = run("bench", "text", "--updates", "1").stdout
+    assert shown.startswith("| tokens | median_ms | p95_ms | cpu_ms |")
+
+
 @pytest.mark.data
 def test_a_real_clip_keeps_its_score(data: Path) -> None:
     """Three minutes of a looped clip: voice and face within the law."""

@@ -114,19 +114,25 @@ def test_anytime_adds_a_row_per_share(tmp_path: Path, checkpoint: Path, tamulag:
     assert rows[-1] == found  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("modality", "missing"), [("all", 0), ("text", 1), ("audio", 0), ("vision", 3)]
-)
+@pytest.mark.parametrize(("modality", "missing"), [("all", 0), ("text", 1), ("audio", 0)])
 def test_media_files_are_evaluated_by_any_head(
     videos: Path, checkpoint: Path, tamulag: Run, modality: str, missing: int
 ) -> None:
-    """Of three sounds one has no text, and none has a face."""
+    """Of three sounds one has no text."""
     options = ("--modality", modality, "--workers", 1, "--json", "--anytime")
     path = videos / "labels.csv"
     found = figures(tamulag("evaluate", "--checkpoint", checkpoint, "--data", path, *options))
     assert set(found) == {*MOSI, "anytime"}
     assert (found["n"], found["missing"]) == (3, missing)
     assert not list(videos.glob("*parts*"))
+
+
+def test_nothing_to_measure_is_told(videos: Path, checkpoint: Path, tamulag: Run) -> None:
+    """No sound has a face: a figure would be that of zeros."""
+    options = ("--modality", "vision", "--workers", 1, "--data", videos / "labels.csv")
+    code, out, error = tamulag("evaluate", "--checkpoint", checkpoint, *options)
+    assert (code, out) == (1, "")
+    assert "none of 3 clips has anything for the head vision" in error
 
 
 def test_default_of_media_files_is_the_fused_head(
@@ -207,6 +213,15 @@ def test_unreadable_video_is_left_out_and_the_rest_kept(
     code, told, _ = tamulag("extract", videos, "--out", out, "--workers", 1)
     assert (code, told.strip()) == (0, f"{out}: 3 clips, 0 left out")
     assert not parts.exists()
+
+
+def test_videos_without_anything_are_named(videos: Path, tmp_path: Path, tamulag: Run) -> None:
+    """Silence is a clip, but not one that can teach anything."""
+    sound_file(videos / "b.wav", np.zeros(8000))
+    options = ("--out", tmp_path / "mine.safetensors", "--workers", 1)
+    code, _, error = tamulag("extract", videos, *options)
+    assert code == 0
+    assert "no voice, face or word was found in 1: b.wav" in error
 
 
 def test_nothing_readable_fails(videos: Path, tmp_path: Path, tamulag: Run) -> None:

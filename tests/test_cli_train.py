@@ -49,6 +49,13 @@ def test_run_is_not_written_over(folder: Path) -> None:
     assert isinstance(train(folder).exception, DataError)
 
 
+def test_checkpoint_of_another_kind_is_refused(folder: Path) -> None:
+    """At once, not when hours of training are done: the run's folder is not begun."""
+    done = run("train", "--config", folder / "train.toml", "--out", "x.pt")
+    assert done.exit_code == 2
+    assert "--out x.pt: give a .safetensors file" in done.output
+
+
 def test_grid_is_printed_as_a_table(folder: Path) -> None:
     """The same that lies in table.md."""
     out = folder / "ablation"

@@ -206,7 +206,14 @@ def test_rows_of_one_mode_are_kept(tmp_path: Path) -> None:
     """One `label.csv` holds all splits."""
     path = table(tmp_path, SIMS)
     assert [row.text for row in read_labelled(path, mode="valid")] == ["你好"]
-    assert read_labelled(path, mode="dev") == []
+    with pytest.raises(DataError, match=r"no row has the mode 'dev': there are .*valid"):
+        read_labelled(path, mode="dev")
+
+
+def test_media_without_text_can_be_heard(tmp_path: Path) -> None:
+    """Who wants the text head on a table of files is told how."""
+    with pytest.raises(DataError, match=r"column text is missing.*--asr moonshine"):
+        read_labelled(table(tmp_path, "file,label\na.mp4,1\n"))
 
 
 def test_mode_needs_its_column(tmp_path: Path) -> None:

@@ -76,3 +76,11 @@ def test_head_without_feature_files_is_refused(config: Path) -> None:
     """A text head that is trained on CSVs has no groups."""
     with pytest.raises(DataError, match=r"no table \[text\] of feature files"):
         crossval(config, "text", 2, lambda _: None)
+
+
+def test_joint_training_file_is_refused(tmp_path: Path) -> None:
+    """The message says which kind of file is wanted, and where one is."""
+    path = tmp_path / "joint.toml"
+    path.write_text('kind = "joint"\nname = "mine"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"heads apart, with tables such as \[audio\]: e\.g\. conf"):
+        crossval(path, "audio", 2, lambda _: None)

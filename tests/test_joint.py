@@ -185,3 +185,23 @@ def test_text_encoder_is_trained_along(tmp_path: Path) -> None:
     assert names["text, no decay"] == 0
     assert names["text"] == 1e-3
     assert np.isfinite(losses).all()
+
+
+def test_modality_that_no_clip_has_does_not_count(packed: Path) -> None:
+    """The fused head has never seen it, so it is absent in every estimate, live too."""
+    splits = load_splits(recipe(packed))
+    corpus = splits["train"]
+    for part in (corpus.values["vision"], corpus.ticks["vision"]):
+        part[:] = [steps[:0] for steps in part]
+    chosen = recipe(packed).model_copy(update={"standardise": False})
+    task = build(chosen, corpus, 1)
+    assert task.net.model.config.fused == ("text", "audio")
+    assert not estimate(task, splits["valid"]).present[:, 2].any()
+
+
+def test_preset_stream_trains_on_a_packed_file(packed: Path) -> None:
+    """Whose audio has 4 values in place of our 332."""
+    chosen = recipe(packed)
+    table = chosen.model.model_copy(update={"preset": "stream", "audio": {}, "vision": {}})
+    task = started(chosen.model_copy(update={"model": table}))
+    assert math.isfinite(train_epoch(task, 1, quiet)[0]["loss.total"])

@@ -88,3 +88,9 @@ def test_dimension_of_no_modality_is_refused() -> None:
     """A misspelt name is an error, not an unused number."""
     with pytest.raises(ValueError, match="modality = 'video' is not known"):
         preset("paper", dims={"video": 3})
+
+
+def test_features_of_others_are_not_centred() -> None:
+    """The preset `stream` on the 5 values of a packed file; with our own width it centres."""
+    assert preset("stream", dims={"audio": 5}).audio.centred == 0
+    assert preset("stream", dims={"audio": 332}).audio.centred == 41

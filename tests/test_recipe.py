@@ -9,7 +9,8 @@ from tamulag.models.data import DataError
 from tamulag.models.recipe import kind_of, model_config, read_joint
 
 HERE = Path("packed.pkl")
-SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "train").glob("paper-*.toml"))
+CONFIGS = Path(__file__).parent.parent / "configs" / "train"
+SHIPPED = sorted(CONFIGS.glob("paper-*.toml"))
 
 
 def written(folder: Path, text: str) -> Path:
@@ -92,3 +93,32 @@ def test_the_file_for_own_videos_gives_a_model_that_streams() -> None:
     assert found.model.preset == "stream"
     assert found.drop_modality > 0
     assert found.joined > 1
+
+
+def test_the_file_for_own_videos_fits_a_stranger() -> None:
+    """It names no groups, and its unimodal heads are trained though no labels are generated."""
+    found = read_joint(SHIPPED[0].parent / "own-videos.toml")
+    assert found.data.train == found.data.valid
+    assert not found.data.valid_groups
+    assert found.labels.floor == 1
+
+
+def test_file_of_another_kind_is_refused_in_one_line() -> None:
+    """The message says what is missing, and does not show the whole file."""
+    with pytest.raises(DataError, match='kind = "joint" is missing') as caught:
+        read_joint(CONFIGS / "default.toml")
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("model.tam", "model.tamm", "model.tamm = 'softmax': unknown key: did you mean tam?"),
+        ("hidden = 6, out = 4, post = 5 }", "hiden = 6 }", "unknown key: did you mean hidden?"),
+    ],
+)
+def test_unknown_key_gets_the_nearest_name(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """In tables of the file and in a branch's sizes."""
+    with pytest.raises(DataError) as caught:
+        read_joint(written(tmp_path, toml(HERE).replace(old, new, 1)))
+    assert told in str(caught.value)

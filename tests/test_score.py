@@ -46,6 +46,13 @@ def test_estimates_are_those_of_the_evaluation(
     assert found.present.all()
 
 
+def test_untrained_head_has_no_figure(task: Task, splits: dict[str, Corpus]) -> None:
+    """Its number would be noise."""
+    found = estimate(task, splits["valid"])
+    keys = figures(found, splits["valid"], "mosi", heads=["text"]).keys()
+    assert [key for key in keys if "." in key] == ["text.MAE"]
+
+
 def test_mae_counts_each_row_once(task: Task, splits: dict[str, Corpus]) -> None:
     """Not each batch: the last one may be small."""
     valid = splits["valid"]

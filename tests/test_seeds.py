@@ -120,8 +120,9 @@ def test_test_rows_are_not_read_unless_asked(packed: Path) -> None:
 
 
 def test_head_that_never_trained_says_so(packed: Path, tmp_path: Path) -> None:
-    """Without unimodal labels no unimodal task has a weight."""
-    trained(tmp_path, packed, 'model.labels = "none"')
+    """Without unimodal labels no unimodal task has a weight, and there is no figure of one."""
+    figures = trained(tmp_path, packed, 'model.labels = "none"')
+    assert not [key for key in figures if key.startswith(("valid.text", "valid.audio"))]
     _, card = load(str(tmp_path / "out.safetensors"))
     assert card.trained == {"sentiment": True, "text": False, "audio": False, "vision": False}
 
@@ -153,8 +154,9 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    """And numbers of rows have none with several."""
+    """Numbers of rows have none with several; what a seed lacks is left out."""
     assert summary([{"valid.MAE": 0.5}]) == {"valid.MAE": 0.5}
+    assert not summary([{"valid.text.MAE": 0.5}, {}])
     several = summary([{"valid.MAE": 0.5, "valid.n": 3}, {"valid.MAE": 0.7, "valid.n": 3}])
     assert set(several) == {"valid.MAE", "valid.MAE.interval", "valid.n"}
 
