@@ -198,7 +198,8 @@ def opened(path: str) -> "InputContainer":
             return av.open(path, options=options, timeout=(_OPEN_LIMIT, _READ_LIMIT))
         options["protocol_whitelist"] = _FILE_PROTOCOLS
         # An absolute path is never taken for a protocol of FFmpeg, such as `concat:`.
-        return av.open(str(Path(path).resolve()), options=options)
+        # A playlist whose parts may not be opened is tried for ever without a limit.
+        return av.open(str(Path(path).resolve()), options=options, timeout=_OPEN_LIMIT)
     except av.FFmpegError as error:
         remedy = "check the address" if is_network(path) else "check the path and the file"
         raise SourceError(f"source {shown} cannot be read ({error.strerror}): {remedy}") from error
