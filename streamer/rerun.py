@@ -4,9 +4,6 @@ Knows how a replay begins and ends. Knows neither rows nor messages.
 """
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -24,6 +21,7 @@ from .config import Config, ConfigError, load
 from .publisher import PublisherError
 from .recording import RecordingError
 from .replay import Replay
+from .stopping import leaves, until_stopped
 from .terminal import TerminalPublisher
 
 EXPECTED = (CheckpointError, PublisherError, RecordingError)
@@ -48,11 +46,11 @@ def rerun(
     code = 0
     try:
         replay = opened(folder, checkpoint, config)
-        asyncio.run(_run(replay))
+        asyncio.run(until_stopped(replay))
         if replay.recording.cut:
             print(f"tamulag: the recording is cut: {replay.recording.cut}", file=sys.stderr)
     except* EXPECTED as group:
-        for told in _leaves(group):
+        for told in leaves(group):
             print(f"tamulag: {told}", file=sys.stderr)
         code = 1
     except* BrokenPipeError:
@@ -100,27 +98,3 @@ def _greeting(replay: Replay) -> str:
     if header.version != replay.about.version:
         lines.append(f"made with version {header.version}: a score may differ in its last bits")
     return "\n".join([*lines, "Ctrl-C ends."])
-
-
-async def _run(replay: Replay) -> None:
-    loop = asyncio.get_running_loop()
-    signals = 0
-
-    def end() -> None:
-        nonlocal signals
-        signals += 1
-        replay.stop()
-        if signals > 1:
-            os._exit(130)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
-            loop.add_signal_handler(number, end)
-    await replay.run()
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

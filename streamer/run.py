@@ -4,10 +4,8 @@ Knows how a run begins and ends. Knows no device and no protocol.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -25,6 +23,7 @@ from .log import Log
 from .publisher import PublisherError
 from .screen import ScreenPublisher
 from .source import SourceError
+from .stopping import leaves, until_stopped
 from .terminal import TerminalPublisher
 from .websocket import WebSocketPublisher
 
@@ -60,13 +59,13 @@ def _attempt(config: Config, log: Log) -> int:
             logger.warning("an employee is scored, which is said to be lawful: %s", reason)
         _announce(config, built)
         try:
-            asyncio.run(_run(built))
+            asyncio.run(until_stopped(built.agent))
         finally:
             # A thread that hangs in a driver or recogniser may still use these: the process ends.
             if not built.agent.is_hanging:
                 built.resources.close()
     except* EXPECTED as group:
-        for told in _leaves(group):
+        for told in leaves(group):
             log.tell(told)
         code = 1
     except* BrokenPipeError:
@@ -79,23 +78,6 @@ def _captures(config: Config) -> bool:
     devices = (config.camera.device, config.microphone.device)
     is_sent = config.ingest.enabled or config.source.path is not None
     return is_sent or any(d not in (None, "none") for d in devices)
-
-
-async def _run(built: Built) -> None:
-    loop = asyncio.get_running_loop()
-    signals = 0
-
-    def end() -> None:
-        nonlocal signals
-        signals += 1
-        built.agent.stop()
-        if signals > 1:
-            os._exit(130)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
-            loop.add_signal_handler(number, end)
-    await built.agent.run()
 
 
 def _announce(config: Config, built: Built) -> None:
@@ -129,10 +111,3 @@ def _greeting(config: Config, agent: Agent) -> str:
 def _demo() -> dict[str, object]:
     portrait, speech = demo_files()
     return {"source.path": str(speech), "source.still": str(portrait)}
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

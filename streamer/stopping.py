@@ -1,0 +1,46 @@
+"""How a run on the terminal is ended, and how its errors are told apart.
+
+Knows signals and exception groups. Knows neither devices nor recordings.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Protocol
+
+
+class Stoppable(Protocol):
+    """What runs until it is over or told to stop."""
+
+    def stop(self) -> None:
+        """End in order; called from a signal handler of the event loop."""
+
+    async def run(self) -> None:
+        """Run to the end."""
+
+
+async def until_stopped(what: Stoppable) -> None:
+    """Run it; SIGINT or SIGTERM stops it in order, a second one ends the process with 130."""
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def end() -> None:
+        nonlocal signals
+        signals += 1
+        what.stop()
+        if signals > 1:
+            os._exit(130)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
+            loop.add_signal_handler(number, end)
+    await what.run()
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions of a group and of the groups in it."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
