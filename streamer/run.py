@@ -100,6 +100,7 @@ def _greeting(config: Config, agent: Agent) -> str:
     for publisher in agent.publishers:
         if isinstance(publisher, WebSocketPublisher):
             lines.append(f"WebSocket: {publisher.url}")
+            lines.append(f"In a browser: {publisher.url.replace('ws', 'http', 1)}")
     if config.mqtt.url:
         session = config.session
         lines.append(f"MQTT: {config.mqtt.url} tamulag/v1/{session.site}/{session.device}/#")
