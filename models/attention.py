@@ -114,7 +114,7 @@ class TemporalAttention(nn.Module):
 
     def extend(self, memory: Memory, h_BTH: Tensor, ticks: Ticks) -> Memory:
         """Append new hidden states; the result holds R + T states and nothing is forgotten yet."""
-        energy = self._energy(h_BTH).masked_fill(~ticks.mask, 0.0)
+        energy = self.energy(h_BTH).masked_fill(~ticks.mask, 0.0)
         return Memory(
             torch.cat([memory.hidden, h_BTH], dim=1),
             torch.cat([memory.energy, energy], dim=1),
@@ -131,16 +131,27 @@ class TemporalAttention(nn.Module):
             now_BN: (B, N) int64, the tick at which each hop ends.
             window: Ticks that a window covers.
         """
+        weight, inside = self.weigh(memory, now_BN, window)
+        context = weight @ memory.hidden
+        return Pooled(context, inside.any(dim=-1), self.shares(weight), memory.time)
+
+    def weigh(self, memory: Memory, now_BN: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """Return each state's factor in the context, and whether it counts, both (B, N, S).
+
+        What the states themselves are is not looked at.
+        """
         now = now_BN.unsqueeze(-1)
         time, ready = memory.time.unsqueeze(1), memory.ready.unsqueeze(1)
         inside = memory.mask.unsqueeze(1) & (time < now) & (time >= now - window) & (ready <= now)
-        weight = self._weight(memory.energy.unsqueeze(1), inside)
-        context = weight @ memory.hidden
-        if self.kind.startswith("gate"):
-            weight = normalize(weight.detach().abs(), p=1.0, dim=-1)
-        return Pooled(context, inside.any(dim=-1), weight, memory.time)
+        return self._weight(memory.energy.unsqueeze(1), inside), inside
 
-    def _energy(self, h_BTH: Tensor) -> Tensor:
+    def shares(self, weight: Tensor) -> Tensor:
+        """Return factors as shares, never negative; see `Pooled.weight`."""
+        if self.kind.startswith("gate"):
+            return normalize(weight.detach().abs(), p=1.0, dim=-1)
+        return weight
+
+    def energy(self, h_BTH: Tensor) -> Tensor:
         """Return (B, T): what the form needs to know of each state alone."""
         if self.kind == "softmax":
             energy: Tensor = self.score(torch.tanh(self.project(h_BTH))).squeeze(-1)

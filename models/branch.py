@@ -140,11 +140,15 @@ class Branch(nn.Module):
         ticks = compact(ticks)
         h_BTH, encoder = self.encoder.step(ticks, state.encoder)
         memory = self.attention.extend(state.memory, h_BTH, ticks)
-        pooled = self.attention.pool(memory, now_BN, self.window)
-        if self.project is not None:
-            vector = self.project(self.encoder.dropout(pooled.context))
-            pooled = pooled._replace(context=vector.masked_fill(~pooled.present.unsqueeze(-1), 0.0))
+        pooled = self.projected(self.attention.pool(memory, now_BN, self.window))
         return pooled, BranchState(encoder, forget(memory, self.memory))
+
+    def projected(self, pooled: Pooled) -> Pooled:
+        """Return what was pooled with the modality's vector F_s for context."""
+        if self.project is None:
+            return pooled
+        vector = self.project(self.encoder.dropout(pooled.context))
+        return pooled._replace(context=vector.masked_fill(~pooled.present.unsqueeze(-1), 0.0))
 
 
 def reset_branch(old: BranchState, new: BranchState, rows_B: Tensor) -> BranchState:

@@ -149,12 +149,15 @@ class Encoder(nn.Module):
         """
         if ticks.mask.shape[1] == 0:
             return ticks.values.new_zeros(len(ticks.mask), 0, self.size), state
-        values, level = self.centre(ticks.values, state.level, ticks.mask)
-        state = state._replace(level=level)
-        x_BTD = self.dropout((values - self.mean) / self.deviation)
+        x_BTD, state = self.standardise(ticks, state)
         if self.kind == "identity":
             return x_BTD.masked_fill(~ticks.mask.unsqueeze(-1), 0.0), state
         return self._recur(x_BTD, ticks.mask, state)
+
+    def standardise(self, ticks: Ticks, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Return what the recurrent layers take, (B, T, D), and the state with its next level."""
+        values, level = self.centre(ticks.values, state.level, ticks.mask)
+        return self.dropout((values - self.mean) / self.deviation), state._replace(level=level)
 
     def centre(
         self, x_BTD: Tensor, level: Tensor, mask: Tensor | None = None

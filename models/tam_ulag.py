@@ -5,7 +5,7 @@ Knows ticks, hops and state. Knows nothing of cameras, sockets, clocks or files.
 Shapes: B sessions, N hops, T ticks, S attended ticks, M = 3 modalities (text, audio, vision).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -163,6 +163,10 @@ class TamUlag(nn.Module):
             out, after = self._of(name)._advance(new, now_BN, before)
             pooled.append(out)
             states.append(after)
+        return self.decide(pooled, allowed_BNM), State(*states)
+
+    def decide(self, pooled: Sequence[Pooled], allowed_BNM: Tensor | None) -> Output:
+        """Fuse what text, audio and vision say; see `step`."""
         fused = torch.tensor([name in self.config.fused for name in MODALITIES])
         present = torch.stack([p.present for p in pooled], dim=-1) & fused
         if allowed_BNM is not None:
@@ -172,16 +176,13 @@ class TamUlag(nn.Module):
         heads = [self.head, *(self._of(name).head for name in MODALITIES)]
         features = [head.features(x) for head, x in zip(heads, [fused, *contexts], strict=True)]
         sentiment, *alone = (head.score(x) for head, x in zip(heads, features, strict=True))
-        return (
-            Output(
-                bounded(sentiment.squeeze(-1)),
-                bounded(torch.cat(alone, dim=-1)),
-                present,
-                weight,
-                (pooled[0], pooled[1], pooled[2]),
-                tuple(features),
-            ),
-            State(*states),
+        return Output(
+            bounded(sentiment.squeeze(-1)),
+            bounded(torch.cat(alone, dim=-1)),
+            present,
+            weight,
+            (pooled[0], pooled[1], pooled[2]),
+            tuple(features),
         )
 
     def _of(self, name: str) -> Branch:

@@ -5,8 +5,12 @@ Knows the model's output and how old each modality is. Knows no wall clock and n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from tamulag.models import Output
+from tamulag.models.attention import Pooled
 from tamulag.models.checkpoint import Card
 
 from .sample import MODALITIES, TICK_RATE
@@ -97,8 +101,47 @@ class Estimate:
     """Times at which words that had been scored were changed."""
 
 
+class Hearing(NamedTuple):
+    """What the model says of one hop of one session, as plain numbers; see `Output`."""
+
+    sentiment: float
+    heads: tuple[float, float, float]
+    present: tuple[bool, bool, bool]
+    weight: tuple[float, float, float]
+    attention: tuple[dict[int, float], dict[int, float], dict[int, float]]
+    """Per modality the weight of each attended tick, those of text in the order in which they came,
+    of the others the `SHOWN` heaviest."""
+
+
+def hearings(output: Output) -> list[Hearing]:
+    """Return the hop of each session of an output with N = 1."""
+    columns = (output.sentiment, output.heads, output.present, output.weight)
+    attended = [
+        _attended(pooled, len(pooled.time[0]) if name == "text" else SHOWN)
+        for name, pooled in zip(MODALITIES, output.attention, strict=True)
+    ]
+    rows = zip(*(column[:, 0].tolist() for column in columns), zip(*attended, strict=True))
+    return [Hearing(*row) for row in rows]
+
+
+def _attended(pooled: Pooled, most: int) -> list[dict[int, float]]:
+    """Return per session what was attended; the tokens of one word are added up."""
+    weight, time = pooled.weight[:, 0].numpy(), pooled.time.numpy()
+    if most < weight.shape[1]:
+        chosen = np.argsort(-weight, axis=1, kind="stable")[:, :most]
+        weight, time = (np.take_along_axis(x, chosen, axis=1) for x in (weight, time))
+    found = []
+    for ticks, shares in zip(time.tolist(), weight.tolist(), strict=True):
+        total: dict[int, float] = {}
+        for tick, share in zip(ticks, shares, strict=True):
+            if share > 0:
+                total[tick] = total.get(tick, 0.0) + share
+        found.append(total)
+    return found
+
+
 def describe(
-    output: Output,
+    hearing: Hearing,
     end: int,
     *,
     timing: Timing,
@@ -110,7 +153,7 @@ def describe(
     """Put one hop of one session into words.
 
     Args:
-        output: Of the model for B = 1, N = 1.
+        hearing: Of the model.
         end: Tick at which the hop ends.
         timing: For the window and the ages at which a modality is stale.
         reports: Of each modality that was asked for.
@@ -124,19 +167,19 @@ def describe(
         report = reports.get(name)
         if report is None:
             modalities[name] = ModalityEstimate(None, 0.0, "off")
-        elif report.counts and not (card.trained[name] or output.present[0, 0, index]):
+        elif report.counts and not (card.trained[name] or hearing.present[index]):
             # Not even in the fusion, or nothing of it lies in the window: no number either way.
             modalities[name] = _present(None, 0.0, report, timing.stale_after[name])
-        elif not (report.counts and output.present[0, 0, index]):
+        elif not (report.counts and hearing.present[index]):
             reason = report.lost or report.reason or UNSEEN[name]
             modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, report.age)
         else:
             present.append(name)
-            sentiment = float(output.heads[0, 0, index]) if card.trained[name] else None
-            weight = float(output.weight[0, 0, index])
+            sentiment = hearing.heads[index] if card.trained[name] else None
+            weight = hearing.weight[index]
             modalities[name] = _present(sentiment, weight, report, timing.stale_after[name])
     heard = [m.sentiment for m in modalities.values() if m.sentiment is not None]
-    fused = float(output.sentiment[0, 0]) if present and card.trained["sentiment"] else None
+    fused = hearing.sentiment if present and card.trained["sentiment"] else None
     stop = end / TICK_RATE
     return Estimate(
         start=max(0.0, stop - timing.window),
@@ -146,7 +189,7 @@ def describe(
         interval=_interval(fused, card.interval.get("+".join(present))),
         modalities=modalities,
         conflict=max(heard) - min(heard) if len(heard) > 1 else None,
-        attention={name: _attention(output, name, words) for name in present},
+        attention={name: _attention(hearing, name, words) for name in present},
         revision=revision,
     )
 
@@ -168,14 +211,10 @@ def _interval(sentiment: float | None, half: float | None) -> tuple[float, float
 
 
 def _attention(
-    output: Output, name: str, words: Mapping[int, str]
+    hearing: Hearing, name: str, words: Mapping[int, str]
 ) -> list[tuple[str, float, float] | tuple[float, float]]:
-    """Return the heaviest ticks; the tokens of one word are added up."""
-    pooled = output.attention[MODALITIES.index(name)]
-    total: dict[int, float] = {}
-    for tick, weight in zip(pooled.time[0].tolist(), pooled.weight[0, 0].tolist(), strict=True):
-        if weight > 0:
-            total[tick] = total.get(tick, 0.0) + weight
+    """Return the heaviest ticks; of two that weigh the same the earlier one first."""
+    total = hearing.attention[MODALITIES.index(name)]
     heaviest = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
     if name == "text":
         return [(words.get(tick, ""), tick / TICK_RATE, weight) for tick, weight in heaviest]

@@ -13,17 +13,19 @@ STREAMER = ROOT / "streamer"
 MODELS = ROOT / "models"
 
 PURE = [
-    *(STREAMER / f"{name}.py" for name in ("sample", "align", "session", "estimate", "recording")),
+    *(STREAMER / f"{name}.py" for name in ("sample", "align", "session", "turns", "estimate")),
+    *(STREAMER / f"{name}.py" for name in ("recording", "hall", "handover")),
     *(STREAMER / f"{name}.py" for name in ("message", "transcript", "config", "tables")),
     *(STREAMER / f"{name}.py" for name in ("fit", "stretch", "placement", "pressure", "watch")),
     *(MODELS / f"{name}.py" for name in ("encoder", "attention", "fusion", "tam_ulag")),
+    *(MODELS / f"{name}.py" for name in ("turn", "seats")),
 ]
 IMPURE = {
     *("asyncio", "threading", "time", "socket"),
     *("cv2", "sounddevice", "websockets", "aiomqtt", "av", "mediapipe", "vosk"),
 }
 USERS_OF_MODELS = {
-    *("session", "estimate"),  # step, and what a step gives
+    *("session", "turns", "estimate"),  # step, and what a step gives
     *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
     *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path

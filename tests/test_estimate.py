@@ -8,7 +8,7 @@ import torch
 from tamulag.models import MODALITIES, Output
 from tamulag.models.attention import Pooled
 from tamulag.models.checkpoint import Card
-from tamulag.streamer.estimate import Estimate, ModalityEstimate, Report, Timing, describe
+from tamulag.streamer.estimate import Estimate, ModalityEstimate, Report, Timing, describe, hearings
 
 TRAINED = Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True))
 END = 400
@@ -53,7 +53,7 @@ def told(
     """Describe a hop in which all are there, but for the reports given; None: not asked for."""
     known = {name: here() for name in MODALITIES} | reports
     return describe(
-        out or output(),
+        hearings(out or output())[0],
         end,
         timing=Timing(),
         reports={name: report for name, report in known.items() if report is not None},

@@ -13,7 +13,8 @@ from tamulag.models import TamUlag, Ticks
 from tamulag.models.checkpoint import Card
 from tamulag.streamer.estimate import Estimate, Timing
 from tamulag.streamer.sample import Call, Input, Notice, Phrase, Sample, Word
-from tamulag.streamer.session import WAITING_PHRASES, Session
+from tamulag.streamer.session import Session
+from tamulag.streamer.turns import WAITING_PHRASES
 
 TRAINED = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
 TIMING = Timing(
@@ -258,7 +259,7 @@ def test_a_hop_can_double_and_come_back(model: TamUlag) -> None:
         ends += [estimate.end for estimate in paced.push(item)]
     assert ends == [0.5, 1.0, 2.0, 3.0, 3.5, 4.0]
     assert paced.hop == 0.5
-    for one, other in zip(plain._state.audio.encoder, paced._state.audio.encoder, strict=True):
+    for one, other in zip(plain.seat.state.audio.encoder, paced.seat.state.audio.encoder, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
 
