@@ -142,7 +142,7 @@ class Seats:
             "level": text.level.clone(),
             "written": text.written.clone(),
         }
-        """Of the text before the utterance; its places in the ring are not written before it ends."""
+        """Of the text before the utterance; the ring has room for one utterance behind it."""
 
     def open(self) -> int:
         """Give out a seat that has seen nothing.

@@ -15,11 +15,12 @@ in which none is behind by more than `lateness`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .sample import TICK_RATE, VISION_TICKS, Array, Sample, tick_of
+from .sample import TICK_RATE, VISION_TICKS, Array, Block, Sample, tick_of
 
 PERIOD: Mapping[str, int] = {"audio": 1, "vision": VISION_TICKS}
 """Ticks that one feature vector stands for."""
@@ -50,6 +51,14 @@ class Hop:
     grids: Mapping[str, Grid]
 
 
+class Held(NamedTuple):
+    """A sample that waits for its hop to close."""
+
+    timestamp: float
+    values: Array | None
+    reason: str | None
+
+
 class Aligner:
     """Collect samples into hops.
 
@@ -70,8 +79,10 @@ class Aligner:
         """Samples that came after their hop had closed; they are dropped."""
         self._dims = dict(dims)
         self._lateness = lateness
-        self._newest = dict.fromkeys(dims, -math.inf)
-        self._slots: dict[str, dict[int, Sample]] = {name: {} for name in dims}
+        self.newest = dict.fromkeys(dims, -math.inf)
+        """End of the newest slot of each modality that something came for, in seconds."""
+        self.held: dict[str, dict[int, Held]] = {name: {} for name in dims}
+        """What waits, by slot."""
         self.set_hop(hop)
 
     def set_hop(self, hop: int) -> None:
@@ -92,20 +103,32 @@ class Aligner:
             ValueError: If the modality was not asked for or the number of features is wrong.
         """
         name = sample.modality
-        if name not in self._dims:
-            raise ValueError(f"{name} sample: expected one of {', '.join(self._dims) or 'none'}")
-        if sample.values is not None and len(sample.values) != self._dims[name]:
-            given, taken = len(sample.values), self._dims[name]
-            raise ValueError(f"{name} sample of {given} features: the model takes {taken}")
+        self._check(name, None if sample.values is None else len(sample.values))
         slot = tick_of(sample.timestamp) // PERIOD[name]
         if slot * PERIOD[name] < self.end - self.hop:
             self.late[name] += 1
             return []
-        held = self._slots[name].get(slot)
+        held = self.held[name].get(slot)
         if held is None or held.timestamp <= sample.timestamp:
-            self._slots[name][slot] = sample
-        self._newest[name] = max(self._newest[name], (slot + 1) * PERIOD[name] / TICK_RATE)
-        return self._closed(self._watermark())
+            self.held[name][slot] = Held(sample.timestamp, sample.values, sample.reason)
+        return self._reached(name, slot)
+
+    def push_block(self, block: Block) -> list[Hop]:
+        """Take samples that follow each other, one for each slot; see `push`."""
+        name = block.modality
+        self._check(name, block.values.shape[1])
+        first = tick_of(block.timestamp) // PERIOD[name]
+        last = first + len(block.values) - 1
+        late = min(max(-(-(self.end - self.hop) // PERIOD[name]) - first, 0), len(block.values))
+        self.late[name] += late
+        if late == len(block.values):
+            return []
+        step = PERIOD[name] / TICK_RATE
+        self.held[name].update(
+            (first + index, Held(block.timestamp + index * step, block.values[index], None))
+            for index in range(late, len(block.values))
+        )
+        return self._reached(name, last)
 
     def advance(self, now: float) -> list[Hop]:
         """Close what ended before `now - lateness`, for times in which every modality is silent."""
@@ -120,7 +143,7 @@ class Aligner:
         Args:
             least: Tick that it reaches at least, for words that came after the last sample.
         """
-        held = [(slot + 1) * PERIOD[name] for name, slots in self._slots.items() for slot in slots]
+        held = [(slot + 1) * PERIOD[name] for name, slots in self.held.items() for slot in slots]
         last = -(-max([*held, least]) // VISION_TICKS) * VISION_TICKS
         hops = self._closed(last / TICK_RATE)
         start = self.end - self.hop
@@ -129,10 +152,21 @@ class Aligner:
             self.end = last + self.hop
         return hops
 
+    def _check(self, name: str, given: int | None) -> None:
+        if name not in self._dims:
+            raise ValueError(f"{name} sample: expected one of {', '.join(self._dims) or 'none'}")
+        taken = self._dims[name]
+        if given not in (None, taken):
+            raise ValueError(f"{name} sample of {given} features: the model takes {taken}")
+
+    def _reached(self, name: str, slot: int) -> list[Hop]:
+        self.newest[name] = max(self.newest[name], (slot + 1) * PERIOD[name] / TICK_RATE)
+        return self._closed(self._watermark())
+
     def _watermark(self) -> float:
-        if not self._newest:
+        if not self.newest:
             return -math.inf
-        return max(min(self._newest.values()), max(self._newest.values()) - self._lateness)
+        return max(min(self.newest.values()), max(self.newest.values()) - self._lateness)
 
     def _closed(self, watermark: float) -> list[Hop]:
         hops = []
@@ -148,14 +182,14 @@ class Aligner:
         size = ticks // period
         values = np.zeros((size, self._dims[name]), np.float32)
         mask = np.zeros(size, np.bool_)
-        newest: Sample | None = None
+        newest: Held | None = None
         for index in range(size):
-            sample = self._slots[name].pop(first + index, None)
-            if sample is None:
+            held = self.held[name].pop(first + index, None)
+            if held is None:
                 continue
-            newest = sample
-            if sample.values is not None:
-                values[index], mask[index] = sample.values, True
+            newest = held
+            if held.values is not None:
+                values[index], mask[index] = held.values, True
         time = (first + np.arange(size, dtype=np.int64)) * period
         reason = newest.reason if newest is not None and newest.values is None else None
         return Grid(values, mask, time, reason, None if newest is None else newest.timestamp)

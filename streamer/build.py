@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tamulag.models.checkpoint import Card, load
-from tamulag.models.tam_ulag import TICK_RATE
+from tamulag.models.engine import step_for
+from tamulag.models.tam_ulag import TICK_RATE, TamUlag
+from tamulag.models.turn import Step
 
 from . import message
 from .agent import About, Agent
@@ -69,7 +71,12 @@ def build(config: Config) -> Built:
         asked = {modality for source in sources for modality in _wanted(config, source)}
         agent = Agent(
             session=Session(
-                model, card, asked, _timing(config), names_words=config.session.privacy == "none"
+                model,
+                card,
+                asked,
+                _timing(config),
+                names_words=config.session.privacy == "none",
+                step=_step(config, model),
             ),
             sources=sources,
             publishers=[],
@@ -271,6 +278,7 @@ def publishers_of(
         publishers += _websocket(config, speaker, history, receive)
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
+        from .homeassistant import announced
         from .mqtt import MqttPublisher
 
         publishers.append(
@@ -281,7 +289,7 @@ def publishers_of(
                 site=config.session.site,
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
-                announced=_announced(config),
+                announced=announced(config),
                 tell=partial(tell, "mqtt"),
             )
         )
@@ -292,32 +300,14 @@ def publishers_of(
     return publishers
 
 
-def _announced(config: Config) -> dict[str, str]:
-    """Return what the broker keeps for Home Assistant, by topic."""
-    if not config.mqtt.discovery:
-        return {}
-    from . import homeassistant
-
-    site, device = config.session.site, config.session.device
-    described = homeassistant.payload(
-        root=f"tamulag/v1/{site}/{device}",
-        site=site,
-        device=device,
-        version=metadata.version("tamulag-stream"),
-        hop=config.session.hop,
-    )
-    return {homeassistant.topic(config.mqtt.discovery_prefix, site, device): described}
-
-
 def _login(config: Config) -> Login:
-    mqtt = config.mqtt
-    return Login(
-        ca=mqtt.ca,
-        certificate=mqtt.certificate,
-        key=mqtt.key,
-        user=mqtt.user,
-        password_file=mqtt.password_file,
-    )
+    return Login(**config.mqtt.model_dump(include=set(Login.__dataclass_fields__)))
+
+
+def _step(config: Config, model: TamUlag) -> Step:
+    chosen = config.model
+    path = None if chosen.onnx is None else Path(chosen.onnx)
+    return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
 
 
 def _report(config: Config, agent: Agent) -> None:

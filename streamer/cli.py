@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_bench, cli_data, cli_sessions, cli_time, cli_train
+from . import cli_bench, cli_data, cli_export, cli_sessions, cli_time, cli_train
 from .cli_data import Json, quiet_threads
 from .cli_time import address
 
@@ -50,6 +50,8 @@ def stream(
     asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
     asr_model: Annotated[str | None, typer.Option(help="Folder of a Vosk model.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name or .safetensors file.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch or onnxruntime.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="File of `tamulag export`.")] = None,
     websocket: Annotated[
         str | None, typer.Option(help="HOST:PORT, or `none`. Default: 127.0.0.1:8765.")
     ] = None,
@@ -91,6 +93,8 @@ def stream(
         "asr.engine": asr,
         "asr.model": asr_model,
         "model.checkpoint": checkpoint,
+        "model.engine": engine,
+        "model.onnx": None if onnx is None else str(onnx),
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,
         "record.path": record,
@@ -238,6 +242,7 @@ cli_data.register(app)
 cli_time.register(app)
 cli_sessions.register(app)
 cli_train.register(app)
+cli_export.register(app)
 cli_bench.register(app)
 
 

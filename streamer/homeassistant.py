@@ -8,7 +8,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 
+from .config import Config
 from .sample import MODALITIES
 
 NAMES = {"text": "Words", "audio": "Voice", "vision": "Face"}
@@ -21,6 +23,21 @@ SHORTEST = 10
 _SIGN = "{{ 'offline' if value_json.state == 'offline' else 'online' }}"
 
 Component = dict[str, object]
+
+
+def announced(config: Config) -> dict[str, str]:
+    """Return what the broker keeps for Home Assistant, by topic; nothing if it is not wanted."""
+    if not config.mqtt.discovery:
+        return {}
+    site, device = config.session.site, config.session.device
+    described = payload(
+        root=f"tamulag/v1/{site}/{device}",
+        site=site,
+        device=device,
+        version=metadata.version("tamulag-stream"),
+        hop=config.session.hop,
+    )
+    return {topic(config.mqtt.discovery_prefix, site, device): described}
 
 
 def topic(prefix: str, site: str, device: str) -> str:

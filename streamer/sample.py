@@ -56,6 +56,26 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Feature vectors of the voice or the face that follow each other without a gap."""
+
+    modality: Literal["audio", "vision"]
+    timestamp: float
+    """Of the first; the others follow each 0.02 s (audio) or 0.1 s (vision)."""
+    values: Array
+    """Shape (n, D), float32, n at least 1."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.timestamp):
+            raise ValueError(f"{self.modality} timestamp {self.timestamp} is not finite")
+        if self.values.ndim != 2 or not len(self.values) or self.values.dtype != np.float32:
+            raise ValueError(
+                f"{self.modality} values must be float32 of shape (n, D), n at least 1, "
+                f"got {self.values.dtype} {self.values.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A recognised word; `start` and `end` are session time."""
 

@@ -186,6 +186,18 @@ class ModelConfig(Table):
     """Trained weights: "default", or the path of a .safetensors file in quotes"""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads of one model step: a whole number from 1 to 64"""
+    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
+    """What computes a step, "auto" = the faster one here: "auto", "torch" or "onnxruntime\""""
+    onnx: Text | None = None
+    """What `tamulag export` wrote, for onnxruntime: the path of an .onnx file, in quotes"""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        """Refuse an engine that has nothing to run."""
+        has_file = self.engine != "onnxruntime" or self.onnx is not None
+        allowed = '"auto" or "torch", or model.onnx must name a file of tamulag export'
+        require(has_file, "model.engine", self.engine, allowed)
+        return self
 
 
 class WebSocketConfig(Table):

@@ -20,7 +20,7 @@ from tamulag.models.turn import Rows, Turn, Utterance
 
 from .align import PERIOD, Aligner, Hop
 from .estimate import Estimate, Hearing, Report, Timing, describe
-from .sample import MODALITIES, TICK_RATE, Input, Modality, Phrase, Sample, Word, tick_of
+from .sample import MODALITIES, TICK_RATE, Block, Input, Modality, Phrase, Sample, Word, tick_of
 
 WAITING_PHRASES = 256
 """Phrases that may wait for the hop that admits them; beyond that the oldest is dropped."""
@@ -78,7 +78,7 @@ class Turns:
         """Session time up to which hops have been closed, in seconds."""
         return (self.aligner.end - self.aligner.hop) / TICK_RATE
 
-    def push(self, item: Input) -> list[Due]:
+    def push(self, item: Input | Block) -> list[Due]:
         """Take one input; return the turns of the hops that it closes, oldest first.
 
         Raises:
@@ -86,6 +86,8 @@ class Turns:
         """
         if isinstance(item, Sample):
             return [self._due(hop) for hop in self.aligner.push(item)]
+        if isinstance(item, Block):
+            return [self._due(hop) for hop in self.aligner.push_block(item)]
         if isinstance(item, Phrase):
             if "text" not in self.asked:
                 raise ValueError("text phrase: text was not asked for in this session")

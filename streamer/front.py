@@ -1,0 +1,128 @@
+"""What turns one session's frames into inputs, as a worker process has it.
+
+Knows the features, the recogniser and the text encoder. Knows no pipe, no model and no clock: a
+phrase is available when its sound was heard.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from .asr import Encode, Engine, Listener, open_recogniser
+from .ingest import Frame, PictureForm, PictureHeader, SenderHello, SoundForm
+from .intake import Face, Voice
+from .message import Role
+from .sound import SoundPath
+from .source import Put
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """What a worker builds its front ends from.
+
+    Attributes:
+        checkpoint: Name or path; its text branch tells the text encoder.
+        subject: Whose channel of a call is heard.
+        asr: Recogniser of sessions that send sound and no words.
+        asr_model: Folder of a Vosk model.
+    """
+
+    checkpoint: str = "default"
+    subject: Role = "customer"
+    asr: Engine = "auto"
+    asr_model: str | None = None
+
+
+class FrontEnds:
+    """The front ends of one session: those that its hello offers.
+
+    Args:
+        front: What to build.
+        encode: Words become token states.
+        hello: Of the session's sender.
+
+    Raises:
+        SourceError: If the recogniser cannot be loaded.
+        AssetError: If a pretrained part is missing or damaged.
+    """
+
+    def __init__(self, front: Front, encode: Encode, hello: SenderHello) -> None:
+        self._voice: Voice | None = None
+        self._face: Face | None = None
+        with ExitStack() as resources:
+            if hello.audio or hello.words:
+                self._voice = Voice(_sound(front, encode, hello, resources), front.subject, encode)
+                self._voice.begin(hello)
+            if hello.vision:
+                from .vision import VisionFeatures
+
+                self._face = Face(resources.enter_context(VisionFeatures()))
+            self._resources = resources.pop_all()
+
+    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put what a frame holds; see `Work`.
+
+        Raises:
+            ValueError: If such a frame was not offered.
+            SourceLost: If the recogniser has failed.
+        """
+        work = self._face if isinstance(frame.header, PictureHeader) else self._voice
+        if work is None:
+            raise ValueError(f"{frame.header.kind} was not offered in the hello")
+        work.take(frame, place, span, put)
+
+    def losses(self) -> dict[str, int]:
+        """Return the lost ticks; see `Source`."""
+        works = (self._voice, self._face)
+        return {key: n for work in works if work for key, n in work.losses().items()}
+
+    def close(self, put: Put) -> None:
+        """Put the last words and free everything, within 3 s.
+
+        Raises:
+            TimeoutError: If the recogniser does not come back; then it is not freed.
+            SourceLost: If it has failed.
+        """
+        is_in_use = False
+        try:
+            if self._voice:
+                self._voice.end(put)
+        except TimeoutError:
+            # The recogniser's thread still works in its engine: closed, it would crash us all.
+            is_in_use = True
+            raise
+        finally:
+            if not is_in_use:
+                self._resources.close()
+
+
+def load(front: Front) -> Encode:
+    """Load what all sessions share, and try the rest once: what is missing is told at the start.
+
+    Returns:
+        Words -> token states, for `FrontEnds`.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
+        SourceError: If the recogniser cannot be loaded.
+        AssetError: If a pretrained part is missing or damaged.
+    """
+    from tamulag.models.text import encoder_for
+
+    encode = encoder_for(front.checkpoint).encode
+    encode(["hello"])
+    sound = SoundForm(encoding="pcm_s16le", rate=16000)
+    every = SenderHello(audio=sound, vision=PictureForm(encoding="jpeg"))
+    FrontEnds(front, encode, every).close(lambda _: None)
+    return encode
+
+
+def _sound(front: Front, encode: Encode, hello: SenderHello, resources: ExitStack) -> SoundPath:
+    from .audio import AudioFeatures
+
+    # Who sends words has recognised them.
+    recogniser = None if hello.words else open_recogniser(front.asr, front.asr_model)
+    listener = None
+    if recogniser is not None:
+        resources.callback(recogniser.close)
+        listener = Listener(recogniser, encode)
+    return SoundPath(AudioFeatures(), listener, threaded=True)
