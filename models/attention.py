@@ -114,6 +114,8 @@ class TemporalAttention(nn.Module):
 
     def extend(self, memory: Memory, h_BTH: Tensor, ticks: Ticks) -> Memory:
         """Append new hidden states; the result holds R + T states and nothing is forgotten yet."""
+        if not ticks.mask.shape[1]:
+            return memory
         energy = self.energy(h_BTH).masked_fill(~ticks.mask, 0.0)
         return Memory(
             torch.cat([memory.hidden, h_BTH], dim=1),
@@ -191,6 +193,10 @@ def forget(memory: Memory, size: int) -> Memory:
 
     A row that gained nothing keeps its bits.
     """
+    mask = memory.mask
+    if bool((mask[:, 1:] >= mask[:, :-1]).all()):
+        # The valid ones stand at the right already: nothing new came, or all of it is valid.
+        return Memory(*(part[:, -size:] for part in memory))
     order = torch.argsort(memory.mask.to(torch.uint8), dim=1, stable=True)[:, -size:]
     index = order.unsqueeze(-1).expand(-1, -1, memory.hidden.shape[-1])
     return Memory(

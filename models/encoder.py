@@ -52,7 +52,9 @@ def compact(ticks: Ticks) -> Ticks:
     Masked values are replaced, not multiplied: 0 * NaN would let a NaN through, in the result and
     in the gradients. The time axis is cut to the longest row, so its length may be 0.
     """
-    longest = int(ticks.mask.sum(dim=1).max()) if ticks.mask.numel() else 0
+    if bool(ticks.mask.all()):
+        return ticks
+    longest = int(ticks.mask.sum(dim=1).max())
     order = torch.argsort((~ticks.mask).to(torch.uint8), dim=1, stable=True)[:, :longest]
     mask = ticks.mask.gather(1, order)
     index = order.unsqueeze(-1).expand(-1, -1, ticks.values.shape[-1])
@@ -171,15 +173,22 @@ class Encoder(nn.Module):
             return x_BTD, level
         if mask is None:
             mask = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
+        here, after = self._centred(x_BTD, level, mask)
+        return torch.cat([here, x_BTD[..., self.centred :]], dim=-1), after
+
+    def _centred(self, x_BTD: Tensor, level: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the centred features alone, (B, T, C), and the next level."""
         decay = 1 - 1 / self.horizon
-        power = decay ** torch.arange(1, mask.shape[1] + 1, dtype=torch.float64).unsqueeze(-1)
-        here, rest = x_BTD[..., : self.centred], x_BTD[..., self.centred :]
+        # A number as the base would be one of float32 in an exported graph.
+        base = torch.tensor(decay, dtype=torch.float64)
+        power = base ** torch.arange(1, mask.shape[1] + 1, dtype=torch.float64).unsqueeze(-1)
+        here = x_BTD[..., : self.centred]
         # In place: this is the widest arithmetic of training, and fresh memory costs most of it.
         levels = torch.cat([here, torch.ones_like(here[..., :1])], dim=-1).double()
         levels = levels.masked_fill_(~mask.unsqueeze(-1), 0.0).div_(power).cumsum_(dim=1)
         levels = levels.add_(level.unsqueeze(1)).mul_(power)
         mean = levels[..., :-1] / levels[..., -1:]
-        values = torch.cat([(here - mean).to(x_BTD.dtype), rest], dim=-1)
+        values = (here - mean).to(x_BTD.dtype)
         lengths = mask.sum(dim=1)
         last = (lengths - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, levels.shape[-1])
         after = torch.where((lengths > 0).unsqueeze(-1), levels.gather(1, last)[:, 0], level)
@@ -188,11 +197,14 @@ class Encoder(nn.Module):
     def _recur(
         self, x_BTD: Tensor, mask: Tensor, state: EncoderState
     ) -> tuple[Tensor, EncoderState]:
+        start = (state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous())
+        if bool(mask.all()):
+            h_BTH, (h, c) = self.lstm(x_BTD, start)
+            return h_BTH, EncoderState(h.transpose(0, 1), c.transpose(0, 1), state.level)
         lengths = mask.sum(dim=1)
         packed = pack_padded_sequence(
             x_BTD, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
-        start = (state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous())
         out, (h, c) = self.lstm(packed, start)
         h_BTH, _ = pad_packed_sequence(out, batch_first=True, total_length=mask.shape[1])
         moved = (lengths > 0).view(-1, 1, 1)

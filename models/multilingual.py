@@ -216,26 +216,36 @@ def network_of(parts: Parts) -> nn.Module:
     # Building draws random weights, which the caller's seed must not notice.
     with torch.random.fork_rng(devices=[]):
         network: nn.Module = BertModel(config, add_pooling_layer=False)
-    rows = parts.tensors["emb.word"].reshape(sizes.vocabulary, -1)
-    network.embeddings.word_embeddings = PackedEmbedding(rows)  # type: ignore[union-attr]
-    network.load_state_dict(_weights(parts, network.state_dict()))
+    network.embeddings.word_embeddings = words_of(parts)  # type: ignore[union-attr]
+    network.load_state_dict(weights_of(parts))
     return network.train(False)
 
 
-def _weights(parts: Parts, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def words_of(parts: Parts) -> PackedEmbedding:
+    """Return the token embeddings."""
+    return PackedEmbedding(parts.tensors["emb.word"].reshape(parts.sizes.vocabulary, -1))
+
+
+def weights_of(parts: Parts) -> dict[str, Tensor]:
+    """Return all other weights by the names of transformers' `BertModel`."""
     names = dict(_EMBEDDINGS)
     for layer in range(parts.sizes.layers):
         for short, long in _LAYER.items():
             for end, full in _ENDS.items():
                 names[f"l{layer}.{short}.{end}"] = f"encoder.layer.{layer}.{long}.{full}"
-    return {full: _tensor(parts.tensors[name], like[full]) for name, full in names.items()}
+    return {full: _tensor(parts, name) for name, full in names.items()}
 
 
-def _tensor(data: Bytes, like: Tensor) -> Tensor:
-    """Return a tensor of the shape of `like`, which tells packed from plain by its size."""
-    if len(data) == 4 * like.numel():
-        return torch.from_numpy(data.copy().view("<f4")).view(like.shape)
-    return torch.from_numpy(unpacked(data.reshape(like.shape[0], -1))).view(like.shape)
+def _tensor(parts: Parts, name: str) -> Tensor:
+    """Return a tensor of the file, which tells packed from plain by its size."""
+    data, sizes, part = parts.tensors[name], parts.sizes, name.split(".")[1]
+    if name.endswith(".b") or part in ("ln", "aln", "oln"):
+        return torch.from_numpy(data.copy().view("<f4"))
+    rows = {"pos": sizes.positions, "type": sizes.types, "fi": sizes.middle}.get(part, sizes.hidden)
+    columns = sizes.middle if part == "fo" else sizes.hidden
+    plain = len(data) == 4 * rows * columns
+    values = data.copy().view("<f4") if plain else unpacked(data.reshape(rows, -1))
+    return torch.from_numpy(values).view(rows, columns)
 
 
 class Tokens:

@@ -4,9 +4,11 @@ Knows the tokenizers and the networks. Knows nothing of recognisers, times or se
 """
 
 import importlib.util
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from . import bert
 from .checkpoint import MINILM, MULTILINGUAL, CheckpointError, encoder_name, load_tuned
 
 if TYPE_CHECKING:
@@ -48,7 +51,14 @@ def packaged_folder() -> Path:
 class Pretrained:
     """A network as its package gives it, and how words become its tokens."""
 
-    network: torch.nn.Module
+    weights: Mapping[str, torch.Tensor]
+    """By the names of transformers' `BertModel`, and no other."""
+    heads: int
+    epsilon: float
+    words: torch.nn.Module | None
+    """Token ids -> embeddings, if they are not among the weights."""
+    trainable: Callable[[], torch.nn.Module]
+    """Builds the network as transformers has it, with the package's weights."""
     tokens: Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
     """Ids of all tokens of words, and for each token the index of its word."""
     first: int
@@ -88,13 +98,32 @@ class TextEncoder:
             known = ", ".join(PRETRAINED)
             raise ValueError(f"no text encoder is called {name!r}: known are {known}")
         self.name = name
-        self._part = PRETRAINED[name](path)
-        self.network = self._part.network
-        self.split = self._part.split
-        unknown = set(tuned or {}) - set(self.network.state_dict())
+        part = PRETRAINED[name](path)
+        self.split, self._tokens, self._special = part.split, part.tokens, (part.first, part.last)
+        self._tuned = dict(tuned or {})
+        unknown = self._tuned.keys() - part.weights.keys()
         if unknown:
             raise ValueError(f"tuned tensors {sorted(unknown)[:3]} have no place in the encoder")
-        self.network.load_state_dict(dict(tuned or {}), strict=False)
+        self._trainable = part.trainable
+        self._network: torch.nn.Module | None = None
+        self._frozen: bert.Bert | None = bert.Bert(
+            {**part.weights, **self._tuned},
+            heads=part.heads,
+            epsilon=part.epsilon,
+            words=part.words,
+        )
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network that can be trained; from its first use on it is what encodes.
+
+        It is transformers' own, whose import takes seconds: who only encodes goes without it.
+        """
+        if self._network is None:
+            self._network = self._trainable()
+            self._network.load_state_dict(self._tuned, strict=False)
+            self._frozen = None
+        return self._network
 
     def layers(self, last: int) -> dict[str, torch.Tensor]:
         """Return the weights of the last layers, as float16 can hold them.
@@ -147,19 +176,23 @@ class TextEncoder:
 
     def tokens(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
         """Return the ids of the last 64 tokens and for each the index of its word."""
-        ids, word_of_token = self._part.tokens(words)
+        ids, word_of_token = self._tokens(words)
         return ids[-MAX_TOKENS:], word_of_token[-MAX_TOKENS:]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """Return token ids between the special tokens that the network expects."""
-        return [self._part.first, *ids, self._part.last]
+        first, last = self._special
+        return [first, *ids, last]
 
     @torch.inference_mode()
     def _states(self, rows: list[list[int]]) -> list[Array]:
         ids = torch.tensor([self.framed(row) for row in rows])
-        states = self.network(input_ids=ids).last_hidden_state[:, 1:-1]
+        if self._frozen is None:
+            states = self.network(input_ids=ids).last_hidden_state
+        else:
+            states = self._frozen(ids)
         # A copy per row: a view would keep the whole batch alive.
-        return [row.numpy().copy() for row in states]
+        return [row.numpy().copy() for row in states[:, 1:-1]]
 
 
 def encoder_for(checkpoint: str | None = None) -> TextEncoder:
@@ -203,7 +236,18 @@ def _minilm(path: Path | None) -> Pretrained:
         return encoding.ids, tuple(word for word in encoding.word_ids if word is not None)
 
     first, last = (_special(tokenizer, token) for token in ("[CLS]", "[SEP]"))
-    return Pretrained(_network(folder), tokens, first, last, str.split)
+    sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return Pretrained(
+        _weights(folder, sizes["num_hidden_layers"]),
+        sizes["num_attention_heads"],
+        sizes["layer_norm_eps"],
+        None,
+        partial(_network, folder),
+        tokens,
+        first,
+        last,
+        str.split,
+    )
 
 
 def _special(tokenizer: "Tokenizer", token: str) -> int:
@@ -213,28 +257,49 @@ def _special(tokenizer: "Tokenizer", token: str) -> int:
     return int(number)
 
 
-def _network(folder: Path) -> torch.nn.Module:
+def _weights(folder: Path, layers: int) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
+
+    wanted = bert.names(layers)
+    return {k: v for k, v in load_file(folder / "model.safetensors").items() if k in wanted}
+
+
+def _network(folder: Path) -> torch.nn.Module:
     from transformers import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
     # Building draws random weights, which the caller's seed must not notice.
     with torch.random.fork_rng(devices=[]):
-        network: torch.nn.Module = BertModel(
-            BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False
-        )
-    weights = load_file(folder / "model.safetensors")
-    wanted = network.state_dict().keys()
-    network.load_state_dict({name: value for name, value in weights.items() if name in wanted})
+        config = BertConfig.from_json_file(folder / "config.json")
+        network: torch.nn.Module = BertModel(config, add_pooling_layer=False)
+    network.load_state_dict(_weights(folder, config.num_hidden_layers))
     return network.train(False)
 
 
 def _multilingual(path: Path | None) -> Pretrained:
-    from .multilingual import Tokens, network_of, packaged_file, read_parts, split
+    from .multilingual import (
+        Tokens,
+        network_of,
+        packaged_file,
+        read_parts,
+        split,
+        weights_of,
+        words_of,
+    )
 
     parts = read_parts(packaged_file() if path is None else path)
     sizes = parts.sizes
-    return Pretrained(network_of(parts), Tokens(parts), sizes.first, sizes.last, split)
+    return Pretrained(
+        weights_of(parts),
+        sizes.heads,
+        sizes.epsilon,
+        words_of(parts),
+        partial(network_of, parts),
+        Tokens(parts),
+        sizes.first,
+        sizes.last,
+        split,
+    )
 
 
 PRETRAINED: dict[str, Callable[[Path | None], Pretrained]] = {

@@ -4,6 +4,7 @@ Knows Moonshine and the session clock. Knows no thread, no device and nothing of
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class MoonshineRecogniser:
             raise SourceError(f"moonshine_voice cannot be imported: {error}; {remedy}") from error
         folder = Path(moonshine.__file__).parent / "assets" / "tiny-en"
         self._failure = moonshine.MoonshineError
+        # Its other threads only wait, busily, for work that is too small to share: two thirds of
+        # the recogniser's processor time, and no answer comes sooner.
+        os.environ.setdefault("MOONSHINE_ORT_SINGLE_THREAD", "1")
         try:
             # Only the package's transcriber: its microphone module needs PortAudio.
             self._transcriber = moonshine.Transcriber(

@@ -4,7 +4,7 @@ Knows every part by name and how they fit. Runs nothing.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .reception import Reception
     from .subscriber import Limits
     from .tables import WebSocketConfig
-    from .websocket import Receive
+    from .websocket import Greet, Receive
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 DAY = 86400.0
@@ -74,13 +74,13 @@ def build(config: Config) -> Built:
                 model,
                 card,
                 asked,
-                _timing(config),
+                timing_of(config),
                 names_words=config.session.privacy == "none",
                 step=_step(config, model),
             ),
             sources=sources,
             publishers=[],
-            about=_about(config, card, sources),
+            about=about_of(config, card, [source.name for source in sources]),
             clock=clock,
             paced=paced,
             duration=config.session.duration,
@@ -114,7 +114,8 @@ def demo_files() -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def _timing(config: Config) -> Timing:
+def timing_of(config: Config) -> Timing:
+    """Return the numbers of a session."""
     session = config.session
     return Timing(
         window=session.window,
@@ -224,7 +225,8 @@ def _wanted(config: Config, source: Source) -> tuple[str, ...]:
     return ("audio", "vision") if config.asr.engine == "none" else ("text", "audio", "vision")
 
 
-def _about(config: Config, card: Card, sources: list[Source]) -> About:
+def about_of(config: Config, card: Card, sources: list[str]) -> About:
+    """Return what a session says of itself; `sources` are their names."""
     return About(
         version=metadata.version("tamulag-stream"),
         checkpoint=config.model.checkpoint,
@@ -232,7 +234,7 @@ def _about(config: Config, card: Card, sources: list[Source]) -> About:
             name: message.Head(trained=card.trained[name], data=card.data.get(name))
             for name in HEADS
         },
-        sources=[source.name for source in sources],
+        sources=sources,
         subject=message.Subject(role=config.session.subject, id=config.session.subject_id),
         notice=config.session.notice,
     )
@@ -251,6 +253,9 @@ class Speaker(Protocol):
     def hello(self) -> str:
         """Return the line that a new subscriber gets first."""
 
+    def gauges(self) -> Mapping[str, float]:
+        """Return what can be measured now, by plain name."""
+
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
 
@@ -260,6 +265,7 @@ def publishers_of(
     speaker: Speaker,
     tell: Tell = tell_nobody,
     receive: "Receive | None" = None,
+    greet: "Greet | None" = None,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
@@ -268,6 +274,7 @@ def publishers_of(
         speaker: Whoever is published.
         tell: Called with name, reason and detail when a publisher is lost that opens itself again.
         receive: Takes what somebody sends to the WebSocket server.
+        greet: Greets who follows one of many sessions.
 
     Raises:
         PublisherError: If an address cannot be used.
@@ -275,7 +282,7 @@ def publishers_of(
     publishers: list[Publisher] = []
     history = _history(config, speaker, tell)
     if config.websocket.enabled:
-        publishers += _websocket(config, speaker, history, receive)
+        publishers += _websocket(config, speaker, history, receive, greet)
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
         from .homeassistant import announced
@@ -340,6 +347,7 @@ def _websocket(
     speaker: Speaker,
     history: "History | None",
     receive: "Receive | None",
+    greet: "Greet | None",
 ) -> list[Publisher]:
     """Return the server, and the counter whose pages it shows beside those of the history."""
     from . import embed, pages
@@ -349,7 +357,7 @@ def _websocket(
 
     chosen = config.websocket
     lock = Lock(**chosen.model_dump(include=set(Lock.__dataclass_fields__)))
-    metrics = Metrics(speaker.gauges if isinstance(speaker, Agent) else dict)
+    metrics = Metrics(speaker.gauges)
     server = WebSocketPublisher(
         access(chosen.host, lock, origins=chosen.origins),
         chosen.port,
@@ -361,19 +369,20 @@ def _websocket(
             **metrics.shelves(),
             **(history.shelves() if history else {}),
         },
-        limits=_limits(chosen),
+        limits=_limits(chosen, config.serve.seats if greet else 0),
         receive=receive,
+        greet=greet,
     )
     metrics.seats = server
     return [server, metrics]
 
 
-def _limits(chosen: "WebSocketConfig") -> "Limits":
+def _limits(chosen: "WebSocketConfig", senders: int) -> "Limits":
     from .access import is_loopback
     from .subscriber import Limits
 
     # Who is on this machine is one address, a proxy for many others too.
-    many = chosen.max_subscribers + chosen.max_pending
+    many = chosen.max_subscribers + chosen.max_pending + senders
     few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20
     return Limits(
         subscribers=chosen.max_subscribers,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_bench, cli_data, cli_export, cli_sessions, cli_time, cli_train
+from . import cli_bench, cli_data, cli_export, cli_serve, cli_sessions, cli_time, cli_train
 from .cli_data import Json, quiet_threads
 from .cli_time import address
 
@@ -243,6 +243,7 @@ cli_time.register(app)
 cli_sessions.register(app)
 cli_train.register(app)
 cli_export.register(app)
+cli_serve.register(app)
 cli_bench.register(app)
 
 

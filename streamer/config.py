@@ -36,6 +36,7 @@ from .tables import (
     ModelConfig,
     MqttConfig,
     RecordConfig,
+    ServeConfig,
     SessionConfig,
     SourceConfig,
     Table,
@@ -69,6 +70,8 @@ class Config(BaseSettings):
     """WebSocket server: a table"""
     ingest: IngestConfig = IngestConfig()
     """What is sent to us: a table"""
+    serve: ServeConfig = ServeConfig()
+    """Many sessions: a table"""
     mqtt: MqttConfig = MqttConfig()
     """MQTT client: a table"""
     jsonl: JsonlConfig = JsonlConfig()

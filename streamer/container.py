@@ -237,7 +237,8 @@ def _rgb(frame: "VideoFrame") -> Image:
     """Scale down, convert and turn upright."""
     width = min(frame.width, MAX_WIDTH)
     height = round(frame.height * width / frame.width)
-    image = frame.to_ndarray(format="rgb24", width=width, height=height)
+    # By default each picture starts a thread per core, and ends them again.
+    image = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
     return np.asarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
 
 

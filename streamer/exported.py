@@ -22,6 +22,7 @@ from .estimate import Estimate
 from .sample import MODALITIES, Call, Input
 from .session import Session
 from .streamable import check_streamable
+from .tables import SessionConfig
 from .verify import APART, Comparison, apart
 
 Tell = Callable[[str], None]
@@ -147,6 +148,7 @@ def _played(
     if clip is not None:
         media = {"source.path": str(clip)}
     rest: dict[str, object] = {
+        **_patience(window),
         "source.speed": "max",
         "model.checkpoint": checkpoint,
         "session.window": window,
@@ -161,3 +163,13 @@ def _played(
         tell(f"check on random input alone: {error}")
         return None
     return config
+
+
+def _patience(window: float) -> dict[str, object]:
+    """Return the usual patience with each modality, cut to what fits the window."""
+    usual = SessionConfig()
+    return {
+        f"session.{kind}.{name}": min(seconds, window)
+        for kind in ("stale_after", "missing_after")
+        for name, seconds in getattr(usual, kind).model_dump().items()
+    }

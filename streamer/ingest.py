@@ -74,6 +74,17 @@ class SenderHello(Part):
     vision: PictureForm | None = None
     words: bool = Field(False, description="Recognised words come, in place of our recogniser")
     features: list[Literal["audio", "vision"]] = Field([], description="Those that come ready made")
+    clock: Literal["arrival", "sender"] = Field(
+        "arrival", description="sender: timestamps are session time; `tamulag serve` alone"
+    )
+    session: str | None = Field(
+        None, pattern=r"^[\w.-]{1,64}$", description="Name of the session; `tamulag serve` alone"
+    )
+    resume: str | None = Field(
+        None,
+        max_length=64,
+        description="Of an earlier `ready`: go on with that session; `tamulag serve` alone",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -135,7 +146,14 @@ class FeaturesHeader(Part):
     )
 
 
-Header = SoundHeader | PictureHeader | WordsHeader | FeaturesHeader
+class EndHeader(Part):
+    """Nothing more comes: say what is still held."""
+
+    kind: Literal["end"] = "end"
+    timestamp: Timestamp = Field(description="Of now, on the sender's clock")
+
+
+Header = SoundHeader | PictureHeader | WordsHeader | FeaturesHeader | EndHeader
 
 _HEADER: TypeAdapter[Header] = TypeAdapter(Annotated[Header, Field(discriminator="kind")])
 
@@ -206,7 +224,7 @@ def parse_frame(data: bytes, hello: SenderHello, dims: Mapping[str, int]) -> Fra
     if isinstance(header, PictureHeader) and hello.vision:
         _check_picture(payload)
         return Frame(header, picture=payload)
-    if isinstance(header, WordsHeader) and hello.words:
+    if isinstance(header, EndHeader) or (isinstance(header, WordsHeader) and hello.words):
         return Frame(header)
     if isinstance(header, FeaturesHeader) and header.modality in hello.features:
         return Frame(header, rows=_rows(payload, header, dims[header.modality]))

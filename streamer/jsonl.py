@@ -65,6 +65,10 @@ class JsonlPublisher:
             self._error, self._unwritten = error, line
             self._broken.set()
 
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Write a line of one of many sessions: each names its own."""
+        self.publish(kind, payload)
+
     async def run(self) -> None:
         """Wait until a write fails.
 

@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiomqtt
 
@@ -36,6 +36,8 @@ class _Route:
     topic: str
     qos: int = 0
     retain: bool = False
+    device: str | None = None
+    """Instead of our own, in the topic."""
 
 
 _EVENT = _Route("event")
@@ -52,6 +54,9 @@ _ROUTES = {
     "session_end": _CERTAIN_EVENT,
     "error": _CERTAIN_EVENT,
 }
+
+# Of one of many sessions: nobody waits for receipts of thousands, and nothing of them stays behind.
+_OF_SESSION = {"sentiment": _Route("state"), "text": _Route("text"), "status": _Route("status")}
 
 _Message = tuple[_Route, str]
 Tell = Callable[[str | None, str], None]
@@ -104,7 +109,8 @@ class MqttPublisher:
         tell: Tell = _tell_nobody,
     ) -> None:
         self._broker = broker(url, login)
-        self._root = f"tamulag/v1/{_level('site', site)}/{_level('device', device)}"
+        self._site = f"tamulag/v1/{_level('site', site)}"
+        self._root = f"{self._site}/{_level('device', device)}"
         self._make_status = status
         self._announced = announced or {}
         self._tell = tell
@@ -149,6 +155,16 @@ class MqttPublisher:
         self._outbox.put((_ROUTES.get(kind, _EVENT), payload))
         if self._client is None:
             self._outbox.keep_newest(_is_state)
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Put a message of one of many sessions into the outbox, under the session's own topic.
+
+        While the broker is away nothing of them waits.
+        """
+        if kind in ("hello", "heartbeat") or self._client is None:
+            return
+        route = _OF_SESSION.get(kind, _EVENT)
+        self._outbox.put((replace(route, device=session), payload))
 
     async def run(self) -> None:
         """Deliver, and reconnect whenever the broker is lost."""
@@ -261,7 +277,8 @@ class MqttPublisher:
 
     async def _send(self, client: aiomqtt.Client, message: _Message) -> None:
         route, payload = message
-        topic = f"{self._root}/{route.topic}"
+        root = f"{self._site}/{route.device}" if route.device else self._root
+        topic = f"{root}/{route.topic}"
         with _heeding_cancellation():
             await client.publish(topic, payload, qos=route.qos, retain=route.retain)
 

@@ -185,7 +185,7 @@ class Pool:
         try:
             await post.child.start()
         except WorkerError as error:
-            logger.error("%s; next attempt in some seconds", error)
+            logger.warning("%s; tried again in some seconds", error)
             return False
         post.is_up = True
         logger.info("%s is back", post.child.name)

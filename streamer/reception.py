@@ -15,6 +15,7 @@ from websockets.frames import CloseCode
 from .audio import AUDIO_DIM
 from .browser import PICTURES, SOUNDS, BrowserSource, Clock, Work
 from .ingest import (
+    EndHeader,
     Frame,
     IngestError,
     PictureHeader,
@@ -30,10 +31,10 @@ from .vision import VISION_DIM
 
 logger = logging.getLogger("tamulag.ingest")
 
-_DIMS = {"audio": AUDIO_DIM, "vision": VISION_DIM}
+DIMS = {"audio": AUDIO_DIM, "vision": VISION_DIM}
 """Numbers in a row of features."""
 
-_HELLO = 5.0
+HELLO = 5.0
 """Seconds for the hello."""
 
 SILENCE = 10.0
@@ -113,8 +114,12 @@ class Reception:
             self._sender = None
 
     async def _converse(self, connection: Subscriber) -> None:
-        first = await _within(_HELLO, connection, "no hello")
+        first = await within(HELLO, connection, "no hello")
         hello = parse_hello(first, self._subject)
+        if hello.clock == "sender" or hello.session or hello.resume:
+            raise IngestError(
+                CloseCode.POLICY_VIOLATION, "clock, session and resume are for `tamulag serve`"
+            )
         if hello.words and not self._takes_words:
             raise IngestError(
                 CloseCode.POLICY_VIOLATION, "words are recognised here: start it with --asr none"
@@ -132,10 +137,10 @@ class Reception:
                 source.end("nobody sends any more")
 
     async def _listen(self, connection: Subscriber, hello: SenderHello) -> None:
-        clock, budget, counted = Clock(self._now), _Budget(self._limits.bandwidth), 0
+        clock, budget, counted = Clock(self._now), Budget(self._limits.bandwidth), 0
         end = self._now() + self._limits.duration
         while True:
-            data = await _within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
+            data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
             now = self._now()
             if now > end:
                 limit = f"{self._limits.duration:g} s are over: connect again"
@@ -143,7 +148,9 @@ class Reception:
             if isinstance(data, str):
                 raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
             budget.spend(len(data), now)
-            frame = parse_frame(data, hello, _DIMS)
+            frame = parse_frame(data, hello, DIMS)
+            if isinstance(frame.header, EndHeader):
+                return
             place = clock.place(frame.header.timestamp)
             counted = self._hand_over(frame, place, counted)
 
@@ -165,8 +172,12 @@ class Reception:
         return counted
 
 
-class _Budget:
-    """Bytes within a second."""
+class Budget:
+    """Bytes within a second.
+
+    Args:
+        most: That a sender may send.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -174,6 +185,11 @@ class _Budget:
         self._spent = 0
 
     def spend(self, size: int, now: float) -> None:
+        """Take note of bytes that came.
+
+        Raises:
+            IngestError: If they are too many.
+        """
         if now - self._second >= 1.0:
             self._second, self._spent = now, 0
         self._spent += size
@@ -183,7 +199,12 @@ class _Budget:
             )
 
 
-async def _within(seconds: float, connection: Subscriber, missing: str) -> str | bytes:
+async def within(seconds: float, connection: Subscriber, missing: str) -> str | bytes:
+    """Return what a sender says next.
+
+    Raises:
+        IngestError: If it says nothing; `missing` is the reason.
+    """
     try:
         async with asyncio.timeout(seconds):
             return await connection.recv()

@@ -146,6 +146,10 @@ class Replay:
         )
         return message.encode(hello)
 
+    def gauges(self) -> dict[str, float]:
+        """Return nothing: a replay has no devices, queues or clocks to measure."""
+        return {}
+
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
         word: message.StateWord = "offline" if state == "offline" else "online"

@@ -4,6 +4,7 @@ Knows how a run begins and ends. Knows no device and no protocol.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -52,7 +53,7 @@ def run(path: Path | None, overrides: Mapping[str, object], *, demo: bool, verbo
 def _attempt(config: Config, log: Log) -> int:
     code = 0
     try:
-        built = build(config)
+        built = _built(config)
         log.begin(built.agent.name)
         if config.session.subject == "agent":
             reason = config.session.employee_scoring_is_lawful
@@ -72,6 +73,18 @@ def _attempt(config: Config, log: Log) -> int:
         # Whoever read our lines has ended; that is how a pipe stops us.
         code = 0
     return code
+
+
+def _built(config: Config) -> Built:
+    """Load everything without looking for garbage: there is none, and all of it stays."""
+    gc.disable()
+    try:
+        return build(config)
+    finally:
+        # Else a collection in the run would look through every object of torch, for a tenth of a
+        # second in which no score goes out.
+        gc.freeze()
+        gc.enable()
 
 
 def _captures(config: Config) -> bool:

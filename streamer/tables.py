@@ -313,3 +313,16 @@ class LogConfig(Table):
     """Form of a line: "text" or "json\""""
     level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least weight that is told: "debug", "info", "warning" or "error\""""
+
+
+class ServeConfig(Table):
+    """Many sessions in one server: `tamulag serve`."""
+
+    seats: Annotated[int, Field(ge=1, le=20000)] = 1000
+    """Sessions at once: a whole number from 1 to 20000"""
+    workers: Annotated[int, Field(ge=0, le=256)] = 1
+    """Processes that describe sound and pictures, 0 = features only: a whole number to 256"""
+    linger: Annotated[float, Field(ge=0, le=600)] = 15.0
+    """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
+    handover: Text | None = None
+    """Sessions for the next server at a restart: the path of a folder, in quotes"""

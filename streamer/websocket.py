@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import cast
+from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -33,6 +34,9 @@ INGEST = "/ingest"
 """Path of the WebSocket at which somebody may send."""
 
 Receive = Callable[[Subscriber], Awaitable[None]]
+
+Greet = Callable[[str], str | None]
+"""Makes the first payload for who follows a session of that name; None: there is none."""
 
 _HANDSHAKE = 5.0
 """Seconds for the TLS handshake, for the request, and for the first message with the token."""
@@ -66,6 +70,8 @@ class WebSocketPublisher:
         shelves: Pages of plain HTTP, by path.
         limits: What subscribers may cost.
         receive: Takes what comes in at /ingest, until the sender leaves; None: nothing does.
+        greet: Makes the payload that is sent first to who asks for one of many sessions, with
+            `/?session=NAME`; None: there is none of that name.
     """
 
     name = "websocket"
@@ -80,11 +86,14 @@ class WebSocketPublisher:
         shelves: Mapping[str, Shelf] | None = None,
         limits: Limits | None = None,
         receive: Receive | None = None,
+        greet: Greet | None = None,
     ) -> None:
         self.dropped = 0
         self.refused: Counter[str] = Counter()
         self._access = access or Access()
         self._receive = receive
+        self._greet = greet
+        self._watchers: dict[str, set[Subscriber]] = {}
         ways = ("/",) if receive is None else ("/", INGEST)
         self._door = Door(access=self._access, shelves=shelves or {}, ways=ways)
         self._port = port
@@ -112,6 +121,11 @@ class WebSocketPublisher:
     def port(self) -> int:
         """The port that is served, once open."""
         return self._port
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
 
     @property
     def url(self) -> str:
@@ -168,6 +182,14 @@ class WebSocketPublisher:
         for subscriber in self._subscribers:
             self.dropped += subscriber.deliver(frame)
 
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Send a message of one of many sessions to those who asked for it."""
+        watchers = self._watchers.get(session)
+        if watchers and kind != "hello":
+            frame = text_frame(payload)
+            for watcher in watchers:
+                self.dropped += watcher.deliver(frame)
+
     async def run(self) -> None:
         """Accept subscribers, and look after those who are quiet.
 
@@ -213,11 +235,15 @@ class WebSocketPublisher:
         reason = None
         if self._peers[connection.peer] > self._limits.per_address:
             reason = "too many from one address"
-        elif len(self._connections) - len(self._subscribers) > self._limits.pending:
+        elif self._pending > self._limits.pending:
             reason = "too many without handshake or token"
         if reason:
             self.refused[reason] += 1
         return reason
+
+    @property
+    def _pending(self) -> int:
+        return len(self._connections) - len(self._subscribers) - len(self._senders)
 
     def _left(self, connection: Subscriber) -> None:
         self._connections.discard(connection)
@@ -294,9 +320,31 @@ class WebSocketPublisher:
             self._senders.add(connection)
             await self._receive(connection)
             return
-        self._welcome(connection)
-        await connection.listen()
+        session = _session_of(connection.request.path) if self._greet else None
+        if session is None:
+            self._welcome(connection, self._hello())
+            await connection.listen()
+        else:
+            await self._watch(connection, session)
         logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
+
+    async def _watch(self, connection: Subscriber, session: str) -> None:
+        """Let somebody follow one session of many."""
+        assert self._greet is not None
+        hello = self._greet(session)
+        if hello is None:
+            self.refused["no such session"] += 1
+            await connection.close(CloseCode.POLICY_VIOLATION, "no such session")
+            return
+        watchers = self._watchers.setdefault(session, set())
+        watchers.add(connection)
+        try:
+            self._welcome(connection, hello)
+            await connection.listen()
+        finally:
+            watchers.discard(connection)
+            if not watchers:
+                self._watchers.pop(session, None)
 
     async def _refusal(self, connection: Subscriber) -> tuple[CloseCode, str] | None:
         """Return why a connection is not served, with the close code; None: it is."""
@@ -313,8 +361,8 @@ class WebSocketPublisher:
         except (TimeoutError, ConnectionClosed):
             return False
 
-    def _welcome(self, connection: Subscriber) -> None:
-        connection.deliver(text_frame(self._hello()))
+    def _welcome(self, connection: Subscriber, hello: str) -> None:
+        connection.deliver(text_frame(hello))
         if self._status is not None:
             connection.deliver(text_frame(self._status))
         self._subscribers.add(connection)
@@ -329,6 +377,11 @@ class WebSocketPublisher:
             )
         reason = getattr(error, "strerror", None) or error
         return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
+
+
+def _session_of(target: str) -> str | None:
+    """Return which session a subscriber asks for; None: the server itself."""
+    return next(iter(parse_qs(urlsplit(target).query).get("session", [])), None)
 
 
 def _response(connection: ServerConnection, page: Page) -> Response:

@@ -3,12 +3,16 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.tam_ulag import BranchConfig
+
+if TYPE_CHECKING:
+    from exports import Exported
 
 torch.set_num_threads(1)
 
@@ -42,6 +46,15 @@ def model() -> TamUlag:
             window=100,
         )
     ).eval()
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
+    """Return a model of the shipped forms and its export; made once, as it takes seconds."""
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    from exports import exported_to
+
+    return exported_to(tmp_path_factory.mktemp("exported"), ModelConfig())
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -27,6 +27,8 @@ IMPURE = {
 USERS_OF_MODELS = {
     *("session", "turns", "estimate"),  # step, and what a step gives
     *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
+    "exported",  # the exported step beside torch, before it is kept
+    "front",  # the text encoder, in a worker process of the server
     *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
 }

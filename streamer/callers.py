@@ -1,0 +1,160 @@
+"""Senders for a load test: many seats that send ready features to a server on this machine.
+
+Knows the ingest protocol from the other side. Used by the benches and the tests; ends by itself.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from .audio import AUDIO_DIM
+from .ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
+from .sample import TICK_RATE, VISION_TICKS
+from .vision import VISION_DIM
+
+HOP = 0.5
+"""Seconds of features in one frame."""
+
+PATIENCE = 20.0
+"""Seconds that a caller waits for an answer."""
+
+
+class Heard(NamedTuple):
+    """A score, as a caller got it."""
+
+    end: float
+    """Session time."""
+    sentiment: float | None
+    late: float
+    """Seconds from sending what the hop needed to hearing its score."""
+
+
+@dataclass
+class Caller:
+    """One seat.
+
+    Attributes:
+        refused: Why it was not let in, or cut.
+        scores: What it heard.
+        ready: What it was told first.
+    """
+
+    seed: int
+    refused: str | None = None
+    scores: list[Heard] = field(default_factory=list)
+    ready: dict[str, object] = field(default_factory=dict)
+    closed: int | None = None
+
+
+def rows(seed: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return voice and face of a hop of a seat: random, but always the same."""
+    rng = np.random.default_rng([seed, hop])
+    voice = rng.standard_normal((round(HOP * TICK_RATE), AUDIO_DIM)).astype("<f4")
+    face = rng.standard_normal((round(HOP * TICK_RATE / VISION_TICKS), VISION_DIM)).astype("<f4")
+    return voice, face
+
+
+Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+async def call(
+    url: str,
+    caller: Caller,
+    *,
+    hops: int,
+    first: int = 0,
+    paced: bool = True,
+    hello: SenderHello | None = None,
+    make: Rows = rows,
+) -> Caller:
+    """Send so many hops and hear the scores.
+
+    Args:
+        url: Of the server, without `ingest`.
+        caller: Is filled.
+        hops: To send; then the session is ended.
+        first: Number of the first hop: later than 0 to go on with a session.
+        paced: In real time; else as fast as the server takes it.
+        hello: Other than that of voice and face on the sender's own clock.
+        make: Makes the rows of a hop.
+    """
+    hello = hello or SenderHello(features=["audio", "vision"], clock="sender")
+    try:
+        async with connect(f"{url}ingest", compression=None, max_queue=64) as socket:
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            async with asyncio.timeout(PATIENCE):
+                caller.ready = json.loads(await socket.recv())
+            sent: dict[float, float] = {}
+            hearing = asyncio.create_task(_hear(socket, caller, sent))
+            try:
+                await _send(socket, caller, sent, range(first, first + hops), paced, make)
+                async with asyncio.timeout(PATIENCE):
+                    await hearing
+            finally:
+                hearing.cancel()
+    except ConnectionClosed as error:
+        caller.refused = error.rcvd.reason if error.rcvd else "cut"
+        caller.closed = error.rcvd.code if error.rcvd else None
+    except (OSError, TimeoutError) as error:
+        caller.refused = f"{type(error).__name__} {error}"
+    return caller
+
+
+async def _send(
+    socket: ClientConnection,
+    caller: Caller,
+    sent: dict[float, float],
+    hops: range,
+    paced: bool,
+    make: Rows,
+) -> None:
+    begun = time.monotonic()
+    for number in hops:
+        if paced:
+            due = begun + (number - hops.start + 1) * HOP
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        at = number * HOP
+        voice, face = make(caller.seed, number)
+        vision = FeaturesHeader(timestamp=at, modality="vision")
+        audio = FeaturesHeader(timestamp=at, modality="audio")
+        await socket.send(build_frame(vision, face.tobytes()))
+        sent[round(at + HOP, 2)] = time.monotonic()
+        await socket.send(build_frame(audio, voice.tobytes()))
+    await socket.send(build_frame(EndHeader(timestamp=hops.stop * HOP)))
+
+
+async def _hear(socket: ClientConnection, caller: Caller, sent: dict[float, float]) -> None:
+    async for line in socket:
+        got = time.monotonic()
+        # Not decoded in full: a load test's own work must not count.
+        if '"type":"sentiment"' in line[:400]:
+            said = json.loads(line)
+            end = said["window"]["end"]
+            caller.scores.append(Heard(end, said["sentiment"], got - sent.get(end, got)))
+
+
+async def crowd(url: str, seats: int, hops: int, *, spread: float, seed: int = 0) -> list[Caller]:
+    """Let many call at once, beginning within `spread` seconds; all send the same few rows.
+
+    The rows are made before, so that making them does not count.
+    """
+    made = {(s, h): rows(s, h) for s in range(8) for h in range(4)}
+
+    def make(one: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
+        return made[one % 8, hop % 4]
+
+    begins = random.Random(seed)
+
+    async def later(number: int) -> Caller:
+        await asyncio.sleep(begins.uniform(0, spread))
+        return await call(url, Caller(number), hops=hops, make=make)
+
+    return list(await asyncio.gather(*(later(number) for number in range(seats))))

@@ -1,0 +1,319 @@
+"""The sessions of a server: what comes in is scored together, what is said goes to whom it belongs.
+
+Knows sessions, their clocks and who is silent or gone. Knows no connection, no process and no
+device: a sender is somebody who takes lines.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from . import message
+from .estimate import Estimate
+from .place import Place
+from .sample import Block, Input, Modality, Notice, Phrase, Sample
+from .teller import Teller
+
+TICK = 0.02
+"""Seconds between two steps, so that many sessions share one."""
+
+SILENCE = 0.5
+"""Seconds beyond `lateness` after which hops close without any sample."""
+
+LOOK = 0.1
+"""Seconds between two looks at who is silent or gone."""
+
+LINGER = 15.0
+"""Seconds that a session waits for its sender to come back."""
+
+BACKLOG = 8
+"""Turns of one session that may wait; then no more of its sender is read."""
+
+REASONS: Mapping[Modality, str] = {
+    "text": "microphone_lost",
+    "audio": "microphone_lost",
+    "vision": "camera_lost",
+}
+"""Why a modality is lost whose sender has gone."""
+
+
+@runtime_checkable
+class Outlet(Protocol):
+    """Takes what is said in any session."""
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Hand over one message of a session; never waits."""
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One session of the server.
+
+    Attributes:
+        name: Public.
+        key: Secret: whoever has it goes on with the session.
+        asked: The modalities.
+        by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
+        start: Steady clock at session time 0.
+        teller: Says its messages.
+        send: Takes lines for the sender; None: it is away.
+    """
+
+    name: str
+    key: str
+    asked: tuple[Modality, ...]
+    by_sender: bool
+    start: float
+    teller: Teller
+    send: Callable[[str], None] | None = None
+    heard: float = 0.0
+    """Steady clock at the newest input."""
+    reached: float = 0.0
+    """Session time of the newest input."""
+    left: float | None = None
+    """Steady clock since when the sender is away."""
+    due: deque[float] = field(default_factory=deque)
+    """Steady clock at which each turn that waits became due."""
+    utterances: tuple[int, int] = (0, 0)
+    """Number at which the sender's utterances begin, and the one after the newest."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    has_room: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no more than `BACKLOG` turns wait."""
+
+    def now(self) -> float:
+        """Return the session time in seconds."""
+        return self.reached if self.by_sender else time.monotonic() - self.start
+
+
+class Calls:
+    """All sessions of a server, by name.
+
+    Args:
+        place: Where they sit.
+        outlets: Take what is said, beside the session's own sender.
+        linger: Seconds that a session waits for its sender, see `LINGER`.
+        sends_words: False: no text message is said (`--privacy strict`).
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        outlets: list[Outlet] | None = None,
+        *,
+        linger: float = LINGER,
+        sends_words: bool = True,
+    ) -> None:
+        self.place = place
+        self.outlets = outlets or []
+        self.open: dict[str, Call] = {}
+        self.delays: deque[float] = deque(maxlen=20_000)
+        """Seconds from when a turn was due to when it was said, of late."""
+        self.scores = 0
+        self.looked: Callable[[], None] = lambda: None
+        """Called every 0.1 s."""
+        self._linger = linger
+        self._sends_words = sends_words
+
+    def begin(
+        self,
+        asked: tuple[Modality, ...],
+        *,
+        subject: message.Subject,
+        by_sender: bool,
+        name: str | None = None,
+        before: tuple[Mapping[str, Any], bytes, float] | None = None,
+    ) -> Call:
+        """Begin a session, or let one go on that was kept.
+
+        Args:
+            asked: Modalities.
+            subject: Whom it is about.
+            by_sender: Whose clock counts, see `Call`.
+            name: Of the session; None: a new one.
+            before: What `Kept.take` returned.
+
+        Raises:
+            HallFull: If no seat is free.
+            HandoverError: If it cannot go on.
+            ValueError: If there is a session of that name.
+        """
+        about, packed, age = before or ({}, None, 0.0)
+        name = str(about.get("name") or name or secrets.token_hex(4))
+        if name in self.open:
+            raise ValueError(f"session {name} is here already: take another name")
+        self.place.open(name, asked, packed)
+        reached = float(about.get("reached", 0.0))
+        start = time.monotonic() - float(about.get("now", 0.0)) - age
+        call = Call(
+            name=name,
+            key=str(about.get("key") or secrets.token_urlsafe(16)),
+            asked=asked,
+            by_sender=by_sender,
+            start=start,
+            teller=Teller(
+                name,
+                subject=subject,
+                wall_now=time.time,
+                send=lambda kind, line: self._said(name, kind, line),
+                seq=int(about.get("seq", 0)),
+            ),
+            heard=time.monotonic(),
+            reached=reached,
+            utterances=(int(about.get("utterance", 0)), int(about.get("utterance", 0))),
+        )
+        call.has_room.set()
+        self.open[name] = call
+        return call
+
+    def came_back(self, call: Call, send: Callable[[str], None]) -> None:
+        """Take note of a sender, the first time or again."""
+        call.send, call.heard = send, time.monotonic()
+        if call.left is not None:
+            call.left = None
+            self._renumber(call)
+            self._tell_all(call, None, "the sender is back")
+
+    def left(self, call: Call, detail: str) -> None:
+        """Take note that a sender has gone; its session waits for it."""
+        call.send, call.left = None, time.monotonic()
+        self._tell_all(call, "lost", detail)
+
+    def take(self, name: str, item: Input | Block) -> None:
+        """Take one input of a session that may have ended since it was made."""
+        call = self.open.get(name)
+        if call is None or _modality(item) not in call.asked:
+            return
+        if isinstance(item, Phrase):
+            first, newest = call.utterances
+            item = replace(item, utterance=item.utterance + first)
+            call.utterances = (first, max(newest, item.utterance + 1))
+            if self._sends_words:
+                call.teller.words(item)
+        elif isinstance(item, Notice):
+            call.teller.notice(item)
+        call.heard = time.monotonic()
+        call.reached = max(call.reached, _end(item))
+        self._count(call, partial(self.place.push, name, item))
+
+    def front_end(self, name: str, reason: str | None, detail: str) -> None:
+        """Take note that what describes a session's sound and pictures is lost, or back."""
+        call = self.open.get(name)
+        if call is None:
+            return
+        self._renumber(call)
+        for modality in call.asked:
+            self.take(name, Notice(call.now(), modality, reason, detail))
+
+    async def run(self) -> None:
+        """Step whenever somebody waits, until cancelled."""
+        looked = 0.0
+        while True:
+            await self._step()
+            now = time.monotonic()
+            if now - looked >= LOOK:
+                looked = now
+                await self._look(now)
+            await asyncio.sleep(0 if self.place.waiting else TICK)
+
+    async def end(self, call: Call, reason: str) -> None:
+        """Say what is still held of a session, and that it ends."""
+        self._count(call, partial(self.place.finish, call.name, call.now()))
+        while call.name in self.open and self.place.backlog(call.name):
+            await self._step()
+            await asyncio.sleep(0)
+        self._forget(call, reason)
+
+    async def hand_over(self) -> list[tuple[Call, dict[str, Any], bytes]]:
+        """Return every session so that it can go on elsewhere; what waits is said before."""
+        while self.place.waiting:
+            await self._step()
+        kept = []
+        for call in list(self.open.values()):
+            about = {
+                "name": call.name,
+                "key": call.key,
+                "seq": call.teller.seq,
+                "now": call.now(),
+                "reached": call.reached,
+                "utterance": call.utterances[1],
+                "asked": list(call.asked),
+                "by_sender": call.by_sender,
+            }
+            kept.append((call, about, await self.place.pack(call.name)))
+        return kept
+
+    def _forget(self, call: Call, reason: str) -> None:
+        call.teller.end(call.now(), reason)
+        del self.open[call.name]
+        self.place.leave(call.name)
+
+    async def _step(self) -> None:
+        before = time.monotonic()
+        said = await self.place.turn()
+        spent = (time.monotonic() - before) / max(1, len(said))
+        for name, estimate in said:
+            if name in self.open:  # else it has ended while its turn was elsewhere
+                self._score(self.open[name], estimate, spent)
+
+    def _score(self, call: Call, estimate: Estimate, spent: float) -> None:
+        now = time.monotonic()
+        due = call.due.popleft() if call.due else now
+        self.delays.append(now - due)
+        if len(call.due) <= BACKLOG:
+            call.has_room.set()
+        self.scores += 1
+        total, align = now - call.start - estimate.end, due - call.start - estimate.end
+        latency = message.Latency(
+            align=None if call.by_sender else round(max(0.0, align), 4),
+            features=None,
+            model=round(spent, 5),
+            total=None if call.by_sender else round(max(0.0, total), 4),
+        )
+        call.teller.estimate(estimate, latency, call.dropped)
+
+    async def _look(self, now: float) -> None:
+        """Close hops of those who are silent, and sessions whose senders do not come back."""
+        for call in list(self.open.values()):
+            if not call.by_sender and now - call.heard > SILENCE / 2:
+                self._count(call, partial(self.place.advance, call.name, call.now() - SILENCE))
+            if call.left is not None and now - call.left > self._linger:
+                await self.end(call, "stopped")
+        self.looked()
+
+    def _count(self, call: Call, give: Callable[[], None]) -> None:
+        """Note the time for each turn that becomes due."""
+        before = self.place.backlog(call.name)
+        give()
+        backlog = self.place.backlog(call.name)
+        call.due.extend([time.monotonic()] * (backlog - before))
+        if backlog > BACKLOG:
+            call.has_room.clear()
+
+    def _said(self, name: str, kind: str, line: str) -> None:
+        call = self.open[name]
+        if call.send is not None:
+            call.send(line)
+        for outlet in self.outlets:
+            outlet.publish_of(name, kind, line)
+
+    def _tell_all(self, call: Call, lost: str | None, detail: str) -> None:
+        for modality in call.asked:
+            reason = None if lost is None else REASONS[modality]
+            self.take(call.name, Notice(call.now(), modality, reason, detail))
+
+    def _renumber(self, call: Call) -> None:
+        """Let utterances begin at 0 again: a new recogniser or sender counts anew."""
+        call.utterances = (call.utterances[1], call.utterances[1])
+
+
+def _modality(item: Input | Block) -> str:
+    return "text" if isinstance(item, Phrase) else item.modality
+
+
+def _end(item: Input | Block) -> float:
+    return item.timestamp if isinstance(item, Sample | Block) else 0.0

@@ -1,0 +1,91 @@
+"""Sessions that wait in a folder for the server that goes on with them.
+
+Knows files and keys. Knows nothing of what a session is.
+
+A file is named by a digest of its key, so that who can list the folder cannot take a session.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("tamulag.serve")
+
+PATIENCE = 60.0
+"""Seconds after which nobody goes on with a session: its window is over many times."""
+
+_SUFFIX = ".session"
+
+
+class Kept:
+    """A folder of sessions.
+
+    Args:
+        folder: Made, for its owner alone, if it is not there.
+        wall: Seconds since 1970.
+
+    Raises:
+        OSError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._wall = wall
+
+    def put(self, key: str, about: Mapping[str, Any], packed: bytes) -> None:
+        """Keep a session.
+
+        Args:
+            key: Opens it again.
+            about: What JSON can hold.
+            packed: From `handover.pack`.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        head = json.dumps({"at": self._wall(), "about": about}).encode()
+        path = self._path(key)
+        partial = path.with_suffix(".partial")
+        with os.fdopen(
+            os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as file:
+            file.write(len(head).to_bytes(4, "big") + head + packed)
+        partial.replace(path)
+
+    def take(self, key: str) -> tuple[dict[str, Any], bytes, float] | None:
+        """Return what was kept under a key, and how many seconds ago; then it is kept no more.
+
+        None: there is nothing, or it is too old or damaged.
+        """
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+            path.unlink()
+        except FileNotFoundError:
+            return None
+        size = int.from_bytes(data[:4], "big")
+        try:
+            head = json.loads(data[4 : 4 + size])
+            age, about = self._wall() - head["at"], dict(head["about"])
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s): that session begins anew", path, error)
+            return None
+        return (about, data[4 + size :], age) if 0 <= age <= PATIENCE else None
+
+    def sweep(self) -> int:
+        """Delete what nobody has taken in time; return how many that were."""
+        gone = 0
+        for path in [*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob("*.partial")]:
+            if self._wall() - path.stat().st_mtime > PATIENCE:
+                path.unlink(missing_ok=True)
+                gone += 1
+        return gone
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{_SUFFIX}"

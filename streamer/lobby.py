@@ -1,0 +1,320 @@
+"""Who comes to the server, is let in, and is listened to until it leaves.
+
+Knows the WebSocket connections of many senders and when to close each. What they send is known to
+ingest.py, and what becomes of it to calls.py and the pool of front ends.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from . import message
+from .admission import RETRY, Admission
+from .browser import Clock, offered
+from .calls import Call, Calls
+from .hall import HallFull
+from .handover import HandoverError
+from .ingest import (
+    EndHeader,
+    FeaturesHeader,
+    Frame,
+    IngestError,
+    SenderHello,
+    SoundHeader,
+    parse_frame,
+    parse_hello,
+)
+from .kept import Kept
+from .message import Role
+from .reception import DIMS, HELLO, SILENCE, Budget, SenderLimits, within
+from .sample import MODALITIES, Block, Modality, Sample
+from .subscriber import Subscriber, text_frame
+
+logger = logging.getLogger("tamulag.serve")
+
+LEAP = 60.0
+"""Seconds that a sender's own session time may leap: each hop in between is scored."""
+
+POLICY, RESTART = CloseCode.POLICY_VIOLATION, CloseCode.SERVICE_RESTART
+
+
+class FrontEnds(Protocol):
+    """What describes sound and pictures; see `Pool`."""
+
+    def begin(self, session: str, hello: SenderHello) -> None:
+        """Take a session in."""
+
+    def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
+        """Take a frame; never waits."""
+
+    def end(self, session: str) -> None:
+        """Let a session go."""
+
+    def losses(self, session: str) -> dict[str, int]:
+        """Return what was lost."""
+
+    def load(self) -> float:
+        """Return how busy the busiest is, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On which senders are served.
+
+    Attributes:
+        subject: Whom the sessions are about.
+        listens: Whether a recogniser of ours makes words of sound.
+        limits: For each sender.
+        timing: What `ready` tells: window and hop, in seconds.
+    """
+
+    subject: Role
+    listens: bool
+    limits: SenderLimits
+    timing: dict[str, float]
+
+
+class Lobby:
+    """Take many senders at a time.
+
+    Args:
+        calls: The sessions.
+        front: Describes sound, pictures and words; None: only ready features are taken.
+        admission: Decides whether one more has room.
+        terms: For each sender.
+        greet: Returns the hello message of a session.
+        kept: Sessions of a server before this one; None: nothing is kept.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        front: FrontEnds | None,
+        admission: Admission,
+        terms: Terms,
+        *,
+        greet: Callable[[Call], str],
+        kept: Kept | None = None,
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        self._calls = calls
+        self._front = front
+        self._admission = admission
+        self._terms = terms
+        self._greet = greet
+        self._kept = kept
+        self._senders: dict[str, Subscriber] = {}
+        self._draining = False
+
+    async def receive(self, connection: Subscriber) -> None:
+        """Receive until the sender leaves, or is closed with a code and a reason."""
+        try:
+            hello = parse_hello(await within(HELLO, connection, "no hello"), self._terms.subject)
+            call, resumed = self._admit(connection, hello)
+        except IngestError as error:
+            self.refused[str(error)] += 1
+            logger.warning("sender %s: %s", connection.peer, error)
+            await connection.close(error.code, str(error))
+            return
+        except ConnectionClosed:
+            return
+        code, detail = CloseCode.NORMAL_CLOSURE, "the sender has left"
+        try:
+            self._begin(connection, call, hello, resumed=resumed)
+            await self._listen(connection, call, hello)
+            await self._end(call)
+        except IngestError as error:
+            logger.warning("sender %s of %s: %s", connection.peer, call.name, error)
+            code, detail = CloseCode(error.code), str(error)
+        except ConnectionClosed:
+            logger.info("sender %s of %s has left", connection.peer, call.name)
+        finally:
+            self._left(connection, call, detail)
+        await connection.close(code, detail)
+
+    async def drain(self) -> None:
+        """Let nobody in any more, keep what can go on elsewhere, and close every sender.
+
+        Raises:
+            OSError: If a session cannot be kept.
+        """
+        self._draining = True
+        for call, about, packed in await self._calls.hand_over():
+            if self._kept is not None:
+                self._kept.put(call.key, about, packed)
+            call.teller.end(call.now(), "stopped")
+        detail = "restart: connect again, with your resume key" if self._kept else "restart"
+        closing = [one.close(RESTART, detail) for one in self._senders.values()]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _admit(self, connection: Subscriber, hello: SenderHello) -> tuple[Call, bool]:
+        """Return the session of a sender, and whether it goes on with an earlier one.
+
+        Raises:
+            IngestError: If it may not begin.
+        """
+        if self._draining:
+            raise IngestError(RESTART, f"restart: try again in {RETRY:g} s")
+        asked, by_sender = self._asked(hello), hello.clock == "sender"
+        back = self._known(hello.resume) if hello.resume else None
+        if back is not None:
+            if (back.asked, back.by_sender) != (asked, by_sender):
+                raise IngestError(POLICY, "resume with the hello that the session began with")
+            return back, True
+        needs_front = bool(hello.audio or hello.vision or hello.words)
+        if needs_front and self._front is None:
+            raise IngestError(POLICY, "this server takes ready features only")
+        load = self._front.load() if self._front is not None and needs_front else 0.0
+        why = self._admission.admit(time.monotonic(), len(self._calls.open), load)
+        if why is not None:
+            raise IngestError(CloseCode.TRY_AGAIN_LATER, why)
+        return self._new(hello, asked)
+
+    def _known(self, key: str) -> Call | None:
+        """Return the session of a key if it is here.
+
+        Raises:
+            IngestError: If its sender is still here.
+        """
+        for call in self._calls.open.values():
+            if secrets.compare_digest(call.key.encode(), key.encode()):
+                if call.name in self._senders:
+                    raise IngestError(POLICY, "its sender is still here")
+                return call
+        return None
+
+    def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[Call, bool]:
+        subject = message.Subject(role=self._terms.subject)
+        by_sender = hello.clock == "sender"
+        before = self._kept.take(hello.resume) if self._kept and hello.resume else None
+        if before and (before[0].get("asked"), before[0].get("by_sender")) != (
+            list(asked),
+            by_sender,
+        ):
+            before = None
+        try:
+            if before is not None:
+                try:
+                    return self._calls.begin(
+                        asked, subject=subject, by_sender=by_sender, before=before
+                    ), True
+                except HandoverError as error:
+                    logger.warning("a session begins anew: %s", error)
+            return self._calls.begin(
+                asked, subject=subject, by_sender=by_sender, name=hello.session
+            ), False
+        except HallFull as error:
+            raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
+        except ValueError as error:
+            raise IngestError(POLICY, str(error)) from None
+
+    def _asked(self, hello: SenderHello) -> tuple[Modality, ...]:
+        asked = offered(hello, MODALITIES)
+        if not self._terms.listens and not hello.words:
+            asked = tuple(name for name in asked if name != "text")
+        return asked
+
+    def _begin(
+        self, connection: Subscriber, call: Call, hello: SenderHello, *, resumed: bool
+    ) -> None:
+        limits = self._terms.limits
+        connection.allow(size=limits.message, rate=limits.rate)
+        ready = {
+            "type": "ready",
+            "v": 1,
+            "session": call.name,
+            "resume": call.key,
+            "resumed": resumed,
+            "modalities": call.asked,
+            **self._terms.timing,
+            **asdict(limits),
+        }
+        connection.deliver(text_frame(json.dumps(ready)))
+        connection.deliver(text_frame(self._greet(call)))
+        self._senders[call.name] = connection
+        if self._front is not None and (hello.audio or hello.vision or hello.words):
+            self._front.begin(call.name, hello)
+        self._calls.came_back(call, lambda line: _deliver(connection, line))
+        if not resumed:
+            call.teller.begin(call.now())
+        logger.info("sender %s of %s %s", connection.peer, call.name, "is back" * resumed)
+
+    async def _listen(self, connection: Subscriber, call: Call, hello: SenderHello) -> None:
+        limits = self._terms.limits
+        clock, budget, counted = Clock(call.now), Budget(limits.bandwidth), 0
+        end = time.monotonic() + limits.duration
+        while True:
+            data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
+            now = time.monotonic()
+            if now > end:
+                raise IngestError(POLICY, f"{limits.duration:g} s are over: connect again")
+            if isinstance(data, str):
+                raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
+            budget.spend(len(data), now)
+            frame = parse_frame(data, hello, DIMS)
+            if isinstance(frame.header, EndHeader):
+                return
+            place = self._place(call, clock, frame.header.timestamp)
+            counted = self._hand_over(call, frame, place, counted)
+            await call.has_room.wait()
+
+    def _place(self, call: Call, clock: Clock, timestamp: float) -> float:
+        if not call.by_sender:
+            return clock.place(timestamp)
+        if timestamp > call.reached + LEAP:
+            leap = timestamp - call.reached
+            raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
+        return timestamp
+
+    def _hand_over(self, call: Call, frame: Frame, place: float, counted: int) -> int:
+        """Give a frame to whoever knows it; return how many samples were recorded with it."""
+        header = frame.header
+        if isinstance(header, FeaturesHeader):
+            self._take_rows(call, header, frame, place)
+            return counted
+        before = counted
+        if isinstance(header, SoundHeader) and frame.sound is not None:
+            before = counted if header.position is None else header.position
+            if before < counted:
+                raise IngestError(POLICY, f"position {before} is behind {counted}")
+            counted = before + len(frame.sound)
+        assert self._front is not None, "a hello that offers this was refused"
+        self._front.feed(call.name, frame, place, (before, counted))
+        call.dropped = self._front.losses(call.name)
+        call.heard = time.monotonic()
+        return counted
+
+    def _take_rows(self, call: Call, header: FeaturesHeader, frame: Frame, place: float) -> None:
+        if place < 0:  # recorded before the session began
+            return
+        if header.reason is not None or frame.rows is None:
+            self._calls.take(call.name, Sample(header.modality, place, None, header.reason))
+        else:
+            self._calls.take(call.name, Block(header.modality, place, frame.rows))
+
+    async def _end(self, call: Call) -> None:
+        """End a session whose sender has said that nothing more comes."""
+        if self._front is not None:
+            self._front.end(call.name)
+        await self._calls.end(call, "end")
+
+    def _left(self, connection: Subscriber, call: Call, detail: str) -> None:
+        if self._senders.get(call.name) is connection:
+            del self._senders[call.name]
+        if call.name in self._calls.open:
+            if self._front is not None:
+                self._front.end(call.name)
+            self._calls.left(call, detail)
+
+
+def _deliver(connection: Subscriber, line: str) -> None:
+    connection.deliver(text_frame(line))

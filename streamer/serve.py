@@ -1,0 +1,182 @@
+"""One run of `tamulag serve`: settings become a server with its parts; signals, exit code.
+
+Knows every part by name and how they fit.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tamulag.models import TamUlag
+from tamulag.models.checkpoint import Card, CheckpointError, load
+from tamulag.models.engine import made_from
+from tamulag.models.tam_ulag import TICK_RATE
+
+from .admission import Admission
+from .assets import AssetError
+from .build import about_of, publishers_of, timing_of
+from .calls import Calls, Outlet
+from .child import WorkerError
+from .config import Config, ConfigError
+from .config import load as load_config
+from .front import Front
+from .hall import Hall
+from .kept import Kept
+from .lobby import Lobby, Terms
+from .log import Log
+from .place import Here
+from .pool import Pool
+from .publisher import PublisherError
+from .reception import SenderLimits
+from .sample import Block, Input
+from .server import Server
+from .stopping import leaves, until_stopped
+from .streamable import check_streamable
+from .websocket import WebSocketPublisher
+
+EXPECTED = (AssetError, CheckpointError, PublisherError, WorkerError, OSError)
+
+WIRE = 1.6
+"""How much more than its step a session costs, with its frames and its messages."""
+
+
+def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) -> int:
+    """Serve until a signal and return the exit code: 0 done, 1 failed, 2 wrong use."""
+    told = {"log.level": "info"} if verbose else {}
+    try:
+        config = load_config(path, told | dict(overrides))
+    except ConfigError as error:
+        print(f"tamulag: {error}", file=sys.stderr)
+        return 2 if str(error).startswith("command line:") else 1
+    if not config.websocket.enabled:
+        print("tamulag: serve needs its port: remove --websocket none", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    code = 0
+    with Log(config.log.format, config.log.level) as log:
+        try:
+            server = build(config)
+            log.begin(server.name)
+            asyncio.run(until_stopped(_Told(server)))
+        except* EXPECTED as group:
+            for error in leaves(group):
+                log.tell(error)
+            code = 1
+    return code
+
+
+class _Told:
+    """A server that says on the terminal where it is, once it is there."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.stop = server.stop
+
+    async def run(self) -> None:
+        serving = asyncio.create_task(self._server.run())
+        ports = [p for p in self._server.publishers if isinstance(p, WebSocketPublisher)]
+        while not serving.done() and not all(port.is_serving for port in ports):
+            await asyncio.wait([serving], timeout=0.05)
+        if not serving.done():
+            for port in ports:
+                print(f"serving {port.url}ingest: {self._server.admission.seats} seats at most")
+            print("Ctrl-C ends.", flush=True)
+        await serving
+
+
+def build(config: Config) -> Server:
+    """Load the model and make the server; opens no port and starts no process.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        PublisherError: If an address cannot be used.
+        OSError: If the folder of a handover cannot be made.
+    """
+    model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
+    check_streamable(model.config, config)
+    chosen, shows = config.serve, config.session.privacy == "none"
+    hall = Hall(model, card, timing_of(config), seats=chosen.seats, names_words=shows)
+    # What is kept holds words: with strict privacy nothing is.
+    kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
+    calls = Calls(Here(hall, identity(model, config)), linger=chosen.linger, sends_words=shows)
+    pool = _pool(config, calls)
+    admission = Admission(chosen.seats, cost=cost_of(model, card, config))
+    server = Server(
+        calls=calls,
+        admission=admission,
+        about=about_of(config, card, ["senders"]),
+        timing=hall.timing,
+        name=config.session.device,
+        front=pool,
+        kept=kept,
+    )
+    server.lobby = Lobby(calls, pool, admission, _terms(config), greet=server.greet, kept=kept)
+    server.publishers.extend(
+        publishers_of(config, server, receive=server.lobby.receive, greet=server.greet_named)
+    )
+    calls.outlets.extend(one for one in server.publishers if isinstance(one, Outlet))
+    return server
+
+
+def identity(model: TamUlag, config: Config) -> str:
+    """Return what identifies weights and features: a session goes on with the same alone."""
+    made = made_from(model, config.model.checkpoint)
+    return f"{made['checkpoint_sha256']} {metadata.version('tamulag-stream')}"
+
+
+def cost_of(model: TamUlag, card: Card, config: Config) -> float:
+    """Measure what share of a core a session with voice and face takes, its wire included."""
+    sessions, hops = 32, 6
+    hall = Hall(model, card, timing_of(config), seats=sessions)
+    size = round(config.session.hop * TICK_RATE)
+    voice = np.zeros((size, model.config.audio.dim), np.float32)
+    face = np.zeros((max(size // model.config.vision.period, 1), model.config.vision.dim))
+    for number in range(sessions):
+        hall.open(str(number), ("audio", "vision"))
+    spent = []
+    for hop in range(hops):
+        at, before = hop * config.session.hop, time.thread_time()
+        for number in range(sessions):
+            hall.push(str(number), Block("vision", at, face.astype(np.float32)))
+            hall.push(str(number), Block("audio", at, voice))
+        hall.step()
+        spent.append(time.thread_time() - before)
+    return WIRE * sorted(spent)[hops // 2] / sessions / config.session.hop
+
+
+def _pool(config: Config, calls: Calls) -> Pool | None:
+    if not config.serve.workers:
+        return None
+
+    def deliver(session: str, inputs: list[Input]) -> None:
+        for item in inputs:
+            calls.take(session, item)
+
+    front = Front(
+        checkpoint=config.model.checkpoint,
+        subject=config.session.subject,
+        asr=config.asr.engine,
+        asr_model=config.asr.model,
+    )
+    return Pool(workers=config.serve.workers, front=front, deliver=deliver, tell=calls.front_end)
+
+
+def _terms(config: Config) -> Terms:
+    limits = config.ingest
+    return Terms(
+        subject=config.session.subject,
+        listens=config.asr.engine != "none",
+        limits=SenderLimits(
+            message=limits.max_message,
+            rate=limits.max_rate,
+            bandwidth=limits.max_bandwidth,
+            duration=limits.max_duration,
+        ),
+        timing={"window": config.session.window, "hop": config.session.hop},
+    )

@@ -1,0 +1,191 @@
+"""The server of many sessions: its parts in one task group, from the open port to the last session.
+
+Knows the order of starting and ending, and the server's own figures. Knows no protocol.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from . import message
+from .admission import Admission
+from .agent import About
+from .calls import Call, Calls
+from .estimate import Timing
+from .kept import Kept
+from .lobby import Lobby
+from .publisher import Publisher
+from .supervisor import keep_publishing
+from .teller import Teller
+
+logger = logging.getLogger("tamulag.serve")
+
+DRAIN = 2.0
+"""Seconds in which sessions are handed over and senders told."""
+
+
+class Runs(Protocol):
+    """The pool of front ends, as the server sees it."""
+
+    async def open(self) -> None:
+        """Start."""
+
+    async def run(self) -> None:
+        """Supervise until cancelled."""
+
+    async def close(self) -> None:
+        """End."""
+
+
+@dataclass(kw_only=True)
+class Server:
+    """One run of `tamulag serve`.
+
+    Args:
+        calls: The sessions.
+        admission: Who may begin.
+        about: What the server says of itself and of each session.
+        timing: Of each session.
+        name: Of the server, in its own messages.
+        front: The pool of front ends; None: features only.
+        kept: Sessions between two servers.
+        sweep: Seconds between two looks for sessions that nobody has taken.
+    """
+
+    calls: Calls
+    admission: Admission
+    about: About
+    timing: Timing
+    name: str
+    front: Runs | None = None
+    kept: Kept | None = None
+    publishers: list[Publisher] = field(default_factory=list)
+    lobby: Lobby | None = None
+    _ending: asyncio.Event = field(default_factory=asyncio.Event)
+    _epoch: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._teller = Teller(
+            self.name, subject=self.about.subject, wall_now=time.time, send=self._publish
+        )
+        self._worked = 0.0
+        self.calls.looked = self._look
+
+    def stop(self) -> None:
+        """End in order; may be called from a signal handler of the event loop."""
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Open everything, serve until `stop`, hand the sessions over, close.
+
+        Raises:
+            PublisherError: If a publisher cannot be opened.
+            WorkerError: If a front end cannot be started.
+        """
+        try:
+            if self.front is not None:
+                await self.front.open()
+            for publisher in self.publishers:
+                await publisher.open()
+            async with asyncio.TaskGroup() as group:
+                self._teller.say(self._teller.status())
+                tasks = [group.create_task(self.calls.run(), name="tamulag.calls")]
+                if self.front is not None:
+                    tasks.append(group.create_task(self.front.run(), name="tamulag.front"))
+                tasks += [
+                    group.create_task(
+                        keep_publishing(publisher, partial(self._tell_output, publisher.name)),
+                        name=f"tamulag.{publisher.name}",
+                    )
+                    for publisher in self.publishers
+                ]
+                await self._ending.wait()
+                await self._drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            closing = [publisher.close() for publisher in self.publishers]
+            closing += [] if self.front is None else [self.front.close()]
+            for error in await asyncio.gather(*closing, return_exceptions=True):
+                if isinstance(error, BaseException):
+                    raise error
+
+    def hello(self) -> str:
+        """Return the line that a subscriber gets first who follows no session."""
+        return self._hello(self._teller, [], self._epoch)
+
+    def greet(self, call: Call) -> str:
+        """Return the line that a session's sender and its followers get first."""
+        epoch = time.time() - call.now()
+        return self._hello(call.teller, list(call.asked), epoch)
+
+    def greet_named(self, name: str) -> str | None:
+        """Return that line by the session's name; None: there is none of it."""
+        call = self.calls.open.get(name)
+        return None if call is None else self.greet(call)
+
+    def offline(self, state: str) -> str:
+        """Return the retained status of a broker for the state word `online` or `offline`."""
+        word: message.StateWord = "offline" if state == "offline" else "online"
+        head = self._teller.head(self._teller.seq)
+        return message.encode(message.State(state=word, notice=self.about.notice, **head))
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the server's figures by plain name; docs/serve.md lists them."""
+        delays = sorted(self.calls.delays)
+        return {
+            "sessions": float(len(self.calls.open)),
+            "sessions_away": float(sum(c.left is not None for c in self.calls.open.values())),
+            "sessions_waiting": float(self.calls.place.waiting),
+            "loop_busy": self.admission.busy,
+            "scores_total": float(self.calls.scores),
+            "delay_p50": delays[len(delays) // 2] if delays else 0.0,
+            "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
+        }
+
+    def _hello(self, teller: Teller, modalities: list[str], epoch: float) -> str:
+        return message.encode(
+            message.Hello(
+                version=self.about.version,
+                checkpoint=self.about.checkpoint,
+                heads=self.about.heads,
+                modalities=modalities,
+                sources=self.about.sources,
+                window=self.timing.window,
+                hop=self.timing.hop,
+                lateness=self.timing.lateness,
+                epoch=message.utc(epoch),
+                **teller.head(teller.seq),
+            )
+        )
+
+    async def _drain(self) -> None:
+        assert self.lobby is not None, "the lobby is made before the server runs"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN):
+                await self.lobby.drain()
+
+    def _look(self) -> None:
+        self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open))
+
+    def _tell_output(self, name: str, reason: str | None, detail: str) -> None:
+        """Say that a publisher is lost, or back; the others carry it."""
+        kind = "publisher_back" if reason is None else "publisher_lost"
+        at = round(time.time() - self._epoch, 2)
+        self._teller.say(
+            message.Event(event=kind, reason=reason, detail=detail, at=at, **self._teller.head())
+        )
+        if reason is None:
+            self._teller.lost.pop(name, None)
+        else:
+            self._teller.lost[name] = reason
+        self._teller.say(self._teller.status())
+
+    def _publish(self, kind: str, line: str) -> None:
+        for publisher in self.publishers:
+            publisher.publish(kind, line)
