@@ -19,7 +19,7 @@ from .place import Place
 from .sample import Block, Input, Modality, Notice, Phrase, Sample
 from .teller import Teller
 
-TICK = 0.02
+TICK = 0.03
 """Seconds between two steps, so that many sessions share one."""
 
 SILENCE = 0.5

@@ -82,8 +82,12 @@ class Child:
             raise WorkerError(f"{self.name}: {answer.detail}")
 
     def send(self, order: Order) -> None:
-        """Send an order; never waits, so the caller bounds what is under way."""
-        self._writer.write(pack(order))
+        """Send an order; never waits, so the caller bounds what is under way.
+
+        What is sent to a process that is gone is lost; `run` tells.
+        """
+        if not self._writer.is_closing():
+            self._writer.write(pack(order))
 
     async def run(self, heed: Callable[[Answer], None]) -> str:
         """Hear the answers until the process is gone; return why, for people.

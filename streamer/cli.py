@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_bench, cli_data, cli_export, cli_serve, cli_sessions, cli_time, cli_train
+from . import (
+    cli_bench,
+    cli_data,
+    cli_export,
+    cli_serve,
+    cli_sessions,
+    cli_speed,
+    cli_time,
+    cli_train,
+)
 from .cli_data import Json, quiet_threads
 from .cli_time import address
 
@@ -245,6 +254,7 @@ cli_train.register(app)
 cli_export.register(app)
 cli_serve.register(app)
 cli_bench.register(app)
+cli_speed.register(cli_bench.bench_app)
 
 
 def _console() -> "Console":

@@ -180,12 +180,12 @@ def bench_fusion(
         }
         print(json.dumps(report))
         return
-    _table(row._asdict() for row in rows)
+    table(row._asdict() for row in rows)
     print()
-    _table(row._asdict() for row in conflicts)
+    table(row._asdict() for row in conflicts)
     if people:
         print()
-        _table([people._asdict()])
+        table([people._asdict()])
 
 
 def bench_text(
@@ -204,7 +204,7 @@ def bench_text(
     if as_json:
         print(json.dumps({"checkpoint": checkpoint, "updates": updates, "rows": rows}))
     else:
-        _table(rows)
+        table(rows)
 
 
 def bench_long(
@@ -234,7 +234,7 @@ def bench_long(
     if as_json:
         print(json.dumps({"law": LAW, "broken": broken, "rows": rows}))
     else:
-        _table(rows)
+        table(rows)
     raise typer.Exit(1 if broken else 0)
 
 
@@ -268,7 +268,7 @@ def _with(value: float, interval: float | None) -> str:
     return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
 
 
-def _table(rows: Iterable[Mapping[str, object]]) -> None:
+def table(rows: Iterable[Mapping[str, object]]) -> None:
     """Print rows of the same keys as a table in Markdown."""
     for number, row in enumerate(rows):
         if not number:
@@ -333,7 +333,7 @@ def bench_faults(
     if as_json:
         print(json.dumps({"rows": rows}))
     else:
-        _table({k: "-" if v is None else v for k, v in row.items()} for row in rows)
+        table({k: "-" if v is None else v for k, v in row.items()} for row in rows)
 
 
 def bench_soak(

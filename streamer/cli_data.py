@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tamulag.models.evaluate import Evaluation, Form, Head
 
     from .extract import Part, Speech
+    from .parts import Engine
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
 Workers = Annotated[
@@ -30,6 +31,13 @@ Workers = Annotated[
 Mode = Annotated[str | None, typer.Option(help="Rows of one split alone, by the column mode.")]
 Asr = Annotated[
     Literal["none", "moonshine"], typer.Option(help="Recognises words where the CSV has no text.")
+]
+OnEngine = Annotated[
+    Literal["processes", "ray"], typer.Option(help="What plays media files: ray = also a cluster.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
 ]
 Corpus = Literal["texts", "ravdess", "faces-train", "faces-valid", "vader"]
 
@@ -96,6 +104,8 @@ def extract(
     asr: Asr = "none",
     mode: Mode = None,
     workers: Workers = None,
+    engine: OnEngine = "processes",
+    ray: Ray = None,
 ) -> None:
     """Turn labelled videos into a feature file, through the front end that runs live.
 
@@ -104,6 +114,8 @@ def extract(
 
     Example: tamulag extract my-videos --out features/mine.safetensors
     """
+    if ray is not None and engine != "ray":
+        raise typer.BadParameter(f"{ray} needs --engine ray beside it", param_hint="--ray")
     quiet_threads()
     from tamulag.models.data import read_labelled, read_media, write_clips, write_texts
 
@@ -129,14 +141,18 @@ def extract(
             if corpus == "ravdess"
             else read_media(table if table.is_file() else data / table, folder=data, mode=mode)
         )
-        _extract_media(media, out, asr, workers, about)
+        collected = partial(_collected, speech=asr, workers=workers, engine=engine, ray=ray)
+        _extract_media(media, out, collected, about)
         return
     write_clips(out, clips, about=about)
     print(f"{out}: {len(clips)} clips")
 
 
 def _extract_media(
-    rows: "Sequence[MediaRow]", out: Path, speech: "Speech", workers: int | None, about: str
+    rows: "Sequence[MediaRow]",
+    out: Path,
+    collected: "Callable[[Sequence[Path], Path], dict[Path, Part]]",
+    about: str,
 ) -> None:
     """Write the feature file of media files; some may be unreadable, all may not."""
     from tamulag.models.data import DataError, write_clips
@@ -145,7 +161,7 @@ def _extract_media(
     from .extract import joined
 
     kept = out.with_name(f"{out.name}.parts")
-    parts = _collected([row.file for row in rows], kept, speech, workers)
+    parts = collected([row.file for row in rows], kept)
     if not parts:
         raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")
     encode = encoder_for().encode
@@ -182,7 +198,8 @@ def _on_media(
     # Opened twice, so that a wrong name is told before the files are played.
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
-        parts = _collected([row.file for row in rows], Path(folder), speech, workers)
+        files = [row.file for row in rows]
+        parts = _collected(files, Path(folder), speech=speech, workers=workers)
     if not parts:
         raise DataError(f"{data}: none of {len(rows)} files could be read")
     longest = max(part.length for part in parts.values())
@@ -197,7 +214,13 @@ def _on_media(
 
 
 def _collected(
-    files: Sequence[Path], folder: Path, speech: "Speech", workers: int | None
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    speech: "Speech",
+    workers: int | None,
+    engine: "Engine" = "processes",
+    ray: str | None = None,
 ) -> "dict[Path, Part]":
     """Run the front end over files with a progress bar; tell what could not be read."""
     from .parts import collect, load_part
@@ -215,8 +238,9 @@ def _collected(
                 problems.append(problem)
                 print(problem, file=sys.stderr)
 
-        count = workers or os.cpu_count() or 1
-        parts = collect(files, folder, speech=speech, workers=count, done=done)
+        parts = collect(
+            files, folder, speech=speech, workers=workers, done=done, engine=engine, ray=ray
+        )
     if problems:
         print(f"{len(problems)} of {unique} files could not be read", file=sys.stderr)
     return {file: load_part(part) for file, part in parts.items()}

@@ -24,8 +24,8 @@ STARTING = 60.0
 """Seconds in which all must have connected, and in which they must tell what they got."""
 
 _HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 _TELL, _FORGET = "tell", "forget"
@@ -205,26 +205,23 @@ def _listen(selector: selectors.BaseSelector, timeout: float | None) -> None:
             _read(key.fileobj, key.data)
 
 
-def connected(port: int, receive_buffer: int | None = None) -> socket.socket:
+def connected(
+    port: int, receive_buffer: int | None = None, path: str = "/"
+) -> socket.socket:
     """Return a socket on which the handshake was sent, and nothing read yet."""
     sock = socket.socket()
     sock.settimeout(STARTING)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.connect(("127.0.0.1", port))
-    sock.sendall(_HANDSHAKE)
+    sock.sendall(_HANDSHAKE.format(path=path).encode())
     return sock
 
 
 def _read(sock: socket.socket, reader: _Reader) -> None:
     """Take each message that has arrived; answer pings."""
     now, waiting = time.time(), reader.waiting
-    if waiting.startswith(b"HTTP"):
-        head = waiting.find(b"\r\n\r\n")
-        del waiting[: head + 4 if head >= 0 else 0]
-        if head < 0:
-            return
-    while (found := _frame(waiting)) is not None:
+    while (found := frame(waiting)) is not None:
         kind, data = found
         if kind == Opcode.PING:
             sock.sendall(bytes([0x80 | Opcode.PONG, 0x80]) + os.urandom(4))
@@ -232,8 +229,16 @@ def _read(sock: socket.socket, reader: _Reader) -> None:
             reader.take(data, now)
 
 
-def _frame(waiting: bytearray) -> tuple[int, bytes] | None:
-    """Take the first whole frame; the server sends none above 64 KiB and pings without data."""
+def frame(waiting: bytearray) -> tuple[int, bytes] | None:
+    """Take the first whole frame, after the answer to the handshake if that is there.
+
+    The server sends none above 64 KiB and pings without data.
+    """
+    if waiting.startswith(b"HTTP"):
+        head = waiting.find(b"\r\n\r\n")
+        del waiting[: head + 4 if head >= 0 else 0]
+        if head < 0:
+            return None
     if len(waiting) < 2:
         return None
     size, start = waiting[1], 2

@@ -18,6 +18,10 @@ AHEAD = 8
 """Frames of a worker that are under way; what waits longer waits here, where it can be dropped."""
 
 
+OLDEST = 5.0
+"""Seconds of sound that may wait, however few frames they are; a recogniser is granted no more."""
+
+
 class Item(NamedTuple):
     """A frame that waits."""
 
@@ -58,11 +62,11 @@ class Seat:
     """Of earlier attempts, and what was dropped or lost on the way."""
 
     def wait(self, item: Item) -> deque[Item]:
-        """Let a frame wait, drop the oldest of too many, and return its queue."""
+        """Let a frame wait, drop what is too much or too old, and return its queue."""
         is_picture = isinstance(item.frame.header, PictureHeader)
         lane, bound = (self.pictures, PICTURES) if is_picture else (self.sounds, SOUNDS)
         lane.append(item)
-        if len(lane) > bound:
+        while len(lane) > bound or item.place - lane[0].place > OLDEST:
             dropped = lane.popleft()
             if dropped.frame.sound is None or not self.is_heard:
                 self.lose(dropped)

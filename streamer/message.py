@@ -3,7 +3,6 @@
 Knows the words of the wire. Knows no sockets and no clock: whoever sends gives the wall time.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -61,16 +60,26 @@ class Window(Part):
     warmup: bool = Field(description="True until a whole window has passed")
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Modality(Part):
     """One modality's own estimate."""
 
     sentiment: Sentiment | None = Field(description="A number only where status is ok or stale")
     weight: Share = Field(description="Share of the modality in the fusion")
     status: Status
-    reason: str | None = Field(None, description="Why it is not ok: no_face, camera_lost, ...")
-    age: float | None = Field(None, description="Seconds since its newest valid content")
+    reason: str | None = Field(
+        None, description="Why it is not ok: no_face, camera_lost, ...", exclude_if=_is_none
+    )
+    age: float | None = Field(
+        None, description="Seconds since its newest valid content", exclude_if=_is_none
+    )
     revision: int | None = Field(
-        None, description="Text only: times at which words that had been scored were changed"
+        None,
+        description="Text only: times at which words that had been scored were changed",
+        exclude_if=_is_none,
     )
 
 
@@ -230,14 +239,7 @@ def schema() -> dict[str, object]:
 
 def encode(message: AnyMessage) -> str:
     """Return the message as one line of JSON; keys that say nothing are left out of modalities."""
-    values = message.model_dump(mode="json")
-    for part in (
-        values.get("modalities", {}).values() if isinstance(message, SentimentMessage) else ()
-    ):
-        for key in ("reason", "age", "revision"):
-            if part[key] is None:
-                del part[key]
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return message.model_dump_json()
 
 
 def decode(line: str | bytes) -> AnyMessage:

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +32,19 @@ FORMAT = "tamulag-part-1"
 
 MODALITIES = ("audio", "vision")
 
+Engine = Literal["processes", "ray"]
+"""Processes of this machine, or those of a Ray cluster."""
+
 
 def collect(
     files: Sequence[Path],
     folder: Path,
     *,
     speech: Speech,
-    workers: int,
+    workers: int | None,
     done: Callable[[Path, str | None], None],
+    engine: Engine = "processes",
+    ray: str | None = None,
 ) -> dict[Path, Path]:
     """Run the front end over files, each in one of several processes, and keep what it finds.
 
@@ -49,14 +55,16 @@ def collect(
         files: Media files; one that is named twice is played once.
         folder: Where the results are kept, a file each.
         speech: Who recognises words.
-        workers: Processes; 1 = this one.
+        workers: Files at a time, each in a process; 1 = in this one, None = one per core.
         done: Called for each file that is finished, with what is wrong with it or None.
+        engine: What runs them; with `ray` None = one per core of the cluster.
+        ray: HOST:PORT of a Ray cluster; None = a Ray of this machine alone.
 
     Returns:
         The result of each file that could be read, for `load_part`.
 
     Raises:
-        DataError: If a worker process dies; what is done stays done.
+        DataError: If a worker process dies, or Ray is not there; what is done stays done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, Path] = {}
@@ -72,7 +80,11 @@ def collect(
             done(file, None)
         else:
             todo[file] = part
-    for file, problem in _worked(todo, speech, min(workers, len(todo))):
+    if engine == "ray":
+        worked = _worked_on_ray(todo, speech, workers, ray)
+    else:
+        worked = _worked(todo, speech, min(workers or os.cpu_count() or 1, len(todo)))
+    for file, problem in worked:
         if problem is None:
             found[file] = todo[file]
         done(file, problem)
@@ -148,6 +160,22 @@ def _worked(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _worked_on_ray(
+    todo: dict[Path, Path], speech: Speech, workers: int | None, address: str | None
+) -> Iterator[tuple[Path, str | None]]:
+    """Yield as `_worked`; the parts are written here, so that nodes need not share their folder."""
+    if not todo:
+        return
+    from .fleet import played
+
+    for file, found in played(list(todo), speech, workers=workers, address=address):
+        if isinstance(found, Part):
+            save_part(found, todo[file])
+            yield file, None
+        else:
+            yield file, found
 
 
 def _work(file: Path, part: Path, speech: Speech) -> str | None:

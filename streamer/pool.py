@@ -139,7 +139,7 @@ class Pool:
 
         Args:
             session: It has begun; KeyError if not.
-            frame: Sound or words, of which 250 may wait, or a picture, of which 2 may.
+            frame: Sound or words, of which 250 or 5 s may wait, or a picture, of which 2 may.
             place: Session time of its timestamp.
             span: Of sound: samples recorded before it, and with it.
         """
@@ -194,14 +194,10 @@ class Pool:
     def _heed(self, post: _Post, answer: Answer) -> None:
         """Do what an answer asks for."""
         if isinstance(answer, Taken):
-            seat = post.desk.numbers.get(answer.number)
             post.desk.taken(answer)
-            if seat and answer.inputs:
-                self._hand_over(seat, answer.inputs)
+            self._hand_over(post.desk.numbers.get(answer.number), answer.inputs)
         elif isinstance(answer, Said):
-            seat = post.desk.numbers.get(answer.number)
-            if seat:
-                self._hand_over(seat, [answer.phrase])
+            self._hand_over(post.desk.numbers.get(answer.number), [answer.phrase])
         elif isinstance(answer, Begun):
             self._begun(post, answer.number)
         elif isinstance(answer, Broken):
@@ -209,9 +205,9 @@ class Pool:
         elif isinstance(answer, Ended):
             self._ended(post, answer)
 
-    def _hand_over(self, seat: Seat, inputs: list[Input]) -> None:
+    def _hand_over(self, seat: Seat | None, inputs: list[Input]) -> None:
         # Of a session that has ended, the name may stand for another one by now.
-        if not (seat.is_ended and seat.name in self._seats):
+        if seat and inputs and not (seat.is_ended and seat.name in self._seats):
             self._deliver(seat.name, inputs)
 
     def _begun(self, post: _Post, number: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .crowd import Crowd, percentile
 from .stage import Streaming, streaming
+from .usage import memory, spent
 from .witness import Receipt, has_score
 
 SUBSCRIBERS = 50
@@ -95,27 +96,15 @@ def _watch(
 ) -> tuple[list[tuple[float, float]], float]:
     """Return time and MB of each look, and how many cores the agent took."""
     pid, begin = agent.process.pid, time.monotonic()
-    before, looks = _spent(pid), [(0.0, _size(pid))]
+    before, looks = spent(pid), [(0.0, memory(pid).resident)]
     while (passed := time.monotonic() - begin) < seconds:
         time.sleep(min(INTERVAL, seconds - passed))
         if agent.process.poll() is not None:
             raise RuntimeError(f"the agent ended after {passed:.0f} s: run it by hand, --verbose")
-        looks.append((time.monotonic() - begin, _size(pid)))
+        looks.append((time.monotonic() - begin, memory(pid).resident))
         if int(looks[-1][0] // 60) > int(looks[-2][0] // 60):
             tell(f"{looks[-1][0]:.0f} s: {looks[-1][1]:.1f} MB")
-    return looks, (_spent(pid) - before) / (time.monotonic() - begin)
-
-
-def _size(pid: int) -> float:
-    """Return a process's resident memory in MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _spent(pid: int) -> float:
-    """Return the seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return looks, (spent(pid) - before) / (time.monotonic() - begin)
 
 
 def _dropped(score: Receipt) -> dict[str, int]:

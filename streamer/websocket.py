@@ -111,6 +111,7 @@ class WebSocketPublisher:
         self._connections: set[Subscriber] = set()
         self._peers: Counter[str] = Counter()
         self._subscribers: set[Subscriber] = set()
+        self._listeners: set[Subscriber] = set()  # those of them who follow no session of many
         self._senders: set[Subscriber] = set()
         self._error: Exception | None = None
         self._failed = asyncio.Event()
@@ -179,7 +180,7 @@ class WebSocketPublisher:
         if kind == "status":
             self._status = payload
         frame = text_frame(payload)
-        for subscriber in self._subscribers:
+        for subscriber in self._listeners:
             self.dropped += subscriber.deliver(frame)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
@@ -248,6 +249,7 @@ class WebSocketPublisher:
     def _left(self, connection: Subscriber) -> None:
         self._connections.discard(connection)
         self._subscribers.discard(connection)
+        self._listeners.discard(connection)
         self._peers[connection.peer] -= 1
         if not self._peers[connection.peer]:
             del self._peers[connection.peer]
@@ -312,6 +314,7 @@ class WebSocketPublisher:
             raise
         finally:
             self._subscribers.discard(connection)
+            self._listeners.discard(connection)
             self._senders.discard(connection)
 
     async def _attend(self, connection: Subscriber) -> None:
@@ -322,7 +325,8 @@ class WebSocketPublisher:
             return
         session = _session_of(connection.request.path) if self._greet else None
         if session is None:
-            self._welcome(connection, self._hello())
+            self._welcome(connection, self._hello(), self._status)
+            self._listeners.add(connection)
             await connection.listen()
         else:
             await self._watch(connection, session)
@@ -339,7 +343,7 @@ class WebSocketPublisher:
         watchers = self._watchers.setdefault(session, set())
         watchers.add(connection)
         try:
-            self._welcome(connection, hello)
+            self._welcome(connection, hello, None)
             await connection.listen()
         finally:
             watchers.discard(connection)
@@ -361,10 +365,10 @@ class WebSocketPublisher:
         except (TimeoutError, ConnectionClosed):
             return False
 
-    def _welcome(self, connection: Subscriber, hello: str) -> None:
+    def _welcome(self, connection: Subscriber, hello: str, status: str | None) -> None:
         connection.deliver(text_frame(hello))
-        if self._status is not None:
-            connection.deliver(text_frame(self._status))
+        if status is not None:
+            connection.deliver(text_frame(status))
         self._subscribers.add(connection)
         logger.info("subscriber %s came from %s", connection.id, connection.peer)
 

@@ -17,6 +17,7 @@ PURE = [
     *(STREAMER / f"{name}.py" for name in ("recording", "hall", "handover")),
     *(STREAMER / f"{name}.py" for name in ("message", "transcript", "config", "tables")),
     *(STREAMER / f"{name}.py" for name in ("fit", "stretch", "placement", "pressure", "watch")),
+    STREAMER / "ring.py",
     *(MODELS / f"{name}.py" for name in ("encoder", "attention", "fusion", "tam_ulag")),
     *(MODELS / f"{name}.py" for name in ("turn", "seats")),
 ]
@@ -29,8 +30,10 @@ USERS_OF_MODELS = {
     *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
     "exported",  # the exported step beside torch, before it is kept
     "front",  # the text encoder, in a worker process of the server
+    *("shares", "charts", "cli_speed"),  # what the model's part of a session costs
     *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
+    "fleet",  # the same on a cluster
 }
 """The files of streamer/ that may import tamulag.models."""
 

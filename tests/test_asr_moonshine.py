@@ -2,6 +2,7 @@ import csv
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def beckett() -> Array:
 
 def said(hypotheses: list[Hypothesis]) -> str:
     return " ".join(word.text for words in finals(hypotheses) for word in words)
+
+
+def test_no_thread_waits_busily_for_work(moonshine: MoonshineRecogniser, beckett: Array) -> None:
+    """All work is done by whoever calls: its time is that of the process."""
+    busy, mine = time.process_time(), time.thread_time()
+    hear(moonshine, beckett)
+    busy, mine = time.process_time() - busy, time.thread_time() - mine
+    assert busy < 1.3 * mine
 
 
 @pytest.mark.data

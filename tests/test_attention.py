@@ -134,6 +134,15 @@ def test_forget_is_right_justified_when_little_is_valid() -> None:
     assert kept.time[0, -1] == 2
 
 
+def test_forget_cuts_where_nothing_has_to_move() -> None:
+    """If all that is new is valid, the cut gives the bits that sorting gives; no row sorts alone."""
+    ready = heard([7, 1, 2, 3], mask=[0, 1, 1, 1])
+    stirred = heard([7, 1, 2, 3], mask=[1, 1, 0, 1])
+    both = Memory(*(torch.cat(pair) for pair in zip(ready, stirred, strict=True)))
+    same(forget(ready, 2), tuple(part[:, -2:] for part in ready))
+    same(forget(ready, 3), tuple(part[:1] for part in forget(both, 3)))
+
+
 def test_row_that_gains_nothing_keeps_its_bits() -> None:
     """Cleared ticks, as the encoder gives them for a silent session, do not stir its memory."""
     layer = attention()

@@ -1,5 +1,6 @@
 """One run inside the process: exit codes, and what is printed where."""
 
+import gc
 import json
 import threading
 from collections.abc import Collection, Mapping
@@ -232,3 +233,18 @@ def test_json_lines_on_standard_output_stand_alone(
     lines = capfd.readouterr().out.splitlines()
     assert all(line.startswith('{"v":1,') for line in lines)
     assert '"type":"session_end"' in lines[-1]
+
+
+def test_garbage_is_looked_for_again_after_a_failed_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loading leaves the collector aside, but only loading."""
+
+    def fail(config: Config) -> Built:
+        assert not gc.isenabled()
+        raise SourceError("no such clip")
+
+    monkeypatch.setattr(module, "build", fail)
+    assert run(None, QUIET | {"source.path": "clip.mp4"}, demo=False, verbose=False) == 1
+    assert gc.isenabled()
+    assert "no such clip" in capsys.readouterr().err

@@ -1,0 +1,296 @@
+"""Runs the step function of an exported file with onnxruntime, and times it beside torch.
+
+Knows the names in the file, as `OnnxStep` lists them, and what it was made from. Does not know how
+it is made (`graph`).
+
+Shapes: B sessions, one hop, M = 3 modalities (text, audio, vision).
+"""
+
+import hashlib
+import logging
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .attention import Pooled
+from .branch import BranchState
+from .checkpoint import CheckpointError, resolve
+from .encoder import Ticks, compact
+from .tam_ulag import MODALITIES, TICK_RATE, Output, State, TamUlag
+from .turn import Step
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+logger = logging.getLogger("tamulag.engine")
+
+FORMAT = "tamulag-step-1"
+FEATURES = ("fused", *MODALITIES)
+"""Names of `Output.features`."""
+BATCHES = (1, 4, 16, 64, 256)
+Engine = Literal["auto", "torch", "onnxruntime"]
+
+
+class OnnxStep:
+    """The exported step function, in place of `TamUlag.step`.
+
+    The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.count` (B,) of
+    leading valid ticks, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1), `allowed`
+    (B, 1, 3) and `state.M.*`; T is at least 1. Its outputs: `sentiment`, `heads`, `present`,
+    `weight`, `attention.M.*`, `features.*` and `next.M.*`. What a step never changes is not among
+    the states.
+
+    Args:
+        path: Written by `tamulag export --onnx`.
+        model: From the checkpoint, with the window of the session.
+        checkpoint: Name or path of that checkpoint.
+        threads: Of one step.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or of another checkpoint or window.
+    """
+
+    def __init__(self, path: Path, model: TamUlag, checkpoint: str, *, threads: int = 1) -> None:
+        self._model = model
+        self._session = _opened(path, threads)
+        made = self._session.get_modelmeta().custom_metadata_map
+        for key, wanted in made_from(model, checkpoint).items():
+            if made.get(key) != wanted:
+                raise CheckpointError(
+                    f"{path} has {key} {made.get(key)!r}, the session {wanted!r}: "
+                    f"tamulag export --onnx {path} --checkpoint {checkpoint} "
+                    f"--window {model.config.window / TICK_RATE:g}"
+                )
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def step(
+        self,
+        ticks: Mapping[str, Ticks],
+        now_BN: Tensor,
+        state: State,
+        allowed_BNM: Tensor | None = None,
+    ) -> tuple[Output, State]:
+        """Advance every session by new ticks and score one hop; see `TamUlag.step`.
+
+        Raises:
+            ValueError: If there is more than one hop, or a shape does not fit.
+        """
+        if now_BN.shape[1] != 1:
+            raise ValueError(f"{now_BN.shape[1]} hops at once: the exported step takes one")
+        new = {n: compact(self._model._checked(n, ticks.get(n), now_BN)) for n in MODALITIES}
+        if allowed_BNM is None:
+            allowed_BNM = now_BN.new_ones(len(now_BN), 1, len(MODALITIES)).bool()
+        given = {"now": now_BN, "allowed": allowed_BNM, **_named("state", state)}
+        for name in MODALITIES:
+            given |= _ticks(name, new[name])
+        # The arrays share the tensors' memory, and the tensors that of the results.
+        feeds = {name: given[name].detach().contiguous().numpy() for name in self._inputs}
+        results = self._session.run(self._outputs, feeds)
+        found = dict(zip(self._outputs, map(torch.from_numpy, results), strict=True))
+        return _output(found, new, state), _next(found, state)
+
+
+def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
+    """Return what must be equal for an exported file to stand for a model.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing.
+    """
+    return {
+        "format": FORMAT,
+        "checkpoint_sha256": hashlib.sha256(resolve(checkpoint).read_bytes()).hexdigest(),
+        "window": str(model.config.window),
+    }
+
+
+def _opened(path: Path, threads: int) -> "InferenceSession":
+    import onnxruntime
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found: tamulag export --onnx {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own have no class in common
+        raise CheckpointError(
+            f"{path} cannot be run ({error}): tamulag export --onnx {path}"
+        ) from error
+
+
+def _named(prefix: str, state: State) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.{name}.{key}": tensor
+        for name, branch in zip(MODALITIES, state, strict=True)
+        for part in branch
+        for key, tensor in part._asdict().items()
+    }
+
+
+def _ticks(name: str, ticks: Ticks) -> dict[str, Tensor]:
+    """Return the inputs of one modality; the graph wants at least one tick, valid or not."""
+    batch, length = ticks.mask.shape
+    values, when, ready = ticks.values, ticks.time, ticks.ready
+    if length == 0:
+        values = values.new_zeros(batch, 1, values.shape[-1])
+        when = ready = when.new_zeros(batch, 1)
+    return {
+        f"ticks.{name}.values": values,
+        f"ticks.{name}.count": ticks.mask.sum(dim=1),
+        f"ticks.{name}.time": when,
+        f"ticks.{name}.ready": ready,
+    }
+
+
+def _output(found: Mapping[str, Tensor], new: Mapping[str, Ticks], state: State) -> Output:
+    pooled = [
+        _pooled(found, name, before.memory.mask.shape[1] + new[name].mask.shape[1])
+        for name, before in zip(MODALITIES, state, strict=True)
+    ]
+    return Output(
+        found["sentiment"],
+        found["heads"],
+        found["present"],
+        found["weight"],
+        (pooled[0], pooled[1], pooled[2]),
+        tuple(found[f"features.{name}"] for name in FEATURES),
+    )
+
+
+def _pooled(found: Mapping[str, Tensor], name: str, attended: int) -> Pooled:
+    """Return what was pooled, without the tick that filled the place of none."""
+    pooled = Pooled(*(found[f"attention.{name}.{key}"] for key in Pooled._fields))
+    return pooled._replace(weight=pooled.weight[..., :attended], time=pooled.time[..., :attended])
+
+
+def _next(found: Mapping[str, Tensor], state: State) -> State:
+    branches = []
+    for name, before in zip(MODALITIES, state, strict=True):
+        changed = [
+            {key: found.get(f"next.{name}.{key}", old) for key, old in part._asdict().items()}
+            for part in before
+        ]
+        branches.append(
+            BranchState(before.encoder._replace(**changed[0]), before.memory._replace(**changed[1]))
+        )
+    return State(*branches)
+
+
+class Speed(NamedTuple):
+    """How long a step takes, medians in seconds."""
+
+    batch: int
+    words: int
+    """Tokens of text; beside them are 25 ticks of audio and 5 of vision, as in 0.5 s."""
+    torch: float
+    onnxruntime: float
+
+
+@torch.inference_mode()
+def faster(
+    model: TamUlag,
+    onnx: OnnxStep,
+    batches: Sequence[int] = BATCHES,
+    *,
+    words: Sequence[int] = (0, 20),
+    repeats: int = 9,
+) -> list[Speed]:
+    """Time both engines on this machine, in turns; a batch of one takes some 30 ms.
+
+    Args:
+        model: With as many threads as torch has now.
+        onnx: Of the same checkpoint.
+        batches: Sessions per step.
+        words: Tokens of text per step.
+        repeats: Steps of each engine per row, after one that is not counted.
+    """
+    return [_timed(model, onnx, batch, count, repeats) for batch in batches for count in words]
+
+
+def _timed(model: TamUlag, onnx: OnnxStep, batch: int, words: int, repeats: int) -> Speed:
+    counts = {"text": words, "audio": 25, "vision": 5}
+    ticks = {name: _some(model, name, batch, count) for name, count in counts.items() if count}
+    now = torch.full((batch, 1), 25)
+    allowed = torch.ones(batch, 1, len(MODALITIES), dtype=torch.bool)
+    _, state = model.step(ticks, now, model.initial_state(batch), allowed)
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats + 1):
+        for step, times in zip((model.step, onnx.step), took, strict=True):
+            begin = time.perf_counter()
+            step(ticks, now, state, allowed)
+            times.append(time.perf_counter() - begin)
+    return Speed(batch, words, *(statistics.median(times[1:]) for times in took))
+
+
+def _some(model: TamUlag, name: str, batch: int, count: int) -> Ticks:
+    config = getattr(model.config, name)
+    when = torch.arange(0, count * config.period, config.period).repeat(batch, 1)
+    values = torch.randn(batch, count, config.dim, generator=torch.Generator().manual_seed(count))
+    return Ticks(values, torch.ones_like(when, dtype=torch.bool), when, when + config.period)
+
+
+def winners(speeds: Sequence[Speed]) -> dict[int, Literal["torch", "onnxruntime"]]:
+    """Return the faster engine for each batch size, over all its rows; torch if they are equal."""
+    gained: dict[int, float] = {}
+    for speed in speeds:
+        gained[speed.batch] = gained.get(speed.batch, 0.0) + speed.torch - speed.onnxruntime
+    return {batch: "onnxruntime" if gain > 0 else "torch" for batch, gain in gained.items()}
+
+
+def step_for(
+    model: TamUlag,
+    checkpoint: str,
+    *,
+    engine: Engine = "auto",
+    path: Path | None = None,
+    batches: Sequence[int] = (1,),
+) -> Step:
+    """Return the step function of a session or of many.
+
+    Args:
+        model: From the checkpoint.
+        checkpoint: Its name or path.
+        engine: `auto`: with an exported file the one that is faster now at the nearest of the
+            batch sizes, else torch.
+        path: The exported file.
+        batches: Sessions per step that `auto` measures.
+
+    Raises:
+        CheckpointError: If the file cannot be used, or none is given to `onnxruntime`.
+    """
+    if engine == "torch" or (engine == "auto" and path is None):
+        return model.step
+    if path is None:
+        raise CheckpointError("engine onnxruntime needs an exported file: give model.onnx")
+    onnx = OnnxStep(path, model, checkpoint, threads=torch.get_num_threads())
+    if engine == "onnxruntime":
+        return onnx.step
+    speeds = faster(model, onnx, batches)
+    logger.info("engine by sessions per step: %s, measured: %s", winners(speeds), speeds)
+    return by_batch(model, onnx, winners(speeds))
+
+
+def by_batch(model: TamUlag, onnx: OnnxStep, winner: Mapping[int, str]) -> Step:
+    """Return a step that takes the winner of the nearest batch size, by ratio; see `winners`."""
+    steps: dict[int, Step] = {
+        batch: onnx.step if name == "onnxruntime" else model.step for batch, name in winner.items()
+    }
+    if len(steps) == 1:
+        return next(iter(steps.values()))
+
+    def step(
+        ticks: Mapping[str, Ticks], now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
+    ) -> tuple[Output, State]:
+        nearest = min(steps, key=lambda batch: abs(math.log(batch / len(now_BN))))
+        return steps[nearest](ticks, now_BN, state, allowed_BNM)
+
+    return step

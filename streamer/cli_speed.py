@@ -1,0 +1,78 @@
+"""The verb that measures one live session and its model: `tamulag bench stream`.
+
+Knows its options and what it prints. Parts are imported only when it runs.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_bench import table
+from .cli_data import Json, quiet_threads
+
+
+def register(bench_app: typer.Typer) -> None:
+    """Add the verb of this file to `tamulag bench`."""
+    bench_app.command("stream")(bench_stream)
+
+
+def bench_stream(
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    repeats: Annotated[int, typer.Option(min=10, help="Hops timed per window and way.")] = 200,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=600, help="Of the live session that is watched.")
+    ] = 30.0,
+    source: Annotated[
+        Path | None, typer.Option(help="Clip for the live session. Default: those of --demo.")
+    ] = None,
+    model_only: Annotated[
+        bool, typer.Option("--model-only", help="No processes: the first table alone.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a hop costs by the window's length, and what a live session takes. Linux only.
+
+    First the model on one thread: from its state, against the whole window anew. Then each part of
+    a session; then fresh processes: the command line, a start, a session that is watched.
+
+    Example: tamulag bench stream --plot pictures
+    """
+    quiet_threads()
+    from tamulag.models.cost import costs, machine
+
+    best = machine()
+    rows = costs(best, checkpoint, repeats=repeats)
+    report: dict[str, object] = {"machine": best._asdict()}
+    report["rows"] = [row._asdict() for row in rows]
+    parts = []
+    if not model_only:
+        from . import footprint
+        from .shares import shares
+
+        print("each part of a session", file=sys.stderr)
+        parts = shares(checkpoint=checkpoint)
+        report["parts"] = [part._asdict() for part in parts]
+        print("fresh processes", file=sys.stderr)
+        report["start"] = footprint.start()._asdict()
+        chosen = ["--demo"] if source is None else ["--source", str(source)]
+        live = footprint.session([*chosen, "--loop", "--checkpoint", checkpoint], seconds)
+        report["session"] = live._asdict()
+    if plot is not None:
+        from .charts import draw
+
+        print("drawn:", *draw(rows, parts, plot), file=sys.stderr)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+
+
+def _show(report: dict[str, object]) -> None:
+    for name, value in report.items():
+        print(f"{name}:\n")
+        table(value if isinstance(value, list) else [value])
+        print()

@@ -1,0 +1,191 @@
+"""The front end over media files on a Ray cluster, or on a Ray of this machine.
+
+Knows Ray and `extract.play`. Knows no parts, no labels and no model. Where the work runs, which
+node is alive and what is tried again is Ray's.
+"""
+
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tamulag.models.data import DataError
+
+from .extract import Part, Speech, part_of, play
+from .source import SourceError, SourceLost
+
+REMEDY = "pip install 'tamulag-stream[ray]'"
+
+CONNECT_TIME = 20.0
+"""Seconds for a cluster to answer, the start of the program that asks included."""
+
+STORE = 200_000_000
+"""Bytes of the object store of a Ray that is started here; a part is 1 MB for a minute of film."""
+
+RETRIES = 3
+"""How often a file is tried again after its worker or node died."""
+
+LOOK = 10.0
+"""Seconds after which the driver looks again whether something is done."""
+
+
+def played(
+    files: Sequence[Path], speech: Speech, *, workers: int | None, address: str | None
+) -> Iterator[tuple[Path, Part | str]]:
+    """Yield each file when it is finished, with what was found in it or what is wrong with it.
+
+    A worker or a node that dies costs its files another try, `RETRIES` times; a file that is not
+    finished then is told and left out. All nodes must see the files at the same path.
+
+    Args:
+        files: Each once.
+        speech: Who recognises words.
+        workers: Files at a time; None = as many as there are processors.
+        address: HOST:PORT of a cluster of which this machine is a node; None starts a Ray that only
+            this machine reaches, and ends it.
+
+    Raises:
+        DataError: If Ray is not installed, or the cluster cannot be reached or has no processor.
+    """
+    with joined(address, workers) as ray:
+        look = ray.remote(num_cpus=1, max_retries=RETRIES)(_look)
+        waiting = list(reversed(files))
+        running: dict[Any, Path] = {}
+        # Twice as many as can run: none waits for this process, and an autoscaler sees the need.
+        limit = workers or 2 * _processors(ray)
+        while waiting or running:
+            while waiting and len(running) < limit:
+                file = waiting.pop()
+                running[look.remote(file, speech)] = file
+            done, _ = ray.wait(list(running), timeout=LOOK)
+            for reference in done:
+                file = running.pop(reference)
+                yield file, _found(ray, file, reference)
+
+
+@contextmanager
+def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
+    """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
+
+    Args:
+        address: HOST:PORT, or None for a Ray of our own.
+        processors: Of a Ray of our own; None = all.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        DataError: If that cannot be done; the message has the remedy.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise DataError(f"Ray is not installed: {REMEDY}, or take --engine processes")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        with _own(processors) as ray:
+            yield ray
+        return
+    if _is_loopback(address):
+        _stay_inside()
+    _check(address)
+    with _connected(address=address) as ray:
+        yield ray
+
+
+@contextmanager
+def _own(processors: int | None) -> Iterator[Any]:
+    """Start a Ray that no other machine and no other user reaches, and leave nothing of it."""
+    _stay_inside()
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
+    # Not below the user's TMPDIR: the path of a Unix socket may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.name == "posix" else None)
+    try:
+        with _connected(
+            address="local",
+            num_cpus=processors,
+            object_store_memory=STORE,
+            include_dashboard=False,
+            _temp_dir=folder,
+        ) as ray:
+            yield ray
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _connected(**settings: Any) -> Iterator[Any]:
+    import ray
+
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _stay_inside() -> None:
+    """Keep Ray on 127.0.0.1; to be called before it is imported.
+
+    On Linux it takes the machine's outer address even where 127.0.0.1 is asked for, and listens on
+    all of them. The variable is the one that macOS and Windows have by default.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
+def _check(address: str) -> None:
+    """Ask a cluster whether it is there, within a limit: Ray's own attempt may take for ever."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=CONNECT_TIME, check=False)
+    except subprocess.TimeoutExpired:
+        answers = False
+    else:
+        answers = done.returncode == 0
+    if not answers:
+        raise DataError(
+            f"no Ray cluster answers at {address} within {CONNECT_TIME:g} s: take the HOST:PORT of "
+            "`ray start --head`; if it has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        )
+
+
+def _processors(ray: Any) -> int:
+    count = int(ray.cluster_resources().get("CPU", 0))
+    if count == 0:
+        raise DataError("the Ray cluster has no processor: start a node with --num-cpus 1 or more")
+    return count
+
+
+def _look(file: Path, speech: Speech) -> Part | str:
+    """Play a file in a worker; one thread, as each worker has one processor."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return part_of(play(file, speech))
+    except (SourceError, SourceLost) as error:
+        return str(error)
+
+
+def _found(ray: Any, file: Path, reference: Any) -> Part | str:
+    """Return what a worker found, or that it died each time; what is a bug is raised."""
+    try:
+        found: Part | str = ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        why = str(error).strip().partition("\n")[0]
+        return f"{file}: {1 + RETRIES} workers died over it: run the command again ({why})"
+    return found

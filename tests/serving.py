@@ -1,0 +1,63 @@
+"""A real server of many sessions in a process of its own, for tests."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+STARTING = 60.0
+ENDING = 5.0
+
+
+class Serving:
+    """`tamulag serve` on a free port, from `with` to its end."""
+
+    def __init__(self, *options: str, workers: int = 0) -> None:
+        self._options: Sequence[str] = options
+        self._workers = workers
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        program = str(Path(sys.executable).with_name("tamulag"))
+        command = [program, "serve", "--websocket", "127.0.0.1:0"]
+        self._process = subprocess.Popen(
+            [*command, "--workers", str(self._workers), *self._options],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found = re.search(r"(ws://\S+/)ingest", line)
+        assert found, line
+        self.url = found[1]
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        return self._process.pid
+
+    def stop(self) -> int:
+        """End it in order and return its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(ENDING)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()

@@ -1,0 +1,21 @@
+"""Pictures of figures that were measured elsewhere."""
+
+from pathlib import Path
+
+from tamulag.models.cost import Row
+from tamulag.streamer.charts import draw
+from tamulag.streamer.shares import Share
+
+ROWS = [Row(w, 0.5, 1.0, 2.0, w / 2, w, w / 2, 10.0, 2.0, 0.1) for w in (5.0, 60.0)]
+
+
+def test_both_pictures_are_drawn(tmp_path: Path) -> None:
+    """As PNG, in a folder that is made."""
+    paths = draw(ROWS, [Share("face", 10.0, 6.0, 0.06)], tmp_path / "new")
+    assert [path.name for path in paths] == ["performance-stream.png", "performance-session.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+    """Without parts there is one picture."""
+    assert draw(ROWS, [], tmp_path) == [tmp_path / "performance-stream.png"]

@@ -1,0 +1,29 @@
+"""`tamulag bench stream`, as people type it."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from tamulag.streamer.cli import app
+
+ASKED = ["bench", "stream", "--model-only", "--repeats", "10"]
+
+
+def test_one_object_with_the_keys(tmp_path: Path) -> None:
+    """Rows by window, the machine, and the picture."""
+    done = CliRunner().invoke(app, [*ASKED, "--plot", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert [row["window"] for row in report["rows"]] == [5.0, 10.0, 30.0, 60.0]
+    wanted = {"window", "hop", "incremental_ms", "recompute_ms", "ratio"}
+    assert all(wanted <= row.keys() for row in report["rows"])
+    assert {"processor", "cores", "torch", "threads"} <= report["machine"].keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["performance-stream.png"]
+
+
+def test_tables_for_people() -> None:
+    """The machine first, then a line per window."""
+    shown = CliRunner().invoke(app, ASKED).stdout
+    assert shown.index("| processor |") < shown.index("| window | hop | incremental_ms |")
+    assert shown.count("\n| 30.000 | 0.500 |") == 1

@@ -1,0 +1,83 @@
+"""Front ends of one session: what is offered is opened, what comes is described."""
+
+import pytest
+
+from tamulag.models.checkpoint import CheckpointError
+from tamulag.models.text import encoder_for
+from tamulag.streamer.asr import Encode
+from tamulag.streamer.front import Front, FrontEnds, load
+from tamulag.streamer.sample import Input, Phrase, Sample
+from tamulag.streamer.source import SourceError
+
+from .sending import BOTH, HEARD, SEEN, WORDS, Fed, picture, speech, words
+
+SILENT = Front(asr="none")
+
+
+@pytest.fixture(scope="module")
+def encode() -> Encode:
+    return encoder_for("default").encode
+
+
+def test_sound_becomes_samples_and_words(encode: Encode) -> None:
+    """A phrase is available when its sound was heard, whatever time its recognition took."""
+    got: list[Input] = []
+    ends = FrontEnds(Front(), encode, HEARD)
+    for fed in speech(6.0):
+        ends.take(*fed, got.append)
+    ends.close(got.append)
+    phrases = [item for item in got if isinstance(item, Phrase)]
+    voiced = [item for item in got if isinstance(item, Sample) and item.values is not None]
+    assert len(voiced) > 100
+    lines = [" ".join(word.text for word in phrase.words).lower() for phrase in phrases]
+    assert any("best of times" in line for line in lines)
+    assert all(0.0 < phrase.timestamp <= 6.01 for phrase in phrases)
+    assert {item.modality for item in voiced} == {"audio"}
+
+
+def test_a_picture_becomes_a_sample(encode: Encode) -> None:
+    """With the face's numbers; nothing is lost."""
+    got: list[Input] = []
+    ends = FrontEnds(SILENT, encode, BOTH)
+    for count in range(3):
+        ends.take(*picture(count), got.append)
+    ends.close(got.append)
+    assert [isinstance(item, Sample) and item.values is not None for item in got] == [True] * 3
+    assert ends.losses() == {"audio": 0, "asr": 0, "vision": 0}
+
+
+@pytest.mark.parametrize(
+    ("hello", "fed", "kind"),
+    [(HEARD, picture(0), "image"), (SEEN, words("so well", 1.0), "words")],
+    ids=["picture", "words"],
+)
+def test_what_was_not_offered_is_refused(
+    encode: Encode, hello: object, fed: Fed, kind: str
+) -> None:
+    """A front end that is not open is named."""
+    ends = FrontEnds(SILENT, encode, hello)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"{kind} was not offered"):
+        ends.take(*fed, lambda _: None)
+    ends.close(lambda _: None)
+
+
+def test_whoever_sends_words_needs_no_recogniser(encode: Encode) -> None:
+    """Sound alone opens one; here it has no model, and says so."""
+    unusable = Front(asr="vosk")
+    got: list[Input] = []
+    ends = FrontEnds(unusable, encode, WORDS)
+    ends.take(*words("so well", 1.0), got.append)
+    ends.close(got.append)
+    assert [word.text for item in got if isinstance(item, Phrase) for word in item.words] == [
+        *("so", "well")
+    ]
+    with pytest.raises(SourceError, match="asr vosk needs the folder of a model"):
+        FrontEnds(unusable, encode, HEARD)
+
+
+def test_what_is_missing_is_told_at_the_start() -> None:
+    """Checkpoint and recogniser are tried before the first session comes."""
+    with pytest.raises(CheckpointError, match="nowhere"):
+        load(Front(checkpoint="nowhere"))
+    with pytest.raises(SourceError, match="asr vosk needs the folder of a model"):
+        load(Front(asr="vosk"))

@@ -1,0 +1,51 @@
+"""Sessions that wait in a folder for the next server."""
+
+import os
+from pathlib import Path
+
+from tamulag.streamer.kept import PATIENCE, Kept
+
+
+def test_what_is_kept_is_taken_once(tmp_path: Path) -> None:
+    """A second server does not get the same session."""
+    kept = Kept(tmp_path / "sessions", wall=lambda: 100.0)
+    kept.put("key", {"name": "x"}, b"state")
+    later = Kept(tmp_path / "sessions", wall=lambda: 103.5)
+    assert later.take("key") == ({"name": "x"}, b"state", 3.5)
+    assert later.take("key") is None
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    """It holds words; its name does not tell the key."""
+    folder = tmp_path / "sessions"
+    Kept(folder).put("key", {}, b"state")
+    (path,) = folder.iterdir()
+    assert path.stat().st_mode & 0o77 == 0
+    assert folder.stat().st_mode & 0o77 == 0
+    assert "key" not in path.name
+
+
+def test_too_old_is_too_late(tmp_path: Path) -> None:
+    """Its window is over many times: the session begins anew."""
+    Kept(tmp_path, wall=lambda: 0.0).put("key", {}, b"state")
+    assert Kept(tmp_path, wall=lambda: PATIENCE + 1).take("key") is None
+
+
+def test_damage_is_no_session(tmp_path: Path) -> None:
+    """And no error: whoever comes begins anew."""
+    kept = Kept(tmp_path)
+    kept.put("key", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"\0\0\0\5{}}}}")
+    assert kept.take("key") is None
+
+
+def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
+    """Nothing of people stays on the disk."""
+    kept = Kept(tmp_path)
+    kept.put("old", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    kept.put("new", {}, b"state")
+    assert kept.sweep() == 1
+    assert kept.take("new") is not None
