@@ -114,6 +114,8 @@ class Calls:
         self.delays: deque[float] = deque(maxlen=20_000)
         """Seconds from when a turn was due to when it was said, of late."""
         self.scores = 0
+        self.slowest = 0.0
+        """Seconds of the longest round since somebody set it to 0."""
         self.looked: Callable[[], None] = lambda: None
         """Called every 0.1 s."""
         self._linger = linger
@@ -211,10 +213,11 @@ class Calls:
 
     async def run(self) -> None:
         """Step whenever somebody waits, until cancelled."""
-        looked = 0.0
+        looked, before = 0.0, time.monotonic()
         while True:
             await self._step()
             now = time.monotonic()
+            self.slowest, before = max(self.slowest, now - before), now
             if now - looked >= LOOK:
                 looked = now
                 await self._look(now)

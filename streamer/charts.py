@@ -1,4 +1,4 @@
-"""Draw what `bench stream` measured.
+"""Draw what `bench stream` and `bench serve` measured.
 
 Knows rows of figures and matplotlib. Measures nothing.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tamulag.models.cost import Row
 
+from .capacity import Batched
 from .shares import Share
 
 if TYPE_CHECKING:
@@ -38,6 +39,26 @@ def draw(rows: Sequence[Row], parts: Sequence[Share], folder: Path) -> list[Path
         paths.append(folder / f"{name}.png")
         figure.savefig(paths[-1], dpi=120)
     return paths
+
+
+def draw_steps(steps: Sequence[Batched], folder: Path) -> Path:
+    """Write `performance-serve.png`: what a session costs in a step of many, and alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = _empty()
+    axes = figure.subplots()
+    sizes = [step.sessions for step in steps]
+    axes.plot(sizes, [step.one_by_one_us for step in steps], "o-", label="one by one")
+    axes.plot(sizes, [step.together_us for step in steps], "o-", label="in one step")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xlabel("sessions")
+    axes.set_ylabel("µs per session and hop")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = folder / "performance-serve.png"
+    figure.savefig(path, dpi=120)
+    return path
 
 
 def _costs(rows: Sequence[Row]) -> "Figure":

@@ -252,7 +252,7 @@ cli_time.register(app)
 cli_sessions.register(app)
 cli_train.register(app)
 cli_export.register(app)
-cli_serve.register(app)
+cli_serve.register(app, cli_bench.bench_app)
 cli_bench.register(app)
 cli_speed.register(cli_bench.bench_app)
 

@@ -1,20 +1,27 @@
-"""The verb that serves many sessions: `tamulag serve`.
+"""The verbs of many sessions: `tamulag serve` and `tamulag bench serve`.
 
-Knows its options. Parts are imported only when it runs.
+Knows their options. Parts are imported only when they run.
 """
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .cli_data import quiet_threads
+from .cli_bench import table
+from .cli_data import Json, quiet_threads
 from .cli_time import address
 
+SIZES = (1, 4, 16, 64, 256)
+"""Sessions in a step, for the comparison with one by one."""
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this file to the command line."""
+
+def register(app: typer.Typer, bench_app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line and to `tamulag bench`."""
     app.command("serve")(serve)
+    bench_app.command("serve")(bench_serve)
 
 
 def serve(
@@ -61,3 +68,47 @@ def serve(
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
     raise typer.Exit(run(config, overrides | address(websocket), verbose=verbose))
+
+
+def bench_serve(
+    sessions: Annotated[int, typer.Option(min=1, max=5000, help="Seats that come.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 20.0,
+    senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of seats.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="Folder for the picture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how many seats with features one server carries in real time. Linux only.
+
+    First a step of many sessions against one by one; then a real server, with seats in other
+    processes on the loopback that come within a few seconds. Who is refused does not count.
+
+    Example: tamulag bench serve --sessions 500
+    """
+    quiet_threads()
+    from tamulag.models.cost import machine
+
+    from .capacity import batched, capacity
+
+    best = machine()
+    steps = [batched(size) for size in SIZES]
+    print(f"{sessions} seats come to a server", file=sys.stderr)
+    found = capacity(sessions, seconds, senders=senders)
+    if plot is not None:
+        from .charts import draw_steps
+
+        print("drawn:", draw_steps(steps, plot), file=sys.stderr)
+    report = {
+        "machine": best._asdict(),
+        **found._asdict(),
+        "batched_speedup": steps[-1].speedup,
+        "rows": [step._asdict() for step in steps],
+    }
+    if as_json:
+        print(json.dumps(report))
+        return
+    table([best._asdict()])
+    print()
+    table(step._asdict() for step in steps)
+    print()
+    for name, value in found._asdict().items():
+        print(f"{name:15} {value}")

@@ -5,6 +5,7 @@ Knows its options and what it prints. Parts are imported only when it runs.
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,9 @@ import typer
 
 from .cli_bench import table
 from .cli_data import Json, quiet_threads
+
+Figures = dict[str, object]
+"""A row by the names of its columns."""
 
 
 def register(bench_app: typer.Typer) -> None:
@@ -46,7 +50,7 @@ def bench_stream(
 
     best = machine()
     rows = costs(best, checkpoint, repeats=repeats)
-    report: dict[str, object] = {"machine": best._asdict()}
+    report: dict[str, Figures | list[Figures]] = {"machine": best._asdict()}
     report["rows"] = [row._asdict() for row in rows]
     parts = []
     if not model_only:
@@ -71,7 +75,7 @@ def bench_stream(
         _show(report)
 
 
-def _show(report: dict[str, object]) -> None:
+def _show(report: Mapping[str, Figures | list[Figures]]) -> None:
     for name, value in report.items():
         print(f"{name}:\n")
         table(value if isinstance(value, list) else [value])

@@ -22,6 +22,11 @@ OLDEST = 5.0
 """Seconds of sound that may wait, however few frames they are; a recogniser is granted no more."""
 
 
+FRESH = 1.0
+"""Seconds of sound that front ends begin with, of what waited for them: they would only be late
+with more."""
+
+
 class Item(NamedTuple):
     """A frame that waits."""
 
@@ -71,6 +76,14 @@ class Seat:
             if dropped.frame.sound is None or not self.is_heard:
                 self.lose(dropped)
         return lane
+
+    def freshen(self) -> None:
+        """Drop sound that waited too long to count; words stay, they count late too."""
+        late = self.sounds[-1].place - FRESH if self.sounds else 0.0
+        for item in tuple(self.sounds):
+            if item.frame.sound is not None and item.place < late:
+                self.sounds.remove(item)
+                self.lose(item)
 
     def lose(self, item: Item) -> None:
         """Count a frame that no front end will see."""
@@ -125,7 +138,8 @@ class Desk:
             self._pump()
 
     def open(self, seat: Seat) -> None:
-        """Let the frames of a session go from now on."""
+        """Let the frames of a session go from now on, old sound left out."""
+        seat.freshen()
         seat.is_open = True
         self._turns.extend((seat, lane) for lane in (seat.sounds, seat.pictures) if lane)
         self._pump()

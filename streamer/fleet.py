@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ RETRIES = 3
 """How often a file is tried again after its worker or node died."""
 
 LOOK = 10.0
-"""Seconds after which the driver looks again whether something is done."""
+"""Seconds without a finished file after which the driver looks whether a processor is left."""
 
 
 def played(
@@ -66,6 +66,8 @@ def played(
                 file = waiting.pop()
                 running[look.remote(file, speech)] = file
             done, _ = ray.wait(list(running), timeout=LOOK)
+            if not done:
+                _processors(ray)
             for reference in done:
                 file = running.pop(reference)
                 yield file, _found(ray, file, reference)
@@ -124,11 +126,13 @@ def _own(processors: int | None) -> Iterator[Any]:
 def _connected(**settings: Any) -> Iterator[Any]:
     import ray
 
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray tells of each retry on the standard output, which belongs to the program.
+    with redirect_stdout(sys.stderr):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _stay_inside() -> None:

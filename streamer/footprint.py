@@ -64,7 +64,8 @@ def start(times: int = 5) -> Start:
     python = [_ran("pass") for _ in range(times)]
     helped = [_ran(HELP, "--help") for _ in range(times)]
     scored = [first_score() for _ in range((times + 1) // 2)]
-    return Start(*map(statistics.median, (python, helped, scored)), max(scored))
+    half = statistics.median
+    return Start(half(python), half(helped), half(scored), max(scored))
 
 
 def first_score(*options: str) -> float:

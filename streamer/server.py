@@ -73,7 +73,6 @@ class Server:
         self._teller = Teller(
             self.name, subject=self.about.subject, wall_now=time.time, send=self._publish
         )
-        self._worked = 0.0
         self.calls.looked = self._look
 
     def stop(self) -> None:
@@ -143,6 +142,7 @@ class Server:
             "sessions_away": float(sum(c.left is not None for c in self.calls.open.values())),
             "sessions_waiting": float(self.calls.place.waiting),
             "loop_busy": self.admission.busy,
+            "loop_slowest": self.admission.slow,
             "scores_total": float(self.calls.scores),
             "delay_p50": delays[len(delays) // 2] if delays else 0.0,
             "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
@@ -171,7 +171,8 @@ class Server:
                 await self.lobby.drain()
 
     def _look(self) -> None:
-        self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open))
+        slowest, self.calls.slowest = self.calls.slowest, 0.0
+        self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open), slowest)
 
     def _tell_output(self, name: str, reason: str | None, detail: str) -> None:
         """Say that a publisher is lost, or back; the others carry it."""

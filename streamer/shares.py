@@ -21,7 +21,7 @@ from .audio import AudioFeatures
 from .build import demo_files
 from .container import opened, picture_of
 from .estimate import Estimate
-from .sample import MODALITIES, Array
+from .sample import MODALITIES, Array, Input
 from .session import Session
 from .sound import SAMPLE_RATE, Resampler
 from .speech import CONTEXT, SpeechEncoder
@@ -101,9 +101,9 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
             block = wave[start : start + BLOCK]
             phrases, samples = hear(block, start), measure(block, start)
             spoken += any(sample.values is not None for sample in samples)
-            for item in (*phrases, *samples, see(image, start / SAMPLE_RATE)):
-                for estimate in score(item):
-                    tell(estimate)
+            items: list[Input] = [*phrases, *samples, see(image, start / SAMPLE_RATE)]
+            for estimate in (estimate for item in items for estimate in score(item)):
+                tell(estimate)
     listener.close()
     return _table(clock, seconds, spoken)
 

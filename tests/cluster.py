@@ -15,7 +15,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +27,9 @@ STORE = 80_000_000
 
 HEALTH = {"initial_delay_ms": 500, "period_ms": 500, "timeout_ms": 500, "failure_threshold": 4}
 """A frozen node counts as dead after about four seconds, a dead one at once."""
+
+IDLE = {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}
+"""What Ray calls processes of a node that run nothing of a user."""
 
 
 @dataclass(frozen=True)
@@ -109,24 +114,19 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 def _is_busy(process: psutil.Process) -> bool:
     try:
-        title = " ".join(process.cmdline())
+        title = " ".join(process.cmdline()).strip()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
-    return title.startswith("ray::") and title not in (
-        "ray::IDLE",
-        "ray::DashboardAgent",
-        "ray::RuntimeEnvAgent",
-    )
+    return title.startswith("ray::") and title.removeprefix("ray::") not in IDLE
 
 
 def _host(cpus: int) -> None:
     """Run the nodes until the standard input ends, or nobody reads it any more."""
-    from ray.cluster_utils import Cluster as RayCluster
-
+    # Ray's own test cluster has no types.
+    nodes: Any = import_module("ray.cluster_utils").Cluster()
     common = {"num_cpus": cpus, "node_ip_address": "127.0.0.1", "object_store_memory": STORE}
-    head = {**common, "include_dashboard": False, "include_log_monitor": False}
-    nodes = RayCluster(initialize_head=True, head_node_args=head)
     try:
+        nodes.add_node(**common, include_dashboard=False, include_log_monitor=False)
         nodes.add_node(**common)
         raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()]
         print(json.dumps({"address": nodes.address, "raylets": raylets}), flush=True)

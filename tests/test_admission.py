@@ -29,6 +29,16 @@ def test_a_busy_server_refuses() -> None:
     assert "busy" in str(busy(0.76, 700).admit(10.0, 700))
 
 
+def test_a_slow_machine_refuses() -> None:
+    """What others do on the same machine is not in our own processor time."""
+    admission = busy(0.3, 300)
+    admission.observe(11.0, 3.3, 300, slow=0.4)
+    admission.observe(13.0, 3.9, 300)
+    assert "busy" in str(admission.admit(13.0, 300))
+    admission.observe(16.0, 4.8, 300)
+    assert admission.admit(16.0, 300) is None
+
+
 def test_a_rush_is_refused_before_it_is_felt() -> None:
     """Sessions that have just begun count with what one costs, though no load shows them yet."""
     admission = busy(0.5, 500)

@@ -135,7 +135,7 @@ def test_forget_is_right_justified_when_little_is_valid() -> None:
 
 
 def test_forget_cuts_where_nothing_has_to_move() -> None:
-    """If all that is new is valid, the cut gives the bits that sorting gives; no row sorts alone."""
+    """If all that is new is valid, a cut gives the bits that sorting gives."""
     ready = heard([7, 1, 2, 3], mask=[0, 1, 1, 1])
     stirred = heard([7, 1, 2, 3], mask=[1, 1, 0, 1])
     both = Memory(*(torch.cat(pair) for pair in zip(ready, stirred, strict=True)))

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from cluster import Cluster, two_nodes
 from test_parts import tone
 
+from cluster import Cluster, two_nodes
 from tamulag.models.data import DataError, read_clips
 from tamulag.streamer import fleet
 
@@ -111,16 +111,14 @@ def test_no_cluster_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(fleet, "CONNECT_TIME", 3.0)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     began = time.monotonic()
-    with pytest.raises(
-        DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"
-    ):
+    with pytest.raises(DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"):
         list(fleet.played([tmp_path], "none", workers=1, address="127.0.0.1:1"))
     assert time.monotonic() - began < 10
 
 
 def test_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the command that installs it."""
-    monkeypatch.setattr(fleet.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"Ray is not installed: pip install .*\[ray\]"):
         list(fleet.played([tmp_path], "none", workers=1, address=None))
 

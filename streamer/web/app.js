@@ -211,7 +211,7 @@ function onState(state, detail) {
   } else if (state === "live" && door.open) door.close();
 }
 
-const link = new Link(`${scheme}//${location.host}/`, take, onState);
+const link = new Link(`${scheme}//${location.host}/${location.search}`, take, onState);
 
 find("door").addEventListener("cancel", (event) => event.preventDefault());
 find("door").addEventListener("submit", () => {
