@@ -173,7 +173,7 @@ def _summed(
 
 
 def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Batched:
-    """Step many sessions together and one by one, in turn, on the same features."""
+    """Step many sessions, at least 2, together and one by one, in turn, on the same features."""
     model, card = load(checkpoint)
     rng = np.random.default_rng(0)
     size = round(HOP * TICK_RATE)

@@ -14,7 +14,7 @@ from .cli_bench import table
 from .cli_data import Json, quiet_threads
 from .cli_time import address
 
-SIZES = (1, 4, 16, 64, 256)
+SIZES = (4, 16, 64, 256)
 """Sessions in a step, for the comparison with one by one."""
 
 

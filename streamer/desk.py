@@ -79,10 +79,11 @@ class Seat:
 
     def freshen(self) -> None:
         """Drop sound that waited too long to count; words stay, they count late too."""
-        late = self.sounds[-1].place - FRESH if self.sounds else 0.0
-        for item in tuple(self.sounds):
-            if item.frame.sound is not None and item.place < late:
-                self.sounds.remove(item)
+        waiting, self.sounds = self.sounds, deque()
+        for item in waiting:
+            if item.frame.sound is None or waiting[-1].place - item.place <= FRESH:
+                self.sounds.append(item)
+            else:
                 self.lose(item)
 
     def lose(self, item: Item) -> None:

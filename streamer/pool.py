@@ -137,6 +137,8 @@ class Pool:
     ) -> None:
         """Take a frame; never waits. When too many wait the oldest is dropped and counted.
 
+        Of what waited for the front ends themselves the last second of sound is kept.
+
         Args:
             session: It has begun; KeyError if not.
             frame: Sound or words, of which 250 or 5 s may wait, or a picture, of which 2 may.

@@ -27,6 +27,7 @@ IMPURE = {
 }
 USERS_OF_MODELS = {
     *("session", "turns", "estimate"),  # step, and what a step gives
+    *("hall", "serve", "cli_serve", "capacity"),  # many sessions
     *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
     "exported",  # the exported step beside torch, before it is kept
     "front",  # the text encoder, in a worker process of the server
@@ -38,6 +39,10 @@ USERS_OF_MODELS = {
 """The files of streamer/ that may import tamulag.models."""
 
 TESTED_ELSEWHERE = {
+    "server": "puts the parts of a server in one task group; test_serve.py runs it",
+    "cli_serve": "declares options; test_serve.py and test_capacity.py run both verbs",
+    "callers": "a sender for tests; test_serve.py is made of it",
+    "place": "three lines around a hall; test_calls.py and test_lobby.py sit in it",
     "tables": "declares keys and ranges; test_config.py tries each of them",
     "source": "says the shape of a source and does nothing; each source's test keeps its promise",
 }

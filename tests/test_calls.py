@@ -59,7 +59,7 @@ def run(some: Calls, play: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():
+    while not is_so():  # noqa: ASYNC110 (bounded by `run`)
         await asyncio.sleep(0.01)
 
 

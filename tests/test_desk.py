@@ -46,21 +46,29 @@ def takes(sent: list[Order]) -> list[tuple[int, float]]:
 )
 def test_the_oldest_of_too_many_is_dropped(frame: Frame, bound: int, lost: dict[str, int]) -> None:
     """And counted: pictures and phrases one by one, sound in ticks."""
-    desk, sent, (seat,) = seated("a", is_open=False)
+    desk, _, (seat,) = seated("a", is_open=False)
     for count in range(bound + 3):
         desk.feed(seat, item(frame, count / 64))
     assert seat.lost() == lost
-    desk.open(seat)
-    assert takes(sent)[0] == (0, 3 / 64)
+    assert (seat.pictures or seat.sounds)[0].place == 3 / 64
 
 
 def test_sound_that_is_too_old_is_dropped() -> None:
     """Long frames do not make the queue longer than five seconds."""
-    desk, sent, (seat,) = seated("a", is_open=False)
+    _, _, (seat,) = seated("a", is_open=False)
     for count in range(71):
-        desk.feed(seat, item(SOUND, count / 10))
+        seat.wait(item(SOUND, count / 10))
+    assert seat.sounds[0].place == pytest.approx(2.0)
+    assert seat.lost() == {"audio": 20 * 5}
+
+
+def test_front_ends_begin_with_what_is_fresh() -> None:
+    """A second of the sound that waited, the rest is counted; and all words."""
+    desk, sent, (seat,) = seated("a", is_open=False)
+    for count in range(30):
+        desk.feed(seat, item(SAID if count == 3 else SOUND, count / 8))
     desk.open(seat)
-    assert takes(sent)[0][1] == pytest.approx(2.0)
+    assert takes(sent)[:2] == [(0, 3 / 8), (0, 21 / 8)]
     assert seat.lost() == {"audio": 20 * 5}
 
 

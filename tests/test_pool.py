@@ -221,7 +221,9 @@ def test_last_words_are_not_those_of_the_next() -> None:
 
     async def scenario(pool: Pool, seen: Seen) -> None:
         pool.begin("a", HEARD)
-        feed(pool, "a", speech(2.0))
+        for fed in speech(2.0):
+            feed(pool, "a", [fed])
+            await asyncio.sleep(0.1)
         await until(lambda: len(seen.samples("a")) >= 50)
         pool.end("a")
         pool.begin("a", WORDS)

@@ -1,0 +1,257 @@
+"""Who may come to the server, and why somebody must go; over real connections."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tamulag.models import ModelConfig, TamUlag
+from tamulag.models.options import BranchConfig
+from tamulag.streamer import message
+from tamulag.streamer.admission import Admission
+from tamulag.streamer.audio import AUDIO_DIM
+from tamulag.streamer.calls import Calls
+from tamulag.streamer.estimate import Timing
+from tamulag.streamer.hall import Hall
+from tamulag.streamer.ingest import EndHeader, FeaturesHeader, SenderHello, SoundForm, build_frame
+from tamulag.streamer.kept import Kept
+from tamulag.streamer.lobby import Lobby, Terms
+from tamulag.streamer.place import Here
+from tamulag.streamer.reception import SenderLimits
+from tamulag.streamer.vision import VISION_DIM
+from tamulag.streamer.websocket import WebSocketPublisher
+
+from .test_hall import CARD
+
+VOICE = SenderHello(features=["audio"], clock="sender")
+
+
+def small() -> TamUlag:
+    torch.manual_seed(0)
+    branch = partial(BranchConfig, hidden=4, layers=1, dropout=0.0)
+    dims = {"text": 5, "audio": AUDIO_DIM, "vision": VISION_DIM}
+    branches = {n: branch(dim=d, period=5 if n == "vision" else 1) for n, d in dims.items()}
+    return TamUlag(ModelConfig(**branches, semantic=4, head=4, dropout=0.0)).eval()
+
+
+class House:
+    """A server of few seats in the test's own loop."""
+
+    def __init__(self, *, seats: int = 2, kept: Kept | None = None, **limits: Any) -> None:
+        hall = Hall(small(), CARD, Timing(), seats=seats)
+        self.calls = Calls(Here(hall, "w"), linger=5.0)
+        terms = Terms(
+            subject="customer", listens=False, limits=SenderLimits(**limits), timing={"hop": 0.5}
+        )
+        self.lobby = Lobby(
+            self.calls,
+            None,
+            Admission(seats, cost=0.001),
+            terms,
+            greet=lambda call: message.encode(call.teller.status()),
+            kept=kept,
+        )
+        self.port = WebSocketPublisher(
+            port=0, hello=lambda: "{}", missed=lambda n: "{}", receive=self.lobby.receive
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        await self.port.open()
+        tasks = [asyncio.create_task(self.port.run()), asyncio.create_task(self.calls.run())]
+        try:
+            async with asyncio.timeout(20):
+                while not self.port.is_serving:  # noqa: ASYNC110 (bounded by the timeout)
+                    await asyncio.sleep(0.01)
+                yield f"{self.port.url}ingest"
+        finally:
+            await self.port.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def visit(house: House, play: Callable[[str], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with house.open() as url:
+            await play(url)
+
+    asyncio.run(main())
+
+
+async def greeted(socket: ClientConnection, hello: SenderHello = VOICE) -> dict[str, Any]:
+    await socket.send(hello.model_dump_json(exclude_none=True))
+    ready: dict[str, Any] = json.loads(await socket.recv())
+    return ready
+
+
+def voice(at: float, rows: int = 25) -> bytes:
+    header = FeaturesHeader(timestamp=at, modality="audio")
+    return build_frame(header, np.ones((rows, AUDIO_DIM), "<f4").tobytes())
+
+
+async def closed(socket: ClientConnection) -> tuple[int, str]:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.recv()
+    return socket.close_code or 0, socket.close_reason or ""
+
+
+async def scores(socket: ClientConnection, number: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while len(found) < number:
+        said = json.loads(await socket.recv())
+        found += [said] if said["type"] == "sentiment" else []
+    return found
+
+
+def test_a_sender_is_told_its_session_and_its_key() -> None:
+    """And then its scores, until it says that nothing more comes."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            ready = await greeted(socket)
+            assert ready["modalities"] == ["audio"]
+            assert ready["resumed"] is False
+            await socket.send(voice(0.0))
+            await socket.send(voice(0.5, rows=5))
+            await socket.send(build_frame(EndHeader(timestamp=0.6)))
+            told = await scores(socket, 2)
+            assert {line["session"] for line in told} == {ready["session"]}
+            assert [line["window"]["end"] for line in told] == [0.5, 0.6]
+            assert await closed(socket) == (1000, "the sender has left")
+
+    house = House()
+    visit(house, play)
+    assert not house.calls.open
+
+
+def test_a_full_house_refuses_with_a_time() -> None:
+    """And takes the next when one has gone."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as first, connect(url) as second:
+            await greeted(first)
+            await second.send(VOICE.model_dump_json(exclude_none=True))
+            code, reason = await closed(second)
+            assert (code, "try again in 5 s" in reason) == (1013, True)
+            await first.send(build_frame(EndHeader(timestamp=0.0)))
+            await closed(first)
+        async with connect(url) as third:
+            await greeted(third)
+
+    visit(House(seats=1), play)
+
+
+def test_who_comes_back_with_the_key_goes_on() -> None:
+    """After its network broke; a wrong key begins anew, and a key in use opens nothing."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            ready = await greeted(socket)
+            again = VOICE.model_copy(update={"resume": ready["resume"]})
+            async with connect(url) as thief:
+                await thief.send(again.model_dump_json(exclude_none=True))
+                assert await closed(thief) == (1008, "its sender is still here")
+            await socket.send(voice(0.0))
+            await scores(socket, 1)
+            socket.transport.abort()
+        async with connect(url) as socket:
+            back = await greeted(socket, again)
+            assert (back["session"], back["resumed"]) == (ready["session"], True)
+            await socket.send(voice(0.5))
+            assert (await scores(socket, 1))[0]["window"]["end"] == 1.0
+        async with connect(url) as socket:
+            other = await greeted(socket, VOICE.model_copy(update={"resume": "x" * 22}))
+            assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
+
+    visit(House(), play)
+
+
+def test_who_comes_back_offers_the_same() -> None:
+    """A session of a voice does not become one of a face."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            ready = await greeted(socket)
+        hello = SenderHello(features=["vision"], clock="sender", resume=ready["resume"])
+        async with connect(url) as socket:
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            assert await closed(socket) == (
+                1008,
+                "resume with the hello that the session began with",
+            )
+
+    visit(House(), play)
+
+
+@pytest.mark.parametrize(
+    ("hello", "frame", "reason"),
+    [
+        (SenderHello(audio=SoundForm(encoding="mulaw", rate=8000)), b"", "ready features only"),
+        (VOICE, voice(100.0), "leaps by 100 s"),
+        (VOICE, b"\0\0\0\2{}", "no valid header"),
+        (VOICE, "text", "binary frames"),
+    ],
+)
+def test_wrong_use_is_told(hello: SenderHello, frame: bytes | str, reason: str) -> None:
+    """With a close code and a sentence; nobody else is disturbed."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as other, connect(url) as socket:
+            await greeted(other)
+            if hello is VOICE:
+                await greeted(socket)
+            else:
+                await socket.send(hello.model_dump_json(exclude_none=True))
+            await socket.send(frame or b"x")
+            code, told = await closed(socket)
+            assert code in (1003, 1007, 1008)
+            assert reason in told
+            await other.send(voice(0.0))
+            assert len(await scores(other, 1)) == 1
+
+    visit(House(), play)
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    """The name a sender chooses is its own as long as it is there."""
+
+    async def play(url: str) -> None:
+        named = VOICE.model_copy(update={"session": "seat"})
+        async with connect(url) as one, connect(url) as two:
+            assert (await greeted(one, named))["session"] == "seat"
+            await two.send(named.model_dump_json(exclude_none=True))
+            assert "session seat is here already" in (await closed(two))[1]
+
+    visit(House(), play)
+
+
+def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
+    """Senders are told to come again, newcomers too; the session lies in the folder."""
+    house = House(kept=Kept(tmp_path))
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            await greeted(socket)
+            await socket.send(voice(0.0))
+            await scores(socket, 1)
+            leaving = asyncio.create_task(closed(socket))
+            await house.lobby.drain()
+            assert await leaving == (1012, "restart: connect again, with your resume key")
+        async with connect(url) as late:
+            await late.send(VOICE.model_dump_json(exclude_none=True))
+            assert (await closed(late))[0] == 1012
+
+    visit(house, play)
+    assert len(list(tmp_path.iterdir())) == 1
