@@ -45,10 +45,12 @@ class Machine(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One length of the window; medians, and the slowest of a hundred."""
+    """One length of the window; medians, and the slowest of a hundred; all of it per session."""
 
     window: float
     hop: float
+    sessions: int
+    """That were stepped together."""
     incremental_ms: float
     incremental_p99_ms: float
     recompute_ms: float
@@ -79,6 +81,7 @@ def costs(
     *,
     windows: Sequence[float] = WINDOWS,
     hop: float = 0.5,
+    sessions: int = 1,
     repeats: int = 200,
 ) -> list[Row]:
     """Time hops with each window on one thread, both ways in turn.
@@ -88,24 +91,27 @@ def costs(
         checkpoint: Name or path.
         windows: Seconds, multiples of the hop.
         hop: Seconds, a multiple of 0.1.
+        sessions: Stepped together, and run anew together.
         repeats: Hops that are timed each way, at least 10.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
     """
     torch.set_num_threads(1)
-    return [_row(best, checkpoint, window, hop, repeats) for window in windows]
+    return [_row(best, checkpoint, window, hop, sessions, repeats) for window in windows]
 
 
 @torch.inference_mode()
-def _row(best: Machine, checkpoint: str, window: float, hop: float, repeats: int) -> Row:
+def _row(
+    best: Machine, checkpoint: str, window: float, hop: float, sessions: int, repeats: int
+) -> Row:
     model, _ = load(checkpoint, window=round(window * TICK_RATE))
     size = round(hop * TICK_RATE)
-    stream = _Stream(model, size)
+    stream = _Stream(model, size, sessions)
     hops = round(window / hop)
     for _ in range(hops + 1):
         stream.step()
-    whole, now = _ticks(model, 0, hops * size), torch.tensor([[hops * size]])
+    whole, now = _ticks(model, 0, hops * size, sessions), torch.full((sessions, 1), hops * size)
     going, anew = [], []
     for _ in range(ROUNDS):
         going += [stream.step() for _ in range(repeats // ROUNDS)]
@@ -114,8 +120,9 @@ def _row(best: Machine, checkpoint: str, window: float, hop: float, repeats: int
     return Row(
         window,
         hop,
-        *_milliseconds(going),
-        *_milliseconds(anew),
+        sessions,
+        *_milliseconds(going, sessions),
+        *_milliseconds(anew, sessions),
         float(np.median(anew) / np.median(going)),
         flops / 1e6,
         read / 1e6,
@@ -124,35 +131,34 @@ def _row(best: Machine, checkpoint: str, window: float, hop: float, repeats: int
 
 
 class _Stream:
-    """A session without a source: each step is a hop of everything."""
+    """Sessions without a source: each step is a hop of everything."""
 
-    def __init__(self, model: TamUlag, size: int) -> None:
-        self._model, self._size = model, size
-        self._state: State = model.initial_state(1)
+    def __init__(self, model: TamUlag, size: int, sessions: int) -> None:
+        self._model, self._size, self._sessions = model, size, sessions
+        self._state: State = model.initial_state(sessions)
         self._end = 0
 
     def step(self) -> float:
         """Return the seconds that the model takes."""
-        ticks = _ticks(self._model, self._end, self._size)
+        ticks = _ticks(self._model, self._end, self._size, self._sessions)
         self._end += self._size
-        now = torch.tensor([[self._end]])
+        now = torch.full((self._sessions, 1), self._end)
         begin = time.perf_counter()
         _, self._state = self._model.step(ticks, now, self._state)
         return time.perf_counter() - begin
 
 
-def _ticks(model: TamUlag, start: int, size: int) -> dict[str, Ticks]:
+def _ticks(model: TamUlag, start: int, size: int, sessions: int = 1) -> dict[str, Ticks]:
     """Return what the modalities bring in `size` ticks from tick `start` on."""
-    periods = {"text": TICK_RATE // TOKENS, **{n: _branch(model, n).config.period for n in _HEARD}}
-    return {name: _some(_branch(model, name), start, size, p) for name, p in periods.items()}
+    branches = {name: _branch(model, name) for name in MODALITIES}
+    periods = {n: branch.config.period for n, branch in branches.items()}
+    periods["text"] = TICK_RATE // TOKENS
+    return {n: _some(b, start, size, periods[n], sessions) for n, b in branches.items()}
 
 
-_HEARD = ("audio", "vision")
-
-
-def _some(branch: Branch, start: int, size: int, period: int) -> Ticks:
-    time = torch.arange(start, start + size, period)[None]
-    values = torch.randn(1, time.shape[1], branch.config.dim)
+def _some(branch: Branch, start: int, size: int, period: int, sessions: int) -> Ticks:
+    time = torch.arange(start, start + size, period).expand(sessions, -1)
+    values = torch.randn(*time.shape, branch.config.dim)
     return Ticks(values, torch.ones_like(time, dtype=torch.bool), time, time + period)
 
 
@@ -190,8 +196,9 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _milliseconds(seconds: Sequence[float]) -> tuple[float, float]:
-    return 1000 * float(np.median(seconds)), 1000 * float(np.percentile(seconds, 99))
+def _milliseconds(seconds: Sequence[float], sessions: int) -> tuple[float, float]:
+    median, slowest = np.percentile(seconds, (50, 99)) * 1000 / sessions
+    return float(median), float(slowest)
 
 
 def _best(call: Callable[[], object]) -> float:

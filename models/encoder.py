@@ -158,8 +158,13 @@ class Encoder(nn.Module):
 
     def standardise(self, ticks: Ticks, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Return what the recurrent layers take, (B, T, D), and the state with its next level."""
-        values, level = self.centre(ticks.values, state.level, ticks.mask)
-        return self.dropout((values - self.mean) / self.deviation), state._replace(level=level)
+        x_BTD = ticks.values - self.mean
+        if self.centred:
+            here, level = self._centred(ticks.values, state.level, ticks.mask)
+            x_BTD[..., : self.centred] = here - self.mean[: self.centred]
+            state = state._replace(level=level)
+        # In place: with many sessions fresh memory costs more than the arithmetic.
+        return self.dropout(x_BTD.div_(self.deviation)), state
 
     def centre(
         self, x_BTD: Tensor, level: Tensor, mask: Tensor | None = None

@@ -10,12 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from . import message
-from .estimate import Estimate
-from .place import Place
+from .place import Place, Said
 from .sample import Block, Input, Modality, Notice, Phrase, Sample
 from .teller import Teller
 
@@ -77,8 +75,6 @@ class Call:
     """Session time of the newest input."""
     left: float | None = None
     """Steady clock since when the sender is away."""
-    due: deque[float] = field(default_factory=deque)
-    """Steady clock at which each turn that waits became due."""
     utterances: tuple[int, int] = (0, 0)
     """Number at which the sender's utterances begin, and the one after the newest."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -200,7 +196,9 @@ class Calls:
             call.teller.notice(item)
         call.heard = time.monotonic()
         call.reached = max(call.reached, _end(item))
-        self._count(call, partial(self.place.push, name, item))
+        self.place.push(name, item)
+        if self.place.backlog(name) > BACKLOG:
+            call.has_room.clear()
 
     def front_end(self, name: str, reason: str | None, detail: str) -> None:
         """Take note that what describes a session's sound and pictures is lost, or back."""
@@ -225,7 +223,7 @@ class Calls:
 
     async def end(self, call: Call, reason: str) -> None:
         """Say what is still held of a session, and that it ends."""
-        self._count(call, partial(self.place.finish, call.name, call.now()))
+        self.place.finish(call.name, call.now())
         while call.name in self.open and self.place.backlog(call.name):
             await self._step()
             await asyncio.sleep(0)
@@ -256,46 +254,32 @@ class Calls:
         self.place.leave(call.name)
 
     async def _step(self) -> None:
-        before = time.monotonic()
-        said = await self.place.turn()
-        spent = (time.monotonic() - before) / max(1, len(said))
-        for name, estimate in said:
-            if name in self.open:  # else it has ended while its turn was elsewhere
-                self._score(self.open[name], estimate, spent)
+        for said in await self.place.turn():
+            if said.name in self.open:  # else it has ended while its turn was elsewhere
+                self._score(self.open[said.name], said)
 
-    def _score(self, call: Call, estimate: Estimate, spent: float) -> None:
-        now = time.monotonic()
-        due = call.due.popleft() if call.due else now
-        self.delays.append(now - due)
-        if len(call.due) <= BACKLOG:
-            call.has_room.set()
+    def _score(self, call: Call, said: Said) -> None:
+        self.delays.append(said.waited)
         self.scores += 1
-        total, align = now - call.start - estimate.end, due - call.start - estimate.end
+        if self.place.backlog(call.name) <= BACKLOG:
+            call.has_room.set()
+        total = time.monotonic() - call.start - said.estimate.end
         latency = message.Latency(
-            align=None if call.by_sender else round(max(0.0, align), 4),
+            align=None if call.by_sender else round(max(0.0, total - said.waited), 4),
             features=None,
-            model=round(spent, 5),
+            model=round(said.spent, 5),
             total=None if call.by_sender else round(max(0.0, total), 4),
         )
-        call.teller.estimate(estimate, latency, call.dropped)
+        call.teller.estimate(said.estimate, latency, call.dropped)
 
     async def _look(self, now: float) -> None:
         """Close hops of those who are silent, and sessions whose senders do not come back."""
         for call in list(self.open.values()):
             if not call.by_sender and now - call.heard > SILENCE / 2:
-                self._count(call, partial(self.place.advance, call.name, call.now() - SILENCE))
+                self.place.advance(call.name, call.now() - SILENCE)
             if call.left is not None and now - call.left > self._linger:
                 await self.end(call, "stopped")
         self.looked()
-
-    def _count(self, call: Call, give: Callable[[], None]) -> None:
-        """Note the time for each turn that becomes due."""
-        before = self.place.backlog(call.name)
-        give()
-        backlog = self.place.backlog(call.name)
-        call.due.extend([time.monotonic()] * (backlog - before))
-        if backlog > BACKLOG:
-            call.has_room.clear()
 
     def _said(self, name: str, kind: str, line: str) -> None:
         call = self.open[name]

@@ -176,9 +176,11 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     """Step many sessions, at least 2, together and one by one, in turn, on the same features."""
     model, card = load(checkpoint)
     rng = np.random.default_rng(0)
-    size = round(HOP * TICK_RATE)
-    voice = rng.standard_normal((size, model.config.audio.dim)).astype(np.float32)
-    face = rng.standard_normal((size // 5, model.config.vision.dim)).astype(np.float32)
+    ticks = round(HOP * TICK_RATE)
+    voice = rng.standard_normal((ticks, model.config.audio.dim)).astype(np.float32)
+    face = rng.standard_normal(
+        (ticks // model.config.vision.period, model.config.vision.dim)
+    ).astype(np.float32)
     halls = {size: Hall(model, card, seats=sessions, batch=size) for size in (sessions, 1)}
     spent: dict[int, list[float]] = {size: [] for size in halls}
     for hall in halls.values():

@@ -22,6 +22,8 @@ SIZE = (6.4, 3.4)
 def draw(rows: Sequence[Row], parts: Sequence[Share], folder: Path) -> list[Path]:
     """Write `performance-stream.png` and, if parts were measured, `performance-session.png`.
 
+    Of several sessions stepped together the name ends in their number, `performance-stream-64.png`.
+
     Args:
         rows: By length of the window.
         parts: Of a live session.
@@ -31,7 +33,8 @@ def draw(rows: Sequence[Row], parts: Sequence[Share], folder: Path) -> list[Path
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"performance-stream": _costs(rows)}
+    many = f"-{rows[0].sessions}" if rows[0].sessions > 1 else ""
+    figures = {f"performance-stream{many}": _costs(rows)}
     if parts:
         figures["performance-session"] = _session(parts)
     paths = []
@@ -74,7 +77,7 @@ def _costs(rows: Sequence[Row]) -> "Figure":
     axes.set_yscale("log")
     axes.set_xticks(windows)
     axes.set_xlabel("window, s")
-    axes.set_ylabel(f"ms per hop of {rows[0].hop:g} s")
+    axes.set_ylabel(f"ms per hop of {rows[0].hop:g} s and session")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

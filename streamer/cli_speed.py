@@ -26,6 +26,9 @@ def register(bench_app: typer.Typer) -> None:
 def bench_stream(
     checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
     repeats: Annotated[int, typer.Option(min=10, help="Hops timed per window and way.")] = 200,
+    sessions: Annotated[
+        int, typer.Option(min=1, help="Stepped together; the figures are for one of them.")
+    ] = 1,
     seconds: Annotated[
         float, typer.Option(min=1, max=600, help="Of the live session that is watched.")
     ] = 30.0,
@@ -49,7 +52,7 @@ def bench_stream(
     from tamulag.models.cost import costs, machine
 
     best = machine()
-    rows = costs(best, checkpoint, repeats=repeats)
+    rows = costs(best, checkpoint, sessions=sessions, repeats=repeats)
     report: dict[str, Figures | list[Figures]] = {"machine": best._asdict()}
     report["rows"] = [row._asdict() for row in rows]
     parts = []

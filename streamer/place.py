@@ -3,13 +3,27 @@
 Knows a hall and the weights' name. Knows no connection; `cluster` has the place on many machines.
 """
 
-from collections.abc import Collection
-from typing import Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from .estimate import Estimate
 from .hall import Hall
 from .handover import pack, unpack
 from .sample import Block, Input
+
+
+class Said(NamedTuple):
+    """What was said of a session in a turn."""
+
+    name: str
+    estimate: Estimate
+    waited: float
+    """Seconds since all that the turn needs was there."""
+    spent: float
+    """Seconds of the model, its share of the step."""
 
 
 class Place(Protocol):
@@ -41,8 +55,8 @@ class Place(Protocol):
     def backlog(self, name: str) -> int:
         """Return how many turns of a session wait."""
 
-    async def turn(self) -> list[tuple[str, Estimate]]:
-        """Give a turn to each of those who wait; return what was said."""
+    async def turn(self) -> list[Said]:
+        """Give a turn to each of those who wait; return what was said, each session's in order."""
 
     async def pack(self, name: str) -> bytes:
         """Return a session as bytes; no turn of it may wait."""
@@ -63,8 +77,9 @@ class Here:
     def __init__(self, hall: Hall, checkpoint: str) -> None:
         self._hall = hall
         self._checkpoint = checkpoint
-        self.push, self.advance, self.finish = hall.push, hall.advance, hall.finish
-        self.leave, self.backlog = hall.leave, hall.backlog
+        self._due: dict[str, deque[float]] = {}
+        """Steady clock at which each turn that waits became due."""
+        self.backlog = hall.backlog
 
     def open(self, name: str, asked: Collection[str], packed: bytes | None = None) -> None:
         """Begin a session, or let one go on; see `Place`."""
@@ -72,10 +87,38 @@ class Here:
             self._hall.open(name, asked)
         else:
             unpack(self._hall, name, packed, self._checkpoint)
+        self._due[name] = deque()
 
-    async def turn(self) -> list[tuple[str, Estimate]]:
+    def push(self, name: str, item: Input | Block) -> None:
+        """Take one input of a session; see `Place`."""
+        self._give(name, partial(self._hall.push, name, item))
+
+    def advance(self, name: str, now: float) -> None:
+        """Close hops; see `Place`."""
+        self._give(name, partial(self._hall.advance, name, now))
+
+    def finish(self, name: str, now: float | None = None) -> None:
+        """Close all that is still held; see `Place`."""
+        self._give(name, partial(self._hall.finish, name, now))
+
+    def leave(self, name: str) -> None:
+        """Forget a session; see `Place`."""
+        self._due.pop(name, None)
+        self._hall.leave(name)
+
+    async def turn(self) -> list[Said]:
         """Step; see `Place`."""
-        return self._hall.step()
+        before = time.monotonic()
+        said = self._hall.step()
+        now = time.monotonic()
+        spent = (now - before) / max(1, len(said))
+        return [Said(name, e, now - self._due[name].popleft(), spent) for name, e in said]
+
+    def _give(self, name: str, give: Callable[[], None]) -> None:
+        before = self._hall.backlog(name)
+        give()
+        more = self._hall.backlog(name) - before
+        self._due[name].extend([time.monotonic()] * more)
 
     async def pack(self, name: str) -> bytes:
         """Return a session as bytes; see `Place`."""

@@ -6,7 +6,7 @@ from tamulag.models.cost import Row
 from tamulag.streamer.charts import draw
 from tamulag.streamer.shares import Share
 
-ROWS = [Row(w, 0.5, 1.0, 2.0, w / 2, w, w / 2, 10.0, 2.0, 0.1) for w in (5.0, 60.0)]
+ROWS = [Row(w, 0.5, 1, 1.0, 2.0, w / 2, w, w / 2, 10.0, 2.0, 0.1) for w in (5.0, 60.0)]
 
 
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:
@@ -17,5 +17,6 @@ def test_both_pictures_are_drawn(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
-    """Without parts there is one picture."""
-    assert draw(ROWS, [], tmp_path) == [tmp_path / "performance-stream.png"]
+    """Without parts there is one picture, named by how many sessions were stepped together."""
+    many = [row._replace(sessions=64) for row in ROWS]
+    assert draw(many, [], tmp_path) == [tmp_path / "performance-stream-64.png"]
