@@ -87,8 +87,10 @@ def bench_serve(
     quiet_threads()
     from tamulag.models.cost import machine
 
+    from . import heap
     from .capacity import batched, capacity
 
+    heap.keep()
     best = machine()
     steps = [batched(size) for size in SIZES]
     print(f"{sessions} seats come to a server", file=sys.stderr)

@@ -18,6 +18,7 @@ from tamulag.models.checkpoint import Card, CheckpointError, load
 from tamulag.models.engine import made_from
 from tamulag.models.tam_ulag import TICK_RATE
 
+from . import heap
 from .admission import Admission
 from .assets import AssetError
 from .build import about_of, publishers_of, timing_of
@@ -58,6 +59,7 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
         print("tamulag: serve needs its port: remove --websocket none", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
+    heap.keep()
     code = 0
     with Log(config.log.format, config.log.level) as log:
         try:
