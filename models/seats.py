@@ -1,12 +1,9 @@
-"""Many sessions stepped together: fixed tensors, one row for each.
+"""Many sessions stepped together, each with its own state in fixed tensors, a row for each.
 
 Knows turns and the model's parts. Does not know whose rows they are, nor when their turn comes.
 
 What `turn.take` does to one session by values, this does to many in place: only the rows of the
-sessions whose turn it is are touched, so the others keep their bits. Hidden states lie in a ring
-of which attention reads the places that count, so nothing is copied or moved at a hop.
-
-Shapes: S seats, B of them in a step, T ticks, P places in a ring, V of them visible, H units.
+sessions whose turn it is are touched, so the others keep their bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,107 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from .attention import Memory, Pooled
-from .branch import Branch
-from .encoder import EncoderState, Ticks, compact
-from .tam_ulag import MODALITIES, Output, TamUlag
-from .turn import Rows, Turn, Utterance
+from .encoder import Ticks
+from .rings import Rings
+from .tam_ulag import MODALITIES, Output, State, TamUlag
+from .turn import Rows, Step, Turn, Utterance
 
 TEXT_ROOM = 64
 """Most tokens of an utterance."""
-
-
-class Desk:
-    """One modality of every session.
-
-    Args:
-        branch: Of the model.
-        seats: Sessions, S.
-        room: Most valid ticks of one step.
-    """
-
-    def __init__(self, branch: Branch, seats: int, room: int) -> None:
-        self.branch = branch
-        self.room = room
-        self.places = branch.memory + room
-        self._fresh = branch.encoder.initial_state(1)
-        state = branch.encoder.initial_state(seats)
-        self.h, self.c, self.level = (part.clone() for part in state)
-        self.hidden = torch.zeros(seats, self.places, branch.encoder.size)
-        self.energy = torch.zeros(seats, self.places)
-        self.time = torch.zeros(seats, self.places, dtype=torch.int64)
-        self.ready = torch.zeros_like(self.time)
-        self.written = torch.zeros(seats, dtype=torch.int64)
-        """Valid ticks so far; number k of them lies at place k modulo P."""
-
-    def reset(self, slots: Tensor) -> None:
-        """Let sessions begin afresh."""
-        for mine, fresh in zip((self.h, self.c, self.level), self._fresh, strict=True):
-            mine[slots] = fresh
-        self.written[slots] = 0
-
-    def encode(self, slots: Tensor, ticks: Ticks) -> Tensor:
-        """Advance sessions by new ticks; return how many were valid, (B,).
-
-        Raises:
-            ValueError: If there are more than `room`.
-        """
-        ticks = ticks if bool(ticks.mask.all()) else compact(ticks)
-        if ticks.mask.shape[1] > self.room:
-            raise ValueError(
-                f"{ticks.mask.shape[1]} valid ticks in one step: there is room for {self.room}"
-            )
-        before = EncoderState(self.h[slots], self.c[slots], self.level[slots])
-        h_BTH, after = self.branch.encoder.step(ticks, before)
-        for mine, new in zip((self.h, self.c, self.level), after, strict=True):
-            mine[slots] = new
-        self._write(slots, h_BTH, ticks)
-        return ticks.mask.sum(dim=1)
-
-    def _write(self, slots: Tensor, h_BTH: Tensor, ticks: Ticks) -> None:
-        places = (self.written[slots].unsqueeze(1) + torch.arange(ticks.mask.shape[1])).remainder_(
-            self.places
-        )
-        places = (places + slots.unsqueeze(1) * self.places)[ticks.mask]
-        hidden = h_BTH[ticks.mask]
-        self.hidden.view(-1, hidden.shape[1]).index_copy_(0, places, hidden)
-        energy = self.branch.attention.energy(hidden.unsqueeze(0)).squeeze(0)
-        self.energy.view(-1).index_copy_(0, places, energy)
-        self.time.view(-1).index_copy_(0, places, ticks.time[ticks.mask])
-        self.ready.view(-1).index_copy_(0, places, ticks.ready[ticks.mask])
-        self.written[slots] += ticks.mask.sum(dim=1)
-
-    def pool(self, slots: Tensor, now_B1: Tensor, new_B: Tensor) -> Pooled:
-        """Pool each session's window; visible are `Branch.memory` states before the new ones."""
-        written = self.written[slots].unsqueeze(1)
-        visible = self.branch.memory + int(new_B.max())
-        number = written - visible + torch.arange(visible)
-        known = (number >= 0) & (number >= written - self.branch.memory - new_B.unsqueeze(1))
-        places = number.remainder(self.places).add_(slots.unsqueeze(1) * self.places)
-        energy, time, ready = (
-            part.view(-1).index_select(0, places.view(-1)).view_as(places)
-            for part in (self.energy, self.time, self.ready)
-        )
-        ring = Memory(self.hidden, energy, known, time, ready)
-        weight, inside = self.branch.attention.weigh(ring, now_B1, self.branch.window)
-        counts, there = inside[:, 0].sum(dim=1), inside[:, 0]
-        context = embedding_bag(
-            places[there],
-            self.hidden.view(-1, self.hidden.shape[2]),
-            counts.cumsum(0) - counts,
-            mode="sum",
-            per_sample_weights=weight[:, 0][there],
-        )
-        shares = self.branch.attention.shares(weight)
-        pooled = Pooled(context.unsqueeze(1), (counts > 0).unsqueeze(1), shares, time)
-        return self.branch.projected(pooled)
-
-    def rows(self) -> dict[str, Tensor]:
-        """Return all that is remembered, by name, each with the seats first."""
-        names = ("h", "c", "level", "hidden", "energy", "time", "ready", "written")
-        return {name: getattr(self, name) for name in names}
 
 
 class Seats:
@@ -124,18 +28,23 @@ class Seats:
         model: In evaluation mode.
         seats: Sessions that have room, S.
         hop: Most ticks of a turn.
+        step: Computes what `model.step` does, for steps of few sessions; None: nothing else does.
+        few: Most sessions of a step that is left to `step`.
     """
 
-    def __init__(self, model: TamUlag, seats: int, *, hop: int) -> None:
+    def __init__(
+        self, model: TamUlag, seats: int, *, hop: int, step: Step | None = None, few: int = 0
+    ) -> None:
         self.free = list(range(seats))[::-1]
         """Seats that nobody has."""
         self._model = model
+        self._step, self._few = step, few
         branches = {name: getattr(model, name) for name in MODALITIES}
-        self._desks = {
-            name: Desk(branch, seats, TEXT_ROOM if name == "text" else hop // branch.config.period)
+        self._rings = {
+            name: Rings(branch, seats, TEXT_ROOM if name == "text" else hop // branch.config.period)
             for name, branch in branches.items()
         }
-        text = self._desks["text"]
+        text = self._rings["text"]
         self._anchor = {
             "h": text.h.clone(),
             "c": text.c.clone(),
@@ -174,24 +83,60 @@ class Seats:
             self._reset(name, torch.tensor([s for s, turn in pairs if name in turn.fresh]))
         for number in range(max(len(turn.utterances) for turn in turns) - 1):
             said = [(s, t.utterances[number]) for s, t in pairs if number < len(t.utterances) - 1]
-            self._hear(said)
+            self._rewind(said)
+            self._encode("text", [(slot, utterance.rows) for slot, utterance in said])
             self._anchored(said)
         last = [(s, turn.utterances[-1]) for s, turn in pairs if turn.utterances]
-        new = {"text": dict(self._hear(last))}
-        for name in ("audio", "vision"):
-            brought = [
-                (s, t.rows[name]) for s, t in pairs if name in t.rows and t.rows[name].mask.any()
-            ]
-            new[name] = dict(self._encode(name, brought))
-        everybody, now = torch.tensor(slots), torch.tensor([[turn.end] for turn in turns])
+        self._rewind(last)
+        brought = {
+            name: [(s, t.rows[name]) for s, t in pairs if name in t.rows] for name in MODALITIES
+        }
+        brought["text"] = [(slot, utterance.rows) for slot, utterance in last]
+        now = torch.tensor([[turn.end] for turn in turns])
+        allowed = torch.tensor([[turn.allowed] for turn in turns])
+        if self._step is not None and len(slots) <= self._few:
+            output = self._by_value(self._step, slots, brought, now, allowed)
+        else:
+            output = self._in_place(slots, brought, now, allowed)
+        self._anchored(last)
+        return output
+
+    def _in_place(
+        self,
+        slots: Sequence[int],
+        brought: Mapping[str, Sequence[tuple[int, Rows]]],
+        now_B1: Tensor,
+        allowed: Tensor,
+    ) -> Output:
+        new = {name: dict(self._encode(name, rows)) for name, rows in brought.items()}
+        everybody = torch.tensor(slots)
         pooled = [
-            self._desks[name].pool(
-                everybody, now, torch.tensor([new[name].get(slot, 0) for slot in slots])
+            self._rings[name].pool(
+                everybody, now_B1, torch.tensor([new[name].get(slot, 0) for slot in slots])
             )
             for name in MODALITIES
         ]
-        self._anchored(last)
-        return self._model.decide(pooled, torch.tensor([[turn.allowed] for turn in turns]))
+        return self._model.decide(pooled, allowed)
+
+    def _by_value(
+        self,
+        step: Step,
+        slots: Sequence[int],
+        brought: Mapping[str, Sequence[tuple[int, Rows]]],
+        now_B1: Tensor,
+        allowed: Tensor,
+    ) -> Output:
+        everybody, ticks = torch.tensor(slots), {}
+        for name, rows in brought.items():
+            if any(len(one.mask) for _, one in rows):
+                nothing = Rows(*(part[:0] for part in rows[0][1]))
+                of = dict(rows)
+                ticks[name] = padded([of.get(slot, nothing) for slot in slots])
+        state = State(*(self._rings[name].state(everybody) for name in MODALITIES))
+        output, after = step(ticks, now_B1, state, allowed)
+        for name, part in ticks.items():
+            self._rings[name].follow(everybody, part, getattr(after, name))
+        return output
 
     def read(self, slot: int) -> dict[str, Tensor]:
         """Return a copy of all that is remembered of a session, by name."""
@@ -217,26 +162,25 @@ class Seats:
 
     def _rows(self) -> dict[str, Tensor]:
         rows = {f"anchor.{name}": part for name, part in self._anchor.items()}
-        for modality, desk in self._desks.items():
-            rows |= {f"{modality}.{name}": part for name, part in desk.rows().items()}
+        for modality, rings in self._rings.items():
+            rows |= {f"{modality}.{name}": part for name, part in rings.rows().items()}
         return rows
 
     def _reset(self, name: str, slots: Tensor) -> None:
         if len(slots):
-            self._desks[name].reset(slots)
+            self._rings[name].reset(slots)
             if name == "text":
                 self._keep_anchor(slots)
 
-    def _hear(self, said: Sequence[tuple[int, Utterance]]) -> list[tuple[int, int]]:
-        """Encode utterances from their anchors; return each seat with its number of tokens."""
+    def _rewind(self, said: Sequence[tuple[int, Utterance]]) -> None:
+        """Go back to the anchors, which are here and now for those who begin."""
         if not said:
-            return []
+            return
         begun = [slot for slot, utterance in said if utterance.begins]
         self._keep_anchor(torch.tensor(begun, dtype=torch.int64))
-        slots, text = torch.tensor([slot for slot, _ in said]), self._desks["text"]
+        slots, text = torch.tensor([slot for slot, _ in said]), self._rings["text"]
         for name, part in self._anchor.items():
             getattr(text, name)[slots] = part[slots]
-        return self._encode("text", [(slot, utterance.rows) for slot, utterance in said])
 
     def _anchored(self, said: Sequence[tuple[int, Utterance]]) -> None:
         ended = [slot for slot, utterance in said if utterance.ends]
@@ -244,15 +188,15 @@ class Seats:
 
     def _keep_anchor(self, slots: Tensor) -> None:
         for name, part in self._anchor.items():
-            part[slots] = getattr(self._desks["text"], name)[slots]
+            part[slots] = getattr(self._rings["text"], name)[slots]
 
     def _encode(self, name: str, brought: Sequence[tuple[int, Rows]]) -> list[tuple[int, int]]:
-        brought = [(slot, rows) for slot, rows in brought if len(rows.mask)]
+        brought = [(slot, rows) for slot, rows in brought if rows.mask.any()]
         if not brought:
             return []
         slots = [slot for slot, _ in brought]
         ticks = padded([rows for _, rows in brought])
-        counts = self._desks[name].encode(torch.tensor(slots), ticks)
+        counts = self._rings[name].encode(torch.tensor(slots), ticks)
         return list(zip(slots, counts.tolist(), strict=True))
 
 

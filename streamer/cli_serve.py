@@ -40,6 +40,8 @@ def serve(
     asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
     asr_model: Annotated[str | None, typer.Option(help="Folder of a Vosk model.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name or .safetensors file.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch or onnxruntime.")] = None,
+    onnx: Annotated[str | None, typer.Option(help="What `tamulag export` wrote.")] = None,
     privacy: Annotated[
         str | None, typer.Option(help="none, or strict: no word leaves the program.")
     ] = None,
@@ -63,6 +65,8 @@ def serve(
         "asr.engine": asr,
         "asr.model": asr_model,
         "model.checkpoint": checkpoint,
+        "model.engine": engine,
+        "model.onnx": onnx,
         "session.privacy": privacy,
         "log.format": log,
     }

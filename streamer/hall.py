@@ -14,6 +14,7 @@ from torch import Tensor
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card
 from tamulag.models.seats import Seats
+from tamulag.models.turn import Step
 
 from .estimate import Estimate, Timing, hearings
 from .sample import TICK_RATE, Block, Input
@@ -50,6 +51,8 @@ class Hall:
         seats: Sessions that have room.
         batch: Most sessions of one step.
         names_words: Whether estimates name the words that attention looks at.
+        step: Computes what `model.step` does, for few sessions at a time.
+        few: Most sessions of a step that is left to `step`.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Hall:
         seats: int,
         batch: int = BATCH,
         names_words: bool = True,
+        step: Step | None = None,
+        few: int = 0,
     ) -> None:
         self.timing = timing or Timing()
         self.guests: dict[str, Guest] = {}
@@ -68,7 +73,8 @@ class Hall:
         self._batch = batch
         self._names_words = names_words
         self._dims = {name: getattr(model.config, name).dim for name in ("audio", "vision")}
-        self._seats = Seats(model, seats, hop=round(self.timing.hop * TICK_RATE))
+        hop = round(self.timing.hop * TICK_RATE)
+        self._seats = Seats(model, seats, hop=hop, step=step, few=few)
         self._ready: dict[str, None] = {}
         """Names of those with turns that wait, in the order in which theirs comes."""
 

@@ -4,6 +4,7 @@ Knows every part by name and how they fit.
 """
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ import torch
 
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card, CheckpointError, load
-from tamulag.models.engine import made_from
+from tamulag.models.choice import choices, few
+from tamulag.models.engine import OnnxStep, made_from
 from tamulag.models.tam_ulag import TICK_RATE
+from tamulag.models.turn import Step
 
 from . import heap
 from .admission import Admission
@@ -40,6 +43,8 @@ from .server import Server
 from .stopping import leaves, until_stopped
 from .streamable import check_streamable
 from .websocket import WebSocketPublisher
+
+logger = logging.getLogger("tamulag.serve")
 
 EXPECTED = (AssetError, CheckpointError, PublisherError, WorkerError, OSError)
 
@@ -103,7 +108,16 @@ def build(config: Config) -> Server:
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     check_streamable(model.config, config)
     chosen, shows = config.serve, config.session.privacy == "none"
-    hall = Hall(model, card, timing_of(config), seats=chosen.seats, names_words=shows)
+    step, most = engine_of(model, config)
+    hall = Hall(
+        model,
+        card,
+        timing_of(config),
+        seats=chosen.seats,
+        names_words=shows,
+        step=step,
+        few=most,
+    )
     # What is kept holds words: with strict privacy nothing is.
     kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
     calls = Calls(Here(hall, identity(model, config)), linger=chosen.linger, sends_words=shows)
@@ -124,6 +138,23 @@ def build(config: Config) -> Server:
     )
     calls.outlets.extend(one for one in server.publishers if isinstance(one, Outlet))
     return server
+
+
+def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, int]:
+    """Return what steps few sessions in place of torch, and how many those are.
+
+    Raises:
+        CheckpointError: If the exported file cannot be used.
+    """
+    chosen = config.model
+    if chosen.onnx is None or chosen.engine == "torch":
+        return None, 0
+    step = OnnxStep(Path(chosen.onnx), model, chosen.checkpoint).step
+    if chosen.engine == "onnxruntime":
+        return step, config.serve.seats
+    found = choices(model, step, hop=round(config.session.hop * TICK_RATE))
+    logger.info("onnxruntime steps up to %d sessions at a time, measured: %s", few(found), found)
+    return step, few(found)
 
 
 def identity(model: TamUlag, config: Config) -> str:

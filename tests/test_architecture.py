@@ -19,7 +19,7 @@ PURE = [
     *(STREAMER / f"{name}.py" for name in ("fit", "stretch", "placement", "pressure", "watch")),
     STREAMER / "ring.py",
     *(MODELS / f"{name}.py" for name in ("encoder", "attention", "fusion", "tam_ulag")),
-    *(MODELS / f"{name}.py" for name in ("turn", "seats")),
+    *(MODELS / f"{name}.py" for name in ("turn", "rings", "seats")),
 ]
 IMPURE = {
     *("asyncio", "threading", "time", "socket"),
@@ -43,6 +43,7 @@ TESTED_ELSEWHERE = {
     "cli_serve": "declares options; test_serve.py and test_capacity.py run both verbs",
     "callers": "a sender for tests; test_serve.py is made of it",
     "place": "three lines around a hall; test_calls.py and test_lobby.py sit in it",
+    "rings": "the rows of one modality; test_seats.py steps, keeps and moves all three",
     "tables": "declares keys and ranges; test_config.py tries each of them",
     "source": "says the shape of a source and does nothing; each source's test keeps its promise",
 }

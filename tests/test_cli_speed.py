@@ -25,5 +25,5 @@ def test_one_object_with_the_keys(tmp_path: Path) -> None:
 def test_tables_for_people() -> None:
     """The machine first, then a line per window."""
     shown = CliRunner().invoke(app, ASKED).stdout
-    assert shown.index("| processor |") < shown.index("| window | hop | incremental_ms |")
-    assert shown.count("\n| 30.000 | 0.500 |") == 1
+    assert shown.index("| processor |") < shown.index("| window | hop | sessions |")
+    assert shown.count("\n| 30.000 | 0.500 | 1 |") == 1
