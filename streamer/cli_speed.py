@@ -48,6 +48,8 @@ def bench_stream(
 
     Example: tamulag bench stream --plot pictures
     """
+    if sys.platform != "linux" and not model_only:
+        raise typer.BadParameter("time and memory are read from Linux's /proc: add --model-only")
     quiet_threads()
     from tamulag.models.cost import costs, machine
 

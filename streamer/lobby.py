@@ -35,6 +35,7 @@ from .ingest import (
 )
 from .kept import Kept
 from .message import Role
+from .pool import PoolFull
 from .reception import DIMS, HELLO, SILENCE, Budget, SenderLimits, within
 from .sample import MODALITIES, Block, Modality, Sample
 from .subscriber import Subscriber, text_frame
@@ -51,7 +52,7 @@ class FrontEnds(Protocol):
     """What describes sound and pictures; see `Pool`."""
 
     def begin(self, session: str, hello: SenderHello) -> None:
-        """Take a session in."""
+        """Take a session in; raises PoolFull if there is no room."""
 
     def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
         """Take a frame; never waits."""
@@ -129,7 +130,7 @@ class Lobby:
             return
         code, detail = CloseCode.NORMAL_CLOSURE, "the sender has left"
         try:
-            self._begin(connection, call, hello, resumed=resumed)
+            await self._begin(connection, call, hello, resumed=resumed)
             await self._listen(connection, call, hello)
             await self._end(call)
         except IngestError as error:
@@ -223,9 +224,16 @@ class Lobby:
             asked = tuple(name for name in asked if name != "text")
         return asked
 
-    def _begin(
+    async def _begin(
         self, connection: Subscriber, call: Call, hello: SenderHello, *, resumed: bool
     ) -> None:
+        if self._front is not None and (hello.audio or hello.vision or hello.words):
+            try:
+                self._front.begin(call.name, hello)
+            except PoolFull as error:
+                if not resumed:
+                    await self._calls.end(call, "stopped")
+                raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         limits = self._terms.limits
         connection.allow(size=limits.message, rate=limits.rate)
         ready = {
@@ -241,8 +249,6 @@ class Lobby:
         connection.deliver(text_frame(json.dumps(ready)))
         connection.deliver(text_frame(self._greet(call)))
         self._senders[call.name] = connection
-        if self._front is not None and (hello.audio or hello.vision or hello.words):
-            self._front.begin(call.name, hello)
         self._calls.came_back(call, lambda line: _deliver(connection, line))
         if not resumed:
             call.teller.begin(call.now())
