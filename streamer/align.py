@@ -13,8 +13,9 @@ in which none is behind by more than `lateness`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -52,11 +53,26 @@ class Hop:
 
 
 class Held(NamedTuple):
-    """A sample that waits for its hop to close."""
+    """A sample that waits for its hop to close: alone, or a row of a block."""
 
-    timestamp: float
-    values: Array | None
-    reason: str | None
+    item: Sample | Block
+    row: int
+    """Of the block; 0 for a sample."""
+
+    @property
+    def timestamp(self) -> float:
+        """Seconds on the session clock."""
+        return self.item.timestamp + self.row * PERIOD[self.item.modality] / TICK_RATE
+
+    @property
+    def values(self) -> Array | None:
+        """Shape (D,), float32; None: there was nothing to measure."""
+        return self.item.values[self.row] if isinstance(self.item, Block) else self.item.values
+
+    @property
+    def reason(self) -> str | None:
+        """Why there are no values."""
+        return None if isinstance(self.item, Block) else self.item.reason
 
 
 class Aligner:
@@ -110,7 +126,7 @@ class Aligner:
             return []
         held = self.held[name].get(slot)
         if held is None or held.timestamp <= sample.timestamp:
-            self.held[name][slot] = Held(sample.timestamp, sample.values, sample.reason)
+            self.held[name][slot] = Held(sample, 0)
         return self._reached(name, slot)
 
     def push_block(self, block: Block) -> list[Hop]:
@@ -123,11 +139,8 @@ class Aligner:
         self.late[name] += late
         if late == len(block.values):
             return []
-        step = PERIOD[name] / TICK_RATE
-        self.held[name].update(
-            (first + index, Held(block.timestamp + index * step, block.values[index], None))
-            for index in range(late, len(block.values))
-        )
+        rows = map(Held, repeat(block), range(late, len(block.values)))
+        self.held[name].update(zip(range(first + late, last + 1), rows, strict=True))
         return self._reached(name, last)
 
     def advance(self, now: float) -> list[Hop]:
@@ -180,16 +193,26 @@ class Aligner:
         """Take what the next `ticks` ticks hold."""
         period, first = PERIOD[name], (self.end - self.hop) // PERIOD[name]
         size = ticks // period
+        held = [self.held[name].pop(slot, None) for slot in range(first, first + size)]
+        newest = next((one for one in reversed(held) if one is not None), None)
+        values, mask = self._values(name, held)
+        time = (first + np.arange(size, dtype=np.int64)) * period
+        reason = None if newest is None else newest.reason
+        return Grid(values, mask, time, reason, None if newest is None else newest.timestamp)
+
+    def _values(
+        self, name: str, held: Sequence[Held | None]
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        first, size = held[0], len(held)
+        block = None if first is None else first.item
+        if isinstance(block, Block) and all(one and one.item is block for one in held):
+            # Rows that came together stay together: nothing is copied.
+            start = first.row if first else 0
+            return block.values[start : start + size], np.ones(size, np.bool_)
         values = np.zeros((size, self._dims[name]), np.float32)
         mask = np.zeros(size, np.bool_)
-        newest: Held | None = None
-        for index in range(size):
-            held = self.held[name].pop(first + index, None)
-            if held is None:
-                continue
-            newest = held
-            if held.values is not None:
-                values[index], mask[index] = held.values, True
-        time = (first + np.arange(size, dtype=np.int64)) * period
-        reason = newest.reason if newest is not None and newest.values is None else None
-        return Grid(values, mask, time, reason, None if newest is None else newest.timestamp)
+        for index, one in enumerate(held):
+            found = None if one is None else one.values
+            if found is not None:
+                values[index], mask[index] = found, True
+        return values, mask

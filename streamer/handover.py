@@ -20,7 +20,7 @@ from torch import Tensor
 from .align import Held
 from .estimate import Report
 from .hall import Hall
-from .sample import Phrase, Word
+from .sample import Phrase, Sample, Word
 from .turns import Turns
 
 VERSION = 1
@@ -177,7 +177,8 @@ def _restore(turns: Turns, kept: _Kept, tensors: Mapping[str, Tensor]) -> None:
     for name, rows in kept.held.items():
         values = iter(tensors[f"held.{name}"].numpy() if any(row[2] for row in rows) else ())
         aligner.held[name] = {
-            slot: Held(at, next(values) if there else None, why) for slot, at, there, why in rows
+            slot: Held(Sample(name, at, next(values) if there else None, why), 0)
+            for slot, at, there, why in rows
         }
     turns.revision, turns.late_phrases = kept.revision, kept.late_phrases
     turns.reports = dict(kept.reports)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamulag.streamer.align import Aligner, Hop
-from tamulag.streamer.sample import Sample
+from tamulag.streamer.sample import Block, Sample
 
 DIMS = {"audio": 2, "vision": 3}
 LATENESS = 0.3
@@ -186,3 +186,50 @@ def test_wrong_number_of_features_is_refused() -> None:
     """The message gives what came and what the model takes."""
     with pytest.raises(ValueError, match="audio sample of 3 features: the model takes 2"):
         aligner().push(Sample("audio", 0.0, np.zeros(3, np.float32)))
+
+
+def blocked(samples: list[Sample], sizes: list[int]) -> list[Block]:
+    """Return the samples of a modality in blocks of these sizes."""
+    blocks, start = [], 0
+    for size in sizes:
+        part = samples[start : start + size]
+        rows = [sample.values for sample in part if sample.values is not None]
+        if rows:
+            blocks.append(Block(part[0].modality, part[0].timestamp, np.stack(rows)))
+        start += size
+    return blocks
+
+
+@given(st.lists(st.integers(1, 64), min_size=30, max_size=30))
+def test_blocks_are_their_samples(sizes: list[int]) -> None:
+    """Cut as they may be, rows that come together give the hops of samples one by one."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((sum(sizes), 2)).astype(np.float32)
+    samples = [Sample("audio", tick / 50, values[tick]) for tick in range(len(values))]
+    one, other = (Aligner({"audio": 2}, hop=25, lateness=0.3) for _ in range(2))
+    alone = [hop for sample in samples for hop in one.push(sample)] + one.close()
+    together = [hop for block in blocked(samples, sizes) for hop in other.push_block(block)]
+    together += other.close()
+    assert [hop.end for hop in together] == [hop.end for hop in alone]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(a.grids["audio"].values, b.grids["audio"].values)
+        np.testing.assert_array_equal(a.grids["audio"].mask, b.grids["audio"].mask)
+        assert a.grids["audio"].seen == pytest.approx(b.grids["audio"].seen)
+
+
+def test_a_later_sample_replaces_a_row_of_a_block() -> None:
+    """As it replaces a sample: the newest of a slot counts."""
+    aligner = Aligner({"audio": 1}, hop=5, lateness=0.0)
+    aligner.push_block(Block("audio", 0.0, np.zeros((4, 1), np.float32)))
+    aligner.push(Sample("audio", 0.041, np.ones(1, np.float32)))
+    (hop,) = aligner.push(Sample("audio", 0.08, np.zeros(1, np.float32)))
+    assert hop.grids["audio"].values[:, 0].tolist() == [0, 0, 1, 0, 0]
+
+
+def test_rows_of_a_block_that_are_late_are_counted() -> None:
+    """Each of them; the others count."""
+    aligner = Aligner({"audio": 1}, hop=5, lateness=0.0)
+    aligner.push_block(Block("audio", 0.0, np.zeros((5, 1), np.float32)))
+    hops = aligner.push_block(Block("audio", 0.04, np.ones((8, 1), np.float32)))
+    assert aligner.late["audio"] == 3
+    assert hops[0].grids["audio"].values[:, 0].tolist() == [1] * 5
