@@ -3,9 +3,9 @@
 Knows how busy the server was and what a session costs. Knows no session and no connection.
 """
 
-BUSIEST = 0.75
-"""Share of one core that sessions may take of the loop that serves them all: beyond it, waiting
-times grow faster than work does."""
+BUSIEST = 0.8
+"""Share of one core that the loop that serves all sessions may take: beyond it, waiting times grow
+faster than work does."""
 
 SLOWEST = 0.25
 """Seconds that a round of the loop may take: a machine that others share is full before our own
@@ -17,8 +17,8 @@ RETRY = 5.0
 _LOOK = 2.0
 """Seconds over which the load is taken."""
 
-_NEW = 4.0
-"""Seconds until a new session shows in the load; so long it is counted with what it costs."""
+_FEW = 20
+"""Sessions below which the load does not tell what one costs: it is the loop's own work."""
 
 
 class Admission:
@@ -36,14 +36,16 @@ class Admission:
         """Share of a core that was taken of late."""
         self.slow = 0.0
         """Seconds of the longest round of the loop of late."""
-        self._slow = 0.0
         self._busiest = busiest
         self._cost = cost
-        self._looked: tuple[float, float] | None = None
-        self._new: list[float] = []
+        self._served = 0.0
+        """Sessions that were there, on average, when `busy` was taken."""
+        self._begun: tuple[float, float] | None = None
+        self._counts: list[int] = []
+        self._slow = 0.0
 
     def observe(self, now: float, worked: float, sessions: int, slow: float = 0.0) -> None:
-        """Take how long the loop has worked since it began.
+        """Take how long the loop has worked since it began; to be called a few times a second.
 
         Args:
             now: Any steady clock, seconds.
@@ -51,40 +53,36 @@ class Admission:
             sessions: That are served now.
             slow: Seconds of the longest round since the last call.
         """
+        if self._begun is None:
+            self._begun = (now, worked)
+        self._counts.append(sessions)
         self._slow = max(self._slow, slow)
-        if self._looked is None:
-            self._looked = (now, worked)
-        before, worked_before = self._looked
-        if now - before < _LOOK:
+        begun, before = self._begun
+        if now - begun < _LOOK:
             return
-        self.busy = (worked - worked_before) / (now - before)
-        self._looked = (now, worked)
-        self.slow, self._slow = self._slow, 0.0
-        settled = sessions - len(self._recent(now))
-        if settled >= 20:  # with few, what the loop itself costs would be theirs
-            self._cost = self.busy / settled
+        self.busy = (worked - before) / (now - begun)
+        self._served = sum(self._counts) / len(self._counts)
+        self.slow = self._slow
+        if self._served >= _FEW:
+            self._cost = self.busy / self._served
+        self._begun, self._counts, self._slow = (now, worked), [], 0.0
 
-    def admit(self, now: float, sessions: int, front: float = 0.0) -> str | None:
-        """Return why another session may not begin; None: it may, and is counted.
+    def admit(self, sessions: int, front: float = 0.0) -> str | None:
+        """Return why another session may not begin; None: it may.
 
         Args:
-            now: As in `observe`.
-            sessions: That are served now.
+            sessions: That are served now; those that the load does not show yet count with what
+                one costs.
             front: Load of the worker processes, 0 to 1, if it needs one.
         """
-        recent = self._recent(now)
-        expected = self.busy + (len(recent) + 1) * self._cost
+        expected = self.busy + (sessions + 1 - self._served) * self._cost
         if sessions >= self.seats:
             return f"all {self.seats} seats are taken: {_LATER}"
         if expected > self._busiest or self.slow > SLOWEST:
             return f"the server is busy: {_LATER}"
         if front > self._busiest:
             return f"the front ends are busy: {_LATER}"
-        self._new = [*recent, now]
         return None
-
-    def _recent(self, now: float) -> list[float]:
-        return [at for at in self._new if now - at < _NEW]
 
 
 _LATER = f"try again in {RETRY:g} s"

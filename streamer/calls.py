@@ -17,7 +17,7 @@ from .place import Place, Said
 from .sample import Block, Input, Modality, Notice, Phrase, Sample
 from .teller import Teller
 
-TICK = 0.03
+TICK = 0.015
 """Seconds between two steps, so that many sessions share one."""
 
 SILENCE = 0.5

@@ -108,7 +108,7 @@ def _measured(
     found = re.search(r"ws://[^:]+:(\d+)/", line)
     if found is None:
         raise ServerError(f"the server said {line!r}: run `tamulag serve` by hand")
-    spread, hops = max(2.0, sessions / 200), round(seconds / HOP)
+    spread, hops = max(2.0, sessions / 100), round(seconds / HOP)
     before, worked = memory(server.pid).resident, spent(server.pid)
     seats = [
         _seats(int(found[1]), len(range(k, sessions, senders)), hops, spread)

@@ -29,6 +29,9 @@ def serve(
         str | None, typer.Option(help="HOST:PORT. Default: 127.0.0.1:8765.")
     ] = None,
     seats: Annotated[int | None, typer.Option(help="Sessions at most.")] = None,
+    busiest: Annotated[
+        float | None, typer.Option(help="Work beyond which nobody is let in, in cores.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes for sound and pictures; 0: features only.")
     ] = None,
@@ -59,6 +62,7 @@ def serve(
     chosen: dict[str, object] = {
         "serve.seats": seats,
         "serve.workers": workers,
+        "serve.busiest": busiest,
         "serve.handover": handover,
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,

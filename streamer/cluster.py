@@ -1,7 +1,7 @@
 """Sessions on many wings: the place behind a gateway.
 
-Knows which wing a session is at, what to tell it, and how a session goes on when its wing is lost
-or another one is there: from its newest snapshot, with all that came since. What was said already is
+Knows which wing a session is at, what to tell it, and how it goes on when its wing is lost or
+another one is there: from its newest snapshot, with all that came since. What was said already is
 recognised by its end and not said twice. Does not know who runs the wings.
 """
 
@@ -34,7 +34,7 @@ SNAPSHOT = 4.0
 ORDERS = 512
 """Orders after which a snapshot is asked for sooner."""
 
-CALL = 4_000_000
+CALL = 8_000_000
 """About so many bytes has a call at most."""
 
 LATE = 2.0
@@ -73,6 +73,8 @@ class Cluster:
         """Sessions that went on after their wing was lost."""
         self.repeated = 0
         """Scores that were computed again and not said."""
+        self.dropped = 0
+        """Inputs that were dropped, as too many waited for a wing."""
         self.anew = 0
         """Sessions that could not go on and began anew."""
         self._seats: dict[str, Seat] = {}
@@ -167,21 +169,19 @@ class Cluster:
         Raises:
             TimeoutError: If no wing answers in time.
         """
-        seat = self._seats[name]
-        for one in self._seats.values():
-            if len(one.trail) or one.trail.base.packed is None:
-                self._want_pack(one)
+        trail = self._seats[name].trail
+        wanted = trail.number
         async with asyncio.timeout(PACK_LIMIT):
-            while seat.wants_pack or seat.packing:
+            while (packed := trail.base.packed) is None or trail.start < wanted:
+                for seat in self._seats.values():
+                    if len(seat.trail) or seat.trail.base.packed is None:
+                        self._want_pack(seat)
                 await self._round()
-        assert seat.trail.base.packed is not None, "it was packed"
-        return seat.trail.base.packed
+        return packed
 
     def where(self, name: str) -> Post | None:
         """Return the wing that a session is at."""
         return self._seats[name].post
-
-    # --- rounds ---
 
     async def _round(self) -> None:
         now = time.monotonic()
@@ -260,10 +260,9 @@ class Cluster:
         seat = self._seats.get(name)
         return seat if seat is not None and seat.post is post and seat.begun else None
 
-    # --- sessions ---
-
     def _give(self, seat: Seat, do: Push | Advance | Finish) -> None:
         if not seat.trail.add(do, time.monotonic(), sent=seat.sent):
+            self.dropped += 1
             return
         self._note(seat)
         if seat.post is not None:

@@ -175,7 +175,7 @@ class Lobby:
         if needs_front and self._front is None:
             raise IngestError(POLICY, "this server takes ready features only")
         load = self._front.load() if self._front is not None and needs_front else 0.0
-        why = self._admission.admit(time.monotonic(), len(self._calls.open), load)
+        why = self._admission.admit(len(self._calls.open), load)
         if why is not None:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, why)
         return self._new(hello, asked)

@@ -4,6 +4,7 @@ Knows every part by name and how they fit.
 """
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -69,6 +70,9 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
     with Log(config.log.format, config.log.level) as log:
         try:
             server = build(config)
+            # What is loaded stays: a search for garbage need not look through torch each time.
+            gc.freeze()
+            gc.set_threshold(50000, 20, 20)
             log.begin(server.name)
             asyncio.run(until_stopped(_Told(server)))
         except* EXPECTED as group:
@@ -122,7 +126,8 @@ def build(config: Config) -> Server:
     kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
     calls = Calls(Here(hall, identity(model, config)), linger=chosen.linger, sends_words=shows)
     pool = _pool(config, calls)
-    admission = Admission(chosen.seats, cost=cost_of(model, card, config))
+    cost = cost_of(model, card, config)
+    admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
     server = Server(
         calls=calls,
         admission=admission,

@@ -76,7 +76,11 @@ class Post:
     busy: float = 0.0
     """Share of the time that it worked of late."""
     process: int = 0
-    measured: tuple[float, float] | None = None
+    """Of the wing, on its node."""
+    measured: float = 0.0
+    """Steady clock of the newest look at how busy it is; 0: there was none."""
+    worked_before: float = 0.0
+    """Seconds that it had worked then."""
 
 
 class Staff:
@@ -175,15 +179,13 @@ class Staff:
             self._hiring[name] = asyncio.create_task(self._crew.hire(), name=f"tamulag.{name}")
 
     def _measure(self, now: float) -> None:
-        is_measured = False
-        for post in self.posts.values():
-            before, worked = post.measured or (now, post.worked)
-            if post.measured is None or now - before >= MEASURED:
-                is_measured = post.measured is not None
-                post.busy = (post.worked - worked) / max(now - before, MEASURED)
-                post.measured = (now, post.worked)
+        old = [post for post in self.posts.values() if now - post.measured >= MEASURED]
+        for post in old:
+            spent = post.worked - post.worked_before
+            post.busy = spent / (now - post.measured) if post.measured else 0.0
+            post.measured, post.worked_before = now, post.worked
         # While one is still awaited, the load of the others says nothing new.
-        if is_measured and len(self.posts) == self._growth.wanted:
+        if old and len(self.posts) == self._growth.wanted:
             self._growth.observe(now, self.busy)
 
     @property

@@ -322,6 +322,8 @@ class ServeConfig(Table):
     """Sessions at once: a whole number from 1 to 20000"""
     workers: Annotated[int, Field(ge=0, le=256)] = 1
     """Processes that describe sound and pictures, 0 = features only: a whole number to 256"""
+    busiest: Annotated[float, Field(ge=0.05, le=1)] = 0.8
+    """Work beyond which nobody is let in, in cores: a number from 0.05 to 1"""
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None

@@ -5,6 +5,7 @@ Knows orders and the steady clock's readings that it is given. Knows no wing and
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from .sample import TICK_RATE, VISION_TICKS, Block, Input, Phrase, Sample
@@ -43,8 +44,6 @@ class Trail:
         """Of the newest order."""
         self.reached = 0.0
         """Session time of the newest input."""
-        self.dropped = 0
-        """Orders beyond `LIMIT`."""
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
@@ -66,7 +65,6 @@ class Trail:
                 self._entries[-1] = last._replace(do=do)
                 return True
         if len(self._entries) == LIMIT:
-            self.dropped += 1
             return False
         self.number += 1
         if isinstance(do, Push):
@@ -81,7 +79,7 @@ class Trail:
 
     def after(self, number: int) -> Iterator[Entry]:
         """Yield the orders that came after that number."""
-        return (entry for entry in self._entries if entry.number > number)
+        return islice(self._entries, max(0, number - self.start), None)
 
     def rebase(self, number: int, packed: bytes) -> None:
         """Begin from the session as it was after the order of that number."""

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from . import heap
 from .estimate import Estimate, Timing
 from .hall import Hall, HallFull
 from .handover import pack, unpack
-from .sample import Block, Input
+from .sample import Block, Input, Notice
 
 
 class Begin(NamedTuple):
@@ -48,7 +49,7 @@ class Finish(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """Return the session as bytes; its turns are taken before."""
+    """Return the session as bytes, as soon as none of its turns waits."""
 
 
 class Leave(NamedTuple):
@@ -118,6 +119,17 @@ class Plan(NamedTuple):
         return Hall(model, card, self.timing, seats=self.seats, names_words=self.names_words)
 
 
+@dataclass
+class Guest:
+    """One session of a wing."""
+
+    due: deque[int] = field(default_factory=deque)
+    """Number of the order that made each turn due that waits."""
+    newest: int = 0
+    """Number of the newest order."""
+    wants_pack: bool = False
+
+
 class Wing:
     """Does orders.
 
@@ -129,75 +141,101 @@ class Wing:
     def __init__(self, make: Callable[[], Hall], checkpoint: str) -> None:
         self._hall = make()
         self._checkpoint = checkpoint
-        self._due: dict[str, deque[int]] = {}
-        """Number of the order that made each turn due that waits."""
+        self._guests: dict[str, Guest] = {}
         self._answer = self._blank(0.0)
 
     def do(self, orders: Sequence[Order]) -> Answer:
         """Do the orders, then give one turn to each session that waits, up to a batch.
 
-        A session whose order cannot be done is forgotten and told of; the others go on.
+        Who is to be packed is packed when none of its turns waits. A session whose order cannot be
+        done is forgotten and told of; the others go on.
         """
         began = time.monotonic()
         for order in orders:
             self._obey(order)
         self._step()
-        left = {name: len(due) for name, due in self._due.items() if due}
+        for name, guest in self._guests.items():
+            if guest.wants_pack and not guest.due:
+                self._pack(name, guest)
+        left = {name: len(guest.due) for name, guest in self._guests.items() if guest.due}
         worked = self._answer.worked + time.monotonic() - began
         answer = self._answer._replace(left=left, worked=worked)
         self._answer = self._blank(worked)
         return answer
 
     def _obey(self, order: Order) -> None:
-        if order.name not in self._due and not isinstance(order.do, Begin):
-            return  # it has failed, and whoever sent this did not know yet
+        name, number, do = order
         try:
-            self._follow(order.name, order.number, order)
+            if isinstance(do, Begin):
+                self._begin(name, number, do)
+            elif name in self._guests:  # else it has failed, and who sent this did not know yet
+                self._follow(name, number, do)
         except (ValueError, HallFull) as error:
-            self._answer.failed[order.name] = str(error)
-            self._forget(order.name)
+            self._answer.failed[name] = str(error)
+            self._forget(name)
 
-    def _follow(self, name: str, number: int, order: Order) -> None:
-        match order.do:
-            case Begin(asked, packed):
-                self._begin(name, asked, packed)
+    def _begin(self, name: str, number: int, how: Begin) -> None:
+        if how.packed is None:
+            self._hall.open(name, how.asked)
+        else:
+            unpack(self._hall, name, how.packed, self._checkpoint)
+        self._guests[name] = Guest(newest=number)
+
+    def _follow(self, name: str, number: int, do: Push | Advance | Finish | Pack | Leave) -> None:
+        match do:
             case Push(item):
-                self._give(name, number, partial(self._hall.push, name, item))
+                self._give(name, number, partial(self._hall.push, name, owned(item)))
             case Advance(now):
                 self._give(name, number, partial(self._hall.advance, name, now))
             case Finish(end):
                 self._give(name, number, partial(self._hall.finish, name, end))
             case Pack():
-                while self._hall.backlog(name):
-                    self._step()
-                packed = pack(self._hall, name, self._checkpoint)
-                self._answer.packed.append(Packed(name, number, packed))
+                self._guests[name].wants_pack = True
             case Leave():
-                self._forget(name)
-
-    def _begin(self, name: str, asked: tuple[str, ...], packed: bytes | None) -> None:
-        if packed is None:
-            self._hall.open(name, asked)
-        else:
-            unpack(self._hall, name, packed, self._checkpoint)
-        self._due[name] = deque()
+                self._leave(name, self._guests[name])
 
     def _give(self, name: str, number: int, give: Callable[[], None]) -> None:
-        before = self._hall.backlog(name)
+        guest, before = self._guests[name], self._hall.backlog(name)
         give()
-        self._due[name].extend([number] * (self._hall.backlog(name) - before))
+        guest.newest = number
+        guest.due.extend([number] * (self._hall.backlog(name) - before))
+
+    def _leave(self, name: str, guest: Guest) -> None:
+        """Forget a session; if it is to be packed it has its turns before."""
+        while guest.wants_pack and guest.due:
+            self._step()
+        if guest.wants_pack:
+            self._pack(name, guest)
+        self._forget(name)
+
+    def _pack(self, name: str, guest: Guest) -> None:
+        packed = pack(self._hall, name, self._checkpoint)
+        self._answer.packed.append(Packed(name, guest.newest, packed))
+        guest.wants_pack = False
 
     def _step(self) -> None:
         before = time.monotonic()
         said = self._hall.step()
         spent = (time.monotonic() - before) / max(1, len(said))
         self._answer.said.extend(
-            Spoken(name, estimate, self._due[name].popleft(), spent) for name, estimate in said
+            Spoken(name, estimate, self._guests[name].due.popleft(), spent)
+            for name, estimate in said
         )
 
     def _forget(self, name: str) -> None:
-        if self._due.pop(name, None) is not None:
+        if self._guests.pop(name, None) is not None:
             self._hall.leave(name)
 
     def _blank(self, worked: float) -> Answer:
         return Answer([], [], {}, {}, worked, os.getpid())
+
+
+def owned(item: Input | Block) -> Input | Block:
+    """Return an input whose array is its own.
+
+    Those of a call lie in memory that many processes share, and one that a session still looks at
+    would keep all of the call there.
+    """
+    if isinstance(item, Notice) or item.values is None:
+        return item
+    return replace(item, values=item.values.copy())

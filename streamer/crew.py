@@ -1,0 +1,119 @@
+"""Wings as actors of a Ray cluster, or of a Ray of this machine.
+
+Knows Ray. Knows no session. On which node a wing runs, which node is alive and when one is added is
+Ray's to say.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from . import fleet
+from .staff import WingLost
+from .wing import Answer, Order, Plan, Wing
+
+CALL_LIMIT = 10.0
+"""Seconds for an answer; a wing that takes longer hangs."""
+
+HIRE_LIMIT = 60.0
+"""Seconds until a new wing answers: a processor is found, a process starts, the model is loaded."""
+
+SETTINGS = {
+    # A driver ends its process when the head service is away for longer than this. The wings still
+    # answer, and the sessions are told when they do not.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
+    # For a Ray that is started here: a wing that is frozen or gone is known after some seconds.
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+@contextmanager
+def crew(address: str | None, plan: Plan, checkpoint: str, *, most: int) -> Iterator["RayCrew"]:
+    """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
+
+    Args:
+        address: HOST:PORT of a cluster of which this machine is a node; None: a Ray of our own.
+        plan: What each wing is made from.
+        checkpoint: What identifies the weights.
+        most: Wings at most.
+
+    Raises:
+        DataError: If Ray is not installed, or the cluster cannot be reached.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with fleet.joined(address, most) as ray:
+        yield RayCrew(ray, plan, checkpoint)
+
+
+class RayCrew:
+    """Hires actors, one processor each.
+
+    Args:
+        ray: The module, connected.
+        plan: What each wing is made from.
+        checkpoint: What identifies the weights.
+    """
+
+    def __init__(self, ray: Any, plan: Plan, checkpoint: str) -> None:
+        self._ray = ray
+        self._made_from = (plan.hall, checkpoint)
+        # State that was lost does not come back with the process: a new wing is a new actor.
+        self._wing = ray.remote(Wing).options(
+            num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD"
+        )
+
+    async def hire(self) -> "RayWing":
+        """Return a new wing that answers.
+
+        Raises:
+            WingLost: If there is none within `HIRE_LIMIT`.
+        """
+        # Asks the head service, which may be away.
+        started = asyncio.create_task(asyncio.to_thread(self._wing.remote, *self._made_from))
+        done, _ = await asyncio.wait([started], timeout=HIRE_LIMIT)
+        if not done:
+            raise WingLost(f"Ray does not answer within {HIRE_LIMIT:g} s")
+        wing = RayWing(self._ray, started.result())
+        try:
+            await wing.ask((), HIRE_LIMIT)
+        except (WingLost, asyncio.CancelledError):
+            wing.end()
+            raise
+        return wing
+
+
+class RayWing:
+    """One actor."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray = ray
+        self._actor = actor
+
+    async def ask(self, orders: Sequence[Order], limit: float = CALL_LIMIT) -> Answer:
+        """Return what came of the orders.
+
+        Raises:
+            WingLost: If its process or node is gone, or it does not answer within `limit` seconds.
+        """
+        try:
+            call = asyncio.wrap_future(self._actor.do.remote(orders).future())
+            # Not `wait_for`: Ray would complain of an answer that nobody waits for any more.
+            done, _ = await asyncio.wait([call], timeout=limit)
+            if not done:
+                raise WingLost(f"no answer within {limit:g} s")
+            answer: Answer = call.result()
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise WingLost(str(error).strip().partition("\n")[0]) from None
+        return answer
+
+    def end(self) -> None:
+        """End the actor's process."""
+        self._ray.kill(self._actor)
