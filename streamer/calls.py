@@ -32,6 +32,12 @@ LINGER = 15.0
 BACKLOG = 8
 """Turns of one session that may wait; then no more of its sender is read."""
 
+LAST = 10.0
+"""Seconds that what is still held of a session may take."""
+
+SCORES = "scores"
+"""What is lost of a session that is not answered, beside its modalities."""
+
 REASONS: Mapping[Modality, str] = {
     "text": "microphone_lost",
     "audio": "microphone_lost",
@@ -209,6 +215,17 @@ class Calls:
         for modality in call.asked:
             self.take(name, Notice(call.now(), modality, reason, detail))
 
+    def unanswered(self, name: str, reason: str | None) -> None:
+        """Take note that nothing is said of a session where it sits, or that it is again."""
+        call = self.open.get(name)
+        if call is None:
+            return
+        if reason is None:
+            call.teller.lost.pop(SCORES, None)
+        else:
+            call.teller.lost[SCORES] = reason
+        call.teller.say(call.teller.status())
+
     async def run(self) -> None:
         """Step whenever somebody waits, until cancelled."""
         looked, before = 0.0, time.monotonic()
@@ -222,9 +239,10 @@ class Calls:
             await asyncio.sleep(0 if self.place.waiting else TICK)
 
     async def end(self, call: Call, reason: str) -> None:
-        """Say what is still held of a session, and that it ends."""
+        """Say what is still held of a session, and that it ends; within `LAST` seconds."""
         self.place.finish(call.name, call.now())
-        while call.name in self.open and self.place.backlog(call.name):
+        limit = time.monotonic() + LAST
+        while call.name in self.open and self.place.backlog(call.name) and time.monotonic() < limit:
             await self._step()
             await asyncio.sleep(0)
         self._forget(call, reason)
@@ -275,6 +293,8 @@ class Calls:
     async def _look(self, now: float) -> None:
         """Close hops of those who are silent, and sessions whose senders do not come back."""
         for call in list(self.open.values()):
+            if self.place.backlog(call.name) <= BACKLOG:
+                call.has_room.set()
             if not call.by_sender and now - call.heard > SILENCE / 2:
                 self.place.advance(call.name, call.now() - SILENCE)
             if call.left is not None and now - call.left > self._linger:

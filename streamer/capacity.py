@@ -21,7 +21,7 @@ from tamulag.models.checkpoint import load
 
 from .crowd import percentile
 from .hall import Hall
-from .load import LAST, Load, be_seats
+from .load import AGAIN, LAST, TRIES, Load, be_seats
 from .sample import TICK_RATE, Block
 from .usage import memory, spent
 
@@ -122,7 +122,7 @@ def _measured(
             raise ServerError(f"the server ended with {server.returncode}")
         cores = (spent(server.pid) - steady) / (time.monotonic() - begun)
         grown = memory(server.pid).resident - before
-        loads = [_load(pipe, spread + seconds + 2 * LAST) for _, pipe in seats]
+        loads = [_load(pipe, spread + seconds + 2 * LAST + TRIES * AGAIN) for _, pipe in seats]
         worked = spent(server.pid) - worked
     finally:
         for process, pipe in seats:

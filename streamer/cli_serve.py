@@ -38,6 +38,12 @@ def serve(
     handover: Annotated[
         str | None, typer.Option(help="Folder in which sessions wait for the next server.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Sessions on a Ray: local, or HOST:PORT of a cluster.")
+    ] = None,
+    actors: Annotated[
+        str | None, typer.Option(help="On how many of its processors: N or N..M.")
+    ] = None,
     mqtt: Annotated[str | None, typer.Option(help="Broker, mqtt://HOST[:PORT].")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for JSON lines, or `-`.")] = None,
     asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
@@ -64,6 +70,7 @@ def serve(
         "serve.workers": workers,
         "serve.busiest": busiest,
         "serve.handover": handover,
+        "serve.ray": ray,
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,
         "asr.engine": asr,
@@ -75,7 +82,17 @@ def serve(
         "log.format": log,
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
-    raise typer.Exit(run(config, overrides | address(websocket), verbose=verbose))
+    overrides |= address(websocket) | _actors(actors)
+    raise typer.Exit(run(config, overrides, verbose=verbose))
+
+
+def _actors(chosen: str | None) -> dict[str, object]:
+    """Read `N` or `N..M`; what is no number is left for the settings to refuse."""
+    if chosen is None:
+        return {}
+    least, _, most = chosen.partition("..")
+    numbers = [int(one) if one.isdecimal() else one for one in (least, most or least)]
+    return dict(zip(("serve.min_actors", "serve.max_actors"), numbers, strict=True))
 
 
 def bench_serve(

@@ -40,6 +40,9 @@ CALL = 8_000_000
 LATE = 2.0
 """Seconds without an answer after which a session is told that it is degraded."""
 
+STARTING = 90.0
+"""Seconds until the first wing is there."""
+
 PACK_LIMIT = 10.0
 """Seconds that a snapshot may take."""
 
@@ -65,8 +68,8 @@ class Cluster:
         check: Callable[[bytes], None],
     ) -> None:
         self.staff = Staff(crew, growth)
-        self.tell: Callable[[str, str | None, str], None] = lambda name, reason, detail: None
-        """Is told the session, the reason and the detail when it is not answered; None: it is."""
+        self.tell: Callable[[str, str | None], None] = lambda name, reason: None
+        """Is told which session is not answered for what reason; None: it is again."""
         self.moved = 0
         """Sessions that have moved by snapshot so far."""
         self.recovered = 0
@@ -84,19 +87,19 @@ class Cluster:
         self._hop = hop
         self._check = check
 
-    async def open_wings(self, limit: float) -> None:
+    async def open_wings(self) -> None:
         """Wait until a wing is there.
 
         Raises:
-            WingLost: If none is there within `limit` seconds.
+            WingLost: If none is there within `STARTING` seconds.
         """
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(STARTING):
                 while not self.staff.posts:
                     await self._round()
         except TimeoutError:
             raise WingLost(
-                f"no wing within {limit:g} s: each needs a processor of the Ray cluster "
+                f"no wing within {STARTING:g} s: each needs a processor of the Ray cluster "
                 "(ray start --num-cpus) and the same version of this program on every node"
             ) from None
 
@@ -343,8 +346,8 @@ class Cluster:
             first = seat.trail.find(seat.answered + 1)
             if not seat.late and first is not None and now - first.at > LATE:
                 seat.late = True
-                self.tell(seat.name, "cluster_lost", f"no answer for {LATE:g} s")
+                self.tell(seat.name, "cluster_lost")
         for seat in self._seats.values():
             if seat.late and seat.name not in self._waiting:
                 seat.late = False
-                self.tell(seat.name, None, "answered again")
+                self.tell(seat.name, None)

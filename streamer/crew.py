@@ -103,7 +103,8 @@ class RayWing:
         """
         try:
             call = asyncio.wrap_future(self._actor.do.remote(orders).future())
-            # Not `wait_for`: Ray would complain of an answer that nobody waits for any more.
+            # Not `wait_for`, which cancels: Ray answers all the same, some time.
+            call.add_done_callback(_seen)
             done, _ = await asyncio.wait([call], timeout=limit)
             if not done:
                 raise WingLost(f"no answer within {limit:g} s")
@@ -117,3 +118,9 @@ class RayWing:
     def end(self) -> None:
         """End the actor's process."""
         self._ray.kill(self._actor)
+
+
+def _seen(call: asyncio.Future[Answer]) -> None:
+    """Look at an answer that came too late: asyncio complains of errors that nobody has seen."""
+    if not call.cancelled():
+        call.exception()

@@ -26,8 +26,12 @@ from .vision import VISION_DIM
 LAST = 10.0
 """Seconds that the last scores may take."""
 
+AGAIN, TRIES = 5.0, 3
+"""Seconds until a seat that is told to try again does, and how often."""
+
 _END = re.compile(rb'"end":([0-9.]+)')
 _CLOSE, _TEXT, _BINARY, _PING = 8, 1, 2, 9
+_NORMAL = (1000).to_bytes(2, "big")
 
 
 class Load(NamedTuple):
@@ -45,12 +49,13 @@ class Load(NamedTuple):
 
 @dataclass(order=True)
 class Seat:
-    """One sender; ordered by when its next hop is due."""
+    """One sender; ordered by when it has something to do."""
 
     due: float
-    sock: socket.socket = field(compare=False)
-    begun: float = field(compare=False)
+    sock: socket.socket | None = field(compare=False, default=None)
+    begun: float = field(compare=False, default=0.0)
     sent: int = field(compare=False, default=0)
+    tries: int = field(compare=False, default=0)
     waiting: bytearray = field(compare=False, default_factory=bytearray)
     unsent: bytearray = field(compare=False, default_factory=bytearray)
     late: list[float] = field(compare=False, default_factory=list)
@@ -58,9 +63,7 @@ class Seat:
     is_ready: bool = field(compare=False, default=False)
 
 
-def be_seats(
-    port: int, seats: int, hops: int, hop: float, spread: float, pipe: Connection
-) -> None:
+def be_seats(port: int, seats: int, hops: int, hop: float, spread: float, pipe: Connection) -> None:
     """Be so many seats for so many hops, say what was seen, and end.
 
     Args:
@@ -71,31 +74,148 @@ def be_seats(
         spread: Seconds within which they begin.
         pipe: Takes a `Load`.
     """
-    frames = [masked(_hop(number, hop)) for number in range(hops)]
-    end = masked([build_frame(EndHeader(timestamp=hops * hop))])
-    rng, start = random.Random(port), time.monotonic() + 0.2
-    offsets = sorted(rng.uniform(0, spread) for _ in range(seats))
-    line: list[Seat] = []
-    here: list[Seat] = []
-    behind = 0.0
     with selectors.DefaultSelector() as selector:
-        last = start + spread + hops * hop + LAST
-        while time.monotonic() < last and (
-            len(here) < seats or any(_is_open(seat, hops) for seat in here)
+        pipe.send(_Seats(port, hops, hop, selector).run(seats, spread))
+
+
+class _Seats:
+    """Seats of one process, one after the other as each has something to do."""
+
+    def __init__(self, port: int, hops: int, hop: float, selector: selectors.BaseSelector) -> None:
+        self._port, self._hop, self._selector = port, hop, selector
+        self._frames = [masked(_frames(number, hop)) for number in range(hops)]
+        self._end = masked([build_frame(EndHeader(timestamp=hops * hop))])
+        self._line: list[Seat] = []
+        self._behind = 0.0
+
+    def run(self, seats: int, spread: float) -> Load:
+        """Let all come within `spread` seconds, and wait until they have heard their last score."""
+        rng, start, hops = random.Random(self._port), time.monotonic() + 0.2, len(self._frames)
+        here = [Seat(start + rng.uniform(0, spread)) for _ in range(seats)]
+        self._line = here.copy()
+        heapq.heapify(self._line)
+        last = start + spread + hops * self._hop + LAST + TRIES * AGAIN
+        while time.monotonic() < last and any(
+            seat.refused is None and len(seat.late) < hops for seat in here
         ):
-            if len(here) < seats and time.monotonic() >= start + offsets[len(here)]:
-                seat = _sit(port, start + offsets[len(here)], selector)
-                here.append(seat)
-                heapq.heappush(line, seat)
-            behind = max(behind, _send_due(line, frames, end, hop, selector))
-            pause = line[0].due - time.monotonic() if line else 0.01
-            _listen(selector, min(max(pause, 0.0), 0.01), hop)
+            self._work()
+            pause = self._line[0].due - time.monotonic() if self._line else 0.01
+            self._listen(min(max(pause, 0.0), 0.01))
         for seat in here:
-            seat.sock.close()
-    let_in = [seat for seat in here if seat.refused is None]
-    late = sorted(age for seat in let_in for age in seat.late)
-    refused = Counter(seat.refused for seat in here if seat.refused is not None)
-    pipe.send(Load(late, len(let_in) * hops, dict(refused), behind))
+            if seat.sock is not None:
+                seat.sock.close()
+        let_in = [seat for seat in here if seat.refused is None]
+        late = sorted(age for seat in let_in for age in seat.late)
+        refused = Counter(seat.refused for seat in here if seat.refused is not None)
+        return Load(late, len(let_in) * hops, dict(refused), self._behind)
+
+    def _work(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        while self._line and self._line[0].due <= now:
+            seat = heapq.heappop(self._line)
+            if seat.sock is None:
+                self._sit(seat)
+            elif seat.is_ready:
+                self._behind = max(self._behind, now - seat.due)
+                self._send(seat)
+            else:  # the server has not answered yet: the seat begins later
+                self._again(seat, now + 0.05)
+            now = time.monotonic()
+
+    def _again(self, seat: Seat, due: float) -> None:
+        seat.due = seat.begun = due
+        heapq.heappush(self._line, seat)
+
+    def _sit(self, seat: Seat) -> None:
+        """Connect; the first hop is due as soon as the server has answered."""
+        seat.sock = connected(self._port, path="/ingest")
+        hello = SenderHello(features=["audio", "vision"], clock="sender")
+        text = hello.model_dump_json(exclude_none=True).encode()
+        head = bytes([0x80 | _TEXT, 0x80 | 126]) + len(text).to_bytes(2, "big") + bytes(4)
+        seat.sock.sendall(head + text)
+        seat.sock.setblocking(False)
+        self._selector.register(seat.sock, selectors.EVENT_READ, seat)
+        self._again(seat, time.monotonic())
+
+    def _send(self, seat: Seat) -> None:
+        seat.unsent += self._frames[seat.sent]
+        seat.sent += 1
+        if seat.sent == len(self._frames):
+            seat.unsent += self._end
+        else:
+            seat.due = seat.begun + seat.sent * self._hop
+            heapq.heappush(self._line, seat)
+        self._flush(seat)
+
+    def _flush(self, seat: Seat) -> None:
+        assert seat.sock is not None
+        try:
+            while seat.unsent:
+                del seat.unsent[: seat.sock.send(seat.unsent)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._leave(seat, f"cut: {error.strerror}")
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if seat.unsent else 0)
+        if self._selector.get_key(seat.sock).events != events:
+            self._selector.modify(seat.sock, events, seat)
+
+    def _listen(self, timeout: float) -> None:
+        for key, events in self._selector.select(timeout):
+            if events & selectors.EVENT_WRITE:
+                self._flush(key.data)
+            if events & selectors.EVENT_READ and key.data.sock is not None:
+                self._hear(key.data)
+
+    def _hear(self, seat: Seat) -> None:
+        assert seat.sock is not None
+        try:
+            arrived = seat.sock.recv(262_144)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._leave(seat, f"cut: {error.strerror}")
+            return
+        now = time.monotonic()
+        seat.waiting += arrived
+        while (found := frame(seat.waiting)) is not None:
+            self._take(seat, *found, now)
+        if not arrived:
+            self._leave(seat, None if len(seat.late) == len(self._frames) else "cut")
+
+    def _take(self, seat: Seat, kind: int, data: bytes, now: float) -> None:
+        if kind == _TEXT and b'"type":"sentiment"' in data[:300]:
+            place = _END.search(data)
+            assert place is not None
+            seat.late.append(now - (seat.begun + float(place[1]) - self._hop))
+        elif kind == _TEXT:
+            seat.is_ready = True
+        elif kind == _CLOSE and data[:2] != _NORMAL:
+            self._leave(seat, data[2:].decode(errors="replace") or "closed")
+        elif kind == _PING:
+            seat.unsent += bytes([0x8A, 0x80]) + bytes(4)
+
+    def _leave(self, seat: Seat, why: str | None) -> None:
+        """Close a seat; one that is told to try again does, a few times."""
+        if seat.sock is None:
+            return
+        self._selector.unregister(seat.sock)
+        seat.sock.close()
+        seat.sock, seat.is_ready = None, False
+        seat.waiting.clear()
+        seat.unsent.clear()
+        if seat in self._line:
+            self._line.remove(seat)
+            heapq.heapify(self._line)
+        if why and "try again" in why and seat.tries < TRIES and not seat.sent:
+            seat.tries += 1
+            heapq.heappush(self._line, seat)
+            seat.due = time.monotonic() + AGAIN
+            heapq.heapify(self._line)
+        elif why:
+            seat.refused = seat.refused or why
 
 
 def masked(payloads: list[bytes]) -> bytes:
@@ -114,7 +234,7 @@ def masked(payloads: list[bytes]) -> bytes:
     return bytes(out)
 
 
-def _hop(number: int, hop: float) -> list[bytes]:
+def _frames(number: int, hop: float) -> list[bytes]:
     """Return the frames of a hop: face and voice, random and always the same."""
     rng = np.random.default_rng(number)
     voice = rng.standard_normal((round(hop * TICK_RATE), AUDIO_DIM)).astype("<f4")
@@ -124,93 +244,3 @@ def _hop(number: int, hop: float) -> list[bytes]:
         build_frame(FeaturesHeader(timestamp=at, modality="vision"), face.tobytes()),
         build_frame(FeaturesHeader(timestamp=at, modality="audio"), voice.tobytes()),
     ]
-
-
-def _sit(port: int, begun: float, selector: selectors.BaseSelector) -> Seat:
-    sock = connected(port, path="/ingest")
-    hello = SenderHello(features=["audio", "vision"], clock="sender")
-    text = hello.model_dump_json(exclude_none=True).encode()
-    sock.sendall(bytes([0x80 | _TEXT, 0x80 | 126]) + len(text).to_bytes(2, "big") + bytes(4) + text)
-    sock.setblocking(False)
-    seat = Seat(begun, sock, begun)
-    selector.register(sock, selectors.EVENT_READ, seat)
-    return seat
-
-
-def _is_open(seat: Seat, hops: int) -> bool:
-    return seat.refused is None and len(seat.late) < hops
-
-
-def _send_due(
-    line: list[Seat], frames: list[bytes], end: bytes, hop: float, selector: selectors.BaseSelector
-) -> float:
-    """Send every hop that is due; return by how much the latest one was."""
-    behind, now = 0.0, time.monotonic()
-    while line and line[0].due <= now:
-        seat = heapq.heappop(line)
-        if seat.refused is not None:
-            continue
-        if not seat.is_ready:  # the server has not answered yet: the seat begins later
-            seat.due = seat.begun = now + 0.05
-            heapq.heappush(line, seat)
-            continue
-        behind = max(behind, now - seat.due)
-        is_last = seat.sent + 1 == len(frames)
-        seat.unsent += frames[seat.sent] + (end if is_last else b"")
-        _flush(seat, selector)
-        seat.sent += 1
-        if not is_last:
-            seat.due = seat.begun + seat.sent * hop
-            heapq.heappush(line, seat)
-        now = time.monotonic()
-    return behind
-
-
-def _flush(seat: Seat, selector: selectors.BaseSelector) -> None:
-    try:
-        while seat.unsent:
-            del seat.unsent[: seat.sock.send(seat.unsent)]
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        seat.refused = seat.refused or f"cut: {error.strerror}"
-        seat.unsent.clear()
-    events = selectors.EVENT_READ | (selectors.EVENT_WRITE if seat.unsent else 0)
-    if seat.sock in selector.get_map() and selector.get_key(seat.sock).events != events:
-        selector.modify(seat.sock, events, seat)
-
-
-def _listen(selector: selectors.BaseSelector, timeout: float, hop: float) -> None:
-    for key, events in selector.select(timeout):
-        seat: Seat = key.data
-        if events & selectors.EVENT_WRITE:
-            _flush(seat, selector)
-        if events & selectors.EVENT_READ:
-            _hear(seat, selector, hop)
-
-
-def _hear(seat: Seat, selector: selectors.BaseSelector, hop: float) -> None:
-    try:
-        arrived = seat.sock.recv(262_144)
-    except BlockingIOError:
-        return
-    except OSError:
-        arrived = b""
-    now = time.monotonic()
-    if not arrived:
-        selector.unregister(seat.sock)
-        return
-    seat.waiting += arrived
-    while (found := frame(seat.waiting)) is not None:
-        kind, data = found
-        if kind == _TEXT and b'"type":"sentiment"' in data[:300]:
-            place = _END.search(data)
-            assert place is not None
-            seat.late.append(now - (seat.begun + float(place[1]) - hop))
-        elif kind == _TEXT and not seat.is_ready:
-            seat.is_ready = True
-        elif kind == _CLOSE and data[:2] != (1000).to_bytes(2, "big"):
-            seat.refused = data[2:].decode(errors="replace") or "closed"
-        elif kind == _PING:
-            seat.unsent += bytes([0x8A, 0x80]) + bytes(4)
-            _flush(seat, selector)

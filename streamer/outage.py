@@ -206,7 +206,7 @@ class Gateway:
 
     async def _staffed(self) -> None:
         """Wait for every wing."""
-        await self._cluster.open_wings(HIRE_LIMIT)
+        await self._cluster.open_wings()
         limit = time.monotonic() + HIRE_LIMIT
         posts = self._cluster.staff.posts
         while len(posts) < WINGS or not all(post.process for post in posts.values()):

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card, CheckpointError, load
 from tamulag.models.choice import choices, few
+from tamulag.models.data import DataError
 from tamulag.models.engine import OnnxStep, made_from
 from tamulag.models.tam_ulag import TICK_RATE
 from tamulag.models.turn import Step
@@ -28,6 +30,7 @@ from .assets import AssetError
 from .build import about_of, publishers_of, timing_of
 from .calls import Calls, Outlet
 from .child import WorkerError
+from .cluster import Cluster
 from .config import Config, ConfigError
 from .config import load as load_config
 from .front import Front
@@ -35,19 +38,23 @@ from .hall import Hall
 from .kept import Kept
 from .lobby import Lobby, Terms
 from .log import Log
-from .place import Here
+from .place import Here, Place
 from .pool import Pool
 from .publisher import PublisherError
 from .reception import SenderLimits
 from .sample import Block, Input
 from .server import Server
+from .staff import WingLost
 from .stopping import leaves, until_stopped
 from .streamable import check_streamable
 from .websocket import WebSocketPublisher
 
 logger = logging.getLogger("tamulag.serve")
 
-EXPECTED = (AssetError, CheckpointError, PublisherError, WorkerError, OSError)
+EXPECTED = (
+    *(AssetError, CheckpointError, DataError, PublisherError),
+    *(WingLost, WorkerError, OSError),
+)
 
 WIRE = 1.6
 """How much more than its step a session costs, with its frames and its messages."""
@@ -67,9 +74,9 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
     torch.set_num_threads(1)
     heap.keep()
     code = 0
-    with Log(config.log.format, config.log.level) as log:
+    with Log(config.log.format, config.log.level) as log, ExitStack() as until:
         try:
-            server = build(config)
+            server = build(config, until)
             # What is loaded stays: a search for garbage need not look through torch each time.
             gc.freeze()
             gc.set_threshold(50000, 20, 20)
@@ -90,6 +97,16 @@ class _Told:
         self.stop = server.stop
 
     async def run(self) -> None:
+        place = self._server.calls.place
+        try:
+            if isinstance(place, Cluster):
+                await place.open_wings()
+            await self._serve()
+        finally:
+            if isinstance(place, Cluster):
+                await place.close()
+
+    async def _serve(self) -> None:
         serving = asyncio.create_task(self._server.run())
         ports = [p for p in self._server.publishers if isinstance(p, WebSocketPublisher)]
         while not serving.done() and not all(port.is_serving for port in ports):
@@ -101,10 +118,15 @@ class _Told:
         await serving
 
 
-def build(config: Config) -> Server:
-    """Load the model and make the server; opens no port and starts no process.
+def build(config: Config, until: ExitStack) -> Server:
+    """Load the model and make the server; opens no port and starts no process but a Ray.
+
+    Args:
+        config: Of the server.
+        until: Takes the end of a Ray.
 
     Raises:
+        DataError: If a Ray that was asked for cannot be had.
         CheckpointError: If the checkpoint cannot be used.
         PublisherError: If an address cannot be used.
         OSError: If the folder of a handover cannot be made.
@@ -117,14 +139,16 @@ def build(config: Config) -> Server:
         model,
         card,
         timing_of(config),
-        seats=chosen.seats,
+        seats=chosen.seats if chosen.ray is None else 1,
         names_words=shows,
         step=step,
         few=most,
     )
     # What is kept holds words: with strict privacy nothing is.
     kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
-    calls = Calls(Here(hall, identity(model, config)), linger=chosen.linger, sends_words=shows)
+    calls = Calls(_place(config, hall, model, until), linger=chosen.linger, sends_words=shows)
+    if isinstance(calls.place, Cluster):
+        calls.place.tell = calls.unanswered
     pool = _pool(config, calls)
     cost = cost_of(model, card, config)
     admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
@@ -143,6 +167,15 @@ def build(config: Config) -> Server:
     )
     calls.outlets.extend(one for one in server.publishers if isinstance(one, Outlet))
     return server
+
+
+def _place(config: Config, hall: Hall, model: TamUlag, until: ExitStack) -> Place:
+    checkpoint = identity(model, config)
+    if config.serve.ray is None:
+        return Here(hall, checkpoint)
+    from .gateway import cluster_of
+
+    return cluster_of(config, hall, checkpoint, until)
 
 
 def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, int]:

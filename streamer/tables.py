@@ -41,6 +41,7 @@ Latency = Annotated[float, Field(ge=-1, le=5)]
 Patience = Annotated[float, Field(ge=0.1, le=60)]
 Speed = Annotated[Literal["1", "max"], BeforeValidator(_speed)]
 TopicLevel = Annotated[str, Field(pattern=r"^[^/+#\s]+$")]
+RayAddress = Annotated[str, Field(pattern=r"^(local|\S+:\d+)$")]
 BrokerUrl = Annotated[str, Field(pattern=r"^mqtts?://[^/@\s]+/?$")]
 Sentence = Annotated[str, Field(pattern=r"\S", max_length=2000)]
 Pseudonym = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
@@ -328,3 +329,16 @@ class ServeConfig(Table):
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None
     """Sessions for the next server at a restart: the path of a folder, in quotes"""
+    ray: RayAddress | None = None
+    """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
+    min_actors: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Actors at least, each with a processor of its own: a whole number from 1 to 1000"""
+    max_actors: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Actors at most: a whole number from 1 to 1000"""
+
+    @model_validator(mode="after")
+    def _check_actors(self) -> Self:
+        """Refuse a range that has nothing in it."""
+        allowed = f"serve.max_actors ({self.max_actors}) or less"
+        require(self.min_actors <= self.max_actors, "serve.min_actors", self.min_actors, allowed)
+        return self
