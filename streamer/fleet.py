@@ -73,6 +73,11 @@ def played(
                 yield file, _found(ray, file, reference)
 
 
+def is_installed() -> bool:
+    """Return whether the extra `ray` is there, without importing it."""
+    return importlib.util.find_spec("ray") is not None
+
+
 @contextmanager
 def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
     """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
@@ -87,7 +92,7 @@ def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
     Raises:
         DataError: If that cannot be done; the message has the remedy.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not is_installed():
         raise DataError(f"Ray is not installed: {REMEDY}, or take --engine processes")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:

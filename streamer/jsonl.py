@@ -95,10 +95,12 @@ class JsonlPublisher:
 def _open(path: str, unwritten: bytes) -> FileIO:
     """Open unbuffered, so that a line that failed is not written later behind our back."""
     if path == "-":
-        sys.stdout.flush()
-        # A duplicate can be closed, and a broken pipe leaves nothing behind in sys.stdout that
-        # would make the interpreter complain at its end.
-        file = FileIO(os.dup(sys.stdout.fileno()), "wb")
+        # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
+        out = sys.__stdout__ or sys.stdout
+        out.flush()
+        # A duplicate can be closed, and a broken pipe leaves nothing behind in it that would make
+        # the interpreter complain at its end.
+        file = FileIO(os.dup(out.fileno()), "wb")
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
         file = FileIO(path, "ab")

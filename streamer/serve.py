@@ -113,9 +113,14 @@ class _Told:
             await asyncio.wait([serving], timeout=0.05)
         if not serving.done():
             for port in ports:
-                print(f"serving {port.url}ingest: {self._server.admission.seats} seats at most")
-            print("Ctrl-C ends.", flush=True)
+                _tell(f"serving {port.url}ingest: {self._server.admission.seats} seats at most")
+            _tell("Ctrl-C ends.")
         await serving
+
+
+def _tell(line: str) -> None:
+    # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
+    print(line, file=sys.__stdout__, flush=True)
 
 
 def build(config: Config, until: ExitStack) -> Server:
