@@ -129,7 +129,8 @@ class Seats:
         everybody, ticks = torch.tensor(slots), {}
         for name, rows in brought.items():
             if any(len(one.mask) for _, one in rows):
-                nothing = Rows(*(part[:0] for part in rows[0][1]))
+                values, mask, time, ready = rows[0][1]
+                nothing = Rows(values[:0], mask[:0], time[:0], ready[:0])
                 of = dict(rows)
                 ticks[name] = padded([of.get(slot, nothing) for slot in slots])
         state = State(*(self._rings[name].state(everybody) for name in MODALITIES))

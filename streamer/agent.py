@@ -11,13 +11,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypedDict
 
 from . import message, tally
 from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
-from .notable import Notables
 from .pressure import Pressure, steps_for
 from .publisher import Publisher
 from .recorder import Recorder
@@ -25,6 +23,7 @@ from .sample import Input, Notice, Phrase, Sample
 from .session import Session
 from .source import Put, Source
 from .supervisor import STOP_LIMIT, in_thread, keep_alive, keep_publishing
+from .teller import About, Teller
 from .watch import Watch
 
 logger = logging.getLogger("tamulag.agent")
@@ -34,27 +33,6 @@ SILENCE = 0.5
 
 POLL = 0.1
 """Seconds that the agent waits for input before it looks at the clock."""
-
-
-class Head(TypedDict):
-    """What every message begins with."""
-
-    session: str
-    seq: int
-    time: str
-    subject: message.Subject
-
-
-@dataclass(frozen=True, kw_only=True)
-class About:
-    """What a session says of itself in `hello`."""
-
-    version: str
-    checkpoint: str
-    heads: dict[str, message.Head]
-    sources: list[str]
-    subject: message.Subject = message.NOBODY_NAMED
-    notice: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -87,9 +65,6 @@ class Agent:
     sends_words: bool = True
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     inbox: Inbox = field(default_factory=Inbox)
-    lost: dict[str, str] = field(default_factory=dict)
-    """Modalities whose source is lost, and outputs, with the reason."""
-    seq: int = 0
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -100,7 +75,9 @@ class Agent:
     def __post_init__(self) -> None:
         timing, asked = self.session.timing, self.session.asked
         self._pressure = Pressure(steps_for(asked, timing.hop, timing.window))
-        self._notables = Notables()
+        self.teller = Teller(
+            self.name, self.about, wall_now=self.clock.wall_now, send=self._publish
+        )
         self._watch = Watch([name for name in ("audio", "vision") if name in asked])
 
     @property
@@ -150,8 +127,7 @@ class Agent:
 
     async def _stream(self) -> None:
         """Feed the session until the end, then send what it still holds."""
-        self._publish(message.Bound(type="session_start", at=0.0, **self._head()))
-        self._publish(self._status())
+        self.teller.begin(0.0)
         async with asyncio.TaskGroup() as group:
             keepers = [
                 group.create_task(
@@ -173,8 +149,7 @@ class Agent:
             self._take(item)
         self._score(partial(self.session.close, self.clock.now() if self.paced else None))
         reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
-        end = round(max(self._time(), self.session.now), 2)
-        self._publish(message.Bound(type="session_end", at=end, reason=reason, **self._head()))
+        self.teller.end(max(self._time(), self.session.now), reason)
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         while not (self._ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
@@ -189,10 +164,10 @@ class Agent:
                 # Not by `now`: what came while the others were worked on is not late.
                 self._score(partial(self.session.advance, got - SILENCE))
                 self._relieve(now)
-                for notice in self._watch.look(got, self.lost):
+                for notice in self._watch.look(got, self.teller.lost):
                     self._take(notice)
             if now - self._sent > self.heartbeat:
-                self._publish(message.Heartbeat(**self._head(self.seq)))
+                self.teller.beat()
 
     async def _leave(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         """Give the sources a moment to end; one that hangs in its driver is left behind."""
@@ -223,43 +198,18 @@ class Agent:
 
     def _take(self, item: Input) -> None:
         if isinstance(item, Phrase) and self.sends_words:
-            self._publish(message.text_message(item, **self._head()))
+            self.teller.words(item)
         if isinstance(item, Notice):
-            self._notice(item)
+            self.teller.notice(item)
         if isinstance(item, Sample):
             now = self.clock.now()
             self._watch.saw(item.modality, now)
             self._wait = max(self._wait, now - item.timestamp)
         self._score(partial(self.session.push, item))
 
-    def _notice(self, notice: Notice) -> None:
-        kind = "source_back" if notice.reason is None else "source_lost"
-        event = message.Event(
-            event=kind,
-            modality=notice.modality,
-            reason=notice.reason,
-            detail=notice.detail,
-            at=notice.timestamp,
-            **self._head(),
-        )
-        self._publish(event)
-        if notice.reason is None:
-            self.lost.pop(notice.modality, None)
-        else:
-            self.lost[notice.modality] = notice.reason
-        self._publish(self._status())
-
     def tell_output(self, name: str, reason: str | None, detail: str) -> None:
         """Say that a publisher is lost, or back; the others carry it."""
-        at = round(self._time(), 2)
-        kind = "publisher_back" if reason is None else "publisher_lost"
-        told = message.Event(event=kind, reason=reason, detail=detail, at=at, **self._head())
-        self._publish(told)
-        if reason is None:
-            self.lost.pop(name, None)
-        else:
-            self.lost[name] = reason
-        self._publish(self._status())
+        self.teller.output(name, reason, detail, self._time())
 
     def _relieve(self, got: float) -> None:
         """Give up some work if the machine is too slow, or take it up again, and say so.
@@ -271,29 +221,20 @@ class Agent:
         strain = tally.strain(self.inbox, self.sources, working=now - got)
         if not (self.paced and self._pressure.observe(now, strain)):
             return
-        steps = self._pressure.given_up
+        steps = self.teller.pressure = tuple(self._pressure.given_up)
         logger.warning("given up because the machine is too slow: %s", ", ".join(steps) or "none")
         for source in self.sources:
             source.relieve(steps)
         hop = self.session.timing.hop * (2 if "hop" in steps else 1)
         if hop != self.session.hop:
             self.session.set_hop(hop)
-        self._publish(self._status())
+        self.teller.status()
 
     def _check_recording(self) -> None:
         """Tell once that a recording has ended before its session."""
         lost = self.recorder.lost if self.recorder else None
-        if lost is None or "recording" in self.lost:
-            return
-        reason, detail = lost
-        at = round(self._time(), 2)
-        self._publish(
-            message.Event(
-                event="recording_lost", reason=reason, detail=detail, at=at, **self._head()
-            )
-        )
-        self.lost["recording"] = reason
-        self._publish(self._status())
+        if lost is not None and "recording" not in self.teller.lost:
+            self.teller.recording(*lost, self._time())
 
     def _score(self, step: Callable[[], list[Estimate]]) -> None:
         """Publish what a step of the session says, with the time that it took."""
@@ -305,17 +246,7 @@ class Agent:
                 return
             latency = self._latency(estimate.end, before, spent / len(estimates))
             dropped = tally.dropped(self.inbox, self.session, self.sources)
-            self._publish(
-                message.sentiment_message(
-                    estimate, latency=latency, dropped=dropped, **self._head()
-                )
-            )
-            for found in self._notables.look(estimate):
-                self._publish(
-                    message.Event(
-                        event=found.event, detail=found.detail, at=found.at, **self._head()
-                    )
-                )
+            self.teller.estimate(estimate, latency, dropped)
 
     def _latency(self, end: float, before: float, model: float) -> message.Latency:
         if not self.paced:
@@ -343,50 +274,16 @@ class Agent:
 
     def hello(self) -> str:
         """Return the line that a new subscriber gets first."""
-        timing = self.session.timing
-        hello = message.Hello(
-            version=self.about.version,
-            checkpoint=self.about.checkpoint,
-            heads=self.about.heads,
-            modalities=list(self.session.asked),
-            sources=self.about.sources,
-            window=timing.window,
-            hop=self.session.hop,
-            lateness=timing.lateness,
-            epoch=message.utc(self.clock.epoch),
-            **self._head(self.seq),
+        session = self.session
+        return self.teller.hello(
+            session.asked, session.timing, hop=session.hop, epoch=self.clock.epoch
         )
-        return message.encode(hello)
 
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
-        word: message.StateWord = "offline" if state == "offline" else "online"
-        retained = message.State(state=word, notice=self.about.notice, **self._head(self.seq))
-        return message.encode(retained)
+        return self.teller.offline(state)
 
-    def _status(self) -> message.State:
-        pressure = self._pressure.given_up
-        word: message.StateWord = "degraded" if self.lost or pressure else "online"
-        return message.State(
-            state=word,
-            lost=dict(self.lost),
-            pressure=list(pressure),
-            notice=self.about.notice,
-            **self._head(),
-        )
-
-    def _head(self, seq: int | None = None) -> Head:
-        """Return the head of the next message, or of one that repeats the newest number."""
-        return {
-            "session": self.name,
-            "seq": self.seq + 1 if seq is None else seq,
-            "time": message.utc(self.clock.wall_now()),
-            "subject": self.about.subject,
-        }
-
-    def _publish(self, sent: message.AnyMessage) -> None:
-        self.seq = sent.seq
+    def _publish(self, kind: str, line: str) -> None:
         self._sent = self.clock.now()
-        line = message.encode(sent)
         for publisher in self.publishers:
-            publisher.publish(sent.type, line)
+            publisher.publish(kind, line)

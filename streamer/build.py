@@ -19,7 +19,7 @@ from tamulag.models.tam_ulag import TICK_RATE, TamUlag
 from tamulag.models.turn import Step
 
 from . import message
-from .agent import About, Agent
+from .agent import Agent
 from .archive import record
 from .broker import Login
 from .clock import SessionClock
@@ -31,6 +31,7 @@ from .session import Session
 from .sound import SoundPath
 from .source import Now, Source, SourceError
 from .streamable import check_streamable
+from .teller import About
 
 if TYPE_CHECKING:
     from .history import History

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from . import message
 from .place import Place, Said
 from .sample import Block, Input, Modality, Notice, Phrase, Sample
-from .teller import Teller
+from .teller import About, Teller
 
 TICK = 0.015
 """Seconds between two steps, so that many sessions share one."""
@@ -97,6 +97,7 @@ class Calls:
 
     Args:
         place: Where they sit.
+        about: What each says of itself.
         outlets: Take what is said, beside the session's own sender.
         linger: Seconds that a session waits for its sender, see `LINGER`.
         sends_words: False: no text message is said (`--privacy strict`).
@@ -105,12 +106,14 @@ class Calls:
     def __init__(
         self,
         place: Place,
+        about: About,
         outlets: list[Outlet] | None = None,
         *,
         linger: float = LINGER,
         sends_words: bool = True,
     ) -> None:
         self.place = place
+        self.about = about
         self.outlets = outlets or []
         self.open: dict[str, Call] = {}
         self.delays: deque[float] = deque(maxlen=20_000)
@@ -127,7 +130,6 @@ class Calls:
         self,
         asked: tuple[Modality, ...],
         *,
-        subject: message.Subject,
         by_sender: bool,
         name: str | None = None,
         before: tuple[Mapping[str, Any], bytes, float] | None = None,
@@ -136,7 +138,6 @@ class Calls:
 
         Args:
             asked: Modalities.
-            subject: Whom it is about.
             by_sender: Whose clock counts, see `Call`.
             name: Of the session; None: a new one.
             before: What `Kept.take` returned.
@@ -161,7 +162,7 @@ class Calls:
             start=start,
             teller=Teller(
                 name,
-                subject=subject,
+                self.about,
                 wall_now=time.time,
                 send=lambda kind, line: self._said(name, kind, line),
                 seq=int(about.get("seq", 0)),
@@ -224,7 +225,7 @@ class Calls:
             call.teller.lost.pop(SCORES, None)
         else:
             call.teller.lost[SCORES] = reason
-        call.teller.say(call.teller.status())
+        call.teller.status()
 
     async def run(self) -> None:
         """Step whenever somebody waits, until cancelled."""

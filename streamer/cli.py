@@ -15,6 +15,7 @@ import typer
 
 from . import (
     cli_bench,
+    cli_cluster,
     cli_data,
     cli_export,
     cli_serve,
@@ -255,6 +256,7 @@ cli_export.register(app)
 cli_serve.register(app, cli_bench.bench_app)
 cli_bench.register(app)
 cli_speed.register(cli_bench.bench_app)
+cli_cluster.register(cli_bench.bench_app)
 
 
 def _console() -> "Console":

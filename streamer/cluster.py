@@ -17,7 +17,7 @@ from .place import Said
 from .sample import Block, Input
 from .seat import Seat
 from .staff import Crew, Post, Staff, WingLost
-from .trail import Trail, reach
+from .trail import Trail
 from .wing import Advance, Answer, Begin, Finish, Leave, Order, Push
 
 logger = logging.getLogger("tamulag.serve")
@@ -34,7 +34,7 @@ SNAPSHOT = 4.0
 ORDERS = 512
 """Orders after which a snapshot is asked for sooner."""
 
-CALL = 8_000_000
+CALL = 4_000_000
 """About so many bytes has a call at most."""
 
 LATE = 2.0
@@ -123,9 +123,9 @@ class Cluster:
     def push(self, name: str, item: Input | Block) -> None:
         """Take one input of a session; see `Place`."""
         seat = self._seats[name]
-        if seat.trail.reached == 0 and reach(item) > seat.packs_at + SNAPSHOT:
-            seat.packs_at += reach(item)  # it has gone on from elsewhere
-            seat.reached = reach(item) - self._hop
+        if seat.trail.number == 0 and seat.trail.base.packed is not None:
+            seat.reached = item.timestamp  # it goes on from elsewhere
+            seat.packs_at += item.timestamp
         self._give(seat, Push(item))
         if seat.trail.reached >= seat.packs_at or len(seat.trail) % ORDERS == ORDERS - 1:
             self._want_pack(seat)

@@ -120,7 +120,9 @@ def hearings(output: Output) -> list[Hearing]:
         _attended(pooled, len(pooled.time[0]) if name == "text" else SHOWN)
         for name, pooled in zip(MODALITIES, output.attention, strict=True)
     ]
-    rows = zip(*(column[:, 0].tolist() for column in columns), zip(*attended, strict=True))
+    rows = zip(
+        *(column[:, 0].tolist() for column in columns), zip(*attended, strict=True), strict=True
+    )
     return [Hearing(*row) for row in rows]
 
 

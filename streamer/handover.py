@@ -9,6 +9,7 @@ The bytes hold the words of the current utterance: keep them as you would a reco
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from .sample import Phrase, Sample, Word
 from .turns import Turns
 
 VERSION = 1
+SAMPLED: tuple[Literal["audio", "vision"], ...] = ("audio", "vision")
 
 
 class HandoverError(ValueError):
@@ -174,7 +176,8 @@ def _restore(turns: Turns, kept: _Kept, tensors: Mapping[str, Tensor]) -> None:
     aligner.end = kept.end
     aligner.newest = {k: -math.inf if v is None else v for k, v in kept.newest.items()}
     aligner.late = dict(kept.late)
-    for name, rows in kept.held.items():
+    for name in SAMPLED:
+        rows = kept.held.get(name, [])
         values = iter(tensors[f"held.{name}"].numpy() if any(row[2] for row in rows) else ())
         aligner.held[name] = {
             slot: Held(Sample(name, at, next(values) if there else None, why), 0)

@@ -17,7 +17,6 @@ from typing import Protocol
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from . import message
 from .admission import RETRY, Admission
 from .browser import Clock, offered
 from .calls import Call, Calls
@@ -194,7 +193,6 @@ class Lobby:
         return None
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[Call, bool]:
-        subject = message.Subject(role=self._terms.subject)
         by_sender = hello.clock == "sender"
         before = self._kept.take(hello.resume) if self._kept and hello.resume else None
         if before and (before[0].get("asked"), before[0].get("by_sender")) != (
@@ -205,14 +203,10 @@ class Lobby:
         try:
             if before is not None:
                 try:
-                    return self._calls.begin(
-                        asked, subject=subject, by_sender=by_sender, before=before
-                    ), True
+                    return self._calls.begin(asked, by_sender=by_sender, before=before), True
                 except HandoverError as error:
                     logger.warning("a session begins anew: %s", error)
-            return self._calls.begin(
-                asked, subject=subject, by_sender=by_sender, name=hello.session
-            ), False
+            return self._calls.begin(asked, by_sender=by_sender, name=hello.session), False
         except HallFull as error:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         except ValueError as error:

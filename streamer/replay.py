@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from . import message
-from .agent import About
 from .arrow import Recording
 from .clock import SessionClock
 from .estimate import Estimate
 from .publisher import Publisher
 from .recording import LONGEST, RecordingError, Row, input_of
 from .session import Session
+from .teller import About
 
 GAP = 3600.0
 """Seconds by which one row may advance a session: each second costs its hops, heard or not."""

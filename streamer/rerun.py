@@ -12,7 +12,6 @@ from pathlib import Path
 from tamulag.models.checkpoint import Card, CheckpointError
 
 from . import message
-from .agent import About
 from .archive import session_of
 from .arrow import Recording
 from .build import HEADS, publishers_of
@@ -22,6 +21,7 @@ from .publisher import PublisherError
 from .recording import RecordingError
 from .replay import Replay
 from .stopping import leaves, until_stopped
+from .teller import About
 from .terminal import TerminalPublisher
 
 EXPECTED = (CheckpointError, PublisherError, RecordingError)

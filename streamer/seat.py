@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .staff import Post
 from .trail import Trail
-from .wing import Leave, Order, Pack, Push
+from .wing import Move, Order, Pack, Push
 
 PACKED = 200_000
 """About so many bytes has a session that is packed."""
@@ -72,12 +72,9 @@ class Seat:
             size += _weight(entry.do)
         self.sent = self.trail.number
         if self.wants_pack and not self.packing:
-            orders.append(Order(self.name, self.sent, Pack()))
-            self.wants_pack, self.packing = False, True
+            orders.append(Order(self.name, self.sent, Move() if self.moving else Pack()))
+            self.wants_pack, self.packing, self.gone = False, True, self.moving
             size += PACKED
-            if self.moving:
-                orders.append(Order(self.name, self.sent, Leave()))
-                self.gone = True
         return size
 
     def answer(self, number: int, left: int) -> None:

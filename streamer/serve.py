@@ -62,9 +62,9 @@ WIRE = 1.6
 
 def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) -> int:
     """Serve until a signal and return the exit code: 0 done, 1 failed, 2 wrong use."""
-    told = {"log.level": "info"} if verbose else {}
+    level = {"log.level": "info"} if verbose else {}
     try:
-        config = load_config(path, told | dict(overrides))
+        config = load_config(path, level | dict(overrides))
     except ConfigError as error:
         print(f"tamulag: {error}", file=sys.stderr)
         return 2 if str(error).startswith("command line:") else 1
@@ -83,8 +83,8 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
             log.begin(server.name)
             asyncio.run(until_stopped(_Told(server)))
         except* EXPECTED as group:
-            for error in leaves(group):
-                log.tell(error)
+            for told in leaves(group):
+                log.tell(told)
             code = 1
     return code
 
@@ -151,7 +151,12 @@ def build(config: Config, until: ExitStack) -> Server:
     )
     # What is kept holds words: with strict privacy nothing is.
     kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
-    calls = Calls(_place(config, hall, model, until), linger=chosen.linger, sends_words=shows)
+    calls = Calls(
+        _place(config, hall, model, until),
+        about_of(config, card, ["senders"]),
+        linger=chosen.linger,
+        sends_words=shows,
+    )
     if isinstance(calls.place, Cluster):
         calls.place.tell = calls.unanswered
     pool = _pool(config, calls)
@@ -160,7 +165,6 @@ def build(config: Config, until: ExitStack) -> Server:
     server = Server(
         calls=calls,
         admission=admission,
-        about=about_of(config, card, ["senders"]),
         timing=hall.timing,
         name=config.session.device,
         front=pool,

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from . import message
 from .admission import Admission
-from .agent import About
 from .calls import Call, Calls
 from .estimate import Timing
 from .kept import Kept
@@ -49,7 +47,6 @@ class Server:
     Args:
         calls: The sessions.
         admission: Who may begin.
-        about: What the server says of itself and of each session.
         timing: Of each session.
         name: Of the server, in its own messages.
         front: The pool of front ends; None: features only.
@@ -59,7 +56,6 @@ class Server:
 
     calls: Calls
     admission: Admission
-    about: About
     timing: Timing
     name: str
     front: Runs | None = None
@@ -70,9 +66,7 @@ class Server:
     _epoch: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self._teller = Teller(
-            self.name, subject=self.about.subject, wall_now=time.time, send=self._publish
-        )
+        self._teller = Teller(self.name, self.calls.about, wall_now=time.time, send=self._publish)
         self.calls.looked = self._look
 
     def stop(self) -> None:
@@ -92,7 +86,7 @@ class Server:
             for publisher in self.publishers:
                 await publisher.open()
             async with asyncio.TaskGroup() as group:
-                self._teller.say(self._teller.status())
+                self._teller.status()
                 tasks = [group.create_task(self.calls.run(), name="tamulag.calls")]
                 if self.front is not None:
                     tasks.append(group.create_task(self.front.run(), name="tamulag.front"))
@@ -116,12 +110,12 @@ class Server:
 
     def hello(self) -> str:
         """Return the line that a subscriber gets first who follows no session."""
-        return self._hello(self._teller, [], self._epoch)
+        return self._teller.hello([], self.timing, hop=self.timing.hop, epoch=self._epoch)
 
     def greet(self, call: Call) -> str:
         """Return the line that a session's sender and its followers get first."""
         epoch = time.time() - call.now()
-        return self._hello(call.teller, list(call.asked), epoch)
+        return call.teller.hello(call.asked, self.timing, hop=self.timing.hop, epoch=epoch)
 
     def greet_named(self, name: str) -> str | None:
         """Return that line by the session's name; None: there is none of it."""
@@ -130,9 +124,7 @@ class Server:
 
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
-        word: message.StateWord = "offline" if state == "offline" else "online"
-        head = self._teller.head(self._teller.seq)
-        return message.encode(message.State(state=word, notice=self.about.notice, **head))
+        return self._teller.offline(state)
 
     def gauges(self) -> Mapping[str, float]:
         """Return the server's figures by plain name; docs/serve.md lists them."""
@@ -148,22 +140,6 @@ class Server:
             "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
         }
 
-    def _hello(self, teller: Teller, modalities: list[str], epoch: float) -> str:
-        return message.encode(
-            message.Hello(
-                version=self.about.version,
-                checkpoint=self.about.checkpoint,
-                heads=self.about.heads,
-                modalities=modalities,
-                sources=self.about.sources,
-                window=self.timing.window,
-                hop=self.timing.hop,
-                lateness=self.timing.lateness,
-                epoch=message.utc(epoch),
-                **teller.head(teller.seq),
-            )
-        )
-
     async def _drain(self) -> None:
         assert self.lobby is not None, "the lobby is made before the server runs"
         with contextlib.suppress(TimeoutError):
@@ -175,17 +151,7 @@ class Server:
         self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open), slowest)
 
     def _tell_output(self, name: str, reason: str | None, detail: str) -> None:
-        """Say that a publisher is lost, or back; the others carry it."""
-        kind = "publisher_back" if reason is None else "publisher_lost"
-        at = round(time.time() - self._epoch, 2)
-        self._teller.say(
-            message.Event(event=kind, reason=reason, detail=detail, at=at, **self._teller.head())
-        )
-        if reason is None:
-            self._teller.lost.pop(name, None)
-        else:
-            self._teller.lost[name] = reason
-        self._teller.say(self._teller.status())
+        self._teller.output(name, reason, detail, time.time() - self._epoch)
 
     def _publish(self, kind: str, line: str) -> None:
         for publisher in self.publishers:

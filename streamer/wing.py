@@ -52,8 +52,12 @@ class Pack(NamedTuple):
     """Return the session as bytes, as soon as none of its turns waits."""
 
 
+class Move(NamedTuple):
+    """Give its turns to the session, return it as bytes and forget it."""
+
+
 class Leave(NamedTuple):
-    """Forget the session."""
+    """Forget the session, and its turns that wait."""
 
 
 class Order(NamedTuple):
@@ -62,7 +66,7 @@ class Order(NamedTuple):
     name: str
     number: int
     """Rises within a session."""
-    do: Begin | Push | Advance | Finish | Pack | Leave
+    do: Begin | Push | Advance | Finish | Pack | Move | Leave
 
 
 class Spoken(NamedTuple):
@@ -181,7 +185,9 @@ class Wing:
             unpack(self._hall, name, how.packed, self._checkpoint)
         self._guests[name] = Guest(newest=number)
 
-    def _follow(self, name: str, number: int, do: Push | Advance | Finish | Pack | Leave) -> None:
+    def _follow(
+        self, name: str, number: int, do: Push | Advance | Finish | Pack | Move | Leave
+    ) -> None:
         match do:
             case Push(item):
                 self._give(name, number, partial(self._hall.push, name, owned(item)))
@@ -191,8 +197,10 @@ class Wing:
                 self._give(name, number, partial(self._hall.finish, name, end))
             case Pack():
                 self._guests[name].wants_pack = True
+            case Move():
+                self._move(name, self._guests[name])
             case Leave():
-                self._leave(name, self._guests[name])
+                self._forget(name)
 
     def _give(self, name: str, number: int, give: Callable[[], None]) -> None:
         guest, before = self._guests[name], self._hall.backlog(name)
@@ -200,12 +208,10 @@ class Wing:
         guest.newest = number
         guest.due.extend([number] * (self._hall.backlog(name) - before))
 
-    def _leave(self, name: str, guest: Guest) -> None:
-        """Forget a session; if it is to be packed it has its turns before."""
-        while guest.wants_pack and guest.due:
+    def _move(self, name: str, guest: Guest) -> None:
+        while guest.due:
             self._step()
-        if guest.wants_pack:
-            self._pack(name, guest)
+        self._pack(name, guest)
         self._forget(name)
 
     def _pack(self, name: str, guest: Guest) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card, save
 from tamulag.streamer import archive, message
-from tamulag.streamer.agent import About, Agent
+from tamulag.streamer.agent import Agent
 from tamulag.streamer.arrow import Recording
 from tamulag.streamer.clock import SessionClock
 from tamulag.streamer.config import load
@@ -18,6 +18,7 @@ from tamulag.streamer.recording import Header, Patience
 from tamulag.streamer.sample import Input, Modality, Notice, Phrase, Sample, Word
 from tamulag.streamer.session import Session
 from tamulag.streamer.source import Put
+from tamulag.streamer.teller import About
 
 CARD = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
 ABOUT = About(version="9.9", checkpoint="tiny", heads={}, sources=["script"])

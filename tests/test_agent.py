@@ -16,13 +16,14 @@ from websockets.asyncio.client import connect
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card
 from tamulag.streamer import message
-from tamulag.streamer.agent import About, Agent
+from tamulag.streamer.agent import Agent
 from tamulag.streamer.clock import SessionClock
 from tamulag.streamer.jsonl import JsonlPublisher
 from tamulag.streamer.publisher import PublisherError
 from tamulag.streamer.sample import Input, Modality, Phrase, Sample, Word
 from tamulag.streamer.session import Session
 from tamulag.streamer.source import Put, SourceError, SourceLost
+from tamulag.streamer.teller import About
 from tamulag.streamer.websocket import WebSocketPublisher
 
 HEADS = ("sentiment", "text", "audio", "vision")
@@ -247,7 +248,7 @@ def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
     """Role and pseudonym in all of them, the notice in each status."""
     kept, subject = Kept(), message.Subject(role="visitor", id="p-7")
     core = agent(model, Scripted(play([*sound(1.0), words(0.3)])), kept)
-    core.about = replace(core.about, subject=subject, notice="You are measured.")
+    core.teller.about = replace(core.about, subject=subject, notice="You are measured.")
     asyncio.run(core.run())
     assert {type(m) for m in kept.all()} >= {message.SentimentMessage, message.Text}
     assert {m.subject for m in kept.all()} == {subject}
@@ -258,7 +259,7 @@ def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
 def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
     """A newcomer's hello makes no gap for the others."""
     core = agent(model, Scripted(idle), Kept())
-    core.seq = 41
+    core.teller.seq = 41
     hello = message.decode(core.hello())
     assert (hello.type, hello.seq) == ("hello", 41)
     assert message.decode(core.offline("offline")).model_dump()["state"] == "offline"
@@ -434,9 +435,9 @@ def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) ->
 
     kept, source = Kept(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=0.0))
-    core = agent(model, source, kept, paced=True, duration=18.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "step", slowly)
+        core = agent(model, source, kept, paced=True, duration=18.0)
         asyncio.run(core.run())
     scores = [m for m in kept.all() if isinstance(m, message.SentimentMessage)]
     delays = [score.latency.total or 0.0 for score in scores]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tamulag.models import TamUlag
-from tamulag.streamer import message
 from tamulag.streamer.calls import BACKLOG, Call, Calls
 from tamulag.streamer.hall import Hall
 from tamulag.streamer.place import Here
 from tamulag.streamer.sample import Block, Phrase, Word
 
-from .test_hall import CARD, TIMING
+from .recorded import ABOUT
+from .test_hall import CARD
+from .test_session import TIMING
 
 
 class Told:
@@ -34,11 +35,11 @@ class Told:
 
 def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> Calls:
     hall = Hall(model, CARD, TIMING, seats=4)
-    return Calls(Here(hall, "w"), [told], linger=linger, **rest)
+    return Calls(Here(hall, "w"), ABOUT, [told], linger=linger, **rest)
 
 
 def begun(some: Calls, *, by_sender: bool = True, asked: tuple[Any, ...] = ("audio",)) -> Call:
-    call = some.begin(asked, subject=message.Subject(), by_sender=by_sender)
+    call = some.begin(asked, by_sender=by_sender)
     some.came_back(call, lambda line: None)
     return call
 
@@ -183,9 +184,7 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
         call = begun(one)
         one.take(call.name, voice(3))
         ((_, about, packed),) = await one.hand_over()
-        again = other.begin(
-            ("audio",), subject=message.Subject(), by_sender=True, before=(about, packed, 0.1)
-        )
+        again = other.begin(("audio",), by_sender=True, before=(about, packed, 0.1))
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
         other.take(again.name, voice(1, at=1.5))
 
@@ -200,4 +199,4 @@ def test_a_name_is_of_one_session(model: TamUlag) -> None:
     some = calls(model, Told())
     call = begun(some)
     with pytest.raises(ValueError, match="is here already"):
-        some.begin(("audio",), subject=message.Subject(), by_sender=True, name=call.name)
+        some.begin(("audio",), by_sender=True, name=call.name)

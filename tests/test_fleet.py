@@ -14,15 +14,16 @@ import psutil
 import pytest
 from test_parts import tone
 
-from cluster import Cluster, two_nodes
+from cluster import two_nodes, workers
 from tamulag.models.data import DataError, read_clips
 from tamulag.streamer import fleet
+from tamulag.streamer.nodes import Nodes
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[Nodes]:
     """Run two nodes with one CPU each; the last test kills the second."""
     with two_nodes() as nodes:
         yield nodes
@@ -87,7 +88,7 @@ def test_ray_gives_what_processes_give(data: Path, tmp_path: Path) -> None:
 
 
 def test_unreadable_file_is_left_out_and_the_next_run_goes_on(
-    cluster: Cluster, tmp_path: Path
+    cluster: Nodes, tmp_path: Path
 ) -> None:
     """As with processes: what is done stays done, and only the rest is played."""
     videos = table(tmp_path, "a.wav", "b.wav")
@@ -123,7 +124,7 @@ def test_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         list(fleet.played([tmp_path], "none", workers=1, address=None))
 
 
-def test_file_over_which_each_worker_dies_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
+def test_file_over_which_each_worker_dies_is_left_out(cluster: Nodes, tmp_path: Path) -> None:
     """After four attempts; the run goes on to its end."""
     tone(tmp_path / "bad.wav", seconds=60)
     table(tmp_path, "bad.wav")
@@ -133,7 +134,7 @@ def test_file_over_which_each_worker_dies_is_left_out(cluster: Cluster, tmp_path
     def kill_all() -> None:
         limit = time.monotonic() + 100
         while not over.wait(0.1) and time.monotonic() < limit:
-            for worker in (*cluster.workers(0), *cluster.workers(1)):
+            for worker in (*workers(cluster, 0), *workers(cluster, 1)):
                 worker.kill()
                 killed.append(worker.pid)
 
@@ -150,7 +151,7 @@ def test_file_over_which_each_worker_dies_is_left_out(cluster: Cluster, tmp_path
     assert "none of 1 files could be read" in done.stderr
 
 
-def test_dead_node_costs_a_try_and_not_the_run(cluster: Cluster, tmp_path: Path) -> None:
+def test_dead_node_costs_a_try_and_not_the_run(cluster: Nodes, tmp_path: Path) -> None:
     """Its files are played again by the other node."""
     names = [f"{number}.wav" for number in range(4)]
     for name in names:
@@ -159,9 +160,9 @@ def test_dead_node_costs_a_try_and_not_the_run(cluster: Cluster, tmp_path: Path)
     killed: list[int] = []
 
     def kill() -> None:
-        workers = within(60, cluster.workers)
-        cluster.kill_node()
-        killed.extend(worker.pid for worker in workers)
+        busy = within(60, lambda: workers(cluster))
+        cluster.kill()
+        killed.extend(worker.pid for worker in busy)
 
     killer = threading.Thread(target=kill)
     killer.start()

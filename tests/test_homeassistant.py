@@ -215,5 +215,8 @@ class Silent:
     def hello(self) -> str:
         return "{}"
 
+    def gauges(self) -> dict[str, float]:
+        return {}
+
     def offline(self, state: str) -> str:
         return status(state)

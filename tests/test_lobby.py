@@ -17,7 +17,6 @@ from websockets.exceptions import ConnectionClosed
 
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.options import BranchConfig
-from tamulag.streamer import message
 from tamulag.streamer.admission import Admission
 from tamulag.streamer.audio import AUDIO_DIM
 from tamulag.streamer.calls import Calls
@@ -31,6 +30,7 @@ from tamulag.streamer.reception import SenderLimits
 from tamulag.streamer.vision import VISION_DIM
 from tamulag.streamer.websocket import WebSocketPublisher
 
+from .recorded import ABOUT
 from .test_hall import CARD
 
 VOICE = SenderHello(features=["audio"], clock="sender")
@@ -39,9 +39,15 @@ VOICE = SenderHello(features=["audio"], clock="sender")
 def small() -> TamUlag:
     torch.manual_seed(0)
     branch = partial(BranchConfig, hidden=4, layers=1, dropout=0.0)
-    dims = {"text": 5, "audio": AUDIO_DIM, "vision": VISION_DIM}
-    branches = {n: branch(dim=d, period=5 if n == "vision" else 1) for n, d in dims.items()}
-    return TamUlag(ModelConfig(**branches, semantic=4, head=4, dropout=0.0)).eval()
+    config = ModelConfig(
+        text=branch(dim=5),
+        audio=branch(dim=AUDIO_DIM),
+        vision=branch(dim=VISION_DIM, period=5),
+        semantic=4,
+        head=4,
+        dropout=0.0,
+    )
+    return TamUlag(config).eval()
 
 
 class House:
@@ -49,7 +55,7 @@ class House:
 
     def __init__(self, *, seats: int = 2, kept: Kept | None = None, **limits: Any) -> None:
         hall = Hall(small(), CARD, Timing(), seats=seats)
-        self.calls = Calls(Here(hall, "w"), linger=5.0)
+        self.calls = Calls(Here(hall, "w"), ABOUT, linger=5.0)
         terms = Terms(
             subject="customer", listens=False, limits=SenderLimits(**limits), timing={"hop": 0.5}
         )
@@ -58,7 +64,7 @@ class House:
             None,
             Admission(seats, cost=0.001),
             terms,
-            greet=lambda call: message.encode(call.teller.status()),
+            greet=lambda call: call.teller.offline("online"),
             kept=kept,
         )
         self.port = WebSocketPublisher(

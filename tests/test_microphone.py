@@ -290,5 +290,6 @@ def test_a_full_queue_is_emptied_and_shows_as_one_gap(server: SoundServer) -> No
     assert 4.5 * 50 < holes[0] < 5.5 * 50
     gauges = next(line[1] for line in said if line[0] == "gauges")
     assert isinstance(gauges, dict)
-    assert gauges["microphone_dropped"] == pytest.approx(holes[0] / 50, abs=0.1)
+    # The sound server may lose some of its own while nobody reads.
+    assert gauges["microphone_dropped"] == pytest.approx(holes[0] / 50, abs=0.3)
     assert float(str([line for line in said if line[0] == "tick"][-1][3])) < 0.5

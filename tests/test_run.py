@@ -12,7 +12,7 @@ import pytest
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card
 from tamulag.streamer import run as module
-from tamulag.streamer.agent import About, Agent
+from tamulag.streamer.agent import Agent
 from tamulag.streamer.build import HEADS, Built
 from tamulag.streamer.clock import SessionClock
 from tamulag.streamer.config import Config
@@ -22,6 +22,7 @@ from tamulag.streamer.run import run
 from tamulag.streamer.sample import Modality
 from tamulag.streamer.session import Session
 from tamulag.streamer.source import Put, SourceError
+from tamulag.streamer.teller import About
 
 QUIET = {"websocket.enabled": False}
 

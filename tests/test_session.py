@@ -259,7 +259,9 @@ def test_a_hop_can_double_and_come_back(model: TamUlag) -> None:
         ends += [estimate.end for estimate in paced.push(item)]
     assert ends == [0.5, 1.0, 2.0, 3.0, 3.5, 4.0]
     assert paced.hop == 0.5
-    for one, other in zip(plain.seat.state.audio.encoder, paced.seat.state.audio.encoder, strict=True):
+    for one, other in zip(
+        plain.seat.state.audio.encoder, paced.seat.state.audio.encoder, strict=True
+    ):
         assert torch.allclose(one, other, atol=1e-6)
 
 

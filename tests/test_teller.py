@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from tamulag.streamer import message
 from tamulag.streamer.sample import Notice, Phrase, Word
 from tamulag.streamer.teller import Teller
+
+from .recorded import ABOUT
 
 
 def teller(said: list[dict[str, object]]) -> Teller:
@@ -14,7 +15,7 @@ def teller(said: list[dict[str, object]]) -> Teller:
         said.append(json.loads(line))
         assert said[-1]["type"] == kind
 
-    return Teller("x", subject=message.Subject(), wall_now=lambda: 0.0, send=send, seq=6)
+    return Teller("x", ABOUT, wall_now=lambda: 0.0, send=send, seq=6)
 
 
 def test_numbers_rise_by_one() -> None:
