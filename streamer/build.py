@@ -4,14 +4,14 @@ Knows every part by name and how they fit. Runs nothing.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tamulag.models.checkpoint import Card, load
 from tamulag.models.engine import step_for
@@ -25,7 +25,8 @@ from .broker import Login
 from .clock import SessionClock
 from .config import Config
 from .estimate import Timing
-from .publisher import Publisher
+from .port import Visitors, port_of
+from .publisher import Publisher, Speaker
 from .recorder import MEGABYTE
 from .session import Session
 from .sound import SoundPath
@@ -36,9 +37,6 @@ from .teller import About
 if TYPE_CHECKING:
     from .history import History
     from .reception import Reception
-    from .subscriber import Limits
-    from .tables import WebSocketConfig
-    from .websocket import Greet, Receive
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 DAY = 86400.0
@@ -88,8 +86,8 @@ def build(config: Config) -> Built:
             heartbeat=config.websocket.heartbeat,
             sends_words=config.session.privacy == "none",
         )
-        receive = reception.receive if reception else None
-        agent.publishers.extend(publishers_of(config, agent, agent.tell_output, receive))
+        visitors = Visitors(receive=reception.receive if reception else None)
+        agent.publishers.extend(publishers_of(config, agent, agent.tell_output, visitors))
         record(config, agent)
         _report(config, agent)
         return Built(agent, resources.pop_all())
@@ -248,25 +246,11 @@ def tell_nobody(name: str, reason: str | None, detail: str) -> None:
     """Leave it to the log that a publisher is lost or back."""
 
 
-class Speaker(Protocol):
-    """Whoever the publishers ask for their first and last words: an agent, or a replay."""
-
-    def hello(self) -> str:
-        """Return the line that a new subscriber gets first."""
-
-    def gauges(self) -> Mapping[str, float]:
-        """Return what can be measured now, by plain name."""
-
-    def offline(self, state: str) -> str:
-        """Return the retained status of a broker for the state word `online` or `offline`."""
-
-
 def publishers_of(
     config: Config,
     speaker: Speaker,
     tell: Tell = tell_nobody,
-    receive: "Receive | None" = None,
-    greet: "Greet | None" = None,
+    visitors: Visitors | None = None,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
@@ -274,8 +258,7 @@ def publishers_of(
         config: The settings.
         speaker: Whoever is published.
         tell: Called with name, reason and detail when a publisher is lost that opens itself again.
-        receive: Takes what somebody sends to the WebSocket server.
-        greet: Greets who follows one of many sessions.
+        visitors: Who may come to the WebSocket server, beside subscribers.
 
     Raises:
         PublisherError: If an address cannot be used.
@@ -283,7 +266,8 @@ def publishers_of(
     publishers: list[Publisher] = []
     history = _history(config, speaker, tell)
     if config.websocket.enabled:
-        publishers += _websocket(config, speaker, history, receive, greet)
+        pages = history.shelves() if history else {}
+        publishers += port_of(config, speaker, pages, visitors or Visitors())
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
         from .homeassistant import announced
@@ -340,56 +324,4 @@ def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
         tell=partial(tell, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,
-    )
-
-
-def _websocket(
-    config: Config,
-    speaker: Speaker,
-    history: "History | None",
-    receive: "Receive | None",
-    greet: "Greet | None",
-) -> list[Publisher]:
-    """Return the server, and the counter whose pages it shows beside those of the history."""
-    from . import embed, pages
-    from .access import Lock, access
-    from .prometheus import Metrics
-    from .websocket import WebSocketPublisher
-
-    chosen = config.websocket
-    lock = Lock(**chosen.model_dump(include=set(Lock.__dataclass_fields__)))
-    metrics = Metrics(speaker.gauges)
-    server = WebSocketPublisher(
-        access(chosen.host, lock, origins=chosen.origins),
-        chosen.port,
-        hello=speaker.hello,
-        missed=lambda count: message.missed(speaker.hello(), count),
-        shelves={
-            **pages.shelves(),
-            **embed.shelves(captures=receive is not None),
-            **metrics.shelves(),
-            **(history.shelves() if history else {}),
-        },
-        limits=_limits(chosen, config.serve.seats if greet else 0),
-        receive=receive,
-        greet=greet,
-    )
-    metrics.seats = server
-    return [server, metrics]
-
-
-def _limits(chosen: "WebSocketConfig", senders: int) -> "Limits":
-    from .access import is_loopback
-    from .subscriber import Limits
-
-    # Who is on this machine is one address, a proxy for many others too.
-    many = chosen.max_subscribers + chosen.max_pending + senders
-    few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20
-    return Limits(
-        subscribers=chosen.max_subscribers,
-        per_address=chosen.max_per_address or few,
-        pending=chosen.max_pending,
-        queue=chosen.queue,
-        message=chosen.max_message,
-        rate=chosen.max_rate,
     )

@@ -5,7 +5,7 @@ Knows lines of JSON and their kind. Knows no socket, no broker and no file.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -55,6 +55,19 @@ class Publisher(Protocol):
 
         Comes after `run` was cancelled; may be called twice and after a failed `open`.
         """
+
+
+class Speaker(Protocol):
+    """Whoever the publishers ask for their first and last words: an agent, or a replay."""
+
+    def hello(self) -> str:
+        """Return the line that a new subscriber gets first."""
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return what can be measured now, by plain name."""
+
+    def offline(self, state: str) -> str:
+        """Return the retained status of a broker for the state word `online` or `offline`."""
 
 
 class Outbox(Generic[T]):

@@ -40,6 +40,7 @@ from .lobby import Lobby, Terms
 from .log import Log
 from .place import Here, Place
 from .pool import Pool
+from .port import Visitors
 from .publisher import PublisherError
 from .reception import SenderLimits
 from .sample import Block, Input
@@ -172,7 +173,16 @@ def build(config: Config, until: ExitStack) -> Server:
     )
     server.lobby = Lobby(calls, pool, admission, _terms(config), greet=server.greet, kept=kept)
     server.publishers.extend(
-        publishers_of(config, server, receive=server.lobby.receive, greet=server.greet_named)
+        publishers_of(
+            config,
+            server,
+            visitors=Visitors(
+                receive=server.lobby.receive,
+                greet=server.greet_named,
+                shelves=server.shelves(),
+                senders=chosen.seats,
+            ),
+        )
     )
     calls.outlets.extend(one for one in server.publishers if isinstance(one, Outlet))
     return server

@@ -5,15 +5,18 @@ Knows the order of starting and ending, and the server's own figures. Knows no p
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Protocol
 
 from .admission import Admission
 from .calls import Call, Calls
+from .door import Page, Shelf
 from .estimate import Timing
 from .kept import Kept
 from .lobby import Lobby
@@ -125,6 +128,23 @@ class Server:
     def offline(self, state: str) -> str:
         """Return the retained status of a broker for the state word `online` or `offline`."""
         return self._teller.offline(state)
+
+    def shelves(self) -> dict[str, Shelf]:
+        """Return the page of the sessions, by path; it is shown with the token alone."""
+        return {"/seats": Shelf(make=self._seats)}
+
+    def _seats(self) -> Page:
+        seats = [
+            {
+                "session": call.name,
+                "modalities": call.asked,
+                "at": round(call.now(), 2),
+                "away": call.left is not None,
+                "lost": call.teller.lost,
+            }
+            for call in self.calls.open.values()
+        ]
+        return Page(HTTPStatus.OK, json.dumps({"seats": seats}) + "\n", "application/json")
 
     def gauges(self) -> Mapping[str, float]:
         """Return the server's figures by plain name; docs/serve.md lists them."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tamulag.streamer.source import Put
 from tamulag.streamer.websocket import WebSocketPublisher
 
 from .devices import end, free_port, need, spoken, wait_for
+from .serving import Serving
 
 CLIP = "retalking_face_1.mp4"
 SECRET = "correct-horse-battery"
@@ -149,6 +151,21 @@ def test_what_the_page_sends_is_scored(browser: Browser, agent: int) -> None:
 
 def all_there(message: Message) -> bool:
     return all(p["status"] in ("ok", "stale") for p in message["modalities"].values())
+
+
+def test_many_pages_are_seats_of_one_server(browser: Browser) -> None:
+    """`tamulag serve` takes the page twice at a time; the dashboard follows one of the two."""
+    with Serving(workers=1) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with capturing(browser, port), capturing(browser, port):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/seats", timeout=5) as page:
+                seats = [seat["session"] for seat in json.load(page)["seats"]]
+            assert len(seats) == 2
+            with connect(f"{server.url}?session={seats[0]}") as scores:
+                score = first(scores, "sentiment", all_there, START)
+            assert score["session"] == seats[0]
+            with opened(browser, f"http://127.0.0.1:{port}/?session={seats[1]}") as dashboard:
+                expect(dashboard.locator("#score")).to_contain_text(re.compile(r"\d"))
 
 
 def test_stop_ends_the_devices(browser: Browser, agent: int) -> None:

@@ -145,7 +145,9 @@ def test_who_follows_a_session_hears_that_one_alone() -> None:
                 await lost.recv()
         async with httpx.AsyncClient() as client:
             page = await client.get(url.replace("ws", "http", 1) + "metrics")
+            seats = await client.get(url.replace("ws", "http", 1) + "seats")
         assert "tamulag_sessions 2.0" in page.text
+        assert "seat-7" in {seat["session"] for seat in seats.json()["seats"]}
         await asyncio.gather(sending, other)
 
     with Serving() as server:
