@@ -5,6 +5,7 @@ Knows their options and what they print. Parts are imported only by the verb tha
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ def bench_train(
     """
     quiet_threads()
     from tamulag.models.bench import Variant, bench
+    from tamulag.models.cost import machine
 
     asked: dict[Variant, bool] = {"padded": like_framework, "equal": equal, "fast": fast}
     variants = [name for name, chosen in asked.items() if chosen] or list(asked)
@@ -70,6 +72,7 @@ def bench_train(
         for row in rows
         if rows[0].variant == "padded"
     }
+    where = machine()._asdict() | {"threads": threads or os.cpu_count()}
     report = {
         "preset": "paper-mosi",
         "samples": samples,
@@ -77,10 +80,12 @@ def bench_train(
         "peak_rss_mb": best.peak_rss_mb,
         **ratios,
         "rows": [row._asdict() for row in rows],
+        "machine": where,
     }
     if as_json:
         print(json.dumps(report))
     else:
+        table([where])
         for name, ratio in ratios.items():
             print(f"{name} {ratio:.2f}")
 
@@ -289,12 +294,15 @@ def bench_fanout(
     """
     import asyncio
 
+    from tamulag.models.cost import machine
+
     from .fanout import fanout
 
-    found = asyncio.run(fanout(subscribers, stalled, seconds=seconds))
+    found, where = asyncio.run(fanout(subscribers, stalled, seconds=seconds)), machine()._asdict()
     if as_json:
-        print(json.dumps(found._asdict()))
+        print(json.dumps(found._asdict() | {"machine": where}))
         return
+    table([where])
     gone = found.stalled_gone_s
     print(f"received {found.received} of {found.expected}, {found.cpu:.3f} of a core")
     print(f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms")
