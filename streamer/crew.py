@@ -9,10 +9,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-
-from tamulag.models.data import DataError
 
 from . import fleet
 from .staff import WingLost
@@ -23,9 +21,6 @@ CALL_LIMIT = 10.0
 
 ANSWER_LIMIT = 5.0
 """Seconds for an answer of Ray's head service."""
-
-JOIN_LIMIT = 60.0
-"""Seconds to leave a Ray that is lost and to join it again."""
 
 HIRE_LIMIT = 60.0
 """Seconds until a new wing answers: a processor is found, a process starts, the model is loaded."""
@@ -61,35 +56,29 @@ def crew(address: str | None, plan: Plan, checkpoint: str, *, most: int) -> Iter
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with ExitStack() as until:
-
-        def join() -> Any:
-            until.close()
-            return until.enter_context(fleet.joined(address, most))
-
-        yield RayCrew(join, plan, checkpoint)
+    with fleet.joined(address, most) as ray:
+        yield RayCrew(ray, plan, checkpoint)
 
 
 class RayCrew:
-    """Hires actors, one processor each; joins Ray anew when it was lost with all of them.
+    """Hires actors, one processor each.
 
     Args:
-        join: Leaves Ray, if we are there, joins it and returns its module.
+        ray: The module, connected.
         plan: What each wing is made from.
         checkpoint: What identifies the weights.
-
-    Raises:
-        DataError: If it cannot be joined.
     """
 
-    def __init__(self, join: Callable[[], Any], plan: Plan, checkpoint: str) -> None:
-        self._join = join
+    def __init__(self, ray: Any, plan: Plan, checkpoint: str) -> None:
+        self._ray = ray
         self._made_from = (plan.hall, checkpoint)
-        self._there: set[RayWing] = set()
-        self._is_suspect = False
-        """Whether a wing could not be had."""
-        self._joining = asyncio.Lock()
-        self._ray = join()
+        # State that was lost does not come back with the process: a new wing is a new actor.
+        self._wing = ray.remote(Wing).options(
+            num_cpus=1,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": INLINE},
+        )
 
     async def hire(self) -> "RayWing":
         """Return a new wing that answers.
@@ -97,40 +86,16 @@ class RayCrew:
         Raises:
             WingLost: If there is none within `HIRE_LIMIT`.
         """
-        async with self._joining:
-            if self._is_suspect and not self._there:
-                await self._rejoin()
-        wing = None
+        wing = RayWing(self._ray, await _aside(self._actor, ANSWER_LIMIT))
         try:
-            # Both ask the head service, which may be away.
-            await _aside(self._ray.nodes, ANSWER_LIMIT)
-            wing = RayWing(self._ray, await _aside(self._actor, ANSWER_LIMIT), self._there.discard)
             await wing.ask((), HIRE_LIMIT)
-        except (WingLost, asyncio.CancelledError) as error:
-            self._is_suspect = isinstance(error, WingLost)
-            if wing is not None:
-                wing.end()
+        except (WingLost, asyncio.CancelledError):
+            wing.end()
             raise
-        self._is_suspect = False
-        self._there.add(wing)
         return wing
 
     def _actor(self) -> Any:
-        # State that was lost does not come back with the process: a new wing is a new actor.
-        made = self._ray.remote(Wing).options(
-            num_cpus=1,
-            max_restarts=0,
-            scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": INLINE},
-        )
-        return made.remote(*self._made_from)
-
-    async def _rejoin(self) -> None:
-        try:
-            self._ray = await _aside(self._join, JOIN_LIMIT)
-        except DataError as error:
-            raise WingLost(str(error)) from None
-        self._is_suspect = False
+        return self._wing.remote(*self._made_from)
 
 
 async def _aside(work: Callable[[], Any], limit: float) -> Any:
@@ -148,7 +113,7 @@ async def _aside(work: Callable[[], Any], limit: float) -> Any:
         if error is None:
             found.set_result(result)
         else:
-            found.set_exception(error)
+            found.set_exception(WingLost(f"Ray cannot: {error}"))
 
     def run() -> None:
         result, failed = None, None
@@ -173,13 +138,12 @@ class RayWing:
     Args:
         ray: The module.
         actor: A `Wing`.
-        ended: Is told that it is let go.
     """
 
-    def __init__(self, ray: Any, actor: Any, ended: Callable[["RayWing"], None]) -> None:
+    def __init__(self, ray: Any, actor: Any) -> None:
         self._ray = ray
         self._actor = actor
-        self._ended = ended
+        self._hangs = False
 
     async def ask(self, orders: Sequence[Order], limit: float = CALL_LIMIT) -> Answer:
         """Return what came of the orders.
@@ -193,6 +157,7 @@ class RayWing:
             call.add_done_callback(_seen)
             done, _ = await asyncio.wait([call], timeout=limit)
             if not done:
+                self._hangs = True
                 raise WingLost(f"no answer within {limit:g} s")
             answer: Answer = call.result()
         except self._ray.exceptions.RayTaskError:
@@ -202,15 +167,10 @@ class RayWing:
         return answer
 
     def end(self) -> None:
-        """End the actor's process; it need not be there any more."""
-        self._ended(self)
-        if self._ray.is_initialized():
-            # Asks the head service, which may be away: not on the event loop.
-            threading.Thread(target=self._kill, name="tamulag.ray.kill", daemon=True).start()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayError, ValueError):  # it is gone already
+        """Let the actor go: Ray ends what nobody can call any more; one that hangs is killed."""
+        if self._hangs and self._ray.is_initialized():
             self._ray.kill(self._actor)
+        self._actor = None
 
 
 def _seen(call: asyncio.Future[Answer]) -> None:

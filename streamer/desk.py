@@ -131,6 +131,10 @@ class Desk:
         """Return whose frame the worker has before it."""
         return self._sent[0][0] if self._sent else None
 
+    def has_work(self, seat: Seat) -> bool:
+        """Return whether frames of a session wait or are under way."""
+        return bool(seat.sounds or seat.pictures) or any(one is seat for one, _ in self._sent)
+
     def feed(self, seat: Seat, item: Item) -> None:
         """Let a frame go, or wait for its turn."""
         lane = seat.wait(item)

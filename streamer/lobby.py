@@ -59,6 +59,9 @@ class FrontEnds(Protocol):
     def end(self, session: str) -> None:
         """Let a session go."""
 
+    async def finish(self, session: str) -> None:
+        """Let a session go when all of it has been worked on."""
+
     def losses(self, session: str) -> dict[str, int]:
         """Return what was lost."""
 
@@ -113,6 +116,7 @@ class Lobby:
         self._greet = greet
         self._kept = kept
         self._senders: dict[str, Subscriber] = {}
+        self._fronted: set[str] = set()  # sessions that the front ends know
         self._draining = False
 
     async def receive(self, connection: Subscriber) -> None:
@@ -224,6 +228,7 @@ class Lobby:
         if self._front is not None and (hello.audio or hello.vision or hello.words):
             try:
                 self._front.begin(call.name, hello)
+                self._fronted.add(call.name)
             except PoolFull as error:
                 if not resumed:
                     await self._calls.end(call, "stopped")
@@ -303,16 +308,18 @@ class Lobby:
 
     async def _end(self, call: Call) -> None:
         """End a session whose sender has said that nothing more comes."""
-        if self._front is not None:
-            self._front.end(call.name)
+        if self._front is not None and call.name in self._fronted:
+            self._fronted.discard(call.name)
+            await self._front.finish(call.name)
         await self._calls.end(call, "end")
 
     def _left(self, connection: Subscriber, call: Call, detail: str) -> None:
         if self._senders.get(call.name) is connection:
             del self._senders[call.name]
+        if self._front is not None and call.name in self._fronted:
+            self._fronted.discard(call.name)
+            self._front.end(call.name)
         if call.name in self._calls.open:
-            if self._front is not None:
-                self._front.end(call.name)
             self._calls.left(call, detail)
 
 

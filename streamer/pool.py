@@ -5,6 +5,7 @@ inside; all of it is used by the event loop's thread alone.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from .supervisor import FIRST_PAUSE, LONGEST_PAUSE
 logger = logging.getLogger("tamulag.front")
 
 LOST = "front_end_lost"
+
+LAST = 4.0
+"""Seconds that the last frames of a session may take, and its last words."""
 
 SEATS = 16
 """Sessions of a worker."""
@@ -161,6 +165,16 @@ class Pool:
         else:
             post.desk.leave(seat)
 
+    async def finish(self, session: str) -> None:
+        """End a session once all that waits has been worked on and its last words have come.
+
+        Waits for some seconds at most; then it is as with `end`.
+        """
+        seat, post = self._seats[session]
+        await _until(lambda: not (seat.is_open and post.desk.has_work(seat)))
+        self.end(session)
+        await _until(lambda: seat not in post.desk.seats)
+
     def losses(self, session: str) -> dict[str, int]:
         """Return what was lost so far: phrases of `text`, ticks of `audio` and `asr`, `vision`."""
         return self._seats[session][0].lost()
@@ -265,6 +279,14 @@ class Pool:
         post.desk.numbers[seat.number] = seat
         seat.timer = asyncio.get_running_loop().call_later(STARTING, post.child.kill)
         post.child.send(Begin(seat.number, seat.hello))
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    """Wait for `LAST` seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST):
+            while not is_so():  # noqa: ASYNC110 (bounded by the timeout)
+                await asyncio.sleep(0.02)
 
 
 def _now() -> float:

@@ -17,7 +17,7 @@ PURE = [
     *(STREAMER / f"{name}.py" for name in ("recording", "hall", "handover")),
     *(STREAMER / f"{name}.py" for name in ("message", "transcript", "config", "tables")),
     *(STREAMER / f"{name}.py" for name in ("fit", "stretch", "placement", "pressure", "watch")),
-    STREAMER / "ring.py",
+    *(STREAMER / f"{name}.py" for name in ("ring", "trail", "growth", "seat")),
     *(MODELS / f"{name}.py" for name in ("encoder", "attention", "fusion", "tam_ulag")),
     *(MODELS / f"{name}.py" for name in ("turn", "rings", "seats")),
 ]
@@ -34,7 +34,7 @@ USERS_OF_MODELS = {
     *("shares", "charts", "cli_speed"),  # what the model's part of a session costs
     *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
     *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
-    "fleet",  # the same on a cluster
+    *("fleet", "wing"),  # the same on a cluster, and its sessions
 }
 """The files of streamer/ that may import tamulag.models."""
 
@@ -45,6 +45,10 @@ TESTED_ELSEWHERE = {
     "port": "puts the WebSocket server together; test_build.py and test_serve.py open it",
     "place": "three lines around a hall; test_calls.py and test_lobby.py sit in it",
     "rings": "the rows of one modality; test_seats.py steps, keeps and moves all three",
+    "seat": "what the gateway knows of one session; test_cluster.py moves it about",
+    "crew": "a few lines of Ray; test_gateway.py and test_outage.py run on it",
+    "nodes": "two Ray nodes; test_fleet.py and test_outage.py kill one",
+    "cli_cluster": "declares options; test_outage.py runs the verb",
     "tables": "declares keys and ranges; test_config.py tries each of them",
     "source": "says the shape of a source and does nothing; each source's test keeps its promise",
 }

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import wave as wavefile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from tamulag.streamer.websocket import WebSocketPublisher
 
 from .devices import free_port, need, wait_for
 from .mosquitto import mosquitto, within
+from .sending import wave
+from .serving import Serving
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SECRET = "correct-horse-battery"
@@ -134,6 +137,26 @@ def test_websocket_client(name: str, line: str) -> None:
         running.publish(**SCORE)
         expected = ["degraded camera_lost", line]
         wait_for(lambda: lines == expected, 10.0, "it prints both")
+
+
+def test_seat_of_a_server(tmp_path: Path) -> None:
+    """It sends real speech and prints the scores of its own session."""
+    speech = wave()[: 3 * 16000]
+    with wavefile.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(speech.tobytes())
+    with Serving("--asr", "none", workers=1) as serving:
+        done = subprocess.run(
+            [*command("seat.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    first, *scores = done.stdout.splitlines()
+    assert first.startswith("session ")
+    assert 2.8 < float(scores[-1].split()[0]) < 3.2
+    assert any(not score.endswith("None") for score in scores)
 
 
 @pytest.mark.parametrize("name", ["subscribe.py", "subscribe.mjs"])

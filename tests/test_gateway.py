@@ -1,21 +1,29 @@
 """`tamulag serve --ray local`, for real: senders, actors in processes, one of them killed."""
 
 import asyncio
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from cluster import is_busy, need_ray
-from tamulag.streamer.callers import Caller, call
+from tamulag.streamer.callers import HOP, Caller, Heard, call, rows
+from tamulag.streamer.ingest import FeaturesHeader, SenderHello, build_frame
 
 from .serving import Serving
 from .test_fleet import marked
-from .test_serve import assert_as_alone
+from .test_serve import FEATURES, assert_as_alone
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 HOPS = 20
@@ -50,6 +58,70 @@ def test_a_killed_actor_costs_nobody_a_score(monkeypatch: pytest.MonkeyPatch) ->
 
 def _actors(pid: int) -> int:
     return sum(is_busy(one) for one in psutil.Process(pid).children(recursive=True))
+
+
+def test_without_ray_senders_are_told_and_the_server_lives() -> None:
+    """Within some seconds, with the reason; the port still answers."""
+    need_ray()
+
+    async def play(server: Serving) -> dict[str, str]:
+        async with connect(f"{server.url}ingest") as socket:
+            await socket.send(FEATURES.model_dump_json(exclude_none=True))
+            await socket.recv()
+            for process in psutil.Process(server.pid).children(recursive=True):
+                if process.name() in ("gcs_server", "raylet") or is_busy(process):
+                    process.kill()
+            voice = FeaturesHeader(timestamp=0.0, modality="audio")
+            await socket.send(build_frame(voice, rows(0, 0)[0].tobytes()))
+            async with asyncio.timeout(15):
+                async for line in socket:
+                    said = json.loads(line)
+                    if said["type"] == "status" and said["state"] == "degraded":
+                        break
+        async with httpx.AsyncClient() as client:
+            page = await client.get(server.url.replace("ws", "http", 1) + "healthz")
+        assert page.status_code == 200
+        lost: dict[str, str] = said["lost"]
+        return lost
+
+    with Serving("--ray", "local", "--actors", "1") as server:
+        assert asyncio.run(play(server)) == {"scores": "cluster_lost"}
+
+
+async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[str, Any], list[Any]]:
+    """Send eight hops, hear their scores and stop the server; return `ready` and the scores."""
+    said: list[Any] = []
+    async with connect(f"{server.url}ingest") as socket, asyncio.timeout(20):
+        await socket.send(hello.model_dump_json(exclude_none=True))
+        ready: dict[str, Any] = json.loads(await socket.recv())
+        for number in range(first, first + 8):
+            voice, face = rows(5, number)
+            vision = FeaturesHeader(timestamp=number * HOP, modality="vision")
+            audio = FeaturesHeader(timestamp=number * HOP, modality="audio")
+            await socket.send(build_frame(vision, face.tobytes()))
+            await socket.send(build_frame(audio, voice.tobytes()))
+        while len(said) < 8:
+            line = json.loads(await socket.recv())
+            if line["type"] == "sentiment":
+                said.append(Heard(line["window"]["end"], line["sentiment"], 0.0))
+        os.kill(server.pid, signal.SIGTERM)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.recv()
+    return ready, said
+
+
+def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
+    """SIGTERM hands over what the wings hold; any server of the same weights goes on with it."""
+    need_ray()
+    folder = str(tmp_path / "sessions")
+    with Serving("--ray", "local", "--actors", "1", "--handover", folder) as server:
+        ready, before = asyncio.run(half(server, FEATURES, 0))
+    again = FEATURES.model_copy(update={"resume": ready["resume"]})
+    with Serving("--handover", folder) as server:
+        resumed, after = asyncio.run(half(server, again, 8))
+    assert (resumed["session"], resumed["resumed"]) == (ready["session"], True)
+    assert_as_alone(before + after, 5, 16)
 
 
 @pytest.mark.parametrize(

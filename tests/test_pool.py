@@ -235,6 +235,22 @@ def test_last_words_are_not_those_of_the_next() -> None:
     run(scenario, asr=True)
 
 
+def test_finish_waits_for_what_was_sent() -> None:
+    """All sound that came before the end is there after it; another session may have the name."""
+
+    async def scenario(pool: Pool, seen: Seen) -> None:
+        pool.begin("a", HEARD)
+        for fed in speech(2.0):
+            feed(pool, "a", [fed])
+        await until(lambda: bool(seen.samples("a")))
+        await pool.finish("a")
+        last = max(sample.timestamp for sample in seen.samples("a"))
+        assert last == pytest.approx(1.88)  # the features look 0.1 s ahead
+        assert can_begin(pool, "a")
+
+    run(scenario)
+
+
 def test_the_load_is_that_of_the_busiest() -> None:
     """Nothing to do is nothing; no worker that is up can take more."""
 

@@ -65,7 +65,7 @@ def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
             *(call(url, Caller(seed), hops=12, paced=seed % 2 == 0) for seed in range(8))
         )
 
-    with Serving() as server:
+    with Serving("--asr", "none", workers=1) as server:
         callers = asyncio.run(play(server.url))
         assert server.stop() == 0
     assert [caller.refused for caller in callers] == [None] * 8

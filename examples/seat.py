@@ -1,0 +1,91 @@
+"""Be a seat of `tamulag serve`: send the sound of a WAV file in real time and print its scores.
+
+    tamulag serve --handover sessions
+    pip install websockets
+    python examples/seat.py talk.wav [ws://127.0.0.1:8765/ingest]
+
+The file has 16 bit samples, one channel, 8, 16 or 48 kHz. If the connection breaks, the seat comes
+back with its key and goes on with the same session.
+"""
+
+import asyncio
+import json
+import sys
+import time
+import wave
+
+try:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import WebSocketException
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is missing: pip install websockets")
+
+STEP = 0.1
+"""Seconds of sound in a frame."""
+
+
+def frame(header: dict[str, object], payload: bytes = b"") -> bytes:
+    """Return a frame: 4 bytes of length, a JSON header of that length, the payload."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(4, "big") + text + payload
+
+
+async def send(seat: ClientConnection, sound: wave.Wave_read, begun: float) -> None:
+    """Send what is left of the sound, each block when it has been spoken."""
+    rate = sound.getframerate()
+    while True:
+        position = sound.tell()
+        block = sound.readframes(round(STEP * rate))
+        if not block:
+            await seat.send(frame({"kind": "end", "timestamp": time.monotonic()}))
+            return
+        await asyncio.sleep(max(0.0, begun + position / rate + STEP - time.monotonic()))
+        header = {"kind": "audio", "timestamp": begun + position / rate, "position": position}
+        await seat.send(frame(header, block))
+
+
+async def hear(seat: ClientConnection) -> None:
+    """Print scores until the server closes."""
+    async for line in seat:
+        said = json.loads(line)
+        if said["type"] == "sentiment":
+            print(f"{said['window']['end']:.1f} s: {said['sentiment']}", flush=True)
+
+
+async def sit(url: str, hello: dict[str, object], sound: wave.Wave_read, begun: float) -> None:
+    """Be a seat as long as the connection holds."""
+    async with connect(url) as seat:
+        await seat.send(json.dumps(hello))
+        ready = json.loads(await asyncio.wait_for(seat.recv(), 10))
+        hello["resume"] = ready["resume"]
+        print(f"session {ready['session']}", flush=True)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(send(seat, sound, begun))
+            both.create_task(hear(seat))
+
+
+async def main(path: str, url: str) -> None:
+    """Sit until all has been sent; come back when the connection breaks."""
+    with wave.open(path) as sound:
+        form = {"encoding": "pcm_s16le", "rate": sound.getframerate()}
+        hello: dict[str, object] = {"type": "hello", "v": 1, "audio": form}
+        begun, is_over = time.monotonic(), False
+        while not is_over:
+            try:
+                await sit(url, hello, sound, begun)
+                is_over = True
+            except* (OSError, WebSocketException) as group:
+                print(f"{group.exceptions[0]}: trying again", file=sys.stderr, flush=True)
+                await asyncio.sleep(2)
+
+
+if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit("usage: seat.py FILE.wav [ws://HOST:PORT/ingest]")
+    address = sys.argv[2] if len(sys.argv) == 3 else "ws://127.0.0.1:8765/ingest"
+    try:
+        asyncio.run(main(sys.argv[1], address))
+    except (OSError, wave.Error) as error:
+        sys.exit(f"{sys.argv[1]}: {error}: give a WAV file of 16 bit samples")
+    except KeyboardInterrupt:
+        pass
