@@ -145,7 +145,7 @@ class TemporalAttention(nn.Module):
         now = now_BN.unsqueeze(-1)
         time, ready = memory.time.unsqueeze(1), memory.ready.unsqueeze(1)
         inside = memory.mask.unsqueeze(1) & (time < now) & (time >= now - window) & (ready <= now)
-        return self._weight(memory.energy.unsqueeze(1), inside), inside
+        return self.factors(memory.energy.unsqueeze(1), inside), inside
 
     def shares(self, weight: Tensor) -> Tensor:
         """Return factors as shares, never negative; see `Pooled.weight`."""
@@ -163,22 +163,21 @@ class TemporalAttention(nn.Module):
         gate = torch.tanh(self.alpha(h_BTH)) * tanhshrink(self.beta(h_BTH))
         return gate.squeeze(-1) + float(self.residual)
 
-    def _weight(self, energy_B1S: Tensor, inside: Tensor) -> Tensor:
-        """Return (B, N, S): the factor of each state in the context, 0 outside of the window."""
+    def factors(self, energy: Tensor, inside: Tensor) -> Tensor:
+        """Return the factor of each state in the context, (..., S), 0 where it is not inside."""
         if self.kind.startswith("softmax"):
-            return _masked_softmax(energy_B1S, inside)
+            return masked_softmax(energy, inside)
         if self.kind == "gate_sum":
             count = inside.sum(dim=-1, keepdim=True).clamp(min=1)
-            return energy_B1S.masked_fill(~inside, 0.0) / count
-        return energy_B1S.masked_fill(~_end(inside, first=self.kind == "gate_first"), 0.0)
+            return energy.masked_fill(~inside, 0.0) / count
+        return energy.masked_fill(~_end(inside, first=self.kind == "gate_first"), 0.0)
 
 
-def _masked_softmax(energy: Tensor, inside: Tensor) -> Tensor:
-    # A row with nothing inside would be softmax of -inf only, which is NaN: give it a finite row
-    # and clear it afterwards.
-    energy = energy.masked_fill(~inside, float("-inf"))
-    energy = energy.masked_fill(~inside.any(dim=-1, keepdim=True), 0.0)
-    return torch.softmax(energy, dim=-1).masked_fill(~inside, 0.0)
+def masked_softmax(energy: Tensor, inside: Tensor, dim: int = -1) -> Tensor:
+    """Return the softmax over what is inside, 0 elsewhere, and all 0 where nothing is."""
+    # Not -inf: a row of nothing else would be NaN, in its gradient too.
+    energy = torch.where(inside, energy, torch.finfo(energy.dtype).min)
+    return torch.where(inside, torch.softmax(energy, dim=dim), 0.0)
 
 
 def _end(inside: Tensor, *, first: bool) -> Tensor:

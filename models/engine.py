@@ -11,17 +11,19 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .attention import Pooled
+from .attention import Memory, Pooled
 from .branch import BranchState
 from .checkpoint import CheckpointError, resolve
-from .encoder import Ticks, compact
+from .encoder import EncoderState, Ticks, compact
+from .runner import Runner
 from .tam_ulag import MODALITIES, TICK_RATE, Output, State, TamUlag
 from .turn import Step
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tamulag.engine")
 
-FORMAT = "tamulag-step-1"
+FORMAT = "tamulag-step-2"
 FEATURES = ("fused", *MODALITIES)
 """Names of `Output.features`."""
 BATCHES = (1, 4, 16, 64, 256)
@@ -67,8 +69,12 @@ class OnnxStep:
                     f"tamulag export --onnx {path} --checkpoint {checkpoint} "
                     f"--window {model.config.window / TICK_RATE:g}"
                 )
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._run = Runner(self._session)
+        given = set(self._run.inputs)
+        self._changing = {
+            name: [key for key in EncoderState._fields if f"state.{name}.{key}" in given]
+            for name in MODALITIES
+        }
 
     def step(
         self,
@@ -84,17 +90,25 @@ class OnnxStep:
         """
         if now_BN.shape[1] != 1:
             raise ValueError(f"{now_BN.shape[1]} hops at once: the exported step takes one")
-        new = {n: compact(self._model._checked(n, ticks.get(n), now_BN)) for n in MODALITIES}
+        new = [self._compact(name, ticks.get(name), now_BN) for name in MODALITIES]
         if allowed_BNM is None:
-            allowed_BNM = now_BN.new_ones(len(now_BN), 1, len(MODALITIES)).bool()
-        given = {"now": now_BN, "allowed": allowed_BNM, **_named("state", state)}
-        for name in MODALITIES:
-            given |= _ticks(name, new[name])
-        # The arrays share the tensors' memory, and the tensors that of the results.
-        feeds = {name: given[name].detach().contiguous().numpy() for name in self._inputs}
-        results = self._session.run(self._outputs, feeds)
-        found = dict(zip(self._outputs, map(torch.from_numpy, results), strict=True))
-        return _output(found, new, state), _next(found, state)
+            allowed_BNM = torch.ones(len(now_BN), 1, len(MODALITIES), dtype=torch.bool)
+        given = [part for one in new for part in _filled(one)]
+        given += [now_BN, allowed_BNM]
+        for name, (encoder, memory) in zip(MODALITIES, state, strict=True):
+            given += [getattr(encoder, key) for key in self._changing[name]]
+            given += memory
+        found = iter(self._run(given))
+        output = _output(found, new)
+        return output, State(*(self._next(name, getattr(state, name), found) for name in MODALITIES))
+
+    def _compact(self, name: str, ticks: Ticks | None, now_BN: Tensor) -> Ticks:
+        return compact(self._model._checked(name, ticks, now_BN))
+
+    def _next(self, name: str, before: BranchState, found: Iterator[Tensor]) -> BranchState:
+        changed = {key: next(found) for key in self._changing[name]}
+        memory = Memory(*islice(found, len(Memory._fields)))
+        return BranchState(before.encoder._replace(**changed), memory)
 
 
 def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
@@ -127,62 +141,29 @@ def _opened(path: Path, threads: int) -> "InferenceSession":
         ) from error
 
 
-def _named(prefix: str, state: State) -> dict[str, Tensor]:
-    return {
-        f"{prefix}.{name}.{key}": tensor
-        for name, branch in zip(MODALITIES, state, strict=True)
-        for part in branch
-        for key, tensor in part._asdict().items()
-    }
-
-
-def _ticks(name: str, ticks: Ticks) -> dict[str, Tensor]:
+def _filled(ticks: Ticks) -> Ticks:
     """Return the inputs of one modality; the graph wants at least one tick, valid or not."""
     batch, length = ticks.mask.shape
-    values, when, ready = ticks.values, ticks.time, ticks.ready
-    if length == 0:
-        values = values.new_zeros(batch, 1, values.shape[-1])
-        when = ready = when.new_zeros(batch, 1)
-    return {
-        f"ticks.{name}.values": values,
-        f"ticks.{name}.count": ticks.mask.sum(dim=1),
-        f"ticks.{name}.time": when,
-        f"ticks.{name}.ready": ready,
-    }
+    if length:
+        return ticks
+    none = ticks.time.new_zeros(batch, 1)
+    return Ticks(ticks.values.new_zeros(batch, 1, ticks.values.shape[-1]), none.bool(), none, none)
 
 
-def _output(found: Mapping[str, Tensor], new: Mapping[str, Ticks], state: State) -> Output:
-    pooled = [
-        _pooled(found, name, before.memory.mask.shape[1] + new[name].mask.shape[1])
-        for name, before in zip(MODALITIES, state, strict=True)
-    ]
-    return Output(
-        found["sentiment"],
-        found["heads"],
-        found["present"],
-        found["weight"],
-        (pooled[0], pooled[1], pooled[2]),
-        tuple(found[f"features.{name}"] for name in FEATURES),
+def _output(found: Iterator[Tensor], new: Sequence[Ticks]) -> Output:
+    sentiment, heads, present, weight = islice(found, 4)
+    pooled = [Pooled(*islice(found, len(Pooled._fields))) for _ in new]
+    text, audio, vision = (
+        part if ticks.mask.shape[1] else _without_last(part)
+        for part, ticks in zip(pooled, new, strict=True)
     )
+    features = tuple(islice(found, len(FEATURES)))
+    return Output(sentiment, heads, present, weight, (text, audio, vision), features)
 
 
-def _pooled(found: Mapping[str, Tensor], name: str, attended: int) -> Pooled:
+def _without_last(pooled: Pooled) -> Pooled:
     """Return what was pooled, without the tick that filled the place of none."""
-    pooled = Pooled(*(found[f"attention.{name}.{key}"] for key in Pooled._fields))
-    return pooled._replace(weight=pooled.weight[..., :attended], time=pooled.time[..., :attended])
-
-
-def _next(found: Mapping[str, Tensor], state: State) -> State:
-    branches = []
-    for name, before in zip(MODALITIES, state, strict=True):
-        changed = [
-            {key: found.get(f"next.{name}.{key}", old) for key, old in part._asdict().items()}
-            for part in before
-        ]
-        branches.append(
-            BranchState(before.encoder._replace(**changed[0]), before.memory._replace(**changed[1]))
-        )
-    return State(*branches)
+    return pooled._replace(weight=pooled.weight[..., :-1], time=pooled.time[..., :-1])
 
 
 class Speed(NamedTuple):

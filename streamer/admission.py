@@ -14,6 +14,9 @@ work says so."""
 RETRY = 5.0
 """Seconds after which it is worth to ask again."""
 
+LATER = f"try again in {RETRY:g} s"
+"""What whoever is refused is told."""
+
 _LOOK = 2.0
 """Seconds over which the load is taken."""
 
@@ -77,12 +80,9 @@ class Admission:
         """
         expected = self.busy + (sessions + 1 - self._served) * self._cost
         if sessions >= self.seats:
-            return f"all {self.seats} seats are taken: {_LATER}"
+            return f"all {self.seats} seats are taken: {LATER}"
         if expected > self._busiest or self.slow > SLOWEST:
-            return f"the server is busy: {_LATER}"
+            return f"the server is busy: {LATER}"
         if front > self._busiest:
-            return f"the front ends are busy: {_LATER}"
+            return f"the front ends are busy: {LATER}"
         return None
-
-
-_LATER = f"try again in {RETRY:g} s"

@@ -281,6 +281,7 @@ def publishers_of(
                 site=config.session.site,
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
+                queue=32 + 2 * (visitors.senders if visitors else 0),
                 announced=announced(config),
                 tell=partial(tell, "mqtt"),
             )

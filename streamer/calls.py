@@ -65,6 +65,7 @@ class Call:
         by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
         start: Steady clock at session time 0.
         teller: Says its messages.
+        described: Those of them that the front ends describe; the others come ready made.
         send: Takes lines for the sender; None: it is away.
     """
 
@@ -74,6 +75,7 @@ class Call:
     by_sender: bool
     start: float
     teller: Teller
+    described: tuple[Modality, ...] = ()
     send: Callable[[str], None] | None = None
     heard: float = 0.0
     """Steady clock at the newest input."""
@@ -86,6 +88,12 @@ class Call:
     dropped: dict[str, int] = field(default_factory=dict)
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while no more than `BACKLOG` turns wait."""
+    ending: str | None = None
+    """Why it ends: nothing more is taken, and what is still held is said."""
+    finishing: float = 0.0
+    """Steady clock since when it ends."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all has been said."""
 
     def now(self) -> float:
         """Return the session time in seconds."""
@@ -191,7 +199,7 @@ class Calls:
     def take(self, name: str, item: Input | Block) -> None:
         """Take one input of a session that may have ended since it was made."""
         call = self.open.get(name)
-        if call is None or _modality(item) not in call.asked:
+        if call is None or call.ending or _modality(item) not in call.asked:
             return
         if isinstance(item, Phrase):
             first, newest = call.utterances
@@ -213,7 +221,7 @@ class Calls:
         if call is None:
             return
         self._renumber(call)
-        for modality in call.asked:
+        for modality in call.described:
             self.take(name, Notice(call.now(), modality, reason, detail))
 
     def unanswered(self, name: str, reason: str | None) -> None:
@@ -233,27 +241,38 @@ class Calls:
         while True:
             await self._step()
             now = time.monotonic()
+            for call in [call for call in self.open.values() if call.ending]:
+                if not self.place.backlog(call.name) or now - call.finishing > LAST:
+                    self._forget(call, str(call.ending))
             self.slowest, before = max(self.slowest, now - before), now
             if now - looked >= LOOK:
                 looked = now
-                await self._look(now)
+                self._look(now)
             await asyncio.sleep(0 if self.place.waiting else TICK)
 
-    async def end(self, call: Call, reason: str) -> None:
-        """Say what is still held of a session, and that it ends; within `LAST` seconds."""
-        self.place.finish(call.name, call.now())
-        limit = time.monotonic() + LAST
-        while call.name in self.open and self.place.backlog(call.name) and time.monotonic() < limit:
-            await self._step()
-            await asyncio.sleep(0)
-        self._forget(call, reason)
+    def finish(self, call: Call, reason: str) -> None:
+        """Let a session end: what is still held of it is said, and then that it ends."""
+        if call.ending is None and call.name in self.open:
+            call.ending, call.finishing = reason, time.monotonic()
+            self.place.finish(call.name, call.now())
 
-    async def hand_over(self) -> list[tuple[Call, dict[str, Any], bytes]]:
-        """Return every session so that it can go on elsewhere; what waits is said before."""
-        while self.place.waiting:
-            await self._step()
-        kept = []
+    async def end(self, call: Call, reason: str) -> None:
+        """Let a session end, and wait for it; `run` sees to it within `LAST` seconds."""
+        self.finish(call, reason)
+        await call.ended.wait()
+
+    async def hand_over(self, *, kept: bool) -> list[tuple[Call, dict[str, Any], bytes]]:
+        """End every session here so that it can go on elsewhere; what waits is said before.
+
+        Args:
+            kept: Whether it will: then its end is `handed_over`.
+        """
+        while self.place.waiting:  # noqa: ASYNC110 (`run` steps; whoever drains sets a limit)
+            await asyncio.sleep(TICK)
+        found = []
         for call in list(self.open.values()):
+            packed = await self.place.pack(call.name)
+            self._forget(call, "handed_over" if kept and call.ending is None else "stopped")
             about = {
                 "name": call.name,
                 "key": call.key,
@@ -264,13 +283,15 @@ class Calls:
                 "asked": list(call.asked),
                 "by_sender": call.by_sender,
             }
-            kept.append((call, about, await self.place.pack(call.name)))
-        return kept
+            found.append((call, about, packed))
+        return found
 
     def _forget(self, call: Call, reason: str) -> None:
         call.teller.end(call.now(), reason)
         del self.open[call.name]
         self.place.leave(call.name)
+        call.ended.set()
+        call.has_room.set()
 
     async def _step(self) -> None:
         for said in await self.place.turn():
@@ -291,15 +312,15 @@ class Calls:
         )
         call.teller.estimate(said.estimate, latency, call.dropped)
 
-    async def _look(self, now: float) -> None:
+    def _look(self, now: float) -> None:
         """Close hops of those who are silent, and sessions whose senders do not come back."""
         for call in list(self.open.values()):
             if self.place.backlog(call.name) <= BACKLOG:
                 call.has_room.set()
-            if not call.by_sender and now - call.heard > SILENCE / 2:
+            if not (call.by_sender or call.ending) and now - call.heard > SILENCE / 2:
                 self.place.advance(call.name, call.now() - SILENCE)
             if call.left is not None and now - call.left > self._linger:
-                await self.end(call, "stopped")
+                self.finish(call, "stopped")
         self.looked()
 
     def _said(self, name: str, kind: str, line: str) -> None:

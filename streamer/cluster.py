@@ -115,6 +115,8 @@ class Cluster:
             raise HallFull(f"all {self._room} seats are taken: try again later")
         if packed is not None:
             self._check(packed)
+        elif self.staff.is_full:
+            raise HallFull("the wings are busy: try again later")
         first = SNAPSHOT * (crc32(name.encode()) % 1000) / 1000
         seat = Seat(name=name, trail=Trail(Begin(tuple(asked), packed)), packs_at=first)
         self._seats[name] = seat

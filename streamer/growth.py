@@ -20,8 +20,8 @@ class Growth:
 
     def __init__(self, least: int, most: int) -> None:
         self.wanted = least
+        self.most = most
         self._least = least
-        self._most = most
         self._busy_since: float | None = None
         self._idle_since: float | None = None
 
@@ -35,7 +35,7 @@ class Growth:
         self._busy_since = _since(self._busy_since, busy > BUSY, now)
         self._idle_since = _since(self._idle_since, busy < IDLE, now)
         if self._busy_since is not None and now - self._busy_since >= BUSY_FOR:
-            self.wanted = min(self.wanted + 1, self._most)
+            self.wanted = min(self.wanted + 1, self.most)
             self._busy_since = None
         if self._idle_since is not None and now - self._idle_since >= IDLE_FOR:
             self.wanted = max(self.wanted - 1, self._least)

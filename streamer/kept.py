@@ -37,6 +37,7 @@ class Kept:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._wall = wall
+        self.sweep()
 
     def put(self, key: str, about: Mapping[str, Any], packed: bytes) -> None:
         """Keep a session.
@@ -68,6 +69,9 @@ class Kept:
             data = path.read_bytes()
             path.unlink()
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("%s cannot be read (%s): that session begins anew", path, error)
             return None
         size = int.from_bytes(data[:4], "big")
         try:

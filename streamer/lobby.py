@@ -9,7 +9,6 @@ import json
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -17,7 +16,7 @@ from typing import Protocol
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from .admission import RETRY, Admission
+from .admission import LATER, RETRY, Admission
 from .browser import Clock, offered
 from .calls import Call, Calls
 from .hall import HallFull
@@ -34,7 +33,6 @@ from .ingest import (
 )
 from .kept import Kept
 from .message import Role
-from .pool import PoolFull
 from .reception import DIMS, HELLO, SILENCE, Budget, SenderLimits, within
 from .sample import MODALITIES, Block, Modality, Sample
 from .subscriber import Subscriber, text_frame
@@ -51,7 +49,7 @@ class FrontEnds(Protocol):
     """What describes sound and pictures; see `Pool`."""
 
     def begin(self, session: str, hello: SenderHello) -> None:
-        """Take a session in; raises PoolFull if there is no room."""
+        """Take a session in."""
 
     def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
         """Take a frame; never waits."""
@@ -68,6 +66,10 @@ class FrontEnds(Protocol):
     def load(self) -> float:
         """Return how busy the busiest is, 0 to 1."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no session may begin."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
@@ -75,12 +77,14 @@ class Terms:
 
     Attributes:
         subject: Whom the sessions are about.
+        server: Name of the server itself, which no session may have.
         listens: Whether a recogniser of ours makes words of sound.
         limits: For each sender.
         timing: What `ready` tells: window and hop, in seconds.
     """
 
     subject: Role
+    server: str
     listens: bool
     limits: SenderLimits
     timing: dict[str, float]
@@ -108,7 +112,6 @@ class Lobby:
         greet: Callable[[Call], str],
         kept: Kept | None = None,
     ) -> None:
-        self.refused: Counter[str] = Counter()
         self._calls = calls
         self._front = front
         self._admission = admission
@@ -125,7 +128,6 @@ class Lobby:
             hello = parse_hello(await within(HELLO, connection, "no hello"), self._terms.subject)
             call, resumed = self._admit(connection, hello)
         except IngestError as error:
-            self.refused[str(error)] += 1
             logger.warning("sender %s: %s", connection.peer, error)
             await connection.close(error.code, str(error))
             return
@@ -133,7 +135,7 @@ class Lobby:
             return
         code, detail = CloseCode.NORMAL_CLOSURE, "the sender has left"
         try:
-            await self._begin(connection, call, hello, resumed=resumed)
+            self._begin(connection, call, hello, resumed=resumed)
             await self._listen(connection, call, hello)
             await self._end(call)
         except IngestError as error:
@@ -146,18 +148,17 @@ class Lobby:
         await connection.close(code, detail)
 
     async def drain(self) -> None:
-        """Let nobody in any more, keep what can go on elsewhere, and close every sender.
-
-        Raises:
-            OSError: If a session cannot be kept.
-        """
+        """Let nobody in any more, keep what can go on elsewhere, and close every sender."""
         self._draining = True
-        for call, about, packed in await self._calls.hand_over():
-            if self._kept is not None:
-                self._kept.put(call.key, about, packed)
-            call.teller.end(call.now(), "stopped")
+        senders = list(self._senders.values())
+        for call, about, packed in await self._calls.hand_over(kept=self._kept is not None):
+            if self._kept is not None and call.ending is None:
+                try:
+                    self._kept.put(call.key, about, packed)
+                except OSError as error:
+                    logger.warning("session %s is not kept: %s", call.name, error)
         detail = "restart: connect again, with your resume key" if self._kept else "restart"
-        closing = [one.close(RESTART, detail) for one in self._senders.values()]
+        closing = [one.close(RESTART, detail) for one in senders]
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _admit(self, connection: Subscriber, hello: SenderHello) -> tuple[Call, bool]:
@@ -169,14 +170,16 @@ class Lobby:
         if self._draining:
             raise IngestError(RESTART, f"restart: try again in {RETRY:g} s")
         asked, by_sender = self._asked(hello), hello.clock == "sender"
+        needs_front = bool(hello.audio or hello.vision or hello.words)
+        if needs_front and self._front is None:
+            raise IngestError(POLICY, "this server takes ready features only")
+        if needs_front and self._front is not None and self._front.is_full:
+            raise IngestError(CloseCode.TRY_AGAIN_LATER, f"the front ends are full: {LATER}")
         back = self._known(hello.resume) if hello.resume else None
         if back is not None:
             if (back.asked, back.by_sender) != (asked, by_sender):
                 raise IngestError(POLICY, "resume with the hello that the session began with")
             return back, True
-        needs_front = bool(hello.audio or hello.vision or hello.words)
-        if needs_front and self._front is None:
-            raise IngestError(POLICY, "this server takes ready features only")
         load = self._front.load() if self._front is not None and needs_front else 0.0
         why = self._admission.admit(len(self._calls.open), load)
         if why is not None:
@@ -190,7 +193,7 @@ class Lobby:
             IngestError: If its sender is still here.
         """
         for call in self._calls.open.values():
-            if secrets.compare_digest(call.key.encode(), key.encode()):
+            if call.ending is None and secrets.compare_digest(call.key.encode(), key.encode()):
                 if call.name in self._senders:
                     raise IngestError(POLICY, "its sender is still here")
                 return call
@@ -198,6 +201,8 @@ class Lobby:
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[Call, bool]:
         by_sender = hello.clock == "sender"
+        if hello.session == self._terms.server:
+            raise IngestError(POLICY, f"session {hello.session} is the server's own name")
         before = self._kept.take(hello.resume) if self._kept and hello.resume else None
         if before and (before[0].get("asked"), before[0].get("by_sender")) != (
             list(asked),
@@ -222,17 +227,9 @@ class Lobby:
             asked = tuple(name for name in asked if name != "text")
         return asked
 
-    async def _begin(
+    def _begin(
         self, connection: Subscriber, call: Call, hello: SenderHello, *, resumed: bool
     ) -> None:
-        if self._front is not None and (hello.audio or hello.vision or hello.words):
-            try:
-                self._front.begin(call.name, hello)
-                self._fronted.add(call.name)
-            except PoolFull as error:
-                if not resumed:
-                    await self._calls.end(call, "stopped")
-                raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         limits = self._terms.limits
         connection.allow(size=limits.message, rate=limits.rate)
         ready = {
@@ -249,8 +246,14 @@ class Lobby:
         connection.deliver(text_frame(self._greet(call)))
         self._senders[call.name] = connection
         self._calls.came_back(call, lambda line: _deliver(connection, line))
-        if not resumed:
+        if resumed:
+            call.teller.status()
+        else:
             call.teller.begin(call.now())
+        call.described = tuple(name for name in call.asked if name not in hello.features)
+        if self._front is not None and call.described:
+            self._fronted.add(call.name)
+            self._front.begin(call.name, hello)
         logger.info("sender %s of %s %s", connection.peer, call.name, "is back" * resumed)
 
     async def _listen(self, connection: Subscriber, call: Call, hello: SenderHello) -> None:

@@ -30,6 +30,12 @@ LAST = 4.0
 SEATS = 16
 """Sessions of a worker."""
 
+SHOWN = 5.0
+"""Seconds until a session shows in a worker's load."""
+
+COST, WORDS = 0.25, 0.03
+"""Share of a worker's time that a session of sound or pictures takes, and one of words alone."""
+
 STEADY = 10.0
 """Seconds after which whoever began again counts as well, and needs no pause the next time."""
 
@@ -171,7 +177,7 @@ class Pool:
         Waits for some seconds at most; then it is as with `end`.
         """
         seat, post = self._seats[session]
-        await _until(lambda: not (seat.is_open and post.desk.has_work(seat)))
+        await _until(lambda: seat.is_lost or not post.desk.has_work(seat))
         self.end(session)
         await _until(lambda: seat not in post.desk.seats)
 
@@ -180,8 +186,21 @@ class Pool:
         return self._seats[session][0].lost()
 
     def load(self) -> float:
-        """Return the share of time in which the busiest worker is busy, 0..1; 1: none is up."""
-        return max((post.child.load for post in self._posts if post.is_up), default=1.0)
+        """Return the share of time in which the busiest worker is busy, 0..1; 1: none is up.
+
+        Who has just begun does not show in it yet, and is counted with what one is known to cost.
+        """
+        return max((self._load(post) for post in self._posts if post.is_up), default=1.0)
+
+    def _load(self, post: _Post) -> float:
+        new = [seat for seat in post.desk.seats if _now() - seat.since < SHOWN]
+        costs = [COST if seat.hello.audio or seat.hello.vision else WORDS for seat in new]
+        return min(1.0, post.child.load + sum(costs))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no worker may take another session."""
+        return all(len(post.desk.seats) >= self._limit for post in self._posts)
 
     async def _keep(self, post: _Post) -> None:
         pause = 0.0

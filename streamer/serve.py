@@ -170,6 +170,7 @@ def build(config: Config, until: ExitStack) -> Server:
         name=config.session.device,
         front=pool,
         kept=kept,
+        heartbeat=config.websocket.heartbeat,
     )
     server.lobby = Lobby(calls, pool, admission, _terms(config), greet=server.greet, kept=kept)
     server.publishers.extend(
@@ -261,6 +262,7 @@ def _terms(config: Config) -> Terms:
     limits = config.ingest
     return Terms(
         subject=config.session.subject,
+        server=config.session.device,
         listens=config.asr.engine != "none",
         limits=SenderLimits(
             message=limits.max_message,

@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -25,6 +25,9 @@ from .supervisor import keep_publishing
 from .teller import Teller
 
 logger = logging.getLogger("tamulag.serve")
+
+SWEEP = 30.0
+"""Seconds between two looks for sessions that nobody has taken."""
 
 DRAIN = 2.0
 """Seconds in which sessions are handed over and senders told."""
@@ -54,7 +57,7 @@ class Server:
         name: Of the server, in its own messages.
         front: The pool of front ends; None: features only.
         kept: Sessions between two servers.
-        sweep: Seconds between two looks for sessions that nobody has taken.
+        heartbeat: Seconds without any message of its own after which a heartbeat is sent.
     """
 
     calls: Calls
@@ -63,6 +66,7 @@ class Server:
     name: str
     front: Runs | None = None
     kept: Kept | None = None
+    heartbeat: float = 5.0
     publishers: list[Publisher] = field(default_factory=list)
     lobby: Lobby | None = None
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,6 +75,7 @@ class Server:
     def __post_init__(self) -> None:
         self._teller = Teller(self.name, self.calls.about, wall_now=time.time, send=self._publish)
         self.calls.looked = self._look
+        self._said = self._swept = time.monotonic()
 
     def stop(self) -> None:
         """End in order; may be called from a signal handler of the event loop."""
@@ -85,7 +90,7 @@ class Server:
         """
         try:
             if self.front is not None:
-                await self.front.open()
+                await self._or_stopped(self.front.open())
             for publisher in self.publishers:
                 await publisher.open()
             async with asyncio.TaskGroup() as group:
@@ -166,7 +171,25 @@ class Server:
             async with asyncio.timeout(DRAIN):
                 await self.lobby.drain()
 
+    async def _or_stopped(self, opening: Coroutine[None, None, None]) -> None:
+        """Wait until something is open, or until `stop`."""
+        tasks = [asyncio.create_task(opening), asyncio.create_task(self._ending.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._said > self.heartbeat:
+            self._teller.beat()
+        if self.kept is not None and now - self._swept > SWEEP:
+            self._swept = now
+            self.kept.sweep()
         slowest, self.calls.slowest = self.calls.slowest, 0.0
         self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open), slowest)
 
@@ -174,5 +197,6 @@ class Server:
         self._teller.output(name, reason, detail, time.time() - self._epoch)
 
     def _publish(self, kind: str, line: str) -> None:
+        self._said = time.monotonic()
         for publisher in self.publishers:
             publisher.publish(kind, line)

@@ -20,6 +20,9 @@ logger = logging.getLogger("tamulag.serve")
 MEASURED = 1.0
 """Seconds over which it is measured how busy a wing is."""
 
+FULL = 0.85
+"""Share of the time that all wings may work: beyond it nobody is let in."""
+
 AGAIN = 1.0
 """Seconds until a wing is asked for again that could not be had."""
 
@@ -145,13 +148,14 @@ class Staff:
 
     async def close(self) -> None:
         """Let all go."""
-        tasks = [*self._hiring.values(), *(post.call for post in self.all if post.call)]
-        for task in tasks:
+        calls = [post.call for post in self.all if post.call is not None]
+        for task in (*self._hiring.values(), *calls):
             task.cancel()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        hired = [one for one in found[: len(self._hiring)] if not isinstance(one, BaseException)]
-        for remote in [*hired, *(post.remote for post in self.all)]:
-            remote.end()  # type: ignore[union-attr]
+        hired = await asyncio.gather(*self._hiring.values(), return_exceptions=True)
+        await asyncio.gather(*calls, return_exceptions=True)
+        there = [one for one in hired if not isinstance(one, BaseException)]
+        for remote in (*there, *(post.remote for post in self.all)):
+            remote.end()
         self._hiring.clear()
         self.posts.clear()
         self.draining.clear()
@@ -192,6 +196,11 @@ class Staff:
     def busy(self) -> float:
         """Return the mean share of the time that the wings worked of late."""
         return sum(post.busy for post in self.posts.values()) / max(1, len(self.posts))
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether the wings are too busy for one more session, and no more may be hired."""
+        return len(self.posts) >= self._growth.most and self.busy > FULL
 
     def _drain(self) -> None:
         """Take the newest out of the ring."""

@@ -41,10 +41,10 @@ class Serving:
         """Of the server."""
         return self._process.pid
 
-    def stop(self) -> int:
-        """End it in order and return its exit code."""
+    def stop(self, limit: float = ENDING) -> int:
+        """End it in order, within so many seconds, and return its exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(ENDING)
+        return self._process.wait(limit)
 
     def __exit__(
         self,

@@ -50,11 +50,10 @@ def voice(hops: float, at: float = 0.0) -> Block:
 
 def run(some: Calls, play: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def both() -> None:
-        running = asyncio.create_task(some.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            running = group.create_task(some.run())
             await play()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+            running.cancel()
 
     asyncio.run(both())
 
@@ -183,15 +182,30 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
     async def first() -> None:
         call = begun(one)
         one.take(call.name, voice(3))
-        ((_, about, packed),) = await one.hand_over()
+        ((_, about, packed),) = await one.hand_over(kept=True)
         again = other.begin(("audio",), by_sender=True, before=(about, packed, 0.1))
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
         other.take(again.name, voice(1, at=1.5))
 
-    asyncio.run(first())
+    run(one, first)
     run(other, lambda: until(lambda: other.scores == 1))
-    assert [line["seq"] for line in told.of("sentiment")] == [1, 2, 3, 4]
     assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 1.0, 1.5, 2.0]
+    assert [line["seq"] for line in told.lines] == [1, 2, 3, 4, 5]
+    assert told.of("session_end")[0]["reason"] == "handed_over"
+
+
+def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:
+    """What the sender itself describes goes on counting."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        call = begun(some, asked=("audio", "vision"))
+        call.described = ("audio",)
+        some.front_end(call.name, "front_end_lost", "killed")
+
+    run(some, play)
+    assert told.of("status")[-1]["lost"] == {"audio": "front_end_lost"}
 
 
 def test_a_name_is_of_one_session(model: TamUlag) -> None:

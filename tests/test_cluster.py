@@ -303,6 +303,26 @@ def test_who_may_not_begin_is_told_at_once(model: TamUlag) -> None:
     some.open("b", ASKED)
 
 
+def test_busy_wings_take_nobody_but_those_who_go_on(model: TamUlag) -> None:
+    """Before the others have to wait; if one more may be hired, that is done instead."""
+    stage = Stage(model, wings=5)
+
+    async def run() -> None:
+        await stage.until(lambda: len(stage.cluster.staff.posts) == 5)
+        stage.cluster.open("a", ASKED)
+        await stage.settled()
+        packed = await stage.cluster.pack("a")
+        for post in stage.cluster.staff.posts.values():
+            post.busy = 0.9
+        with pytest.raises(HallFull, match="wings are busy"):
+            stage.cluster.open("b", ASKED)
+        stage.cluster.open("b", ASKED, packed)
+        stage.growth.most = 6
+        stage.cluster.open("c", ASKED)
+
+    play(stage, run())
+
+
 def test_a_name_can_be_used_again(model: TamUlag) -> None:
     """Nothing that was said of the first is taken for the second."""
     stage, items = Stage(model), person(2)

@@ -1,10 +1,8 @@
 """`tamulag serve --ray local`, for real: senders, actors in processes, one of them killed."""
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +13,6 @@ import httpx
 import psutil
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from cluster import is_busy, need_ray
 from tamulag.streamer.callers import HOP, Caller, Heard, call, rows
@@ -27,6 +24,9 @@ from .test_serve import FEATURES, assert_as_alone
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 HOPS = 20
+
+ENDING = 20.0
+"""Seconds for a server to end: Ray takes some more when it is gone itself."""
 
 
 async def played(url: str, server: Serving) -> tuple[list[Caller], int]:
@@ -69,8 +69,7 @@ def test_without_ray_senders_are_told_and_the_server_lives() -> None:
             await socket.send(FEATURES.model_dump_json(exclude_none=True))
             await socket.recv()
             for process in psutil.Process(server.pid).children(recursive=True):
-                if process.name() in ("gcs_server", "raylet") or is_busy(process):
-                    process.kill()
+                process.kill()
             voice = FeaturesHeader(timestamp=0.0, modality="audio")
             await socket.send(build_frame(voice, rows(0, 0)[0].tobytes()))
             async with asyncio.timeout(15):
@@ -86,6 +85,7 @@ def test_without_ray_senders_are_told_and_the_server_lives() -> None:
 
     with Serving("--ray", "local", "--actors", "1") as server:
         assert asyncio.run(play(server)) == {"scores": "cluster_lost"}
+        assert server.stop(ENDING) == 0
 
 
 async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[str, Any], list[Any]]:
@@ -104,10 +104,7 @@ async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[st
             line = json.loads(await socket.recv())
             if line["type"] == "sentiment":
                 said.append(Heard(line["window"]["end"], line["sentiment"], 0.0))
-        os.kill(server.pid, signal.SIGTERM)
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await socket.recv()
+        assert server.stop(ENDING) == 0
     return ready, said
 
 
@@ -134,7 +131,7 @@ def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_told(options: tuple[str, ...], told: str) -> None:
     """With the value and the remedy."""
-    command = [PROGRAM, "serve", "--websocket", "127.0.0.1:0", "--workers", "0", *options]
+    command = [str(PROGRAM), "serve", "--websocket", "127.0.0.1:0", "--workers", "0", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr

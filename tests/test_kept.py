@@ -49,3 +49,22 @@ def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
     kept.put("new", {}, b"state")
     assert kept.sweep() == 1
     assert kept.take("new") is not None
+
+
+def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
+    """What lay there while none ran is gone."""
+    Kept(tmp_path).put("old", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    Kept(tmp_path)
+    assert not path.exists()
+
+
+def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
+    """The server goes on, and that session begins anew."""
+    kept = Kept(tmp_path)
+    kept.put("key", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    path.mkdir()
+    assert kept.take("key") is None

@@ -53,11 +53,17 @@ def small() -> TamUlag:
 class House:
     """A server of few seats in the test's own loop."""
 
-    def __init__(self, *, seats: int = 2, kept: Kept | None = None, **limits: Any) -> None:
+    def __init__(
+        self, *, seats: int = 2, kept: Kept | None = None, linger: float = 5.0, **limits: Any
+    ) -> None:
         hall = Hall(small(), CARD, Timing(), seats=seats)
-        self.calls = Calls(Here(hall, "w"), ABOUT, linger=5.0)
+        self.calls = Calls(Here(hall, "w"), ABOUT, linger=linger)
         terms = Terms(
-            subject="customer", listens=False, limits=SenderLimits(**limits), timing={"hop": 0.5}
+            subject="customer",
+            server="device",
+            listens=False,
+            limits=SenderLimits(**limits),
+            timing={"hop": 0.5},
         )
         self.lobby = Lobby(
             self.calls,
@@ -74,17 +80,16 @@ class House:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         await self.port.open()
-        tasks = [asyncio.create_task(self.port.run()), asyncio.create_task(self.calls.run())]
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one.run()) for one in (self.port, self.calls)]
                 while not self.port.is_serving:  # noqa: ASYNC110 (bounded by the timeout)
                     await asyncio.sleep(0.01)
                 yield f"{self.port.url}ingest"
+                for task in tasks:
+                    task.cancel()
         finally:
             await self.port.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def visit(house: House, play: Callable[[str], Awaitable[None]]) -> None:
@@ -241,6 +246,41 @@ def test_a_name_that_is_taken_is_refused() -> None:
             assert "session seat is here already" in (await closed(two))[1]
 
     visit(House(), play)
+
+
+def test_the_server_s_own_name_is_its_own() -> None:
+    """A session of that name would speak under the server's topics."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            hello = VOICE.model_copy(update={"session": "device"})
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            assert await closed(socket) == (1008, "session device is the server's own name")
+
+    visit(House(), play)
+
+
+def test_who_ends_while_another_lingers_out_disturbs_nobody() -> None:
+    """Both are forgotten, each with what it still held; the server goes on."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as gone, connect(url) as socket:
+            await greeted(gone)
+            await gone.send(voice(0.0, rows=30))
+            await scores(gone, 1)
+            gone.transport.abort()
+            ready = await greeted(socket)
+            for end in (False, True):
+                await socket.send(voice(0.6 if end else 0.0, rows=30))
+            await asyncio.sleep(0.2)  # until the other one's time is nearly over
+            await socket.send(build_frame(EndHeader(timestamp=1.2)))
+            assert (await closed(socket))[0] == 1000
+        again = VOICE.model_copy(update={"resume": ready["resume"]})
+        async with connect(url) as socket:
+            assert (await greeted(socket, again))["resumed"] is False
+
+    house = House(linger=0.2)
+    visit(house, play)
 
 
 def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:

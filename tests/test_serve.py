@@ -57,6 +57,14 @@ def assert_as_alone(scores: list[Heard], seed: int, hops: int) -> None:
     assert [heard.sentiment for heard in scores] == pytest.approx(alone(seed, hops), abs=1e-4)
 
 
+async def sitting(url: str, number: int) -> None:
+    """Wait until so many sessions are there."""
+    async with asyncio.timeout(10), httpx.AsyncClient() as client:
+        seats: list[object] = []
+        while len(seats) < number:
+            seats = (await client.get(url.replace("ws", "http", 1) + "seats")).json()["seats"]
+
+
 def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
     """Many at once, each at its own pace; a score has four digits on the wire."""
 
@@ -78,7 +86,7 @@ def test_a_full_house_says_when_to_come_again() -> None:
 
     async def play(url: str) -> list[Caller]:
         first = asyncio.create_task(call(url, Caller(1), hops=6))
-        await asyncio.sleep(0.5)
+        await sitting(url, 1)
         second = await call(url, Caller(2), hops=1)
         return [await first, second]
 
@@ -135,7 +143,7 @@ def test_who_follows_a_session_hears_that_one_alone() -> None:
         named = FEATURES.model_copy(update={"session": "seat-7"})
         sending = asyncio.create_task(call(url, Caller(7), hops=8, hello=named))
         other = asyncio.create_task(call(url, Caller(8), hops=8))
-        await asyncio.sleep(0.8)
+        await sitting(url, 2)
         async with connect(f"{url}?session=seat-7") as follower, asyncio.timeout(10):
             lines = [json.loads(await follower.recv()) for _ in range(5)]
         assert [line["session"] for line in lines] == ["seat-7"] * 5
