@@ -1,11 +1,11 @@
-"""Senders for a load test: many seats that send ready features to a server on this machine.
+"""A seat that sends ready features to a server and hears its scores, with a client library.
 
-Knows the ingest protocol from the other side. Used by the benches and the tests; ends by itself.
+Knows the ingest protocol from the other side. Its rows are those of the benches too; for many seats
+there is `load`.
 """
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -139,22 +139,3 @@ async def _hear(socket: ClientConnection, caller: Caller, sent: dict[float, floa
             said = json.loads(line)
             end = said["window"]["end"]
             caller.scores.append(Heard(end, said["sentiment"], got - sent.get(end, got)))
-
-
-async def crowd(url: str, seats: int, hops: int, *, spread: float, seed: int = 0) -> list[Caller]:
-    """Let many call at once, beginning within `spread` seconds; all send the same few rows.
-
-    The rows are made before, so that making them does not count.
-    """
-    made = {(s, h): rows(s, h) for s in range(8) for h in range(4)}
-
-    def make(one: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-        return made[one % 8, hop % 4]
-
-    begins = random.Random(seed)
-
-    async def later(number: int) -> Caller:
-        await asyncio.sleep(begins.uniform(0, spread))
-        return await call(url, Caller(number), hops=hops, make=make)
-
-    return list(await asyncio.gather(*(later(number) for number in range(seats))))

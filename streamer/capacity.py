@@ -8,6 +8,7 @@ import multiprocessing
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from multiprocessing.connection import Connection
@@ -23,14 +24,15 @@ from .crowd import percentile
 from .hall import Hall
 from .load import AGAIN, LAST, TRIES, Load, be_seats
 from .sample import TICK_RATE, Block
+from .stage import StageError
 from .usage import memory, spent
 
 HOP = 0.5
 SETTLING = 4.0
 """Seconds after the last seat has begun until the load is taken."""
 
-STARTING = 60.0
-ENDING = 10.0
+STARTING, ENDING = 60.0, 10.0
+"""Seconds that the server may take."""
 
 
 class Capacity(NamedTuple):
@@ -67,10 +69,6 @@ class Batched(NamedTuple):
     speedup: float
 
 
-class ServerError(RuntimeError):
-    """The server under test did not start or ended."""
-
-
 def capacity(
     sessions: int, seconds: float, *, senders: int = 1, options: tuple[str, ...] = ()
 ) -> Capacity:
@@ -83,7 +81,7 @@ def capacity(
         options: More of `tamulag serve`.
 
     Raises:
-        ServerError: If the server does not start, or ends.
+        StageError: If the server does not start, or ends.
     """
     program = str(Path(sys.executable).with_name("tamulag"))
     command = [program, "serve", "--websocket", "127.0.0.1:0", "--workers", "0"]
@@ -104,10 +102,13 @@ def _measured(
     server: "subprocess.Popen[str]", sessions: int, seconds: float, senders: int
 ) -> Capacity:
     assert server.stdout is not None
+    limit = threading.Timer(STARTING, server.kill)
+    limit.start()
     line = server.stdout.readline()
+    limit.cancel()
     found = re.search(r"ws://[^:]+:(\d+)/", line)
     if found is None:
-        raise ServerError(f"the server said {line!r}: run `tamulag serve` by hand")
+        raise StageError(f"the server said {line!r}: run `tamulag serve` by hand")
     spread, hops = max(2.0, sessions / 100), round(seconds / HOP)
     before, worked = memory(server.pid).resident, spent(server.pid)
     seats = [
@@ -119,7 +120,7 @@ def _measured(
         steady, begun = spent(server.pid), time.monotonic()
         time.sleep(max(1.0, seconds - spread - SETTLING))
         if server.poll() is not None:
-            raise ServerError(f"the server ended with {server.returncode}")
+            raise StageError(f"the server ended with {server.returncode}")
         cores = (spent(server.pid) - steady) / (time.monotonic() - begun)
         grown = memory(server.pid).resident - before
         loads = [_load(pipe, spread + seconds + 2 * LAST + TRIES * AGAIN) for _, pipe in seats]
@@ -145,7 +146,7 @@ def _seats(port: int, seats: int, hops: int, spread: float) -> tuple[BaseProcess
 
 def _load(pipe: Connection, limit: float) -> Load:
     if not pipe.poll(limit):
-        raise ServerError("the seats do not answer: try fewer")
+        raise StageError("the seats do not answer: try fewer")
     return Load(*pipe.recv())
 
 

@@ -139,34 +139,15 @@ def build(config: Config, until: ExitStack) -> Server:
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     check_streamable(model.config, config)
-    chosen, shows = config.serve, config.session.privacy == "none"
-    step, most = engine_of(model, config)
-    hall = Hall(
-        model,
-        card,
-        timing_of(config),
-        seats=chosen.seats if chosen.ray is None else 1,
-        names_words=shows,
-        step=step,
-        few=most,
-    )
-    # What is kept holds words: with strict privacy nothing is.
-    kept = Kept(Path(chosen.handover)) if chosen.handover and shows else None
-    calls = Calls(
-        _place(config, hall, model, until),
-        about_of(config, card, ["senders"]),
-        linger=chosen.linger,
-        sends_words=shows,
-    )
-    if isinstance(calls.place, Cluster):
-        calls.place.tell = calls.unanswered
+    calls, chosen = _calls(config, model, card, until), config.serve
+    kept = _kept(config)
     pool = _pool(config, calls)
     cost = cost_of(model, card, config)
     admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
     server = Server(
         calls=calls,
         admission=admission,
-        timing=hall.timing,
+        timing=timing_of(config),
         name=config.session.device,
         front=pool,
         kept=kept,
@@ -187,6 +168,38 @@ def build(config: Config, until: ExitStack) -> Server:
     )
     calls.outlets.extend(one for one in server.publishers if isinstance(one, Outlet))
     return server
+
+
+def _calls(config: Config, model: TamUlag, card: Card, until: ExitStack) -> Calls:
+    shows = config.session.privacy == "none"
+    step, most = engine_of(model, config)
+    hall = Hall(
+        model,
+        card,
+        timing_of(config),
+        seats=config.serve.seats if config.serve.ray is None else 1,
+        names_words=shows,
+        step=step,
+        few=most,
+    )
+    calls = Calls(
+        _place(config, hall, model, until),
+        about_of(config, card, ["senders"]),
+        linger=config.serve.linger,
+        sends_words=shows,
+    )
+    if isinstance(calls.place, Cluster):
+        calls.place.tell = calls.unanswered
+    return calls
+
+
+def _kept(config: Config) -> Kept | None:
+    """Return where sessions wait for the next server; with strict privacy no word is written."""
+    folder = config.serve.handover
+    if folder is not None and config.session.privacy == "strict":
+        logger.warning("nothing is handed over: --privacy strict lets no word be written")
+        return None
+    return None if folder is None else Kept(Path(folder))
 
 
 def _place(config: Config, hall: Hall, model: TamUlag, until: ExitStack) -> Place:

@@ -148,6 +148,7 @@ def test_a_new_front_end_counts_utterances_anew(model: TamUlag) -> None:
 
     async def play() -> None:
         call = begun(some, asked=("text", "audio"))
+        call.described = call.asked
         some.take(call.name, spoken)
         some.front_end(call.name, "front_end_lost", "killed")
         some.front_end(call.name, None, "back")
