@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -35,6 +35,8 @@ logger = logging.getLogger("tamulag.engine")
 FORMAT = "tamulag-step-2"
 FEATURES = ("fused", *MODALITIES)
 """Names of `Output.features`."""
+_STATES = 20
+"""Place of the first of the states among the outputs."""
 BATCHES = (1, 4, 16, 64, 256)
 Engine = Literal["auto", "torch", "onnxruntime"]
 
@@ -42,8 +44,8 @@ Engine = Literal["auto", "torch", "onnxruntime"]
 class OnnxStep:
     """The exported step function, in place of `TamUlag.step`.
 
-    The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.count` (B,) of
-    leading valid ticks, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1), `allowed`
+    The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T),
+    of which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1), `allowed`
     (B, 1, 3) and `state.M.*`; T is at least 1. Its outputs: `sentiment`, `heads`, `present`,
     `weight`, `attention.M.*`, `features.*` and `next.M.*`. What a step never changes is not among
     the states.
@@ -70,11 +72,7 @@ class OnnxStep:
                     f"--window {model.config.window / TICK_RATE:g}"
                 )
         self._run = Runner(self._session)
-        given = set(self._run.inputs)
-        self._changing = {
-            name: [key for key in EncoderState._fields if f"state.{name}.{key}" in given]
-            for name in MODALITIES
-        }
+        self._changing = [_changing(self._run.inputs, name) for name in MODALITIES]
 
     def step(
         self,
@@ -90,25 +88,26 @@ class OnnxStep:
         """
         if now_BN.shape[1] != 1:
             raise ValueError(f"{now_BN.shape[1]} hops at once: the exported step takes one")
-        new = [self._compact(name, ticks.get(name), now_BN) for name in MODALITIES]
+        new = [compact(self._model._checked(n, ticks.get(n), now_BN)) for n in MODALITIES]
         if allowed_BNM is None:
             allowed_BNM = torch.ones(len(now_BN), 1, len(MODALITIES), dtype=torch.bool)
         given = [part for one in new for part in _filled(one)]
-        given += [now_BN, allowed_BNM]
-        for name, (encoder, memory) in zip(MODALITIES, state, strict=True):
-            given += [getattr(encoder, key) for key in self._changing[name]]
+        given += now_BN, allowed_BNM
+        for (encoder, memory), changing in zip(state, self._changing, strict=True):
+            given += encoder[changing]
             given += memory
-        found = iter(self._run(given))
-        output = _output(found, new)
-        return output, State(*(self._next(name, getattr(state, name), found) for name in MODALITIES))
+        found = self._run(given)
+        return _output(found, new), self._next(found, state)
 
-    def _compact(self, name: str, ticks: Ticks | None, now_BN: Tensor) -> Ticks:
-        return compact(self._model._checked(name, ticks, now_BN))
-
-    def _next(self, name: str, before: BranchState, found: Iterator[Tensor]) -> BranchState:
-        changed = {key: next(found) for key in self._changing[name]}
-        memory = Memory(*islice(found, len(Memory._fields)))
-        return BranchState(before.encoder._replace(**changed), memory)
+    def _next(self, found: Sequence[Tensor], state: State) -> State:
+        rest = iter(found[_STATES:])
+        branches = []
+        for (encoder, _), changing in zip(state, self._changing, strict=True):
+            after = list(encoder)
+            after[changing] = islice(rest, changing.stop - changing.start)
+            memory = Memory(*islice(rest, len(Memory._fields)))
+            branches.append(BranchState(EncoderState(*after), memory))
+        return State(*branches)
 
 
 def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
@@ -150,20 +149,28 @@ def _filled(ticks: Ticks) -> Ticks:
     return Ticks(ticks.values.new_zeros(batch, 1, ticks.values.shape[-1]), none.bool(), none, none)
 
 
-def _output(found: Iterator[Tensor], new: Sequence[Ticks]) -> Output:
-    sentiment, heads, present, weight = islice(found, 4)
-    pooled = [Pooled(*islice(found, len(Pooled._fields))) for _ in new]
+def _changing(inputs: Sequence[str], name: str) -> slice:
+    """Return which of a modality's encoder states, which are in a row, are among the inputs."""
+    fields = [f"state.{name}.{key}" in inputs for key in EncoderState._fields]
+    first = fields.index(True) if True in fields else 0
+    return slice(first, first + sum(fields))
+
+
+def _output(found: Sequence[Tensor], new: Sequence[Ticks]) -> Output:
+    sentiment, heads, present, weight = found[:4]
     text, audio, vision = (
-        part if ticks.mask.shape[1] else _without_last(part)
-        for part, ticks in zip(pooled, new, strict=True)
+        _pooled(found[4 * number : 4 * number + 4], ticks) for number, ticks in enumerate(new, 1)
     )
-    features = tuple(islice(found, len(FEATURES)))
+    features = tuple(found[16:_STATES])
     return Output(sentiment, heads, present, weight, (text, audio, vision), features)
 
 
-def _without_last(pooled: Pooled) -> Pooled:
+def _pooled(found: Sequence[Tensor], new: Ticks) -> Pooled:
     """Return what was pooled, without the tick that filled the place of none."""
-    return pooled._replace(weight=pooled.weight[..., :-1], time=pooled.time[..., :-1])
+    context, present, weight, time = found
+    if not new.mask.shape[1]:
+        weight, time = weight[..., :-1], time[..., :-1]
+    return Pooled(context, present, weight, time)
 
 
 class Speed(NamedTuple):

@@ -106,6 +106,8 @@ class _BranchGraph(nn.Module):
         self.branch = branch
         layers = 0 if branch.encoder.kind == "identity" else branch.encoder.lstm.num_layers
         self.layers = nn.ModuleList(_Layer(branch.encoder.lstm, i) for i in range(layers))
+        if layers:
+            self.layers[0].inputs /= branch.encoder.deviation
 
     def forward(
         self, ticks: dict[str, Tensor], state: dict[str, Tensor], now_B1: Tensor, since_B1: Tensor
@@ -131,7 +133,9 @@ class _BranchGraph(nn.Module):
         if encoder.centred:
             here, after["level"] = _centred(encoder, values, mask_BT, state["level"])
             values = torch.cat([here, values[..., encoder.centred :]], dim=-1)
-        return (values - encoder.mean) / encoder.deviation, after
+        values = values - encoder.mean
+        # The first recurrent layer has the deviations in its weights.
+        return values if self.layers else values / encoder.deviation, after
 
     def _recurred(
         self, x_BTD: Tensor, mask_BT: Tensor, count_B1: Tensor, state: Mapping[str, Tensor]
@@ -161,7 +165,7 @@ class _BranchGraph(nn.Module):
         inside = inside & (memory.ready <= now_B1)
         weight = attention.factors(memory.energy, inside)
         context = weight.unsqueeze(1) @ memory.hidden
-        there = inside.any(dim=-1, keepdim=True)
+        there = _any(inside)
         return Pooled(context, there, attention.shares(weight).unsqueeze(1), memory.time)
 
 
@@ -184,6 +188,14 @@ def _centred(
     levels = (sums.cumsum(dim=1) + level.unsqueeze(1)) * power
     mean, count = levels.split([encoder.centred, 1], dim=-1)
     return (here - mean / count).float(), levels[:, -1]
+
+
+def _any(inside: Tensor) -> Tensor:
+    """Return (B, 1); the exporter's own form goes by way of whole numbers and back."""
+    there: Tensor = torch.onnx.ops.symbolic(
+        "ReduceMax", (inside, torch.tensor([-1])), dtype=torch.bool, shape=(len(inside), 1)
+    )
+    return there
 
 
 def _kept(memory: Memory, count_B1: Tensor, size: int) -> Memory:

@@ -190,16 +190,16 @@ class TamUlag(nn.Module):
         return branch
 
     def _checked(self, name: str, ticks: Ticks | None, now_BN: Tensor) -> Ticks:
-        batch, dim = len(now_BN), self._of(name).encoder.mean.shape[0]
+        batch, dim = len(now_BN), getattr(self.config, name).dim
         if ticks is None:
             none = now_BN.new_zeros(batch, 0)
             values = self._of(name).encoder.mean.new_zeros(batch, 0, dim)
             return Ticks(values, none.bool(), none, none)
         B, T, D = ticks.values.shape
-        shapes = {tuple(x.shape) for x in (ticks.mask, ticks.time, ticks.ready)}
-        if dim != D or batch != B or shapes != {(B, T)}:
+        shapes = (ticks.mask.shape, ticks.time.shape, ticks.ready.shape)
+        if (batch, dim) != (B, D) or shapes != ((B, T),) * 3:
             raise ValueError(
-                f"{name} values {(B, T, D)} with masks and times {sorted(shapes)}: "
+                f"{name} values {(B, T, D)} with masks and times {[tuple(s) for s in shapes]}: "
                 f"expected ({batch}, T, {dim}) and ({batch}, T)"
             )
         return ticks

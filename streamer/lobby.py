@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -22,18 +23,15 @@ from .calls import Call, Calls
 from .hall import HallFull
 from .handover import HandoverError
 from .ingest import (
-    EndHeader,
     FeaturesHeader,
     Frame,
     IngestError,
     SenderHello,
-    SoundHeader,
-    parse_frame,
     parse_hello,
 )
 from .kept import Kept
 from .message import Role
-from .reception import DIMS, HELLO, SILENCE, Budget, SenderLimits, within
+from .reception import HELLO, SenderLimits, frames, span_of, within
 from .sample import MODALITIES, Block, Modality, Sample
 from .subscriber import Subscriber, text_frame
 
@@ -257,23 +255,13 @@ class Lobby:
         logger.info("sender %s of %s %s", connection.peer, call.name, "is back" * resumed)
 
     async def _listen(self, connection: Subscriber, call: Call, hello: SenderHello) -> None:
-        limits = self._terms.limits
-        clock, budget, counted = Clock(call.now), Budget(limits.bandwidth), 0
-        end = time.monotonic() + limits.duration
-        while True:
-            data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
-            now = time.monotonic()
-            if now > end:
-                raise IngestError(POLICY, f"{limits.duration:g} s are over: connect again")
-            if isinstance(data, str):
-                raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
-            budget.spend(len(data), now)
-            frame = parse_frame(data, hello, DIMS)
-            if isinstance(frame.header, EndHeader):
-                return
-            place = self._place(call, clock, frame.header.timestamp)
-            counted = self._hand_over(call, frame, place, counted)
-            await call.has_room.wait()
+        clock, counted = Clock(call.now), 0
+        async with aclosing(frames(connection, hello, self._terms.limits)) as said:
+            async for frame in said:
+                span = span_of(frame, counted)
+                self._hand_over(call, frame, self._place(call, clock, frame.header.timestamp), span)
+                counted = span[1]
+                await call.has_room.wait()
 
     def _place(self, call: Call, clock: Clock, timestamp: float) -> float:
         if not call.by_sender:
@@ -283,23 +271,15 @@ class Lobby:
             raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
         return timestamp
 
-    def _hand_over(self, call: Call, frame: Frame, place: float, counted: int) -> int:
-        """Give a frame to whoever knows it; return how many samples were recorded with it."""
-        header = frame.header
-        if isinstance(header, FeaturesHeader):
-            self._take_rows(call, header, frame, place)
-            return counted
-        before = counted
-        if isinstance(header, SoundHeader) and frame.sound is not None:
-            before = counted if header.position is None else header.position
-            if before < counted:
-                raise IngestError(POLICY, f"position {before} is behind {counted}")
-            counted = before + len(frame.sound)
+    def _hand_over(self, call: Call, frame: Frame, place: float, span: tuple[int, int]) -> None:
+        """Give a frame to whoever knows it."""
+        if isinstance(frame.header, FeaturesHeader):
+            self._take_rows(call, frame.header, frame, place)
+            return
         assert self._front is not None, "a hello that offers this was refused"
-        self._front.feed(call.name, frame, place, (before, counted))
+        self._front.feed(call.name, frame, place, span)
         call.dropped = self._front.losses(call.name)
         call.heard = time.monotonic()
-        return counted
 
     def _take_rows(self, call: Call, header: FeaturesHeader, frame: Frame, place: float) -> None:
         if place < 0:  # recorded before the session began

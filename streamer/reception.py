@@ -7,6 +7,9 @@ what the bytes mean is known to ingest.py.
 import asyncio
 import json
 import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
 from websockets.exceptions import ConnectionClosed
@@ -137,39 +140,62 @@ class Reception:
                 source.end("nobody sends any more")
 
     async def _listen(self, connection: Subscriber, hello: SenderHello) -> None:
-        clock, budget, counted = Clock(self._now), Budget(self._limits.bandwidth), 0
-        end = self._now() + self._limits.duration
-        while True:
-            data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
-            now = self._now()
-            if now > end:
-                limit = f"{self._limits.duration:g} s are over: connect again"
-                raise IngestError(CloseCode.POLICY_VIOLATION, limit)
-            if isinstance(data, str):
-                raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
-            budget.spend(len(data), now)
-            frame = parse_frame(data, hello, DIMS)
-            if isinstance(frame.header, EndHeader):
-                return
-            place = clock.place(frame.header.timestamp)
-            counted = self._hand_over(frame, place, counted)
+        clock, counted = Clock(self._now), 0
+        async with aclosing(frames(connection, hello, self._limits)) as said:
+            async for frame in said:
+                span = span_of(frame, counted)
+                self._hand_over(frame, clock.place(frame.header.timestamp), span)
+                counted = span[1]
 
-    def _hand_over(self, frame: Frame, place: float, counted: int) -> int:
-        """Give a frame to its source; return how many samples were recorded with it."""
+    def _hand_over(self, frame: Frame, place: float, span: tuple[int, int]) -> None:
+        """Give a frame to its source."""
         header = frame.header
-        if isinstance(header, SoundHeader) and frame.sound is not None:
-            before = counted if header.position is None else header.position
-            if before < counted:
-                raise IngestError(
-                    CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}"
-                )
-            counted = before + len(frame.sound)
-            self._voice.feed(frame, place, (before, counted))
-        elif isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision":
-            self._face.feed(frame, place)
-        else:
-            self._voice.feed(frame, place)
-        return counted
+        is_seen = isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision"
+        (self._face if is_seen else self._voice).feed(frame, place, span)
+
+
+async def frames(
+    connection: Subscriber, hello: SenderHello, limits: SenderLimits
+) -> AsyncGenerator[Frame, None]:
+    """Yield what a sender sends, checked, until it says that nothing more comes.
+
+    Args:
+        connection: Of the sender.
+        hello: What it promised.
+        limits: What it may cost.
+
+    Raises:
+        IngestError: If a frame is wrong, one more than is allowed, or none comes.
+        ConnectionClosed: If it leaves.
+    """
+    budget, end = Budget(limits.bandwidth), time.monotonic() + limits.duration
+    while True:
+        data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
+        now = time.monotonic()
+        if now > end:
+            limit = f"{limits.duration:g} s are over: connect again"
+            raise IngestError(CloseCode.POLICY_VIOLATION, limit)
+        if isinstance(data, str):
+            raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
+        budget.spend(len(data), now)
+        frame = parse_frame(data, hello, DIMS)
+        if isinstance(frame.header, EndHeader):
+            return
+        yield frame
+
+
+def span_of(frame: Frame, counted: int) -> tuple[int, int]:
+    """Return how many samples were recorded before a frame, and with it; `counted` before it.
+
+    Raises:
+        IngestError: If its position lies behind what came before.
+    """
+    if not isinstance(frame.header, SoundHeader) or frame.sound is None:
+        return counted, counted
+    before = counted if frame.header.position is None else frame.header.position
+    if before < counted:
+        raise IngestError(CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}")
+    return before, before + len(frame.sound)
 
 
 class Budget:
