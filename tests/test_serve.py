@@ -197,6 +197,7 @@ def test_a_lost_front_end_costs_its_sessions_a_degraded() -> None:
         )
         async with connect(f"{server.url}ingest") as socket:
             await socket.send(hello.model_dump_json(exclude_none=True))
+            assert json.loads(await socket.recv())["type"] == "ready"
             sending = asyncio.create_task(talk(socket, speech))
             killed = False
             async with asyncio.timeout(60):
