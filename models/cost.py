@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from .branch import Branch
 from .checkpoint import load
 from .encoder import Ticks
+from .engine import OnnxStep, window_of
 from .tam_ulag import MODALITIES, TICK_RATE, State, TamUlag
+from .turn import Step
 
 WINDOWS = (5.0, 10.0, 30.0, 60.0)
 """Seconds."""
@@ -62,6 +64,26 @@ class Row(NamedTuple):
     """Weights and remembered states: what it must read at least once."""
     limit_ms: float
     """What the larger of these two takes at the machine's best."""
+
+
+class Exported(NamedTuple):
+    """An exported file beside torch; medians, per session."""
+
+    window: float
+    hop: float
+    sessions: int
+    torch_ms: float
+    """A hop from the state, with torch."""
+    onnxruntime_ms: float
+    """The same with the file."""
+    anew_torch_ms: float
+    """The whole window from the initial state."""
+    anew_onnxruntime_ms: float
+    """The same with the file, which also makes the state that nobody needs then."""
+    ratio: float
+    """Anew with torch against a hop with the file."""
+    ratio_onnxruntime: float
+    """Both with the file."""
 
 
 def machine() -> Machine:
@@ -130,11 +152,57 @@ def _row(
     )
 
 
+@torch.inference_mode()
+def exported_cost(
+    path: Path,
+    checkpoint: str = "default",
+    *,
+    hop: float = 0.5,
+    sessions: int = 1,
+    repeats: int = 200,
+) -> Exported:
+    """Time the hops of an exported file beside those of torch, on one thread and in turns.
+
+    Args:
+        path: Written by `tamulag export --onnx`, for a window that is a multiple of the hop.
+        checkpoint: That it was made from.
+        hop: Seconds, a multiple of 0.1.
+        sessions: Stepped together, and run anew together.
+        repeats: Hops that are timed each way, at least 10.
+
+    Raises:
+        CheckpointError: If one of the two files cannot be used, or they do not fit.
+    """
+    torch.set_num_threads(1)
+    model, _ = load(checkpoint, window=window_of(path))
+    onnx = OnnxStep(path, model, checkpoint)
+    size, window = round(hop * TICK_RATE), model.config.window
+    going = [_Stream(model, size, sessions, step) for step in (model.step, onnx.step)]
+    for _ in range(window // size + 1):
+        for stream in going:
+            stream.step()
+    whole, now = _ticks(model, 0, window, sessions), torch.full((sessions, 1), window)
+    start = model.initial_state(sessions)
+    ways: list[Callable[[], float]] = [
+        *(stream.step for stream in going),
+        lambda: _seconds(lambda: model(whole, now)),
+        lambda: _seconds(lambda: onnx.step(whole, now, start)),
+    ]
+    took: list[list[float]] = [[] for _ in ways]
+    for _ in range(ROUNDS):
+        for way, times in zip(ways, took, strict=True):
+            times += [way() for _ in range(repeats // ROUNDS)]
+    milliseconds = [1000 * float(np.median(times)) / sessions for times in took]
+    ratios = [anew / milliseconds[1] for anew in milliseconds[2:]]
+    return Exported(window / TICK_RATE, hop, sessions, *milliseconds, *ratios)
+
+
 class _Stream:
     """Sessions without a source: each step is a hop of everything."""
 
-    def __init__(self, model: TamUlag, size: int, sessions: int) -> None:
+    def __init__(self, model: TamUlag, size: int, sessions: int, step: Step | None = None) -> None:
         self._model, self._size, self._sessions = model, size, sessions
+        self._step = step or model.step
         self._state: State = model.initial_state(sessions)
         self._end = 0
 
@@ -143,8 +211,9 @@ class _Stream:
         ticks = _ticks(self._model, self._end, self._size, self._sessions)
         self._end += self._size
         now = torch.full((self._sessions, 1), self._end)
+        allowed = torch.ones(self._sessions, 1, len(MODALITIES), dtype=torch.bool)
         begin = time.perf_counter()
-        _, self._state = self._model.step(ticks, now, self._state)
+        _, self._state = self._step(ticks, now, self._state, allowed)
         return time.perf_counter() - begin
 
 

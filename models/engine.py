@@ -12,7 +12,6 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -44,11 +43,11 @@ Engine = Literal["auto", "torch", "onnxruntime"]
 class OnnxStep:
     """The exported step function, in place of `TamUlag.step`.
 
-    The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T),
-    of which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1), `allowed`
-    (B, 1, 3) and `state.M.*`; T is at least 1. Its outputs: `sentiment`, `heads`, `present`,
-    `weight`, `attention.M.*`, `features.*` and `next.M.*`. What a step never changes is not among
-    the states.
+    The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T), of
+    which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1),
+    `allowed` (B, 1, 3) and `state.M.*`; T is at least 1. Its outputs: `sentiment`, `heads`,
+    `present`, `weight`, `attention.M.*`, `features.*` and `next.M.*`. What a step never changes is
+    not among the states.
 
     Args:
         path: Written by `tamulag export --onnx`.
@@ -91,7 +90,9 @@ class OnnxStep:
         new = [compact(self._model._checked(n, ticks.get(n), now_BN)) for n in MODALITIES]
         if allowed_BNM is None:
             allowed_BNM = torch.ones(len(now_BN), 1, len(MODALITIES), dtype=torch.bool)
-        given = [part for one in new for part in _filled(one)]
+        given: list[Tensor] = []
+        for one in new:
+            given += one if one.mask.shape[1] else _place(one)
         given += now_BN, allowed_BNM
         for (encoder, memory), changing in zip(state, self._changing, strict=True):
             given += encoder[changing]
@@ -100,13 +101,13 @@ class OnnxStep:
         return _output(found, new), self._next(found, state)
 
     def _next(self, found: Sequence[Tensor], state: State) -> State:
-        rest = iter(found[_STATES:])
-        branches = []
-        for (encoder, _), changing in zip(state, self._changing, strict=True):
-            after = list(encoder)
-            after[changing] = islice(rest, changing.stop - changing.start)
-            memory = Memory(*islice(rest, len(Memory._fields)))
-            branches.append(BranchState(EncoderState(*after), memory))
+        place, branches = _STATES, []
+        for (encoder, memory), changing in zip(state, self._changing, strict=True):
+            middle = place + changing.stop - changing.start
+            after = [*encoder]
+            after[changing] = found[place:middle]
+            place = middle + len(memory)
+            branches.append(BranchState(EncoderState(*after), Memory(*found[middle:place])))
         return State(*branches)
 
 
@@ -121,6 +122,18 @@ def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
         "checkpoint_sha256": hashlib.sha256(resolve(checkpoint).read_bytes()).hexdigest(),
         "window": str(model.config.window),
     }
+
+
+def window_of(path: Path) -> int:
+    """Return the window of an exported file, in ticks.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or not of `tamulag export`.
+    """
+    made = _opened(path, 1).get_modelmeta().custom_metadata_map
+    if not made.get("window", "").isdigit():
+        raise CheckpointError(f"{path} names no window: tamulag export --onnx {path}")
+    return int(made["window"])
 
 
 def _opened(path: Path, threads: int) -> "InferenceSession":
@@ -140,13 +153,11 @@ def _opened(path: Path, threads: int) -> "InferenceSession":
         ) from error
 
 
-def _filled(ticks: Ticks) -> Ticks:
-    """Return the inputs of one modality; the graph wants at least one tick, valid or not."""
-    batch, length = ticks.mask.shape
-    if length:
-        return ticks
-    none = ticks.time.new_zeros(batch, 1)
-    return Ticks(ticks.values.new_zeros(batch, 1, ticks.values.shape[-1]), none.bool(), none, none)
+def _place(none: Ticks) -> Ticks:
+    """Return one invalid tick instead of none: the graph wants at least one."""
+    values = none.values.new_zeros(len(none.values), 1, none.values.shape[2])
+    time = none.time.new_zeros(len(none.time), 1)
+    return Ticks(values, time.bool(), time, time)
 
 
 def _changing(inputs: Sequence[str], name: str) -> slice:
@@ -157,20 +168,20 @@ def _changing(inputs: Sequence[str], name: str) -> slice:
 
 
 def _output(found: Sequence[Tensor], new: Sequence[Ticks]) -> Output:
+    pooled = Pooled(*found[4:8]), Pooled(*found[8:12]), Pooled(*found[12:16])
+    if not all(one.mask.shape[1] for one in new):
+        text, audio, vision = (
+            part if one.mask.shape[1] else _without_last(part)
+            for part, one in zip(pooled, new, strict=True)
+        )
+        pooled = text, audio, vision
     sentiment, heads, present, weight = found[:4]
-    text, audio, vision = (
-        _pooled(found[4 * number : 4 * number + 4], ticks) for number, ticks in enumerate(new, 1)
-    )
-    features = tuple(found[16:_STATES])
-    return Output(sentiment, heads, present, weight, (text, audio, vision), features)
+    return Output(sentiment, heads, present, weight, pooled, tuple(found[16:_STATES]))
 
 
-def _pooled(found: Sequence[Tensor], new: Ticks) -> Pooled:
+def _without_last(pooled: Pooled) -> Pooled:
     """Return what was pooled, without the tick that filled the place of none."""
-    context, present, weight, time = found
-    if not new.mask.shape[1]:
-        weight, time = weight[..., :-1], time[..., :-1]
-    return Pooled(context, present, weight, time)
+    return pooled._replace(weight=pooled.weight[..., :-1], time=pooled.time[..., :-1])
 
 
 class Speed(NamedTuple):

@@ -79,7 +79,8 @@ def _example(graph: StepGraph) -> tuple[list[Tensor], list[dict[int, Dim]]]:
         ticks = Ticks(*(part[:, :length] for part in stream[0][name]))
         keys = [f"ticks.{name}.{key}" for key in TICKS]
         given |= dict(zip(keys, ticks, strict=True))
-        shapes |= dict.fromkeys(keys, {0: batch, 1: Dim(f"{name}_ticks")})
+        many = Dim(f"{name}_ticks")
+        shapes |= {key: {0: batch, 1: many} for key in keys}
     for name, branch in zip(MODALITIES, graph.model.initial_state(3), strict=True):
         for part in branch:
             given |= {f"state.{name}.{key}": tensor for key, tensor in part._asdict().items()}

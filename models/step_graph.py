@@ -64,7 +64,9 @@ class StepGraph(nn.Module):
         since_B1 = now_B1 - self.model.config.window
         pooled, changed = [], []
         for name, branch in self.branches.items():
-            out, after = branch(_of(given, f"ticks.{name}"), _of(given, f"state.{name}"), now_B1, since_B1)
+            out, after = branch(
+                _of(given, f"ticks.{name}"), _of(given, f"state.{name}"), now_B1, since_B1
+            )
             pooled.append(out)
             changed += [after[key] for key in self.states[name]]
         present, weight, scores, features = self._decide(pooled, given["allowed"])
@@ -131,8 +133,8 @@ class _BranchGraph(nn.Module):
         """Do what `Encoder.standardise` does."""
         encoder, after = self.branch.encoder, {}
         if encoder.centred:
-            here, after["level"] = _centred(encoder, values, mask_BT, state["level"])
-            values = torch.cat([here, values[..., encoder.centred :]], dim=-1)
+            running, after["level"] = _running(encoder, values, mask_BT, state["level"])
+            values = values - nn.functional.pad(running, (0, values.shape[-1] - encoder.centred))
         values = values - encoder.mean
         # The first recurrent layer has the deviations in its weights.
         return values if self.layers else values / encoder.deviation, after
@@ -141,22 +143,19 @@ class _BranchGraph(nn.Module):
         self, x_BTD: Tensor, mask_BT: Tensor, count_B1: Tensor, state: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Do what the recurrent layers do; a row without a valid tick keeps its state."""
-        valid = mask_BT.unsqueeze(-1)
         if not self.layers:
-            return torch.where(valid, x_BTD, 0.0), {}
-        x_TBD, lengths = x_BTD.transpose(0, 1), count_B1.squeeze(1).clamp(min=1).to(torch.int32)
-        before = {key: _split(state[key].transpose(0, 1), len(self.layers)) for key in "hc"}
-        ends: dict[str, list[Tensor]] = {"h": [], "c": []}
-        for layer, h, c in zip(self.layers, before["h"], before["c"], strict=True):
-            x_TBD, h, c = layer(x_TBD, lengths, h, c)
-            ends["h"].append(h)
-            ends["c"].append(c)
-        moved = valid[:, :1]
-        after = {
-            key: torch.where(moved, torch.cat(parts).transpose(0, 1), state[key])
-            for key, parts in ends.items()
-        }
-        return torch.where(valid, x_TBD.transpose(0, 1), 0.0), after
+            return torch.where(mask_BT.unsqueeze(-1), x_BTD, 0.0), {}
+        # Of a row of length 0 the operator gives zeros, for the states as well.
+        x_TBD, lengths = x_BTD.transpose(0, 1), count_B1.squeeze(1).to(torch.int32)
+        before_2LBH = torch.cat([state["h"], state["c"]], dim=1).transpose(0, 1)
+        starts, ends, L = before_2LBH.split(1), [], len(self.layers)
+        for layer, h_1BH, c_1BH in zip(self.layers, starts[:L], starts[L:], strict=True):
+            x_TBD, *last = layer(x_TBD, lengths, h_1BH, c_1BH)
+            ends.append(last)
+        after_2LBH = torch.cat([h for h, _ in ends] + [c for _, c in ends])
+        after_2LBH = torch.where(count_B1.bool(), after_2LBH, before_2LBH)
+        h_BLH, c_BLH = after_2LBH.transpose(0, 1).split(L, dim=1)
+        return x_TBD.transpose(0, 1), {"h": h_BLH, "c": c_BLH}
 
     def _pooled(self, memory: Memory, now_B1: Tensor, since_B1: Tensor) -> Pooled:
         """Do what `TemporalAttention.pool` does for one hop."""
@@ -169,14 +168,10 @@ class _BranchGraph(nn.Module):
         return Pooled(context, there, attention.shares(weight).unsqueeze(1), memory.time)
 
 
-def _split(state_LBH: Tensor, layers: int) -> Sequence[Tensor]:
-    return state_LBH.split(1) if layers > 1 else [state_LBH]
-
-
-def _centred(
+def _running(
     encoder: Encoder, values: Tensor, mask_BT: Tensor, level: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return what `Encoder.centre` returns of the centred features, and the next level."""
+    """Return the means that `Encoder.centre` takes away, (B, T, C), and the next level."""
     # A number as the base would be one of float32 in an exported graph.
     decay = torch.tensor(1 - 1 / encoder.horizon, dtype=torch.float64)
     valid = mask_BT.unsqueeze(-1)
@@ -187,13 +182,13 @@ def _centred(
     sums = torch.cat([torch.where(valid, here, 0.0), one], dim=-1) / power
     levels = (sums.cumsum(dim=1) + level.unsqueeze(1)) * power
     mean, count = levels.split([encoder.centred, 1], dim=-1)
-    return (here - mean / count).float(), levels[:, -1]
+    return (mean / count).float(), levels[:, -1]
 
 
 def _any(inside: Tensor) -> Tensor:
     """Return (B, 1); the exporter's own form goes by way of whole numbers and back."""
     there: Tensor = torch.onnx.ops.symbolic(
-        "ReduceMax", (inside, torch.tensor([-1])), dtype=torch.bool, shape=(len(inside), 1)
+        "ReduceMax", (inside, torch.tensor([-1])), dtype=torch.bool, shape=(inside.shape[0], 1)
     )
     return there
 
@@ -258,10 +253,21 @@ def _side_by_side(layers: Sequence[nn.Module]) -> nn.Linear:
     """Return one layer that does to concatenated inputs what each of some does to its own."""
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     weight = torch.block_diag(*(linear.weight.detach() for linear in linears))
-    both = nn.Linear(weight.shape[1], weight.shape[0])
-    both.weight.data = weight
-    both.bias.data = torch.cat([linear.bias.detach() for linear in linears])
-    return both
+    return _linear(weight, torch.cat([linear.bias.detach() for linear in linears]))
+
+
+def _stacked(first: nn.Linear, second: nn.Linear) -> nn.Linear:
+    """Return one layer that gives what two give, one after the other."""
+    return _linear(
+        torch.cat([first.weight.detach(), second.weight.detach()]),
+        torch.cat([first.bias.detach(), second.bias.detach()]),
+    )
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data, layer.bias.data = weight, bias
+    return layer
 
 
 class _Heads(nn.Module):
@@ -290,15 +296,13 @@ class _Hadamard(nn.Module):
 
     def __init__(self, fusion: SemanticFusion) -> None:
         super().__init__()
-        self.shape = (len(fusion.gate), -1)
-        self.project, self.gate = _side_by_side(fusion.project), _side_by_side(fusion.gate)
+        self.shape = (2 * len(fusion.gate), -1)
+        self.both = _stacked(_side_by_side(fusion.project), _side_by_side(fusion.gate))
 
     def forward(self, contexts: Sequence[Tensor], present_B1M: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fused vector (B, 1, size) and the modalities' weights (B, 1, M)."""
-        context = torch.cat(list(contexts), dim=-1)
-        terms, gates = (
-            layer(context).unflatten(-1, self.shape) for layer in (self.project, self.gate)
-        )
+        both = self.both(torch.cat(list(contexts), dim=-1)).unflatten(-1, self.shape)
+        terms, gates = both.chunk(2, dim=2)
         there = present_B1M.unsqueeze(-1)
         terms = torch.where(there, torch.tanh(terms), 0.0)
         weight = masked_softmax(gates, there, dim=2)

@@ -167,8 +167,9 @@ class TamUlag(nn.Module):
 
     def decide(self, pooled: Sequence[Pooled], allowed_BNM: Tensor | None) -> Output:
         """Fuse what text, audio and vision say; see `step`."""
-        fused = torch.tensor([name in self.config.fused for name in MODALITIES])
-        present = torch.stack([p.present for p in pooled], dim=-1) & fused
+        present = torch.stack([p.present for p in pooled], dim=-1)
+        if len(self.config.fused) < len(MODALITIES):
+            present = present & torch.tensor([name in self.config.fused for name in MODALITIES])
         if allowed_BNM is not None:
             present = present & allowed_BNM
         contexts = [p.context for p in pooled]

@@ -7,9 +7,9 @@ BUSIEST = 0.8
 """Share of one core that the loop that serves all sessions may take: beyond it, waiting times grow
 faster than work does."""
 
-SLOWEST = 0.25
-"""Seconds that a round of the loop may take: a machine that others share is full before our own
-work says so."""
+SLOWEST, OFTEN = 0.25, 3
+"""Seconds that a round of the loop may take, and how often one may take longer in two seconds: a
+machine that others share is full before our own work says so."""
 
 RETRY = 5.0
 """Seconds after which it is worth to ask again."""
@@ -45,7 +45,8 @@ class Admission:
         """Sessions that were there, on average, when `busy` was taken."""
         self._begun: tuple[float, float] | None = None
         self._counts: list[int] = []
-        self._slow = 0.0
+        self._slow: list[float] = []
+        self._is_slow = False
 
     def observe(self, now: float, worked: float, sessions: int, slow: float = 0.0) -> None:
         """Take how long the loop has worked since it began; to be called a few times a second.
@@ -59,16 +60,17 @@ class Admission:
         if self._begun is None:
             self._begun = (now, worked)
         self._counts.append(sessions)
-        self._slow = max(self._slow, slow)
+        self._slow.append(slow)
         begun, before = self._begun
         if now - begun < _LOOK:
             return
         self.busy = (worked - before) / (now - begun)
         self._served = sum(self._counts) / len(self._counts)
-        self.slow = self._slow
+        self.slow = max(self._slow)
+        self._is_slow = sum(slow > SLOWEST for slow in self._slow) >= OFTEN
         if self._served >= _FEW:
             self._cost = self.busy / self._served
-        self._begun, self._counts, self._slow = (now, worked), [], 0.0
+        self._begun, self._counts, self._slow = (now, worked), [], []
 
     def admit(self, sessions: int, front: float = 0.0) -> str | None:
         """Return why another session may not begin; None: it may.
@@ -81,7 +83,7 @@ class Admission:
         expected = self.busy + (sessions + 1 - self._served) * self._cost
         if sessions >= self.seats:
             return f"all {self.seats} seats are taken: {LATER}"
-        if expected > self._busiest or self.slow > SLOWEST:
+        if expected > self._busiest or self._is_slow:
             return f"the server is busy: {LATER}"
         if front > self._busiest:
             return f"the front ends are busy: {LATER}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from . import message
+from .kept import Found
 from .place import Place, Said
 from .sample import Block, Input, Modality, Notice, Phrase, Sample
 from .teller import About, Teller
@@ -140,7 +141,7 @@ class Calls:
         *,
         by_sender: bool,
         name: str | None = None,
-        before: tuple[Mapping[str, Any], bytes, float] | None = None,
+        before: Found | None = None,
     ) -> Call:
         """Begin a session, or let one go on that was kept.
 
@@ -148,15 +149,18 @@ class Calls:
             asked: Modalities.
             by_sender: Whose clock counts, see `Call`.
             name: Of the session; None: a new one.
-            before: What `Kept.take` returned.
+            before: What `Kept.look` returned.
 
         Raises:
             HallFull: If no seat is free.
             HandoverError: If it cannot go on.
             ValueError: If there is a session of that name.
         """
-        about, packed, age = before or ({}, None, 0.0)
+        about: Mapping[str, Any] = before[0] if before else {}
+        packed, age = (before[1], before[2]) if before else (None, 0.0)
         name = str(about.get("name") or name or secrets.token_hex(4))
+        if before is not None and name in self.open:
+            name = secrets.token_hex(4)  # somebody else has taken it in between
         if name in self.open:
             raise ValueError(f"session {name} is here already: take another name")
         self.place.open(name, asked, packed)
@@ -212,6 +216,8 @@ class Calls:
         call.heard = time.monotonic()
         call.reached = max(call.reached, _end(item))
         self.place.push(name, item)
+        if call.by_sender and isinstance(item, Phrase):
+            self.place.advance(name, call.reached - SILENCE)
         if self.place.backlog(name) > BACKLOG:
             call.has_room.clear()
 
@@ -345,4 +351,4 @@ def _modality(item: Input | Block) -> str:
 
 
 def _end(item: Input | Block) -> float:
-    return item.timestamp if isinstance(item, Sample | Block) else 0.0
+    return item.timestamp if isinstance(item, Sample | Block | Phrase) else 0.0

@@ -38,6 +38,9 @@ def bench_stream(
     model_only: Annotated[
         bool, typer.Option("--model-only", help="No processes: the first table alone.")
     ] = False,
+    onnx: Annotated[
+        Path | None, typer.Option(help="File of `tamulag export`: its hops beside torch's.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -51,12 +54,15 @@ def bench_stream(
     if sys.platform != "linux" and not model_only:
         raise typer.BadParameter("time and memory are read from Linux's /proc: add --model-only")
     quiet_threads()
-    from tamulag.models.cost import costs, machine
+    from tamulag.models.cost import costs, exported_cost, machine
 
     best = machine()
     rows = costs(best, checkpoint, sessions=sessions, repeats=repeats)
     report: dict[str, Figures | list[Figures]] = {"machine": best._asdict()}
     report["rows"] = [row._asdict() for row in rows]
+    if onnx is not None:
+        row = exported_cost(onnx, checkpoint, sessions=sessions, repeats=repeats)
+        report["exported"] = row._asdict()
     parts = []
     if not model_only:
         from . import footprint

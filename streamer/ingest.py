@@ -294,5 +294,10 @@ _MULAW = _mulaw()
 def _first(error: ValidationError) -> str:
     """Return where the first problem lies, and what it is; nothing of what was sent."""
     problem = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    # A name that the sender has chosen must not make lines of its own in a log.
+    place = ".".join(str(part) if _is_plain(part) else "?" for part in problem["loc"])
     return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _is_plain(part: int | str) -> bool:
+    return isinstance(part, int) or (part.isidentifier() and len(part) <= 32)

@@ -21,6 +21,13 @@ PATIENCE = 60.0
 
 _SUFFIX = ".session"
 
+Found = tuple[dict[str, Any], bytes, float]
+"""What JSON held about a session, its bytes, and how many seconds ago it was kept."""
+
+
+class KeptError(RuntimeError):
+    """The folder cannot be used."""
+
 
 class Kept:
     """A folder of sessions.
@@ -30,11 +37,16 @@ class Kept:
         wall: Seconds since 1970.
 
     Raises:
-        OSError: If the folder cannot be made.
+        KeptError: If the folder cannot be made.
     """
 
     def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KeptError(
+                f"--handover {folder} cannot be made ({error.strerror}): choose another folder"
+            ) from error
         self._folder = folder
         self._wall = wall
         self.sweep()
@@ -59,15 +71,14 @@ class Kept:
             file.write(len(head).to_bytes(4, "big") + head + packed)
         partial.replace(path)
 
-    def take(self, key: str) -> tuple[dict[str, Any], bytes, float] | None:
-        """Return what was kept under a key, and how many seconds ago; then it is kept no more.
+    def look(self, key: str) -> Found | None:
+        """Return what is kept under a key, and how many seconds it has been.
 
-        None: there is nothing, or it is too old or damaged.
+        None: there is nothing, or it is too old or damaged. It stays until `drop`.
         """
         path = self._path(key)
         try:
             data = path.read_bytes()
-            path.unlink()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -81,6 +92,13 @@ class Kept:
             logger.warning("%s is damaged (%s): that session begins anew", path, error)
             return None
         return (about, data[4 + size :], age) if 0 <= age <= PATIENCE else None
+
+    def drop(self, key: str) -> None:
+        """Forget a session: it goes on, so nobody else can take it."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s cannot be deleted: %s", self._path(key), error)
 
     def sweep(self) -> int:
         """Delete what nobody has taken in time; return how many that were."""

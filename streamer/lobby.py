@@ -29,9 +29,9 @@ from .ingest import (
     SenderHello,
     parse_hello,
 )
-from .kept import Kept
+from .kept import Found, Kept
 from .message import Role
-from .reception import HELLO, SenderLimits, frames, span_of, within
+from .reception import HELLO, PATIENCE, SenderLimits, frames, span_of, within
 from .sample import MODALITIES, Block, Modality, Sample
 from .subscriber import Subscriber, text_frame
 
@@ -39,6 +39,8 @@ logger = logging.getLogger("tamulag.serve")
 
 LEAP = 60.0
 """Seconds that a sender's own session time may leap: each hop in between is scored."""
+
+ANOTHER = "resume with the hello that the session began with"
 
 POLICY, RESTART = CloseCode.POLICY_VIOLATION, CloseCode.SERVICE_RESTART
 
@@ -176,7 +178,7 @@ class Lobby:
         back = self._known(hello.resume) if hello.resume else None
         if back is not None:
             if (back.asked, back.by_sender) != (asked, by_sender):
-                raise IngestError(POLICY, "resume with the hello that the session began with")
+                raise IngestError(POLICY, ANOTHER)
             return back, True
         load = self._front.load() if self._front is not None and needs_front else 0.0
         why = self._admission.admit(len(self._calls.open), load)
@@ -185,15 +187,13 @@ class Lobby:
         return self._new(hello, asked)
 
     def _known(self, key: str) -> Call | None:
-        """Return the session of a key if it is here.
-
-        Raises:
-            IngestError: If its sender is still here.
-        """
+        """Return the session of a key if it is here; who had it before must go."""
         for call in self._calls.open.values():
             if call.ending is None and secrets.compare_digest(call.key.encode(), key.encode()):
-                if call.name in self._senders:
-                    raise IngestError(POLICY, "its sender is still here")
+                before = self._senders.get(call.name)
+                if before is not None:
+                    self._left(before, call, "another connection has its key")
+                    before.throw_out("another connection has the key of this session")
                 return call
         return None
 
@@ -201,23 +201,33 @@ class Lobby:
         by_sender = hello.clock == "sender"
         if hello.session == self._terms.server:
             raise IngestError(POLICY, f"session {hello.session} is the server's own name")
-        before = self._kept.take(hello.resume) if self._kept and hello.resume else None
-        if before and (before[0].get("asked"), before[0].get("by_sender")) != (
-            list(asked),
-            by_sender,
-        ):
-            before = None
+        before = self._kept.look(hello.resume) if self._kept and hello.resume else None
         try:
-            if before is not None:
-                try:
-                    return self._calls.begin(asked, by_sender=by_sender, before=before), True
-                except HandoverError as error:
-                    logger.warning("a session begins anew: %s", error)
-            return self._calls.begin(asked, by_sender=by_sender, name=hello.session), False
+            call, resumed = self._begun(hello, asked, by_sender=by_sender, before=before)
         except HallFull as error:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         except ValueError as error:
             raise IngestError(POLICY, str(error)) from None
+        if self._kept and hello.resume:
+            self._kept.drop(hello.resume)
+        return call, resumed
+
+    def _begun(
+        self,
+        hello: SenderHello,
+        asked: tuple[Modality, ...],
+        *,
+        by_sender: bool,
+        before: Found | None,
+    ) -> tuple[Call, bool]:
+        if before is not None:
+            if (before[0].get("asked"), before[0].get("by_sender")) != (list(asked), by_sender):
+                raise IngestError(POLICY, ANOTHER)
+            try:
+                return self._calls.begin(asked, by_sender=by_sender, before=before), True
+            except HandoverError as error:
+                logger.warning("a session begins anew: %s", error)
+        return self._calls.begin(asked, by_sender=by_sender, name=hello.session), False
 
     def _asked(self, hello: SenderHello) -> tuple[Modality, ...]:
         asked = offered(hello, MODALITIES)
@@ -229,7 +239,7 @@ class Lobby:
         self, connection: Subscriber, call: Call, hello: SenderHello, *, resumed: bool
     ) -> None:
         limits = self._terms.limits
-        connection.allow(size=limits.message, rate=limits.rate)
+        connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
         ready = {
             "type": "ready",
             "v": 1,
@@ -297,8 +307,9 @@ class Lobby:
         await self._calls.end(call, "end")
 
     def _left(self, connection: Subscriber, call: Call, detail: str) -> None:
-        if self._senders.get(call.name) is connection:
-            del self._senders[call.name]
+        if self._senders.get(call.name) is not connection:
+            return  # another one has taken over, or it never came in
+        del self._senders[call.name]
         if self._front is not None and call.name in self._fronted:
             self._fronted.discard(call.name)
             self._front.end(call.name)

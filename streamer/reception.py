@@ -29,7 +29,7 @@ from .ingest import (
 )
 from .message import Role
 from .source import Now, Source
-from .subscriber import Subscriber, text_frame
+from .subscriber import Bucket, Subscriber, text_frame
 from .vision import VISION_DIM
 
 logger = logging.getLogger("tamulag.ingest")
@@ -39,6 +39,9 @@ DIMS = {"audio": AUDIO_DIM, "vision": VISION_DIM}
 
 HELLO = 5.0
 """Seconds for the hello."""
+
+PATIENCE = 10.0
+"""Seconds of frames and bytes that may come at once, after the network or we stood still."""
 
 SILENCE = 10.0
 """Seconds without a frame after which a sender counts as gone."""
@@ -128,7 +131,7 @@ class Reception:
                 CloseCode.POLICY_VIOLATION, "words are recognised here: start it with --asr none"
             )
         limits = self._limits
-        connection.allow(size=limits.message, rate=limits.rate)
+        connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
         connection.deliver(text_frame(json.dumps({"type": "ready", "v": 1} | asdict(limits))))
         for source in (self._voice, self._face):
             source.begin(hello)
@@ -168,16 +171,19 @@ async def frames(
         IngestError: If a frame is wrong, one more than is allowed, or none comes.
         ConnectionClosed: If it leaves.
     """
-    budget, end = Budget(limits.bandwidth), time.monotonic() + limits.duration
+    begun = time.monotonic()
+    bytes_left = Bucket(limits.bandwidth, PATIENCE * limits.bandwidth, begun)
     while True:
         data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
         now = time.monotonic()
-        if now > end:
+        if now > begun + limits.duration:
             limit = f"{limits.duration:g} s are over: connect again"
             raise IngestError(CloseCode.POLICY_VIOLATION, limit)
         if isinstance(data, str):
             raise IngestError(CloseCode.UNSUPPORTED_DATA, "after the hello come binary frames")
-        budget.spend(len(data), now)
+        if not bytes_left.take(len(data), now):
+            limit = f"more than {limits.bandwidth} bytes in a second"
+            raise IngestError(CloseCode.POLICY_VIOLATION, limit)
         frame = parse_frame(data, hello, DIMS)
         if isinstance(frame.header, EndHeader):
             return
@@ -196,33 +202,6 @@ def span_of(frame: Frame, counted: int) -> tuple[int, int]:
     if before < counted:
         raise IngestError(CloseCode.POLICY_VIOLATION, f"position {before} is behind {counted}")
     return before, before + len(frame.sound)
-
-
-class Budget:
-    """Bytes within a second.
-
-    Args:
-        most: That a sender may send.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._second = 0.0
-        self._spent = 0
-
-    def spend(self, size: int, now: float) -> None:
-        """Take note of bytes that came.
-
-        Raises:
-            IngestError: If they are too many.
-        """
-        if now - self._second >= 1.0:
-            self._second, self._spent = now, 0
-        self._spent += size
-        if self._spent > self._most:
-            raise IngestError(
-                CloseCode.POLICY_VIOLATION, f"more than {self._most} bytes in a second"
-            )
 
 
 async def within(seconds: float, connection: Subscriber, missing: str) -> str | bytes:

@@ -69,9 +69,14 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
     except ConfigError as error:
         print(f"tamulag: {error}", file=sys.stderr)
         return 2 if str(error).startswith("command line:") else 1
-    if not config.websocket.enabled:
-        print("tamulag: serve needs its port: remove --websocket none", file=sys.stderr)
-        return 2
+    for is_wrong, why in (
+        (not config.websocket.enabled, "serve needs its port: remove --websocket none"),
+        (config.history.enabled, "serve keeps no history: set history.enabled = false"),
+        (config.mqtt.discovery, "serve is no device: set mqtt.discovery = false"),
+    ):
+        if is_wrong:
+            print(f"tamulag: {why}", file=sys.stderr)
+            return 2
     torch.set_num_threads(1)
     heap.keep()
     code = 0
@@ -135,7 +140,7 @@ def build(config: Config, until: ExitStack) -> Server:
         DataError: If a Ray that was asked for cannot be had.
         CheckpointError: If the checkpoint cannot be used.
         PublisherError: If an address cannot be used.
-        OSError: If the folder of a handover cannot be made.
+        KeptError: If the folder of a handover cannot be made.
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     check_streamable(model.config, config)
@@ -158,7 +163,8 @@ def build(config: Config, until: ExitStack) -> Server:
         publishers_of(
             config,
             server,
-            visitors=Visitors(
+            server.tell_output,
+            Visitors(
                 receive=server.lobby.receive,
                 greet=server.greet_named,
                 shelves=server.shelves(),

@@ -100,7 +100,7 @@ class Server:
                     tasks.append(group.create_task(self.front.run(), name="tamulag.front"))
                 tasks += [
                     group.create_task(
-                        keep_publishing(publisher, partial(self._tell_output, publisher.name)),
+                        keep_publishing(publisher, partial(self.tell_output, publisher.name)),
                         name=f"tamulag.{publisher.name}",
                     )
                     for publisher in self.publishers
@@ -163,6 +163,7 @@ class Server:
             "scores_total": float(self.calls.scores),
             "delay_p50": delays[len(delays) // 2] if delays else 0.0,
             "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
+            **{f"publisher_dropped_{one.name}": float(one.dropped) for one in self.publishers},
         }
 
     async def _drain(self) -> None:
@@ -193,7 +194,8 @@ class Server:
         slowest, self.calls.slowest = self.calls.slowest, 0.0
         self.admission.observe(time.monotonic(), time.thread_time(), len(self.calls.open), slowest)
 
-    def _tell_output(self, name: str, reason: str | None, detail: str) -> None:
+    def tell_output(self, name: str, reason: str | None, detail: str) -> None:
+        """Say that a publisher is lost, or back; the others carry it."""
         self._teller.output(name, reason, detail, time.time() - self._epoch)
 
     def _publish(self, kind: str, line: str) -> None:

@@ -62,6 +62,26 @@ class Limits:
     heartbeat: float = 1.0
 
 
+class Bucket:
+    """How much may come: a rate, and what is saved up while nothing comes.
+
+    Args:
+        rate: In a second.
+        most: That can be saved up; so much is there at first.
+        now: Any steady clock, seconds.
+    """
+
+    def __init__(self, rate: float, most: float, now: float) -> None:
+        self._rate, self._most = rate, most
+        self._left, self._looked = most, now
+
+    def take(self, amount: float, now: float) -> bool:
+        """Take some; return whether so much was left."""
+        saved = self._left + (now - self._looked) * self._rate
+        self._left, self._looked = min(self._most, saved) - amount, now
+        return self._left >= 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class House:
     """What a connection may ask of the server.
@@ -100,9 +120,8 @@ class Subscriber(ServerConnection):
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._patience: asyncio.TimerHandle | None = None
-        self._heard = self._pinged = self._second = self._looked = self.loop.time()
-        self._frames = 0
-        self._rate = house.limits.rate
+        self._heard = self._pinged = self._looked = self.loop.time()
+        self._frames = Bucket(house.limits.rate, house.limits.rate, self._heard)
 
     def deliver(self, frame: bytes) -> int:
         """Send a frame or let it wait; return how many messages were dropped for it, 0 or 1."""
@@ -118,10 +137,16 @@ class Subscriber(ServerConnection):
         self.dropped += dropped
         return dropped
 
-    def allow(self, *, size: int, rate: int) -> None:
-        """Let the peer say more than a subscriber may: it has shown that it is a sender."""
+    def allow(self, *, size: int, rate: int, patience: float) -> None:
+        """Let the peer say more than a subscriber may: it has shown that it is a sender.
+
+        Args:
+            size: Bytes of a frame.
+            rate: Frames within a second.
+            patience: Seconds of frames that may come at once, after the network stood still.
+        """
         self.protocol.max_message_size = size
-        self._rate = rate
+        self._frames = Bucket(rate, rate * patience, self.loop.time())
 
     async def listen(self) -> None:
         """Read and forget what the peer says, until the connection is closed."""
@@ -199,10 +224,7 @@ class Subscriber(ServerConnection):
         return self._patience is None and self.protocol.state is State.OPEN
 
     def _is_flood(self) -> bool:
-        if self._heard - self._second >= 1.0:
-            self._second, self._frames = self._heard, 0
-        self._frames += 1
-        return self._frames > self._rate
+        return not self._frames.take(1, self._heard)
 
     def _catch_up(self) -> None:
         try:

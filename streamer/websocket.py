@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import cast
-from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -21,6 +20,7 @@ from websockets.http11 import Request, Response
 
 from .access import Access, is_loopback
 from .door import Asked, Door, Page, Shelf
+from .followers import Followers, session_of
 from .publisher import PublisherError
 from .subscriber import House, Limits, Subscriber, text_frame
 from .supervisor import in_thread
@@ -32,6 +32,12 @@ _protocol_logger.setLevel(logging.WARNING)  # below it shows headers, and with t
 
 INGEST = "/ingest"
 """Path of the WebSocket at which somebody may send."""
+
+_REFUSED = (
+    *(CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_DATA, CloseCode.POLICY_VIOLATION),
+    *(CloseCode.MESSAGE_TOO_BIG, CloseCode.TRY_AGAIN_LATER),
+)
+"""Close codes of senders that were turned away."""
 
 Receive = Callable[[Subscriber], Awaitable[None]]
 
@@ -88,12 +94,12 @@ class WebSocketPublisher:
         receive: Receive | None = None,
         greet: Greet | None = None,
     ) -> None:
-        self.dropped = 0
+        self._dropped = 0
         self.refused: Counter[str] = Counter()
         self._access = access or Access()
         self._receive = receive
         self._greet = greet
-        self._watchers: dict[str, set[Subscriber]] = {}
+        self._followers = Followers()
         ways = ("/",) if receive is None else ("/", INGEST)
         self._door = Door(access=self._access, shelves=shelves or {}, ways=ways)
         self._port = port
@@ -117,6 +123,11 @@ class WebSocketPublisher:
         self._failed = asyncio.Event()
         # One page at a time is made in a thread: many requests are not many threads.
         self._making = asyncio.Semaphore(1)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that subscribers were too slow for."""
+        return self._dropped + self._followers.dropped
 
     @property
     def port(self) -> int:
@@ -181,15 +192,11 @@ class WebSocketPublisher:
             self._status = payload
         frame = text_frame(payload)
         for subscriber in self._listeners:
-            self.dropped += subscriber.deliver(frame)
+            self._dropped += subscriber.deliver(frame)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Send a message of one of many sessions to those who asked for it."""
-        watchers = self._watchers.get(session)
-        if watchers and kind != "hello":
-            frame = text_frame(payload)
-            for watcher in watchers:
-                self.dropped += watcher.deliver(frame)
+        """Send a message of one of many sessions to those who follow it."""
+        self._followers.deliver(session, kind, payload)
 
     async def run(self) -> None:
         """Accept subscribers, and look after those who are quiet.
@@ -322,8 +329,10 @@ class WebSocketPublisher:
         if self._receive is not None and connection.request.path.partition("?")[0] == INGEST:
             self._senders.add(connection)
             await self._receive(connection)
+            if connection.close_code in _REFUSED:
+                self.refused[f"sender, {connection.close_code}"] += 1
             return
-        session = _session_of(connection.request.path) if self._greet else None
+        session = session_of(connection.request.path) if self._greet else None
         if session is None:
             self._welcome(connection, self._hello(), self._status)
             self._listeners.add(connection)
@@ -340,15 +349,12 @@ class WebSocketPublisher:
             self.refused["no such session"] += 1
             await connection.close(CloseCode.POLICY_VIOLATION, "no such session")
             return
-        watchers = self._watchers.setdefault(session, set())
-        watchers.add(connection)
+        self._followers.add(session, connection)
         try:
             self._welcome(connection, hello, None)
             await connection.listen()
         finally:
-            watchers.discard(connection)
-            if not watchers:
-                self._watchers.pop(session, None)
+            self._followers.discard(session, connection)
 
     async def _refusal(self, connection: Subscriber) -> tuple[CloseCode, str] | None:
         """Return why a connection is not served, with the close code; None: it is."""
@@ -381,11 +387,6 @@ class WebSocketPublisher:
             )
         reason = getattr(error, "strerror", None) or error
         return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
-
-
-def _session_of(target: str) -> str | None:
-    """Return which session a subscriber asks for; None: the server itself."""
-    return next(iter(parse_qs(urlsplit(target).query).get("session", [])), None)
 
 
 def _response(connection: ServerConnection, page: Page) -> Response:

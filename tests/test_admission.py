@@ -32,10 +32,10 @@ def test_a_busy_server_refuses() -> None:
 def test_a_slow_machine_refuses() -> None:
     """What others do on the same machine is not in our own processor time."""
     admission = busy(0.3, 300)
-    admission.observe(11.0, 3.3, 300, slow=0.4)
-    admission.observe(12.5, 3.75, 300)
+    for now in (10.5, 11.0, 11.5, 12.5):
+        admission.observe(now, 0.3 * now, 300, slow=0.4)
     assert "busy" in str(admission.admit(300))
-    admission.observe(15.0, 4.5, 300)
+    admission.observe(15.0, 4.5, 300, slow=0.4)  # once is nothing
     assert admission.admit(300) is None
 
 

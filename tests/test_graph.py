@@ -112,7 +112,7 @@ def arguments(
         time = np.tile(np.arange(3), (2, 1))
         given |= {
             f"ticks.{name}.values": random.normal(size=(2, 3, dim)).astype(np.float32),
-            f"ticks.{name}.count": np.array([2, 0]),
+            f"ticks.{name}.mask": np.array([[True, True, False], [False] * 3]),
             f"ticks.{name}.time": time,
             f"ticks.{name}.ready": time + 1,
         }

@@ -6,13 +6,14 @@ from pathlib import Path
 from tamulag.streamer.kept import PATIENCE, Kept
 
 
-def test_what_is_kept_is_taken_once(tmp_path: Path) -> None:
+def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
     """A second server does not get the same session."""
     kept = Kept(tmp_path / "sessions", wall=lambda: 100.0)
     kept.put("key", {"name": "x"}, b"state")
     later = Kept(tmp_path / "sessions", wall=lambda: 103.5)
-    assert later.take("key") == ({"name": "x"}, b"state", 3.5)
-    assert later.take("key") is None
+    assert later.look("key") == ({"name": "x"}, b"state", 3.5)
+    later.drop("key")
+    assert later.look("key") is None
 
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
 def test_too_old_is_too_late(tmp_path: Path) -> None:
     """Its window is over many times: the session begins anew."""
     Kept(tmp_path, wall=lambda: 0.0).put("key", {}, b"state")
-    assert Kept(tmp_path, wall=lambda: PATIENCE + 1).take("key") is None
+    assert Kept(tmp_path, wall=lambda: PATIENCE + 1).look("key") is None
 
 
 def test_damage_is_no_session(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_damage_is_no_session(tmp_path: Path) -> None:
     kept.put("key", {}, b"state")
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"\0\0\0\5{}}}}")
-    assert kept.take("key") is None
+    assert kept.look("key") is None
 
 
 def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
     os.utime(path, (0, 0))
     kept.put("new", {}, b"state")
     assert kept.sweep() == 1
-    assert kept.take("new") is not None
+    assert kept.look("new") is not None
 
 
 def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
@@ -67,4 +68,4 @@ def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     path.unlink()
     path.mkdir()
-    assert kept.take("key") is None
+    assert kept.look("key") is None

@@ -22,11 +22,19 @@ from tamulag.streamer.audio import AUDIO_DIM
 from tamulag.streamer.calls import Calls
 from tamulag.streamer.estimate import Timing
 from tamulag.streamer.hall import Hall
-from tamulag.streamer.ingest import EndHeader, FeaturesHeader, SenderHello, SoundForm, build_frame
+from tamulag.streamer.ingest import (
+    EndHeader,
+    FeaturesHeader,
+    Frame,
+    SenderHello,
+    SoundForm,
+    build_frame,
+)
 from tamulag.streamer.kept import Kept
 from tamulag.streamer.lobby import Lobby, Terms
 from tamulag.streamer.place import Here
 from tamulag.streamer.reception import SenderLimits
+from tamulag.streamer.sample import Phrase, Word
 from tamulag.streamer.vision import VISION_DIM
 from tamulag.streamer.websocket import WebSocketPublisher
 
@@ -50,11 +58,40 @@ def small() -> TamUlag:
     return TamUlag(config).eval()
 
 
+SPOKEN = Phrase(1.9, 0, (Word("so", 1.0, 1.2),), np.ones((1, 5), np.float32), (0,), True)
+
+
+class Deaf:
+    """Front ends that make nothing of what they are given."""
+
+    is_full = False
+
+    def begin(self, session: str, hello: SenderHello) -> None: ...
+
+    def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None: ...
+
+    def end(self, session: str) -> None: ...
+
+    async def finish(self, session: str) -> None: ...
+
+    def losses(self, session: str) -> dict[str, int]:
+        return {}
+
+    def load(self) -> float:
+        return 0.0
+
+
 class House:
     """A server of few seats in the test's own loop."""
 
     def __init__(
-        self, *, seats: int = 2, kept: Kept | None = None, linger: float = 5.0, **limits: Any
+        self,
+        *,
+        seats: int = 2,
+        kept: Kept | None = None,
+        linger: float = 5.0,
+        front: Deaf | None = None,
+        **limits: Any,
     ) -> None:
         hall = Hall(small(), CARD, Timing(), seats=seats)
         self.calls = Calls(Here(hall, "w"), ABOUT, linger=linger)
@@ -67,7 +104,7 @@ class House:
         )
         self.lobby = Lobby(
             self.calls,
-            None,
+            front,
             Admission(seats, cost=0.001),
             terms,
             greet=lambda call: call.teller.offline("online"),
@@ -165,15 +202,12 @@ def test_a_full_house_refuses_with_a_time() -> None:
 
 
 def test_who_comes_back_with_the_key_goes_on() -> None:
-    """After its network broke; a wrong key begins anew, and a key in use opens nothing."""
+    """After its network broke; a wrong key begins anew."""
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
             ready = await greeted(socket)
             again = VOICE.model_copy(update={"resume": ready["resume"]})
-            async with connect(url) as thief:
-                await thief.send(again.model_dump_json(exclude_none=True))
-                assert await closed(thief) == (1008, "its sender is still here")
             await socket.send(voice(0.0))
             await scores(socket, 1)
             socket.transport.abort()
@@ -187,6 +221,52 @@ def test_who_comes_back_with_the_key_goes_on() -> None:
             assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
 
     visit(House(), play)
+
+
+def test_the_key_takes_over() -> None:
+    """A connection that hangs does not keep its own sender out."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as hanging, connect(url) as socket:
+            ready = await greeted(hanging)
+            again = VOICE.model_copy(update={"resume": ready["resume"]})
+            assert (await greeted(socket, again))["resumed"] is True
+            code, reason = await closed(hanging)
+            assert (code, reason) == (1008, "another connection has the key of this session")
+            await socket.send(voice(0.0))
+            assert len(await scores(socket, 1)) == 1
+
+    visit(House(), play)
+
+
+def test_a_burst_after_a_standstill_is_no_flood() -> None:
+    """Seconds of frames at once are heard; what goes on so is not."""
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            await greeted(socket)
+            for number in range(60):
+                await socket.send(voice(number / 50, rows=1))
+            assert len(await scores(socket, 2)) == 2
+            for number in range(60, 400):
+                await socket.send(voice(number / 50, rows=1))
+            assert await closed(socket) == (1008, "too many messages")
+
+    visit(House(rate=10), play)
+
+
+def test_words_alone_are_scored() -> None:
+    """On the sender's own clock words move the time."""
+
+    async def play(url: str) -> None:
+        hello = SenderHello(words=True, clock="sender")
+        async with connect(url) as socket:
+            assert (await greeted(socket, hello))["modalities"] == ["text"]
+            house.calls.take(next(iter(house.calls.open)), SPOKEN)
+            assert [line["window"]["end"] for line in await scores(socket, 2)] == [0.5, 1.0]
+
+    house = House(front=Deaf())
+    visit(house, play)
 
 
 def test_who_comes_back_offers_the_same() -> None:

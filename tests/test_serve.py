@@ -156,6 +156,11 @@ def test_who_follows_a_session_hears_that_one_alone() -> None:
             seats = await client.get(url.replace("ws", "http", 1) + "seats")
         assert "tamulag_sessions 2.0" in page.text
         assert "seat-7" in {seat["session"] for seat in seats.json()["seats"]}
+        async with connect(f"{url}?session=seat-7") as follower, asyncio.timeout(10):
+            with contextlib.suppress(ConnectionClosed):
+                async for line in follower:
+                    last = json.loads(line)
+            assert (last["type"], follower.close_code) == ("session_end", 1001)
         await asyncio.gather(sending, other)
 
     with Serving() as server:
