@@ -175,10 +175,9 @@ class TemporalAttention(nn.Module):
 
 def masked_softmax(energy: Tensor, inside: Tensor, dim: int = -1) -> Tensor:
     """Return the softmax over what is inside, 0 elsewhere, and all 0 where nothing is."""
-    # Not -inf: a row of nothing else would be NaN, in its gradient too. What is outside is exactly
-    # 0 already, but for such a row.
+    # Not -inf: a row of nothing else would be NaN, in its gradient too.
     energy = torch.where(inside, energy, torch.finfo(energy.dtype).min)
-    return torch.softmax(energy, dim=dim) * inside.any(dim=dim, keepdim=True)
+    return torch.where(inside, torch.softmax(energy, dim=dim), 0.0)
 
 
 def _end(inside: Tensor, *, first: bool) -> Tensor:

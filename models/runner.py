@@ -30,14 +30,18 @@ class Runner:
 
     Args:
         session: Of tensors alone, of the types in `TYPES`, on the CPU.
+        in_place: Hand memory over as it is; False: through numpy, as builds of onnxruntime that
+            know no DLPack (1.20 has none) must. None: as the build can.
     """
 
-    def __init__(self, session: "InferenceSession") -> None:
+    def __init__(self, session: "InferenceSession", *, in_place: bool | None = None) -> None:
         from onnxruntime import RunOptions
         from onnxruntime.capi import onnxruntime_pybind11_state as native
 
         self._session, self._vector, self._options = session, native.OrtValueVector, RunOptions()
         here = native.OrtDevice(native.OrtDevice.cpu(), native.OrtDevice.default_memory(), 0)
+        can = hasattr(self._vector, "push_back_batch") and hasattr(self._vector, "to_dlpacks")
+        self._in_place = can if in_place is None else in_place
         given, found = session.get_inputs(), session.get_outputs()
         self.inputs = [value.name for value in given]
         self.outputs = [value.name for value in found]
@@ -55,16 +59,19 @@ class Runner:
         Raises:
             ValueError: If a tensor has another type, or is not on the CPU.
         """
-        if [tensor.dtype for tensor in given] != self._dtypes:
+        if [x.dtype for x in given] != self._dtypes or not all(x.is_cpu for x in given):
             raise ValueError(self._wrong(given))
         # What is not contiguous is copied, and lives until the graph has run.
-        given = [tensor.contiguous() for tensor in given]
+        given = [x.contiguous() for x in given]
+        if not self._in_place:
+            feeds = {n: x.detach().numpy() for n, x in zip(self.inputs, given, strict=True)}
+            return [torch.from_numpy(x) for x in self._session.run(self.outputs, feeds)]
         inputs, outputs = self._vector(), self._vector()
         inputs.push_back_batch(
             given,
-            [tensor.data_ptr() for tensor in given],
+            [x.data_ptr() for x in given],
             self._types,
-            [tensor.shape for tensor in given],
+            [x.shape for x in given],
             self._places,
         )
         self._session.run_with_ortvaluevector(
@@ -72,3 +79,11 @@ class Runner:
         )
         found: list[Tensor] = outputs.to_dlpacks(from_dlpack)
         return found
+
+    def _wrong(self, given: Sequence[Tensor]) -> str:
+        name, tensor, wanted = next(
+            (name, tensor, wanted)
+            for name, tensor, wanted in zip(self.inputs, given, self._dtypes, strict=True)
+            if tensor.dtype != wanted or not tensor.is_cpu
+        )
+        return f"{name} is {tensor.dtype} on {tensor.device}: give {wanted} on cpu"

@@ -10,7 +10,7 @@ that stand side by side as one.
 Shapes: B sessions, T new ticks, R remembered ones, S = R + T, D features, L layers, H hidden units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -107,9 +107,10 @@ class _BranchGraph(nn.Module):
         super().__init__()
         self.branch = branch
         layers = 0 if branch.encoder.kind == "identity" else branch.encoder.lstm.num_layers
-        self.layers = nn.ModuleList(_Layer(branch.encoder.lstm, i) for i in range(layers))
-        if layers:
-            self.layers[0].inputs /= branch.encoder.deviation
+        self.layers = nn.ModuleList(
+            _Layer(branch.encoder.lstm, i, None if i else branch.encoder.deviation)
+            for i in range(layers)
+        )
 
     def forward(
         self, ticks: dict[str, Tensor], state: dict[str, Tensor], now_B1: Tensor, since_B1: Tensor
@@ -218,13 +219,15 @@ class _Layer(nn.Module):
     recurrent: Tensor
     bias: Tensor
 
-    def __init__(self, lstm: nn.LSTM, layer: int) -> None:
+    def __init__(self, lstm: nn.LSTM, layer: int, deviation: Tensor | None) -> None:
         super().__init__()
         self.hidden = lstm.hidden_size
         found = {
             name: _reordered(getattr(lstm, f"{name}_l{layer}").detach())
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         }
+        if deviation is not None:
+            found["weight_ih"] = found["weight_ih"] / deviation
         self.register_buffer("inputs", found["weight_ih"].unsqueeze(0))
         self.register_buffer("recurrent", found["weight_hh"].unsqueeze(0))
         self.register_buffer("bias", torch.cat([found["bias_ih"], found["bias_hh"]]).unsqueeze(0))
@@ -249,7 +252,7 @@ def _reordered(weight: Tensor) -> Tensor:
     return torch.cat([parts[index] for index in GATES])
 
 
-def _side_by_side(layers: Sequence[nn.Module]) -> nn.Linear:
+def _side_by_side(layers: Iterable[nn.Module]) -> nn.Linear:
     """Return one layer that does to concatenated inputs what each of some does to its own."""
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     weight = torch.block_diag(*(linear.weight.detach() for linear in linears))

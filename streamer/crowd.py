@@ -205,9 +205,7 @@ def _listen(selector: selectors.BaseSelector, timeout: float | None) -> None:
             _read(key.fileobj, key.data)
 
 
-def connected(
-    port: int, receive_buffer: int | None = None, path: str = "/"
-) -> socket.socket:
+def connected(port: int, receive_buffer: int | None = None, path: str = "/") -> socket.socket:
     """Return a socket on which the handshake was sent, and nothing read yet."""
     sock = socket.socket()
     sock.settimeout(STARTING)

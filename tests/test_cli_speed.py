@@ -5,6 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from exports import Exported
 from tamulag.streamer.cli import app
 
 ASKED = ["bench", "stream", "--model-only", "--repeats", "10"]
@@ -27,3 +28,13 @@ def test_tables_for_people() -> None:
     shown = CliRunner().invoke(app, ASKED).stdout
     assert shown.index("| processor |") < shown.index("| window | hop | sessions |")
     assert shown.count("\n| 30.000 | 0.500 | 1 |") == 1
+
+
+def test_an_exported_file_has_its_row(exported: Exported) -> None:
+    """Beside torch, of the checkpoint it was made from."""
+    files = ["--checkpoint", exported.checkpoint, "--onnx", str(exported.file)]
+    done = CliRunner().invoke(app, [*ASKED, *files, "--json"])
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["exported"]
+    assert row["window"] == 2.0
+    assert row["onnxruntime_ms"] > 0

@@ -1,10 +1,14 @@
 """What a hop costs: both ways are run for real, and the work is counted by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from exports import Exported
 from tamulag.models import TamUlag
-from tamulag.models.cost import Machine, costs, machine, work
+from tamulag.models.checkpoint import CheckpointError
+from tamulag.models.cost import Machine, costs, exported_cost, machine, work
 
 SLOW = Machine("none", 1, torch.__version__, 1, gflops=1.0, gigabytes=1.0)
 
@@ -47,3 +51,17 @@ def test_the_machine_is_measured() -> None:
     assert found.gflops > 0.1
     assert found.gigabytes > 0.1
     assert torch.get_num_threads() == found.threads == 1
+
+
+def test_a_file_is_run_beside_torch(exported: Exported) -> None:
+    """At the window it was made for, both engines from their states and anew."""
+    row = exported_cost(exported.file, exported.checkpoint, repeats=10)
+    assert (row.window, row.sessions) == (2.0, 1)
+    assert row.ratio == pytest.approx(row.anew_torch_ms / row.onnxruntime_ms)
+    assert row.ratio_onnxruntime == pytest.approx(row.anew_onnxruntime_ms / row.onnxruntime_ms)
+
+
+def test_what_is_no_export_has_no_window(tmp_path: Path) -> None:
+    """The error names the command that makes one."""
+    with pytest.raises(CheckpointError, match="tamulag export --onnx"):
+        exported_cost(tmp_path / "none.onnx")
