@@ -8,7 +8,6 @@ Shapes: B sessions, one hop, M = 3 modalities (text, audio, vision).
 
 import hashlib
 import logging
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -237,31 +236,20 @@ def _some(model: TamUlag, name: str, batch: int, count: int) -> Ticks:
     return Ticks(values, torch.ones_like(when, dtype=torch.bool), when, when + config.period)
 
 
-def winners(speeds: Sequence[Speed]) -> dict[int, Literal["torch", "onnxruntime"]]:
-    """Return the faster engine for each batch size, over all its rows; torch if they are equal."""
-    gained: dict[int, float] = {}
-    for speed in speeds:
-        gained[speed.batch] = gained.get(speed.batch, 0.0) + speed.torch - speed.onnxruntime
-    return {batch: "onnxruntime" if gain > 0 else "torch" for batch, gain in gained.items()}
-
-
 def step_for(
     model: TamUlag,
     checkpoint: str,
     *,
     engine: Engine = "auto",
     path: Path | None = None,
-    batches: Sequence[int] = (1,),
 ) -> Step:
-    """Return the step function of a session or of many.
+    """Return the step function of one session; for many together there is `choice`.
 
     Args:
         model: From the checkpoint.
         checkpoint: Its name or path.
-        engine: `auto`: with an exported file the one that is faster now at the nearest of the
-            batch sizes, else torch.
+        engine: `auto`: with an exported file the one that is faster now, else torch.
         path: The exported file.
-        batches: Sessions per step that `auto` measures.
 
     Raises:
         CheckpointError: If the file cannot be used, or none is given to `onnxruntime`.
@@ -273,23 +261,7 @@ def step_for(
     onnx = OnnxStep(path, model, checkpoint, threads=torch.get_num_threads())
     if engine == "onnxruntime":
         return onnx.step
-    speeds = faster(model, onnx, batches)
-    logger.info("engine by sessions per step: %s, measured: %s", winners(speeds), speeds)
-    return by_batch(model, onnx, winners(speeds))
-
-
-def by_batch(model: TamUlag, onnx: OnnxStep, winner: Mapping[int, str]) -> Step:
-    """Return a step that takes the winner of the nearest batch size, by ratio; see `winners`."""
-    steps: dict[int, Step] = {
-        batch: onnx.step if name == "onnxruntime" else model.step for batch, name in winner.items()
-    }
-    if len(steps) == 1:
-        return next(iter(steps.values()))
-
-    def step(
-        ticks: Mapping[str, Ticks], now_BN: Tensor, state: State, allowed_BNM: Tensor | None = None
-    ) -> tuple[Output, State]:
-        nearest = min(steps, key=lambda batch: abs(math.log(batch / len(now_BN))))
-        return steps[nearest](ticks, now_BN, state, allowed_BNM)
-
-    return step
+    speeds = faster(model, onnx, (1,))
+    is_faster = sum(speed.torch - speed.onnxruntime for speed in speeds) > 0
+    logger.info("engine %s, measured: %s", "onnxruntime" if is_faster else "torch", speeds)
+    return onnx.step if is_faster else model.step

@@ -10,7 +10,7 @@ from contract import ends, same_state, stream, tensors
 from exports import Exported
 from tamulag.models import TamUlag, Ticks, save
 from tamulag.models.checkpoint import Card, CheckpointError
-from tamulag.models.engine import OnnxStep, Speed, by_batch, faster, step_for, winners
+from tamulag.models.engine import OnnxStep, faster, step_for
 from tamulag.models.tam_ulag import State
 
 CLOSE = 1e-5
@@ -123,22 +123,6 @@ def test_both_engines_are_timed(onnx: OnnxStep, model: TamUlag) -> None:
     rows = faster(model, onnx, (1, 3), repeats=2)
     assert [(row.batch, row.words) for row in rows] == [(1, 0), (1, 20), (3, 0), (3, 20)]
     assert all(row.torch > 0 and row.onnxruntime > 0 for row in rows)
-
-
-def test_the_winner_is_faster_over_all_rows() -> None:
-    """Per batch size."""
-    rows = [Speed(1, 0, 1.0, 0.5), Speed(1, 20, 1.0, 1.2), Speed(64, 0, 1.0, 2.0)]
-    assert winners(rows) == {1: "onnxruntime", 64: "torch"}
-
-
-def test_the_winner_of_the_nearest_size_steps(onnx: OnnxStep, model: TamUlag) -> None:
-    """Three hops at once tell torch, which takes them, from the file, which does not."""
-    step = by_batch(model, onnx, {1: "onnxruntime", 64: "torch"})
-    hops = ends(stream(model, batch=32), 0, 3)
-    output, _ = step({}, hops, model.initial_state(32), None)
-    assert output.sentiment.shape == (32, 3)
-    with pytest.raises(ValueError, match="3 hops"):
-        step({}, hops[:2], model.initial_state(2), None)
 
 
 def test_engine_is_torch_unless_a_file_is_given(exported: Exported) -> None:
