@@ -99,6 +99,9 @@ def bench_serve(
     sessions: Annotated[int, typer.Option(min=1, max=5000, help="Seats that come.")] = 1000,
     seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 20.0,
     senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of seats.")] = 1,
+    busiest: Annotated[
+        float | None, typer.Option(help="Of the server: see `tamulag serve`.")
+    ] = None,
     ray: Annotated[str | None, typer.Option(help="Of the server: see `tamulag serve`.")] = None,
     actors: Annotated[str | None, typer.Option(help="Of the server, with --ray.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for the picture.")] = None,
@@ -121,8 +124,8 @@ def bench_serve(
     best = machine()
     steps = [batched(size) for size in SIZES]
     print(f"{sessions} seats come to a server", file=sys.stderr)
-    chosen = {"--ray": ray, "--actors": actors}
-    options = [part for name, value in chosen.items() if value for part in (name, value)]
+    chosen = {"--busiest": busiest, "--ray": ray, "--actors": actors}
+    options = [part for name, value in chosen.items() if value for part in (name, str(value))]
     found = capacity(sessions, seconds, senders=senders, options=tuple(options))
     if plot is not None:
         from .charts import draw_steps
