@@ -159,7 +159,9 @@ class Lobby:
                     logger.warning("session %s is not kept: %s", call.name, error)
         detail = "restart: connect again, with your resume key" if self._kept else "restart"
         closing = [one.close(RESTART, detail) for one in senders]
-        await asyncio.gather(*closing, return_exceptions=True)
+        for problem in await asyncio.gather(*closing, return_exceptions=True):
+            if problem is not None:
+                logger.warning("a sender was not told of the restart: %r", problem)
 
     def _admit(self, connection: Subscriber, hello: SenderHello) -> tuple[Call, bool]:
         """Return the session of a sender, and whether it goes on with an earlier one.
@@ -179,6 +181,7 @@ class Lobby:
         if back is not None:
             if (back.asked, back.by_sender) != (asked, by_sender):
                 raise IngestError(POLICY, ANOTHER)
+            self._take_over(back)
             return back, True
         load = self._front.load() if self._front is not None and needs_front else 0.0
         why = self._admission.admit(len(self._calls.open), load)
@@ -187,15 +190,18 @@ class Lobby:
         return self._new(hello, asked)
 
     def _known(self, key: str) -> Call | None:
-        """Return the session of a key if it is here; who had it before must go."""
+        """Return the session of a key if it is here."""
         for call in self._calls.open.values():
             if call.ending is None and secrets.compare_digest(call.key.encode(), key.encode()):
-                before = self._senders.get(call.name)
-                if before is not None:
-                    self._left(before, call, "another connection has its key")
-                    before.throw_out("another connection has the key of this session")
                 return call
         return None
+
+    def _take_over(self, call: Call) -> None:
+        """Send away whoever sends to a session whose key another connection has shown."""
+        before = self._senders.get(call.name)
+        if before is not None:
+            self._left(before, call, "another connection has its key")
+            before.throw_out("another connection has the key of this session")
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[Call, bool]:
         by_sender = hello.clock == "sender"

@@ -4,7 +4,6 @@ Knows the order of starting and ending, and the server's own figures. Knows no p
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
@@ -168,9 +167,11 @@ class Server:
 
     async def _drain(self) -> None:
         assert self.lobby is not None, "the lobby is made before the server runs"
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(DRAIN):
                 await self.lobby.drain()
+        except TimeoutError:
+            logger.warning("not all sessions were handed over within %g s", DRAIN)
 
     async def _or_stopped(self, opening: Coroutine[None, None, None]) -> None:
         """Wait until something is open, or until `stop`."""

@@ -275,7 +275,12 @@ def test_who_comes_back_offers_the_same() -> None:
     async def play(url: str) -> None:
         async with connect(url) as socket:
             ready = await greeted(socket)
-        hello = SenderHello(features=["vision"], clock="sender", resume=ready["resume"])
+            hello = SenderHello(features=["vision"], clock="sender", resume=ready["resume"])
+            async with connect(url) as other:
+                await other.send(hello.model_dump_json(exclude_none=True))
+                assert (await closed(other))[0] == 1008
+            await socket.send(voice(0.0))  # it was not sent away for that
+            assert len(await scores(socket, 1)) == 1
         async with connect(url) as socket:
             await socket.send(hello.model_dump_json(exclude_none=True))
             assert await closed(socket) == (
