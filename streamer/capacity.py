@@ -22,12 +22,11 @@ from tamulag.models.checkpoint import load
 
 from .crowd import percentile
 from .hall import Hall
-from .load import AGAIN, LAST, TRIES, Load, be_seats
+from .load import AGAIN, HOP, LAST, TRIES, Load, be_seats
 from .sample import TICK_RATE, Block
 from .stage import StageError
 from .usage import memory, spent
 
-HOP = 0.5
 SETTLING = 4.0
 """Seconds after the last seat has begun until the load is taken."""
 

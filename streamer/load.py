@@ -1,7 +1,7 @@
 """Many seats in a process of their own that send features to a server and time its scores.
 
 Knows the bytes that a sender exchanges with a server on the loopback. Knows no server and no model.
-`callers` does the same with a library, for few: here a seat must cost next to nothing.
+No client library: a seat must cost next to nothing.
 """
 
 import heapq
@@ -20,8 +20,11 @@ import numpy as np
 from .audio import AUDIO_DIM
 from .crowd import connected, frame
 from .ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
-from .sample import TICK_RATE, VISION_TICKS
+from .sample import TICK_RATE, VISION_TICKS, Array
 from .vision import VISION_DIM
+
+HOP = 0.5
+"""Seconds of features that a seat sends at once."""
 
 LAST = 10.0
 """Seconds that the last scores may take."""
@@ -234,13 +237,19 @@ def masked(payloads: list[bytes]) -> bytes:
     return bytes(out)
 
 
+def rows(seed: int, number: int, hop: float = HOP) -> tuple[Array, Array]:
+    """Return voice and face of a hop of a seat: random, and always the same."""
+    rng = np.random.default_rng([seed, number])
+    voice = rng.standard_normal((round(hop * TICK_RATE), AUDIO_DIM)).astype(np.float32)
+    face = rng.standard_normal((round(hop * TICK_RATE / VISION_TICKS), VISION_DIM))
+    return voice, face.astype(np.float32)
+
+
 def _frames(number: int, hop: float) -> list[bytes]:
-    """Return the frames of a hop: face and voice, random and always the same."""
-    rng = np.random.default_rng(number)
-    voice = rng.standard_normal((round(hop * TICK_RATE), AUDIO_DIM)).astype("<f4")
-    face = rng.standard_normal((round(hop * TICK_RATE / VISION_TICKS), VISION_DIM)).astype("<f4")
+    """Return the frames of a hop, the same for every seat: face and voice."""
+    voice, face = rows(0, number, hop)
     at = round(number * hop, 6)
     return [
-        build_frame(FeaturesHeader(timestamp=at, modality="vision"), face.tobytes()),
-        build_frame(FeaturesHeader(timestamp=at, modality="audio"), voice.tobytes()),
+        build_frame(FeaturesHeader(timestamp=at, modality="vision"), face.astype("<f4").tobytes()),
+        build_frame(FeaturesHeader(timestamp=at, modality="audio"), voice.astype("<f4").tobytes()),
     ]

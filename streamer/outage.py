@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .callers import HOP, rows
 from .cluster import Cluster
 from .crew import HIRE_LIMIT, crew
 from .crowd import percentile
 from .estimate import Estimate, Timing
 from .growth import Growth
+from .load import HOP, rows
 from .nodes import Nodes, two_nodes
 from .sample import Block, Phrase, Word
 from .staff import WingLost

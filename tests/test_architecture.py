@@ -41,7 +41,6 @@ USERS_OF_MODELS = {
 TESTED_ELSEWHERE = {
     "server": "puts the parts of a server in one task group; test_serve.py runs it",
     "cli_serve": "declares options; test_serve.py and test_capacity.py run both verbs",
-    "callers": "a sender for tests; test_serve.py is made of it",
     "port": "puts the WebSocket server together; test_build.py and test_serve.py open it",
     "followers": "who hears a session and when no more; test_serve.py follows some",
     "place": "three lines around a hall; test_calls.py and test_lobby.py sit in it",

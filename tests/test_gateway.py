@@ -15,9 +15,10 @@ import pytest
 from websockets.asyncio.client import connect
 
 from cluster import is_busy, need_ray
-from tamulag.streamer.callers import HOP, Caller, Heard, call, rows
 from tamulag.streamer.ingest import FeaturesHeader, SenderHello, build_frame
+from tamulag.streamer.load import HOP, rows
 
+from .callers import Caller, Heard, call
 from .serving import Serving
 from .test_fleet import marked
 from .test_serve import FEATURES, assert_as_alone

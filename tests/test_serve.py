@@ -17,7 +17,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tamulag.models.checkpoint import load
-from tamulag.streamer.callers import HOP, Caller, Heard, call, rows
 from tamulag.streamer.hall import Hall
 from tamulag.streamer.ingest import (
     FeaturesHeader,
@@ -28,8 +27,10 @@ from tamulag.streamer.ingest import (
     SoundHeader,
     build_frame,
 )
+from tamulag.streamer.load import HOP, rows
 from tamulag.streamer.sample import Block
 
+from .callers import Caller, Heard, call
 from .devices import need
 from .mosquitto import Broker, listening, mosquitto, received
 from .sending import portrait, wave

@@ -1,7 +1,6 @@
 """A seat that sends ready features to a server and hears its scores, with a client library.
 
-Knows the ingest protocol from the other side. Its rows are those of the benches too; for many seats
-there is `load`.
+Knows the ingest protocol from the other side. For many seats there is `tamulag.streamer.load`.
 """
 
 import asyncio
@@ -15,13 +14,8 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from .audio import AUDIO_DIM
-from .ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
-from .sample import TICK_RATE, VISION_TICKS
-from .vision import VISION_DIM
-
-HOP = 0.5
-"""Seconds of features in one frame."""
+from tamulag.streamer.ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
+from tamulag.streamer.load import HOP, rows
 
 PATIENCE = 20.0
 """Seconds that a caller waits for an answer."""
@@ -52,14 +46,6 @@ class Caller:
     scores: list[Heard] = field(default_factory=list)
     ready: dict[str, object] = field(default_factory=dict)
     closed: int | None = None
-
-
-def rows(seed: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return voice and face of a hop of a seat: random, but always the same."""
-    rng = np.random.default_rng([seed, hop])
-    voice = rng.standard_normal((round(HOP * TICK_RATE), AUDIO_DIM)).astype("<f4")
-    face = rng.standard_normal((round(HOP * TICK_RATE / VISION_TICKS), VISION_DIM)).astype("<f4")
-    return voice, face
 
 
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
