@@ -5,8 +5,9 @@ Knows labelled sentences. Knows no audio, vision, stream or feature file.
 
 import math
 import string
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import category
 
@@ -24,6 +25,7 @@ from .text import TextEncoder
 
 Log = Callable[[str], None]
 Rows = list[tuple[list[str], float]]
+Weights = dict[str, Tensor]
 
 MARKS = string.punctuation + "".join(
     character for character in map(chr, range(0x10000)) if category(character)[0] == "P"
@@ -50,6 +52,12 @@ class TuneRecipe:
     layers: int = 6
     """Layers that are trained, counted from the last one."""
     epochs: int = 5
+    forks: int = 1
+    """Runs that part after the first `extra_epochs`, each with rows in an order of its own.
+
+    The mean of their weights is kept where it is better (Wortsman et al. 2022, Model soups): runs
+    that part late end near enough to each other for a mean.
+    """
     batch: int = 32
     encoder_rate: float = 1e-4
     """Learning rate of the last layer; it is multiplied by `layer_decay` per layer below."""
@@ -103,10 +111,64 @@ class TextNet(nn.Module):
         return bounded(self.branch.head(pooled.context)[:, 0, 0]), after.encoder
 
 
+@dataclass
+class _Run:
+    """What a training goes on from."""
+
+    net: TextNet
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    average: Weights
+
+    def kept(self) -> tuple[object, ...]:
+        """Return a copy of everything, for `go_back`."""
+        parts = (self.net, self.optimiser, self.schedule)
+        return deepcopy((*(part.state_dict() for part in parts), self.average))
+
+    def go_back(self, kept: tuple[object, ...]) -> None:
+        """Take up what `kept` returned; it stays as it is."""
+        net, optimiser, schedule, average = deepcopy(kept)
+        self.net.load_state_dict(net)  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(optimiser)  # type: ignore[arg-type]
+        self.schedule.load_state_dict(schedule)  # type: ignore[arg-type]
+        self.average = average  # type: ignore[assignment]
+
+
+@dataclass
+class _Best:
+    """The weights with the lowest validation MAE, the mean over the files, each counted once."""
+
+    net: TextNet
+    encoder: TextEncoder
+    checks: Mapping[str, Rows]
+    form: Form
+    log: Log
+    mae: float = float("inf")
+    weights: Weights = field(default_factory=dict)
+
+    def consider(self, name: str, weights: Weights) -> None:
+        """Measure weights and keep them if they are better; the network's own stay."""
+        current = deepcopy(self.net.state_dict())
+        self.net.load_state_dict(weights)
+        scores = self.scores()
+        self.net.load_state_dict(current)
+        mae = sum(score["MAE"] for score in scores.values()) / len(scores)
+        self.log(f"  {name}: {_summary(scores)}")
+        if mae < self.mae:
+            self.mae, self.weights = mae, deepcopy(weights)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the figures of the network as it is, per validation file."""
+        return {
+            name: evaluate(self.net, self.encoder, rows, self.form)
+            for name, rows in self.checks.items()
+        }
+
+
 def finetune(
     encoder: TextEncoder, branch: Branch, recipe: TuneRecipe, rng: np.random.Generator, log: Log
 ) -> dict[str, float]:
-    """Train in place with the L1 loss; keep the averaged weights of the best epoch.
+    """Train in place with the L1 loss; keep the averaged weights of the best epoch, or their mean.
 
     The validation MAE is the mean over the files of `valid`, each counted once.
 
@@ -120,27 +182,34 @@ def finetune(
     _standardise(encoder, branch, rows, rng)
     seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
     optimiser, schedule = _optimiser(net, recipe, math.ceil(seen / recipe.batch))
-    average = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    best, kept = float("inf"), average
-    for epoch in range(recipe.epochs):
-        now = rows + extra if epoch < recipe.extra_epochs else rows
-        _epoch(net, encoder, now, recipe, rng, optimiser, schedule, average)
-        current = {name: value.clone() for name, value in net.state_dict().items()}
-        net.load_state_dict(average)
-        scores = {
-            name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()
-        }
-        mae = sum(score["MAE"] for score in scores.values()) / len(scores)
-        log(f"  epoch {epoch + 1}/{recipe.epochs}: {_summary(scores)}")
-        if mae < best:
-            best, kept = mae, {name: value.clone() for name, value in average.items()}
-        net.load_state_dict(current)
-    net.load_state_dict(kept)
+    run = _Run(net, optimiser, schedule, deepcopy(net.state_dict()))
+    best = _Best(net, encoder, checks, recipe.form, log)
+    common = min(recipe.extra_epochs, recipe.epochs)
+    for epoch in range(common):
+        _epoch(run, encoder, rows + extra, recipe, rng)
+        best.consider(f"epoch {epoch + 1}/{recipe.epochs}", run.average)
+    parting, ends = run.kept(), []
+    for fork in range(recipe.forks):
+        run.go_back(parting)
+        of = f", fork {fork + 1}/{recipe.forks}" if recipe.forks > 1 else ""
+        for epoch in range(common, recipe.epochs):
+            _epoch(run, encoder, rows, recipe, rng)
+            best.consider(f"epoch {epoch + 1}/{recipe.epochs}{of}", run.average)
+        ends.append(run.average)
+    if len(ends) > 1:
+        best.consider(f"mean of {len(ends)} forks", mean_weights(ends))
+    net.load_state_dict(best.weights)
     net.eval()
-    scores = {name: evaluate(net, encoder, check, recipe.form) for name, check in checks.items()}
     return {
-        f"{name}.{key}": value for name, score in scores.items() for key, value in score.items()
+        f"{name}.{key}": value
+        for name, score in best.scores().items()
+        for key, value in score.items()
     }
+
+
+def mean_weights(of: Sequence[Weights]) -> Weights:
+    """Return the mean of each tensor over networks of one shape."""
+    return {name: torch.stack([weights[name] for weights in of]).mean(dim=0) for name in of[0]}
 
 
 def _read(files: Sequence[Path], encoder: TextEncoder, form: Form) -> Rows:
@@ -192,15 +261,9 @@ def _optimiser(
 
 
 def _epoch(
-    net: TextNet,
-    encoder: TextEncoder,
-    rows: Rows,
-    recipe: TuneRecipe,
-    rng: np.random.Generator,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    average: dict[str, Tensor],
+    run: _Run, encoder: TextEncoder, rows: Rows, recipe: TuneRecipe, rng: np.random.Generator
 ) -> None:
+    net = run.net
     net.train()
     varied = [(_varied(words, recipe, rng), label) for words, label in rows]
     tokens = [encoder.tokens(words)[0] for words, _ in varied]
@@ -217,14 +280,14 @@ def _epoch(
         loss = (estimate - label).abs().mean()
         if recipe.side:
             loss += recipe.side * _side_loss(estimate, label, recipe.form)
-        optimiser.zero_grad()
+        run.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        run.optimiser.step()
+        run.schedule.step()
         with torch.no_grad():
             for name, value in net.state_dict().items():
-                average[name].lerp_(value, 1 - recipe.average)
+                run.average[name].lerp_(value, 1 - recipe.average)
 
 
 def _side_loss(estimate: Tensor, label: Tensor, form: Form) -> Tensor:

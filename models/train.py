@@ -43,6 +43,7 @@ class TuneTable(Table):
     extra_epochs: Annotated[int, Field(ge=0, le=100)] = 0
     layers: Annotated[int, Field(ge=1, le=6)] = 6
     epochs: Annotated[int, Field(ge=1, le=100)] = 5
+    forks: Annotated[int, Field(ge=1, le=20)] = 1
     batch: Annotated[int, Field(ge=1, le=1024)] = 32
     encoder_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85

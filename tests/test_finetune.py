@@ -8,7 +8,16 @@ import torch
 
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.encoder import EncoderState
-from tamulag.models.finetune import TextNet, TuneRecipe, _varied, batches, evaluate, finetune, mixed
+from tamulag.models.finetune import (
+    TextNet,
+    TuneRecipe,
+    _varied,
+    batches,
+    evaluate,
+    finetune,
+    mean_weights,
+    mixed,
+)
 from tamulag.models.text import TextEncoder
 
 
@@ -89,3 +98,38 @@ def test_only_the_last_layers_change(tmp_path: Path) -> None:
     assert changed
     assert all(name.startswith("encoder.layer.5.") for name in changed)
     assert figures["made.n"] == 2
+
+
+def test_forks_part_after_a_common_beginning(tmp_path: Path) -> None:
+    """Each goes on from the same weights in an order of its own; their mean is measured too."""
+    path = tmp_path / "made" / "texts.csv"
+    path.parent.mkdir()
+    lines = (f"{word} film,{label}\n" for word, label in (("good", 2), ("bad", -2), ("dull", -1)))
+    path.write_text("text,label\n" + "".join(lines))
+    said: list[str] = []
+    recipe = TuneRecipe(
+        train=[path],
+        valid=[path],
+        extra=[path],
+        extra_epochs=1,
+        layers=1,
+        epochs=2,
+        forks=2,
+        batch=1,
+        average=0.5,
+    )
+    torch.manual_seed(0)
+    branch = TamUlag(ModelConfig()).text
+    figures = finetune(TextEncoder(), branch, recipe, np.random.default_rng(0), said.append)
+    names, measured = zip(*(line.strip().split(": ") for line in said), strict=True)
+    assert names == ("epoch 1/2", "epoch 2/2, fork 1/2", "epoch 2/2, fork 2/2", "mean of 2 forks")
+    assert len(set(measured)) == 4
+    assert figures["made.MAE"] == pytest.approx(
+        min(float(line.split("MAE ")[1].split()[0]) for line in measured), abs=1e-4
+    )
+
+
+def test_the_mean_of_weights_is_taken_tensor_by_tensor() -> None:
+    """Each network counts alike."""
+    mean = mean_weights([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}])
+    assert mean["a"].tolist() == [2.0, 4.0]
