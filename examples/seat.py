@@ -10,6 +10,7 @@ back with its key and goes on with the same session.
 
 import asyncio
 import json
+import random
 import sys
 import time
 import wave
@@ -22,6 +23,9 @@ except ModuleNotFoundError as missing:
 
 STEP = 0.1
 """Seconds of sound in a frame."""
+
+PAUSE = (1.0, 6.0)
+"""Seconds before the seat comes back, at random: after a restart many seats come."""
 
 
 def frame(header: dict[str, object], payload: bytes = b"") -> bytes:
@@ -76,7 +80,7 @@ async def main(path: str, url: str) -> None:
                 is_over = True
             except* (OSError, WebSocketException) as group:
                 print(f"{group.exceptions[0]}: trying again", file=sys.stderr, flush=True)
-                await asyncio.sleep(2)
+                await asyncio.sleep(random.uniform(*PAUSE))
 
 
 if __name__ == "__main__":

@@ -6,20 +6,27 @@ Knows training files and figures. Knows no tensor.
 import csv
 import json
 import os
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import torch
 
 from .data import DataError
-from .joint import Tell, load_splits
-from .recipe import JointRecipe, model_config, read_joint
-from .runs import Log, Record, settings
+from .joint import load_splits
+from .options import MODALITIES, ModelConfig
+from .recipe import JointRecipe, ModelTable, model_config, read_joint
+from .runs import Log, Record, Tell, settings
 from .seeds import forget, summary, train_seeds
 
 OPTIONS = ("tam", "fusion", "labels", "residual")
+"""Columns of every table."""
+MORE = ("similarity", "layers", "hidden")
+"""Columns of a table whose grid lists them."""
+UNUSED = "unused"
 RESULT = "result.json"
 
+Option = bool | int | str
 Cell = dict[str, str]
 """The options of a cell, as text."""
 
@@ -38,10 +45,10 @@ def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, R
             settings.
     """
     recipe = read_joint(path)
-    if not any(getattr(recipe.ablate, name) for name in OPTIONS):
+    if not any(getattr(recipe.ablate, name) for name in OPTIONS + MORE):
         raise DataError(
-            f"{path} has no table [ablate] with a list of {', '.join(OPTIONS)}: name what to "
-            'compare, e.g. tam = ["softmax", "none"], or use tamulag train'
+            f"{path} has no table [ablate] with a list of {', '.join(OPTIONS + MORE)}: name what "
+            'to compare, e.g. tam = ["softmax", "none"], or use tamulag train'
         )
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     grid = cells(recipe)
@@ -65,30 +72,49 @@ def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, R
 def cells(recipe: JointRecipe) -> list[tuple[Cell, JointRecipe]]:
     """Return the cells of the grid, each once.
 
-    A residual gate has a meaning with a gate alone: with other forms of attention it is left out.
+    A residual gate has a meaning with a gate alone, a similarity with labels that use ULAG alone:
+    where it has none the former's cells are left out, and the latter is `unused`. `layers` and
+    `hidden` are set in each branch that has a recurrent network.
 
     Raises:
         DataError: If a cell's options do not go together.
     """
     config = model_config(recipe, {})
     table, model = recipe.ablate, recipe.model
-    grid = product(
-        table.tam or [model.tam or config.audio.tam],
-        table.fusion or [config.fusion],
-        table.labels or [config.labels],
-        table.residual or [model.residual],
-    )
+    lists: dict[str, Sequence[Option]] = {
+        "tam": table.tam or [model.tam or config.audio.tam],
+        "fusion": table.fusion or [config.fusion],
+        "labels": table.labels or [config.labels],
+        "residual": table.residual or [model.residual],
+    }
+    lists |= {name: values for name in MORE if (values := getattr(table, name))}
     out = {}
-    for tam, fusion, labels, residual in grid:
-        if residual and not tam.startswith("gate"):
+    for values in product(*lists.values()):
+        cell = dict(zip(lists, values, strict=True))
+        if cell["residual"] and not str(cell["tam"]).startswith("gate"):
             continue
-        values = (tam, fusion, labels, residual)
-        chosen = model.model_copy(update=dict(zip(OPTIONS, values, strict=True)))
-        cell = dict(
-            zip(OPTIONS, (tam, fusion, labels, "residual" if residual else "plain"), strict=True)
-        )
-        out["-".join(cell.values())] = (cell, recipe.model_copy(update={"model": chosen}))
+        if "similarity" in cell and cell["labels"] not in ("ulag", "both"):
+            cell["similarity"] = UNUSED
+        words = {name: _word(name, value) for name, value in cell.items()}
+        chosen = recipe.model_copy(update={"model": _model(model, config, cell)})
+        out["-".join(words.values())] = (words, chosen)
     return list(out.values())
+
+
+def _word(name: str, value: Option) -> str:
+    if name == "residual":
+        return "residual" if value else "plain"
+    return str(value)
+
+
+def _model(model: ModelTable, config: ModelConfig, cell: Mapping[str, Option]) -> ModelTable:
+    """Return the table [model] with the options of a cell."""
+    sizes = {name: cell[name] for name in ("layers", "hidden") if name in cell}
+    recurrent = [name for name in MODALITIES if getattr(config, name).encoder != "identity"]
+    flat = {name: value for name, value in cell.items() if name not in sizes and value != UNUSED}
+    return model.model_copy(
+        update=flat | {name: getattr(model, name) | sizes for name in recurrent if sizes}
+    )
 
 
 def _key(recipe: JointRecipe) -> dict[str, object]:
@@ -117,14 +143,15 @@ def _done(folder: Path, recipe: JointRecipe) -> Record | None:
 def write_results(out: Path, rows: list[tuple[Cell, Record]]) -> None:
     """Write all figures as `results.csv` and those that are compared most as `table.md`."""
     out.mkdir(parents=True, exist_ok=True)
+    options = list(rows[0][0])
     names = list(dict.fromkeys(key for _, record in rows for key in record))
     with (out / "results.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*OPTIONS, *names])
+        writer.writerow([*options, *names])
         for cell, record in rows:
             writer.writerow([*cell.values(), *(record.get(name, "") for name in names)])
     shown = [name for name in names if name.split(".")[1:] in (["MAE"], ["Corr"], *ACCURACIES)]
-    lines = [_line([*OPTIONS, *shown]), _line(["---"] * (len(OPTIONS) + len(shown)))]
+    lines = [_line([*options, *shown]), _line(["---"] * (len(options) + len(shown)))]
     lines += [_line([*cell.values(), *(_value(record, n) for n in shown)]) for cell, record in rows]
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

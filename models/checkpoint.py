@@ -4,6 +4,7 @@ Knows safetensors files. Refuses what is missing or left over; nothing in a file
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,13 @@ class Card:
     interval: dict[str, float] = field(default_factory=dict)
     """Half width of the 90 % interval per set of present modalities, e.g. `text+audio`: the
     conformal quantile of validation residuals. A set that is not here has no interval."""
+    begun: dict[str, list[float]] = field(default_factory=dict)
+    """Half widths while little was heard, least first; `interval` holds after them. A set that is
+    not here was calibrated on whole clips alone."""
+    heard: dict[str, list[int]] = field(default_factory=dict)
+    """Per modality the valid steps in the window at which the next of these half widths begins."""
+    clips: dict[str, list[int]] = field(default_factory=dict)
+    """Distinct clips of the rarest modality behind each half width, the last of `interval`."""
     data: dict[str, str] = field(default_factory=dict)
     """Per head: the corpus it was trained on."""
     figures: dict[str, float] = field(default_factory=dict)
@@ -49,6 +57,19 @@ class Card:
     """Which text encoder made the token states that the text branch was trained on."""
     tuned: list[str] = field(default_factory=list)
     """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
+
+    def half_width(self, heard: Mapping[str, int]) -> float | None:
+        """Return the half width of the 90 % interval, or None where it was not calibrated.
+
+        Args:
+            heard: Valid steps in the window of each modality that is present, text first. The one
+                of which least was heard decides.
+        """
+        key = "+".join(heard)
+        if key not in self.begun:
+            return self.interval.get(key)
+        level = min(bisect_right(self.heard[name], count) for name, count in heard.items())
+        return [*self.begun[key], self.interval[key]][level]
 
 
 def resolve(name: str) -> Path:

@@ -17,6 +17,9 @@ from .turn import Rows, Step, Turn
 
 REPEATS = 7
 
+CLOSE, AGAIN = 1.25, 3
+"""A ratio below which a call is close, and how many times longer it is then timed again."""
+
 
 class Choice(NamedTuple):
     """How long a step of so many sessions takes, medians in seconds."""
@@ -27,11 +30,21 @@ class Choice(NamedTuple):
     by_value: float
     """With the other step, its states copied in and out."""
 
+    @property
+    def is_faster(self) -> bool:
+        """Whether the other step is the faster one."""
+        return self.by_value < self.in_place
+
+    @property
+    def is_close(self) -> bool:
+        """Whether noise may have decided."""
+        return max(self[1:]) < CLOSE * min(self[1:])
+
 
 def choices(
     model: TamUlag, step: Step, *, hop: int, batches: Sequence[int] = BATCHES
 ) -> list[Choice]:
-    """Time both ways for each number of sessions, in turns, on this machine.
+    """Time both ways for each number of sessions, in turns, on this machine; close calls twice.
 
     Args:
         model: In evaluation mode, with as many threads as torch has now.
@@ -39,27 +52,35 @@ def choices(
         hop: Ticks of a turn.
         batches: Numbers of sessions.
     """
-    return [_timed(model, step, hop, sessions) for sessions in batches]
+    found = [_timed(model, step, hop, sessions, REPEATS) for sessions in batches]
+    return [
+        _timed(model, step, hop, one.sessions, AGAIN * REPEATS) if one.is_close else one
+        for one in found
+    ]
 
 
-def few(found: Sequence[Choice]) -> int:
-    """Return up to how many sessions the other step is the faster one; 0: never."""
-    most = 0
+def sizes_of(found: Sequence[Choice]) -> frozenset[int]:
+    """Return all numbers of sessions that are left to the other step.
+
+    A number that was not timed is as the next larger one that was; beyond them torch steps.
+    """
+    sizes: set[int] = set()
+    least = 1
     for choice in sorted(found):
-        if choice.by_value >= choice.in_place:
-            break
-        most = choice.sessions
-    return most
+        if choice.is_faster:
+            sizes.update(range(least, choice.sessions + 1))
+        least = choice.sessions + 1
+    return frozenset(sizes)
 
 
-def _timed(model: TamUlag, step: Step, hop: int, sessions: int) -> Choice:
+def _timed(model: TamUlag, step: Step, hop: int, sessions: int, repeats: int) -> Choice:
     seats = [
         Seats(model, sessions, hop=hop),
-        Seats(model, sessions, hop=hop, step=step, few=sessions),
+        Seats(model, sessions, hop=hop, step=step, sizes=[sessions]),
     ]
     slots = [[one.open() for _ in range(sessions)] for one in seats]
     took: tuple[list[float], list[float]] = ([], [])
-    for number in range(REPEATS + 1):
+    for number in range(repeats + 1):
         turns = [_turn(model, hop, number)] * sessions
         for one, places, times in zip(seats, slots, took, strict=True):
             begin = time.perf_counter()

@@ -234,9 +234,22 @@ def is_media(path: Path) -> bool:
     Raises:
         DataError: If it cannot be read.
     """
+    return "file" in _columns(path)
+
+
+def has_modes(path: Path) -> bool:
+    """Return whether a CSV says with a column `mode` which rows are for what.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return "mode" in _columns(path)
+
+
+def _columns(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return "file" in next(csv.reader(file), [])
+            return next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV: {error}") from error
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .checkpoint import CheckpointError, load
-from .data import Array, Clip, DataError, TextRow, read_labelled, text_clips
+from .begun import spoken
+from .checkpoint import Card, CheckpointError, load
+from .data import Clip, DataError, TextRow, read_labelled
 from .encoder import Ticks
 from .metrics import mosi_metrics, sims_metrics
 from .tam_ulag import LIMIT, MODALITIES, TamUlag
@@ -52,12 +53,8 @@ class Evaluation:
             rows: As `read_labelled` returns them.
             heard: In (0, 1]; the words are rounded up.
         """
-        words = [self.encoder.split(row.text) for row in rows]
-        begun = [" ".join(w[: math.ceil(heard * len(w) - 1e-9)]) for w in words]
-        states: list[Array] = []
-        for first in range(0, len(begun), BATCH):
-            states += self.encoder.encode_batch(begun[first : first + BATCH])
-        return text_clips(rows, states)
+        words = [len(self.encoder.split(row.text)) for row in rows]
+        return spoken(self.encoder, rows, [math.ceil(heard * n - 1e-9) for n in words])
 
     def figures(self, clips: Sequence[Clip]) -> dict[str, float]:
         """Compare the estimates of clips, at least one, with their labels.

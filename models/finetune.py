@@ -1,137 +1,34 @@
 """Fine-tune the last layers of the text encoder together with the text branch.
 
-Knows labelled sentences. Knows no audio, vision, stream or feature file.
+    runs/NAME-text/last.safetensors   all that is needed to go on after the last epoch
+                   metrics.csv        one row per epoch
+                   events.out.*       the same for TensorBoard, where it is installed
+
+Knows epochs, forks and files. Knows no audio, vision, stream or feature file.
 """
 
+import json
 import math
-import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from unicodedata import category
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from .branch import Branch
-from .data import read_labelled
-from .encoder import EncoderState, Ticks
-from .evaluate import LIMITS, Form
-from .metrics import mosi_metrics, sims_metrics
-from .tam_ulag import LIMIT, bounded
+from .data import DataError, TextRow
+from .evaluate import Form
+from .runs import Log, Record, Tell, kept_curves, quiet, read_state, write_metrics, write_state
+from .sentences import names_of, read_part, refuse_shared
 from .text import TextEncoder
-
-Log = Callable[[str], None]
-Rows = list[tuple[list[str], float]]
-Weights = dict[str, Tensor]
-
-MARKS = string.punctuation + "".join(
-    character for character in map(chr, range(0x10000)) if category(character)[0] == "P"
-)
-"""Punctuation of all scripts."""
+from .textnet import Rows, Run, TextNet, TuneRecipe, Weights, begin, evaluate, train_epoch
 
 SHOWN = ("MAE", "Corr", "Acc2_non0", "Acc2")
 SAMPLE = 1000
 """Sentences from which mean and deviation of the token states are taken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneRecipe:
-    """How the text encoder and the text branch are trained together."""
-
-    train: Sequence[Path]
-    """CSVs of texts."""
-    valid: Sequence[Path]
-    form: Form = "mosi"
-    """Range of the labels of `train` and `valid`, [-3, 3] or [-1, 1] (`sims`), and the figures."""
-    extra: Sequence[Path] = ()
-    """CSVs of texts of another kind, labels in [-3, 3], seen in the first `extra_epochs` only."""
-    extra_epochs: int = 0
-    layers: int = 6
-    """Layers that are trained, counted from the last one."""
-    epochs: int = 5
-    forks: int = 1
-    """Runs that part after the first `extra_epochs`, each with rows in an order of its own.
-
-    The mean of their weights is kept where it is better (Wortsman et al. 2022, Model soups): runs
-    that part late end near enough to each other for a mean.
-    """
-    batch: int = 32
-    encoder_rate: float = 1e-4
-    """Learning rate of the last layer; it is multiplied by `layer_decay` per layer below."""
-    layer_decay: float = 0.85
-    head_rate: float = 1e-3
-    decay: float = 0.01
-    warmup: float = 0.1
-    """Share of the steps over which the rates rise from 0."""
-    average: float = 0.998
-    """Decay per step of the moving average of the weights; the average is what is kept."""
-    bare: float = 0.3
-    """Share of training sentences that lose their punctuation, as some recognisers give none."""
-    prefix: float = 0.1
-    """Share of training sentences that are cut to a random beginning, as live words are."""
-    side: float = 0.0
-    """Weight of a logistic loss on whether the label is above 0, beside the L1 loss.
-
-    A label of 0 counts as below in the form of CH-SIMS, as its Acc2 has it, else not at all.
-    """
-    carried: float = 0.5
-    """Share of sentences that begin with the recurrent state of another sentence."""
-
-
-class TextNet(nn.Module):
-    """The transformer and the text branch as one module."""
-
-    def __init__(self, encoder: TextEncoder, branch: Branch) -> None:
-        super().__init__()
-        self.network = encoder.network
-        self.branch = branch
-
-    def forward(
-        self, ids: Tensor, mask: Tensor, words: Tensor, state: EncoderState | None
-    ) -> tuple[Tensor, EncoderState]:
-        """Return the text head's estimates (B,) and the state after each sentence.
-
-        Args:
-            ids: (B, L) token ids with the special tokens.
-            mask: (B, L) True = a token.
-            words: (B, L) True = a token of a word, neither special nor padding.
-            state: Recurrent state at the start; None = the initial one.
-        """
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.training):
-            states = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        time = torch.zeros(ids.shape, dtype=torch.int64)
-        before = self.branch.initial_state(len(ids))
-        if state is not None:
-            before = before._replace(encoder=state)
-        now = torch.ones(len(ids), 1, dtype=torch.int64)
-        pooled, after = self.branch.step(Ticks(states.float(), words, time, time), now, before)
-        return bounded(self.branch.head(pooled.context)[:, 0, 0]), after.encoder
-
-
-@dataclass
-class _Run:
-    """What a training goes on from."""
-
-    net: TextNet
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    average: Weights
-
-    def kept(self) -> tuple[object, ...]:
-        """Return a copy of everything, for `go_back`."""
-        parts = (self.net, self.optimiser, self.schedule)
-        return deepcopy((*(part.state_dict() for part in parts), self.average))
-
-    def go_back(self, kept: tuple[object, ...]) -> None:
-        """Take up what `kept` returned; it stays as it is."""
-        net, optimiser, schedule, average = deepcopy(kept)
-        self.net.load_state_dict(net)  # type: ignore[arg-type]
-        self.optimiser.load_state_dict(optimiser)  # type: ignore[arg-type]
-        self.schedule.load_state_dict(schedule)  # type: ignore[arg-type]
-        self.average = average  # type: ignore[assignment]
 
 
 @dataclass
@@ -146,18 +43,31 @@ class _Best:
     mae: float = float("inf")
     weights: Weights = field(default_factory=dict)
 
-    def consider(self, name: str, weights: Weights) -> None:
-        """Measure weights and keep them if they are better; the network's own stay."""
-        current = deepcopy(self.net.state_dict())
-        self.net.load_state_dict(weights)
+    def consider(self, name: str, weights: Weights) -> Record:
+        """Measure weights, keep them if they are better; return figures. The net's own stay."""
+        current = {key: value.clone() for key, value in self.net.state_dict().items()}
+        self.net.load_state_dict(current | weights)
         scores = self.scores()
         self.net.load_state_dict(current)
         mae = sum(score["MAE"] for score in scores.values()) / len(scores)
         self.log(f"  {name}: {_summary(scores)}")
         if mae < self.mae:
             self.mae, self.weights = mae, deepcopy(weights)
+        return _flat(scores)
 
-    def scores(self) -> dict[str, dict[str, float]]:
+    def take(self) -> Record:
+        """Give the network the best weights and return their figures.
+
+        Raises:
+            DataError: If there are none.
+        """
+        if not self.weights:
+            raise DataError("no epoch has a finite validation MAE: lower the rates of [tune]")
+        self.net.load_state_dict(self.net.state_dict() | self.weights)
+        self.net.eval()
+        return _flat(self.scores())
+
+    def scores(self) -> dict[str, Record]:
         """Return the figures of the network as it is, per validation file."""
         return {
             name: evaluate(self.net, self.encoder, rows, self.form)
@@ -165,46 +75,88 @@ class _Best:
         }
 
 
+@dataclass
+class _Past:
+    """What a training knows of its epochs, beside its weights."""
+
+    parting: Weights = field(default_factory=dict)
+    """What the forks go on from; empty until they part."""
+    parted: int = 0
+    """Steps until then."""
+    ends: list[Weights] = field(default_factory=list)
+    """Averaged weights of each fork that is done."""
+    history: list[Record] = field(default_factory=list)
+    """Figures of each epoch that is done, fork after fork."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A training with its data."""
+
+    recipe: TuneRecipe
+    encoder: TextEncoder
+    rng: np.random.Generator
+    rows: Rows
+    extra: Rows
+    run: Run
+    best: _Best
+    past: _Past
+    settings: dict[str, object]
+    """What must be the same to go on with it."""
+
+
 def finetune(
-    encoder: TextEncoder, branch: Branch, recipe: TuneRecipe, rng: np.random.Generator, log: Log
-) -> dict[str, float]:
+    encoder: TextEncoder,
+    branch: Branch,
+    recipe: TuneRecipe,
+    rng: np.random.Generator,
+    log: Log,
+    *,
+    tell: Tell = quiet,
+    folder: Path | None = None,
+) -> Record:
     """Train in place with the L1 loss; keep the averaged weights of the best epoch, or their mean.
 
     The validation MAE is the mean over the files of `valid`, each counted once.
 
+    Args:
+        encoder: Its last layers are trained.
+        branch: Trained with it.
+        recipe: Files, sizes, rates.
+        rng: Draws everything that torch does not.
+        log: Called with a line per epoch.
+        tell: Called with what is being done, how much of it is done, and of how much.
+        folder: Where each finished epoch is kept; what is there is gone on with, to the same
+            numbers. None: nothing is kept.
+
     Returns:
         Metrics per validation file, e.g. `mosi.Corr`.
+
+    Raises:
+        DataError: If a file cannot be used, is trained on and validated, or what the folder holds
+            is of another training; or if no epoch has a finite validation MAE.
     """
-    net = TextNet(encoder, branch)
-    rows = _read(recipe.train, encoder, recipe.form)
-    extra = _read(recipe.extra, encoder, "mosi")
-    checks = {path.parent.name: _read([path], encoder, recipe.form) for path in recipe.valid}
-    _standardise(encoder, branch, rows, rng)
-    seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
-    optimiser, schedule = _optimiser(net, recipe, math.ceil(seen / recipe.batch))
-    run = _Run(net, optimiser, schedule, deepcopy(net.state_dict()))
-    best = _Best(net, encoder, checks, recipe.form, log)
+    work = _prepared(encoder, branch, recipe, rng, log)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _load(folder, work)
+    past = work.past
+    with kept_curves(folder, len(past.history), log) as add:
+        for fork, epoch in turns(recipe)[len(past.history) :]:
+            past.history.append(_turn(work, fork, epoch, tell))
+            if folder is not None:
+                _save(folder, work)
+            add(past.history[-1], len(past.history))
+    if len(past.ends) > 1:
+        work.best.consider(f"mean of {len(past.ends)} forks", mean_weights(past.ends))
+    return work.best.take()
+
+
+def turns(recipe: TuneRecipe) -> list[tuple[int, int]]:
+    """Return the epochs in their order: fork and epoch, both from 0; fork 0 has the common ones."""
     common = min(recipe.extra_epochs, recipe.epochs)
-    for epoch in range(common):
-        _epoch(run, encoder, rows + extra, recipe, rng)
-        best.consider(f"epoch {epoch + 1}/{recipe.epochs}", run.average)
-    parting, ends = run.kept(), []
-    for fork in range(recipe.forks):
-        run.go_back(parting)
-        of = f", fork {fork + 1}/{recipe.forks}" if recipe.forks > 1 else ""
-        for epoch in range(common, recipe.epochs):
-            _epoch(run, encoder, rows, recipe, rng)
-            best.consider(f"epoch {epoch + 1}/{recipe.epochs}{of}", run.average)
-        ends.append(run.average)
-    if len(ends) > 1:
-        best.consider(f"mean of {len(ends)} forks", mean_weights(ends))
-    net.load_state_dict(best.weights)
-    net.eval()
-    return {
-        f"{name}.{key}": value
-        for name, score in best.scores().items()
-        for key, value in score.items()
-    }
+    own = [(fork, epoch) for fork in range(recipe.forks) for epoch in range(common, recipe.epochs)]
+    return [(0, epoch) for epoch in range(common)] + own
 
 
 def mean_weights(of: Sequence[Weights]) -> Weights:
@@ -212,11 +164,85 @@ def mean_weights(of: Sequence[Weights]) -> Weights:
     return {name: torch.stack([weights[name] for weights in of]).mean(dim=0) for name in of[0]}
 
 
-def _read(files: Sequence[Path], encoder: TextEncoder, form: Form) -> Rows:
-    """Return words and sentiment in [-3, 3] of the rows of CSVs."""
-    limit = LIMITS[form]
-    rows = [row for path in files for row in read_labelled(path, limit=limit)]
-    return [(encoder.split(row.text), row.label * (LIMIT / limit)) for row in rows]
+def _prepared(
+    encoder: TextEncoder, branch: Branch, recipe: TuneRecipe, rng: np.random.Generator, log: Log
+) -> _Work:
+    refuse_shared([*recipe.train, *recipe.extra], recipe.valid)
+    rows = _worded(read_part(recipe.train, "train", recipe.form), encoder)
+    extra = _worded(read_part(recipe.extra, "train", "mosi"), encoder)
+    checks = {
+        name: _worded(read_part([path], "valid", recipe.form), encoder)
+        for name, path in zip(names_of(recipe.valid), recipe.valid, strict=True)
+    }
+    settings = json.loads(json.dumps(asdict(recipe), default=str))
+    settings |= {"seed": rng.bit_generator.state, "rows": len(rows), "encoder": encoder.name}
+    _standardise(encoder, branch, rows, rng)
+    seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
+    net = TextNet(encoder, branch)
+    run = begin(net, recipe, math.ceil(seen / recipe.batch))
+    best = _Best(net, encoder, checks, recipe.form, log)
+    return _Work(recipe, encoder, rng, rows, extra, run, best, _Past(), settings)
+
+
+def _turn(work: _Work, fork: int, epoch: int, tell: Tell) -> Record:
+    """Train and measure one epoch of a fork; return its figures."""
+    recipe, run, past = work.recipe, work.run, work.past
+    common = min(recipe.extra_epochs, recipe.epochs)
+    if recipe.forks > 1 and epoch == common:
+        if fork:
+            run.restore(past.parting, past.parted)
+        else:
+            past.parting, past.parted = run.tensors(), run.step
+    of = f", fork {fork + 1}/{recipe.forks}" if recipe.forks > 1 and epoch >= common else ""
+    what = f"epoch {epoch + 1}/{recipe.epochs}{of}"
+    rows = work.rows + work.extra if epoch < common else work.rows
+    loss = train_epoch(run, work.encoder, rows, recipe, work.rng, tell, what)
+    record = {"epoch": epoch + 1.0, "fork": fork + 1.0, "loss.total": loss}
+    record |= work.best.consider(what, run.average)
+    if recipe.forks > 1 and epoch == recipe.epochs - 1:
+        past.ends.append({name: tensor.clone() for name, tensor in run.average.items()})
+    return record
+
+
+def _save(folder: Path, work: _Work) -> None:
+    """Write all that is needed to go on, atomically, and the table of epochs."""
+    past = work.past
+    parts = {"run": work.run.tensors(), "best": work.best.weights, "parting": past.parting}
+    parts |= {f"end-{place}": weights for place, weights in enumerate(past.ends)}
+    tensors = {f"{part}.{name}": t for part, group in parts.items() for name, t in group.items()}
+    meta = {
+        "history": past.history,
+        "parted": past.parted,
+        "step": work.run.step,
+        "mae": work.best.mae,
+        "rng": work.rng.bit_generator.state,
+    }
+    write_state(folder, tensors | {"torch": torch.get_rng_state()}, work.settings, meta)
+    write_metrics(folder, past.history)
+
+
+def _load(folder: Path, work: _Work) -> None:
+    """Go on from what `_save` wrote; a folder without a finished epoch changes nothing."""
+
+    def restore(tensors: Weights, meta: dict[str, Any]) -> None:
+        parts: dict[str, Weights] = {"run": {}, "best": {}, "parting": {}}
+        torch.set_rng_state(tensors.pop("torch"))
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = tensor
+        work.run.restore(parts["run"], meta["step"])
+        work.rng.bit_generator.state = meta["rng"]
+        work.best.weights, work.best.mae = parts["best"], meta["mae"]
+        past = work.past
+        past.parting, past.parted, past.history = parts["parting"], meta["parted"], meta["history"]
+        past.ends = [parts[f"end-{place}"] for place in range(len(parts) - 3)]
+
+    if read_state(folder, work.settings, restore):
+        work.best.log(f"goes on after {len(work.past.history)} of {len(turns(work.recipe))} epochs")
+
+
+def _worded(rows: Sequence[TextRow], encoder: TextEncoder) -> Rows:
+    return [(encoder.split(row.text), row.label) for row in rows]
 
 
 def _standardise(
@@ -229,130 +255,12 @@ def _standardise(
     branch.encoder.deviation.copy_(torch.from_numpy(states.std(axis=0)).clamp(min=1e-3))
 
 
+def _flat(scores: Mapping[str, Record]) -> Record:
+    return {f"{name}.{key}": value for name, s in scores.items() for key, value in s.items()}
+
+
 def _summary(scores: dict[str, dict[str, float]]) -> str:
     return "; ".join(
         f"{name} " + " ".join(f"{key} {s[key]:.4f}" for key in SHOWN if key in s)
         for name, s in scores.items()
     )
-
-
-def _optimiser(
-    net: TextNet, recipe: TuneRecipe, total: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return AdamW with one group per layer, and a rise and a cosine over `total` steps."""
-    for parameter in net.network.parameters():
-        parameter.requires_grad_(False)
-    layers = list(net.network.encoder.layer)[-recipe.layers :]  # type: ignore[union-attr,arg-type]
-    groups = [{"params": list(net.branch.parameters()), "lr": recipe.head_rate}]
-    for depth, layer in enumerate(reversed(layers)):
-        for parameter in layer.parameters():
-            parameter.requires_grad_(True)
-        rate = recipe.encoder_rate * recipe.layer_decay**depth
-        groups.append({"params": list(layer.parameters()), "lr": rate})
-    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay, fused=True)
-    rise = max(1, round(recipe.warmup * total))
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-
-
-def _epoch(
-    run: _Run, encoder: TextEncoder, rows: Rows, recipe: TuneRecipe, rng: np.random.Generator
-) -> None:
-    net = run.net
-    net.train()
-    varied = [(_varied(words, recipe, rng), label) for words, label in rows]
-    tokens = [encoder.tokens(words)[0] for words, _ in varied]
-    labels = torch.tensor([label for _, label in varied])
-    carried: EncoderState | None = None
-    for chosen in batches([len(t) for t in tokens], recipe.batch, rng):
-        start = None
-        if carried is not None:
-            fresh = net.branch.encoder.initial_state(len(chosen))
-            start = mixed(fresh, carried, recipe.carried, rng)
-        estimate, after = net(*_padded(encoder, [tokens[i] for i in chosen]), start)
-        carried = EncoderState(*(part.detach() for part in after))
-        label = labels[torch.from_numpy(chosen)]
-        loss = (estimate - label).abs().mean()
-        if recipe.side:
-            loss += recipe.side * _side_loss(estimate, label, recipe.form)
-        run.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        run.optimiser.step()
-        run.schedule.step()
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                run.average[name].lerp_(value, 1 - recipe.average)
-
-
-def _side_loss(estimate: Tensor, label: Tensor, form: Form) -> Tensor:
-    told = torch.ones_like(label) if form == "sims" else (label != 0).to(label.dtype)
-    above = (label > 0).to(label.dtype)
-    return nn.functional.binary_cross_entropy_with_logits(estimate, above, weight=told)
-
-
-def _varied(words: list[str], recipe: TuneRecipe, rng: np.random.Generator) -> list[str]:
-    if rng.random() < recipe.bare:
-        words = [word.strip(MARKS) for word in words]
-    if len(words) > 3 and rng.random() < recipe.prefix:
-        words = words[: int(rng.integers(3, len(words)))]
-    return words
-
-
-def batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield batches of rows of similar length, in random order, so that little is padded.
-
-    Sorting inside windows of sixteen batches keeps the draw random and the padding small.
-    """
-    order = rng.permutation(len(lengths))
-    for window in np.array_split(order, max(1, len(order) // (size * 16))):
-        by_length = window[np.argsort(np.asarray(lengths)[window], kind="stable")]
-        parts = np.array_split(by_length, max(1, len(window) // size))
-        for part in rng.permutation(len(parts)):
-            yield parts[part]
-
-
-def mixed(
-    fresh: EncoderState, carried: EncoderState, share: float, rng: np.random.Generator
-) -> EncoderState:
-    """Give a share of the rows the state of a row from the batch before.
-
-    The running level stays fresh: it belongs to a voice, and the rows are of different people.
-    """
-    count = len(fresh.h)
-    source = torch.from_numpy(rng.integers(0, len(carried.h), count))
-    keep = torch.from_numpy(rng.random(count) < share).view(-1, 1, 1)
-    return EncoderState(
-        torch.where(keep, carried.h[source], fresh.h),
-        torch.where(keep, carried.c[source], fresh.c),
-        fresh.level,
-    )
-
-
-def _padded(encoder: TextEncoder, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    framed = [torch.tensor(encoder.framed(row)) for row in tokens]
-    ids = nn.utils.rnn.pad_sequence(framed, batch_first=True)
-    place = torch.arange(ids.shape[1])
-    lengths = torch.tensor([len(row) for row in framed]).unsqueeze(-1)
-    return ids, place < lengths, (place > 0) & (place < lengths - 1)
-
-
-@torch.inference_mode()
-def evaluate(
-    net: TextNet, encoder: TextEncoder, rows: Rows, form: Form = "mosi"
-) -> dict[str, float]:
-    """Return the metrics of sentences that are each scored alone from the initial state."""
-    net.eval()
-    tokens = [encoder.tokens(words)[0] for words, _ in rows]
-    order = np.argsort([len(t) for t in tokens], kind="stable")
-    scores = np.zeros(len(rows))
-    for chosen in np.array_split(order, max(1, len(order) // 128)):
-        scores[chosen] = net(*_padded(encoder, [tokens[i] for i in chosen]), None)[0].numpy()
-    scale = LIMITS[form] / LIMIT
-    measure = mosi_metrics if form == "mosi" else sims_metrics
-    return measure(scores * scale, np.array([label for _, label in rows]) * scale)

@@ -17,7 +17,8 @@ from .heard import Heard
 from .metrics import mosi_metrics
 from .options import preset
 from .rows import BranchRecipe, read_rows
-from .single import Log, predict, train_branch
+from .runs import Log
+from .single import predict, train_branch
 from .train import read_recipe
 
 MEASURED = ("MAE", "Corr", "Acc2_non0")

@@ -34,10 +34,13 @@ def split_clips(data: DataTable, log: Log) -> dict[str, list[Clip]]:
     train = [clip for file in data.train for clip in read_clips(file)]
     if data.valid_groups:
         return _by_groups(train, [clip for file in data.valid for clip in read_clips(file)], data)
-    both = set(data.train) & set(data.valid)
+    train_files, valid_files = (
+        {file.resolve() for file in part} for part in (data.train, data.valid)
+    )
+    both = train_files & valid_files
     if not both:
         return {"train": train, "valid": [c for file in data.valid for c in read_clips(file)]}
-    if set(data.train) != set(data.valid):
+    if train_files != valid_files:
         raise DataError(
             f"data.train and data.valid share {_files(sorted(both))} but are not the same list: "
             "give the same files to both, or valid_groups"

@@ -5,7 +5,7 @@ from the seed and the epoch's number, so that a run that was stopped goes on to 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +21,11 @@ from .labels import Loss, Targets, joint_loss, unimodal_targets
 from .net import Chain, Net
 from .packed import read_packed
 from .recipe import JointRecipe, model_config
-from .runs import Job, Log, Record
+from .runs import Job, Log, Record, Tell
 from .tam_ulag import LIMIT, MODALITIES, Output, TamUlag
 
-Tell = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+FEW = 20
+"""Validation clips below which the log warns."""
 STATES = 256
 """Clips of whose token states mean and deviation are taken."""
 NORMS = ("bias", "LayerNorm.weight")
@@ -56,7 +56,7 @@ def load_splits(recipe: JointRecipe, log: Log = _quiet) -> dict[str, Corpus]:
 
     Args:
         recipe: The training file.
-        log: Told which clips were drawn to be only validated.
+        log: Told which clips were drawn to be only validated, and that they are few.
 
     Raises:
         DataError: If a file cannot be used or a split is missing or empty.
@@ -70,7 +70,13 @@ def load_splits(recipe: JointRecipe, log: Log = _quiet) -> dict[str, Corpus]:
             raise DataError(f"packed file {data.packed} has no rows of {', '.join(missing)}")
         tokens, vocabulary = recipe.text.finetune, _vocabulary(recipe)
         return {n: from_packed(splits[n], tokens=tokens, vocabulary=vocabulary) for n in wanted}
-    return {name: from_clips(rows) for name, rows in split_clips(data, log).items()}
+    clips = split_clips(data, log)
+    if (count := len(clips["valid"])) < FEW:
+        log(
+            f"warning: {count} validation clips: their figures say next to nothing, and of fewer "
+            "than 9 there is no 90 % interval; label more clips, or raise data.valid_share"
+        )
+    return {name: from_clips(rows) for name, rows in clips.items()}
 
 
 def _vocabulary(recipe: JointRecipe) -> int:

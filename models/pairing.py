@@ -5,7 +5,7 @@ Knows pooled vectors of one to three modalities. Knows no feature file and no st
 It learns how to weigh what agrees; it has never seen a conflict.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from .conformal import Residuals, Widths, levels, widths
 from .data import DataError
 from .rows import Table
 from .tam_ulag import MODALITIES, TamUlag, bounded
@@ -21,7 +22,10 @@ from .tam_ulag import MODALITIES, TamUlag, bounded
 Log = Callable[[str], None]
 
 CALIBRATION = 2000
-"""Pairings from which the half widths of the intervals are taken."""
+"""Pairings on which ways to fuse are compared."""
+DRAWS = 20_000
+"""Pairings from which the half widths of the intervals are taken; as precise as their number of
+distinct clips allows, not as this one does."""
 SUBSETS = np.array([[bool(bits & 4), bool(bits & 2), bool(bits & 1)] for bits in range(1, 8)])
 """Every non-empty set of present modalities, (7, M)."""
 
@@ -52,10 +56,35 @@ class Vectors:
     """(N,) sentiment."""
 
 
+@dataclass(frozen=True)
+class Begun(Vectors):
+    """The pooled vectors of clips and of beginnings of them."""
+
+    clip: Tensor
+    """(N,) int64, the place of the clip."""
+    heard: Tensor
+    """(N,) int64, its valid steps."""
+    source: Tensor
+    """(N,) int64, which corpus it is of."""
+
+    def of_rows(self, rows: Tensor) -> "Begun":
+        """Return some rows: their places (R,), or a bool for each (N,)."""
+        parts = (self.context, self.label, self.clip, self.heard, self.source)
+        return Begun(*(part[rows] for part in parts))
+
+    def of_clips(self, chosen: Tensor) -> "Begun":
+        """Return the rows of some clips: a bool for each clip."""
+        return self.of_rows(chosen[self.clip])
+
+
+def first_half(count: int) -> Tensor:
+    """Return for each of `count` clips whether it trains the fusion: alternating blocks do."""
+    return torch.arange(count) // max(1, min(BLOCK, count // 2)) % 2 == 0
+
+
 def halves(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Split rows into two parts by alternating blocks."""
-    count = len(vectors.label)
-    even = torch.arange(count) // max(1, min(BLOCK, count // 2)) % 2 == 0
+    """Split clips into two parts by alternating blocks."""
+    even = first_half(len(vectors.label))
     return (
         Vectors(vectors.context[even], vectors.label[even]),
         Vectors(vectors.context[~even], vectors.label[~even]),
@@ -68,11 +97,10 @@ def train_fusion(
     recipe: FusionRecipe,
     rng: np.random.Generator,
     log: Log,
-) -> dict[str, float]:
-    """Train the fused head on paired clips; return the half width of each subset's interval.
+) -> None:
+    """Train the fused head on one half of paired clips; the other half is for the intervals.
 
-    The branches stay as they are, so the unimodal heads do too. One half of the clips trains, the
-    other gives the intervals.
+    The branches stay as they are, so the unimodal heads do too.
 
     Args:
         model: Its `fusion` and `head` are trained.
@@ -88,8 +116,7 @@ def train_fusion(
     for name, vectors in held.items():
         if len(vectors.label) < 2:
             raise DataError(f"{name}: {len(vectors.label)} validation clips: the fusion needs two")
-    split = {name: halves(vectors) for name, vectors in held.items()}
-    train, valid = ({name: pair[side] for name, pair in split.items()} for side in (0, 1))
+    train = {name: halves(vectors)[0] for name, vectors in held.items()}
     optimiser, schedule = _optimiser(model, recipe)
     subsets = _subsets(held)
     model.train()
@@ -104,29 +131,23 @@ def train_fusion(
         if (step + 1) % 500 == 0:
             log(f"  fusion step {step + 1}/{recipe.steps}: MAE {loss.item():.4f}")
     model.eval()
-    return intervals(model, valid, recipe, rng)
 
 
 def copy_head(
     model: TamUlag,
     name: str,
     seen: Vectors,
-    held: Vectors,
     recipe: FusionRecipe,
     rng: np.random.Generator,
-) -> dict[str, float]:
+) -> None:
     """Train the fused head to say what the head of the only modality says.
 
     Args:
         model: Its `fusion` and `head` are trained.
         name: The modality.
         seen: Clips on which it learns.
-        held: Clips that the branch was not trained on.
         recipe: How; `near` does not matter.
         rng: Random stream.
-
-    Returns:
-        The half width of the 90 % interval on all of `held`.
     """
     optimiser, schedule = _optimiser(model, recipe)
     present = torch.tensor([other == name for other in MODALITIES])
@@ -142,10 +163,6 @@ def copy_head(
         optimiser.step()
         schedule.step()
     model.eval()
-    with torch.inference_mode():
-        here = present.expand(len(held.label), -1)
-        residual = (fused(model, {name: held.context}, here) - held.label).abs()
-    return {name: half_width(residual)}
 
 
 def _optimiser(
@@ -171,18 +188,21 @@ def paired(
         Per modality the vectors (B, H), and the mean of their labels (B,).
     """
     wanted = rng.uniform(-2.5, 2.5, recipe.batch)
-    vectors, labels = {}, []
-    for name in clips:
-        order = np.argsort(clips[name].label.numpy(), kind="stable")
-        rising = clips[name].label.numpy()[order]
-        first = np.searchsorted(rising, wanted - recipe.near, side="left")
-        last = np.searchsorted(rising, wanted + recipe.near, side="right")
-        # Where nothing is near, this is the nearest clip or the one next to it.
-        place = first + np.floor(rng.random(recipe.batch) * np.maximum(1, last - first))
-        chosen = torch.from_numpy(order[place.astype(np.int64).clip(0, len(order) - 1)])
-        vectors[name] = clips[name].context[chosen]
-        labels.append(clips[name].label[chosen])
+    chosen = {name: _near(clips[name].label, wanted, recipe.near, rng) for name in clips}
+    vectors = {name: clips[name].context[rows] for name, rows in chosen.items()}
+    labels = [clips[name].label[rows] for name, rows in chosen.items()]
     return vectors, torch.stack(labels).mean(dim=0)
+
+
+def _near(label: Tensor, wanted: np.ndarray, near: float, rng: np.random.Generator) -> Tensor:
+    """Draw for each wanted label a row (B,) whose own is no further than `near`, else the next."""
+    order = np.argsort(label.numpy(), kind="stable")
+    rising = label.numpy()[order]
+    first = np.searchsorted(rising, wanted - near, side="left")
+    last = np.searchsorted(rising, wanted + near, side="right")
+    # Where nothing is near, this is the nearest clip or the one next to it.
+    place = first + np.floor(rng.random(len(wanted)) * np.maximum(1, last - first))
+    return torch.from_numpy(order[place.astype(np.int64).clip(0, len(order) - 1)])
 
 
 def fused(model: TamUlag, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
@@ -195,24 +215,42 @@ def fused(model: TamUlag, vectors: dict[str, Tensor], present: Tensor) -> Tensor
 
 @torch.inference_mode()
 def intervals(
-    model: TamUlag, clips: Mapping[str, Vectors], recipe: FusionRecipe, rng: np.random.Generator
-) -> dict[str, float]:
-    """Return per subset the half width of the 90 % interval on validation residuals."""
-    many = recipe.model_copy(update={"batch": CALIBRATION})
-    vectors, label = paired(clips, many, rng)
-    half = {}
-    for subset in _subsets(clips):
-        present = torch.from_numpy(subset).expand(len(label), -1)
-        residual = (fused(model, vectors, present) - label).abs()
-        names = [name for name, there in zip(MODALITIES, subset, strict=True) if there]
-        half["+".join(names)] = half_width(residual)
-    return half
+    model: TamUlag, clips: Mapping[str, Begun], recipe: FusionRecipe, rng: np.random.Generator
+) -> Widths:
+    """Calibrate the fused head on clips and beginnings that neither it nor a branch learned.
 
+    Of one modality alone each estimate is compared with its clip's own label. Of several it is one
+    on paired clips, and compared with the mean label of those that are present; their labels are
+    as frequent as in the modalities' own clips.
 
-def half_width(residual: Tensor) -> float:
-    """Return the split conformal half width at 90 % of residuals |estimate - label|.
-
-    q = their ceil(0.9 (n + 1)) / n quantile (Vovk et al. 2005; Lei et al. 2018)
+    Args:
+        model: Its fused head is trained.
+        clips: Per modality.
+        recipe: `near` is how far apart paired labels are at most.
+        rng: Draws the pairs.
     """
-    rank = min(len(residual), int(np.ceil(0.9 * (len(residual) + 1))))
-    return round(float(residual.sort().values[rank - 1]), 4)
+    found = {}
+    for subset in _subsets(clips):
+        names = [name for name, there in zip(MODALITIES, subset, strict=True) if there]
+        rows = _drawn([clips[name] for name in names], recipe.near, rng)
+        parts = [clips[name].of_rows(chosen) for name, chosen in zip(names, rows, strict=True)]
+        vectors = {name: part.context for name, part in zip(names, parts, strict=True)}
+        estimate = fused(model, vectors, torch.from_numpy(subset).expand(len(rows[0]), -1))
+        label = torch.stack([part.label for part in parts]).mean(dim=0)
+        heard = [levels(part.heard, name) for name, part in zip(names, parts, strict=True)]
+        found["+".join(names)] = Residuals(
+            (estimate - label).abs(),
+            torch.stack(heard).amin(dim=0),
+            torch.stack([part.clip for part in parts], dim=1),
+            torch.stack([part.source for part in parts], dim=1),
+        )
+    return widths(found)
+
+
+def _drawn(clips: Sequence[Begun], near: float, rng: np.random.Generator) -> list[Tensor]:
+    """Return the rows of each modality that make up the estimates to calibrate on."""
+    if len(clips) == 1:
+        return [torch.arange(len(clips[0].label))]
+    count = DRAWS // len(clips)
+    wanted = np.concatenate([rng.choice(part.label.numpy(), count) for part in clips])
+    return [_near(part.label, wanted, near, rng) for part in clips]

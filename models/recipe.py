@@ -91,6 +91,13 @@ class AblateTable(Table):
     fusion: list[Fusion] = Field([])
     labels: list[Labels] = Field([])
     residual: list[bool] = Field([])
+    similarity: list[Similarity] = Field([], description="Tried with labels that use ULAG alone")
+    layers: list[Annotated[int, Field(ge=1, le=8)]] = Field(
+        [], description="Of the recurrent network of each modality that has one"
+    )
+    hidden: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        [], description="Units of the same networks"
+    )
 
 
 class JointRecipe(Table):

@@ -84,9 +84,11 @@ def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
     """Return the training and the validation rows of one modality.
 
     Raises:
-        DataError: If a file cannot be used, nothing is left, or the vectors have another length.
+        DataError: If a file cannot be used or is trained on and validated, nothing is left, or the
+            vectors have another length.
     """
     held = set(recipe.valid_groups)
+    _refuse_shared(recipe, name)
     train_clips, valid_clips = (
         [clip for file in files for clip in read_clips(file) if name in clip.values]
         for files in (recipe.train, recipe.valid)
@@ -106,6 +108,16 @@ def read_rows(recipe: BranchRecipe, name: str) -> tuple[Rows, Rows]:
             f"{name}: vectors of {sorted(found)} values where the model takes {dim}: extract again"
         )
     return stacked(train_clips, name), stacked(valid_clips, name)
+
+
+def _refuse_shared(recipe: BranchRecipe, name: str) -> None:
+    seen = {path.resolve() for path in recipe.train}
+    shared = [path for path in recipe.valid if path.resolve() in seen]
+    if shared and not recipe.valid_groups:
+        raise DataError(
+            f"{name}: {', '.join(map(str, shared))} is given to train on and as valid: give two "
+            "files, or valid_groups, the groups that are only validated"
+        )
 
 
 def stacked(clips: Sequence[Clip], name: str) -> Rows:

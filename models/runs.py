@@ -13,9 +13,11 @@ of an epoch come from the seed and the epoch's number.
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +31,14 @@ from .recipe import JointRecipe
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 Log = Callable[[str], None]
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much."""
 Record = dict[str, float]
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
 
 FREE = {"name", "seeds", "epochs", "patience", "threads", "ablate"}
 """Settings that may change between a run and its going on."""
@@ -95,11 +104,7 @@ class Job:
 
 def save_last(folder: Path, job: Job, journal: Journal, recipe: JointRecipe) -> None:
     """Write all that is needed to go on, atomically."""
-    meta = {"journal": vars(journal), "settings": settings(recipe)}
-    temporary = folder / f"{LAST}.partial"
-    tensors = {name: tensor.contiguous() for name, tensor in job.tensors().items()}
-    save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
-    temporary.replace(folder / LAST)
+    write_state(folder, job.tensors(), settings(recipe), vars(journal))
 
 
 def load_last(folder: Path, job: Job, recipe: JointRecipe) -> Journal:
@@ -108,26 +113,64 @@ def load_last(folder: Path, job: Job, recipe: JointRecipe) -> Journal:
     Raises:
         DataError: If the file is damaged or of other settings.
     """
+    journal = Journal()
+
+    def restore(tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        job.restore(tensors)
+        vars(journal).update(vars(Journal(**meta)))
+
+    read_state(folder, settings(recipe), restore)
+    return journal
+
+
+def write_state(
+    folder: Path, tensors: Mapping[str, Tensor], now: dict[str, object], meta: object
+) -> None:
+    """Write what a run goes on from, atomically.
+
+    Args:
+        folder: Of the run.
+        tensors: No two of them share memory.
+        now: The settings; plain values.
+        meta: All else, plain values.
+    """
+    temporary = folder / f"{LAST}.partial"
+    flat = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"journal": meta, "settings": now})
+    save_file(flat, temporary, metadata={"tamulag": text})
+    temporary.replace(folder / LAST)
+
+
+def read_state(
+    folder: Path,
+    now: dict[str, object],
+    restore: Callable[[dict[str, Tensor], dict[str, Any]], None],
+) -> bool:
+    """Read what `write_state` wrote and give it to `restore`; return whether there was anything.
+
+    Raises:
+        DataError: If the file is damaged or of other settings.
+    """
     path = folder / LAST
     if not path.is_file():
-        return Journal()
+        return False
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["tamulag"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        was, now = meta["settings"], settings(recipe)
+        was = meta["settings"]
         differ = sorted(key for key in was | now if was.get(key) != now.get(key))
         if differ:
             raise DataError(
                 f"{path} was made with other settings of {', '.join(differ)}: "
                 "set them back, or choose another name"
             )
-        job.restore(tensors)
-        return Journal(**meta["journal"])
+        restore(tensors, meta["journal"])
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be gone on from ({error}): remove its folder") from error
+    return True
 
 
 def settings(recipe: JointRecipe) -> dict[str, object]:
@@ -137,9 +180,7 @@ def settings(recipe: JointRecipe) -> dict[str, object]:
 
 def write_tables(folder: Path, journal: Journal) -> None:
     """Write `metrics.csv` and `labels.csv` anew, so that nothing is in them twice."""
-    names = list(dict.fromkeys(key for record in journal.history for key in record))
-    rows = [[record.get(name, "") for name in names] for record in journal.history]
-    _write(folder / "metrics.csv", names, rows)
+    write_metrics(folder, journal.history)
     _write(
         folder / "labels.csv",
         ["epoch", "clip", "label", "text", "audio", "vision"],
@@ -149,6 +190,13 @@ def write_tables(folder: Path, journal: Journal) -> None:
             for clip, values in enumerate(sample)
         ],
     )
+
+
+def write_metrics(folder: Path, history: Sequence[Record]) -> None:
+    """Write `metrics.csv` anew: the figures of each epoch."""
+    names = list(dict.fromkeys(key for record in history for key in record))
+    rows = [[record.get(name, "") for name in names] for record in history]
+    _write(folder / "metrics.csv", names, rows)
 
 
 def _write(path: Path, names: list[str], rows: Sequence[Sequence[object]]) -> None:
@@ -188,3 +236,18 @@ class Curves:
         """Write what is left."""
         if self._close is not None:
             self._close()
+
+
+@contextmanager
+def kept_curves(
+    folder: Path | None, epoch: int, log: Log
+) -> Iterator[Callable[[Record, int], None]]:
+    """Give what adds an epoch's figures to the curves of a folder; nothing without one."""
+    if folder is None:
+        yield lambda _record, _epoch: None
+        return
+    curves = Curves(folder, epoch, log)
+    try:
+        yield curves.add
+    finally:
+        curves.close()

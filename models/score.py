@@ -3,7 +3,6 @@
 Knows a task and whole clips. Trains nothing.
 """
 
-import math
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .batches import Corpus, collate, cost
+from .conformal import half_width
 from .evaluate import Form
-from .joint import Task, Tell
+from .joint import Task
 from .metrics import mosi_metrics, sims_metrics
 from .pairing import SUBSETS, fused
-from .runs import Record
+from .runs import Record, Tell
 from .tam_ulag import MODALITIES, Output
 
 BATCH = 64
@@ -105,12 +105,12 @@ def intervals(task: Task, found: Estimates, corpus: Corpus) -> dict[str, float]:
         names = [name for name, chosen in zip(MODALITIES, subset, strict=True) if chosen]
         rows = found.present[:, torch.from_numpy(subset)].all(dim=1)
         count = int(rows.sum())
-        rank = math.ceil(0.9 * (count + 1))
-        if rank <= count:
-            present = torch.from_numpy(subset).expand(count, -1)
-            vectors = {name: found.contexts[name][rows] for name in MODALITIES}
-            residual = fused(task.net.model, vectors, present) - corpus.labels[rows] / task.scale
-            half["+".join(names)] = round(float(residual.abs().sort().values[rank - 1]), 4)
+        present = torch.from_numpy(subset).expand(count, -1)
+        vectors = {name: found.contexts[name][rows] for name in MODALITIES}
+        residual = fused(task.net.model, vectors, present) - corpus.labels[rows] / task.scale
+        width = half_width(residual.abs(), count)
+        if width is not None:
+            half["+".join(names)] = width
     return half
 
 

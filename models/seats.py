@@ -6,7 +6,7 @@ What `turn.take` does to one session by values, this does to many in place: only
 sessions whose turn it is are touched, so the others keep their bits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,17 +28,23 @@ class Seats:
         model: In evaluation mode.
         seats: Sessions that have room, S.
         hop: Most ticks of a turn.
-        step: Computes what `model.step` does, for steps of few sessions; None: nothing else does.
-        few: Most sessions of a step that is left to `step`.
+        step: Computes what `model.step` does; None: nothing else does.
+        sizes: Numbers of sessions whose step is left to `step`.
     """
 
     def __init__(
-        self, model: TamUlag, seats: int, *, hop: int, step: Step | None = None, few: int = 0
+        self,
+        model: TamUlag,
+        seats: int,
+        *,
+        hop: int,
+        step: Step | None = None,
+        sizes: Collection[int] = (),
     ) -> None:
         self.free = list(range(seats))[::-1]
         """Seats that nobody has."""
         self._model = model
-        self._step, self._few = step, few
+        self._step, self._sizes = step, sizes
         branches = {name: getattr(model, name) for name in MODALITIES}
         self._rings = {
             name: Rings(branch, seats, TEXT_ROOM if name == "text" else hop // branch.config.period)
@@ -94,7 +100,7 @@ class Seats:
         brought["text"] = [(slot, utterance.rows) for slot, utterance in last]
         now = torch.tensor([[turn.end] for turn in turns])
         allowed = torch.tensor([[turn.allowed] for turn in turns])
-        if self._step is not None and len(slots) <= self._few:
+        if self._step is not None and len(slots) in self._sizes:
             output = self._by_value(self._step, slots, brought, now, allowed)
         else:
             output = self._in_place(slots, brought, now, allowed)

@@ -18,9 +18,20 @@ import torch
 from .batches import Corpus
 from .checkpoint import Card, save
 from .data import DataError
-from .joint import Task, Tell, build, load_splits, train_epoch
+from .joint import Task, build, load_splits, train_epoch
 from .recipe import JointRecipe, read_joint
-from .runs import BEST, LAST, Curves, Journal, Log, Record, load_last, save_last, write_tables
+from .runs import (
+    BEST,
+    LAST,
+    Journal,
+    Log,
+    Record,
+    Tell,
+    kept_curves,
+    load_last,
+    save_last,
+    write_tables,
+)
 from .score import Estimates, attention, estimate, figures, intervals
 from .tam_ulag import MODALITIES
 
@@ -48,12 +59,17 @@ def train(
         Mean and half width of the 95 % interval of each figure over the seeds.
 
     Raises:
-        DataError: If a file cannot be used, or the run's folder is there and `resume` is not.
+        DataError: If a file cannot be used, or the run's folder is there without `resume`, or is
+            not there with it.
     """
     recipe = read_joint(path)
     folder = runs / recipe.name
     if folder.exists() and not resume:
         raise DataError(f"{folder} exists: give --resume to go on with it, or choose another name")
+    if resume and not folder.exists():
+        raise DataError(
+            f"--resume: there is no {folder} to go on with: leave it out, or see --runs"
+        )
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     records = train_seeds(recipe, load_splits(recipe, log), folder, log=log, tell=tell)
     best = min(records, key=lambda seed: records[seed]["valid.MAE"])
@@ -93,18 +109,17 @@ def train_seed(
     folder.mkdir(parents=True, exist_ok=True)
     task = build(recipe, splits["train"], seed)
     journal = load_last(folder, task, recipe)
-    curves = Curves(folder, journal.epoch, log)
-    while journal.epoch < recipe.epochs and journal.epoch - journal.best < recipe.patience:
-        record = _epoch(task, splits, journal, folder, tell)
-        save_last(folder, task, journal, recipe)
-        write_tables(folder, journal)
-        curves.add(record, journal.epoch)
-        log(
-            f"  seed {seed} epoch {journal.epoch}/{recipe.epochs}: "
-            f"loss {record['loss.total']:.4f}, valid MAE {record['valid.MAE']:.4f}, "
-            f"best in epoch {journal.best}, {record['seconds']:.1f} s"
-        )
-    curves.close()
+    with kept_curves(folder, journal.epoch, log) as add:
+        while journal.epoch < recipe.epochs and journal.epoch - journal.best < recipe.patience:
+            record = _epoch(task, splits, journal, folder, tell)
+            save_last(folder, task, journal, recipe)
+            write_tables(folder, journal)
+            add(record, journal.epoch)
+            log(
+                f"  seed {seed} epoch {journal.epoch}/{recipe.epochs}: "
+                f"loss {record['loss.total']:.4f}, valid MAE {record['valid.MAE']:.4f}, "
+                f"best in epoch {journal.best}, {record['seconds']:.1f} s"
+            )
     if not journal.best:
         raise DataError(f"{folder}: no epoch has a finite validation L1: lower the rates")
     best = journal.history[journal.best - 1]

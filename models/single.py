@@ -3,21 +3,20 @@
 Knows a branch and its clips. Knows no feature file, no checkpoint and no other modality.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .branch import Branch, BranchState
+from .draw import batches, mixed
 from .encoder import EncoderState
-from .finetune import batches, mixed
 from .heard import HEARD, Heard
 from .metrics import mosi_metrics
 from .rows import BranchRecipe, Rows, contexts, cut, standardise
+from .runs import Log, Tell, quiet
 from .tam_ulag import bounded
-
-Log = Callable[[str], None]
 
 CARRIED = 0.5
 """Share of clips that begin with the hidden state of another clip."""
@@ -30,6 +29,7 @@ def train_branch(
     recipe: BranchRecipe,
     rng: np.random.Generator,
     log: Log,
+    tell: Tell = quiet,
 ) -> dict[str, float]:
     """Train one modality with the L1 loss of the paper; return figures on the validation rows.
 
@@ -61,6 +61,7 @@ def train_branch(
             for name, value in branch.state_dict().items():
                 average[name].lerp_(value, 1 - recipe.average)
         schedule.step()
+        tell("epochs", epoch + 1, recipe.epochs)
         if not recipe.choose:
             log(f"  epoch {epoch + 1}/{recipe.epochs}: last training loss {loss.item():.4f}")
             continue

@@ -8,24 +8,39 @@ as a run of all heads, on the same machine.
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from .begun import begun_rows, begun_texts
+from .branch import Branch
 from .checkpoint import MINILM, Card, load, load_tuned, save
-from .data import DataError, read_labelled, text_clips
-from .evaluate import LIMITS, Form
-from .finetune import TuneRecipe, finetune
+from .conformal import Widths
+from .data import DataError, TextRow, text_clips
+from .evaluate import Form
+from .finetune import finetune
 from .options import preset
-from .pairing import FusionRecipe, Vectors, copy_head, train_fusion
+from .pairing import (
+    Begun,
+    FusionRecipe,
+    Vectors,
+    copy_head,
+    first_half,
+    intervals,
+    train_fusion,
+)
 from .rows import BranchRecipe, Rows, Table, contexts, read_rows, stacked
-from .single import Log, train_branch
-from .tam_ulag import LIMIT, MODALITIES, TamUlag
+from .runs import LAST, Log, Tell, quiet
+from .sentences import Part, read_part
+from .single import train_branch
+from .tam_ulag import MODALITIES, TamUlag
 from .text import PRETRAINED, TextEncoder, encoder_for
+from .textnet import TuneRecipe
 from .toml import checked, parsed
 
 STAGES = (*MODALITIES, "sentiment")
@@ -112,6 +127,9 @@ def train(
     *,
     only: Collection[str] = STAGES,
     base: str | None = None,
+    tell: Tell = quiet,
+    runs: Path | None = None,
+    resume: bool = False,
 ) -> dict[str, float]:
     """Train heads as the file says and write the checkpoint.
 
@@ -122,12 +140,17 @@ def train(
         only: Heads to train, of `text, audio, vision, sentiment`; `sentiment` is the fused one.
             It takes the modalities that have a table; others then count as absent in a stream.
         base: Checkpoint that the other heads are taken from; None: they stay untrained.
+        tell: Called with what is being done, how much of it is done, and of how much.
+        runs: Folder in which the epochs of the table [tune] are kept in `NAME-text`, NAME that of
+            the training file, until the checkpoint is written; None: they are not kept.
+        resume: Go on with the text encoder's training that was stopped.
 
     Returns:
         Figures on the validation rows, also written into the card.
 
     Raises:
-        DataError: If the training file or a feature file cannot be used.
+        DataError: If the training file or a feature file cannot be used, or there is a stopped
+            training without `resume`, or none with it.
         CheckpointError: If the base cannot be used.
     """
     recipe = read_recipe(path)
@@ -137,8 +160,11 @@ def train(
         raise DataError(f"{path} has no table for {', '.join(only)}: add one, or change --only")
     model, card, tuned = _beginning(base, stages, recipe)
     trained = card.trained | dict.fromkeys(stages, True)
+    folder = None if runs is None or not tunes(recipe, stages) else runs / f"{path.stem}-text"
+    if folder is not None:
+        _check_last(folder / LAST, resume=resume)
     figures = {k: v for k, v in card.figures.items() if k.partition(".")[0] not in stages}
-    data, interval = dict(card.data), dict(card.interval)
+    data, found = dict(card.data), Widths(card.interval, card.begun, card.heard, card.clips)
     encoder = _encoder(recipe, base, stages)
     for number, stage in enumerate(STAGES):
         if stage not in stages:
@@ -146,35 +172,81 @@ def train(
         rng = np.random.default_rng((recipe.seed, number))
         torch.manual_seed(recipe.seed * 10 + number)
         if stage == "sentiment":
-            interval = _fuse(model, encoder, recipe, rng, log)
-            figures |= {f"sentiment.interval.{key}": value for key, value in interval.items()}
-            data[stage] = (
-                "clips of the modalities with nearly equal labels, paired at random"
-                if len(recipe.modalities) > 1
-                else f"says what the {recipe.modalities[0]} head says"
-            )
-        elif stage == "text" and recipe.tune is not None:
-            values = recipe.tune.model_dump(exclude={"data", "encoder", "recurrent"})
-            scores = finetune(encoder, model.text, TuneRecipe(**values), rng, log)
-            tuned = encoder.layers(recipe.tune.layers)
-            figures |= {f"text.{key}": value for key, value in scores.items()}
-            data[stage] = recipe.tune.data
+            found = _fuse(model, encoder, recipe, rng, log)
+            figures |= {f"sentiment.interval.{key}": half for key, half in found.interval.items()}
+            data[stage] = _sources(recipe)
         else:
-            chosen = getattr(recipe, stage)
-            rows, valid = read_rows(chosen, stage)
-            scores = train_branch(getattr(model, stage), rows, valid, chosen, rng, log)
+            shown = partial(_told, tell, stage)
+            scores = _train_head(model, encoder, recipe, stage, rng, log, shown, folder)
             figures |= {f"{stage}.{key}": value for key, value in scores.items()}
-            data[stage] = chosen.data
+            data[stage] = _table(recipe, stage).data
         log(f"{stage} is trained")
     card = Card(
         trained=trained,
-        interval=interval,
+        **found._asdict(),
         data=data,
         figures=figures,
         text_encoder=encoder.name,
     )
+    if recipe.tune is not None and "text" in stages:
+        tuned = encoder.layers(recipe.tune.layers)
     save(model, card, out, tuned)
+    if folder is not None:
+        (folder / LAST).unlink()
     return figures
+
+
+def tunes(recipe: Recipe, stages: Collection[str]) -> bool:
+    """Return whether the text encoder is trained, whose training can be gone on with."""
+    return recipe.tune is not None and "text" in stages
+
+
+def _table(recipe: Recipe, name: str) -> TuneTable | BranchRecipe:
+    """Return the table that a modality's head is trained by."""
+    table: TuneTable | BranchRecipe | None = getattr(recipe, name)
+    if name == "text":
+        table = recipe.tune or recipe.text
+    if table is None:
+        raise DataError(f"the training file has no table for {name}: add one, or change --only")
+    return table
+
+
+def _sources(recipe: Recipe) -> str:
+    if len(recipe.modalities) > 1:
+        return "clips of the modalities with nearly equal labels, paired at random"
+    return f"says what the {recipe.modalities[0]} head says"
+
+
+def _train_head(
+    model: TamUlag,
+    encoder: TextEncoder,
+    recipe: Recipe,
+    name: str,
+    rng: np.random.Generator,
+    log: Log,
+    tell: Tell,
+    folder: Path | None,
+) -> dict[str, float]:
+    """Train one modality in place; return figures on its validation rows."""
+    table, branch = _table(recipe, name), getattr(model, name)
+    if isinstance(table, BranchRecipe):
+        rows, valid = read_rows(table, name)
+        return train_branch(branch, rows, valid, table, rng, log, tell)
+    how = TuneRecipe(**table.model_dump(exclude={"data", "encoder", "recurrent"}))
+    return finetune(encoder, branch, how, rng, log, tell=tell, folder=folder)
+
+
+def _check_last(last: Path, *, resume: bool) -> None:
+    if resume and not last.is_file():
+        raise DataError(f"--resume: there is no {last} to go on with: leave it out, or see --runs")
+    if last.is_file() and not resume:
+        raise DataError(
+            f"{last} is of a training that was stopped: give --resume to go on, or remove it"
+        )
+
+
+def _told(tell: Tell, stage: str, what: str, done: int, total: int) -> None:
+    tell(f"{stage}, {what}", done, total)
 
 
 def _beginning(
@@ -212,7 +284,7 @@ def _encoder(recipe: Recipe, base: str | None, stages: Collection[str]) -> TextE
 
 def _fuse(
     model: TamUlag, encoder: TextEncoder, recipe: Recipe, rng: np.random.Generator, log: Log
-) -> dict[str, float]:
+) -> Widths:
     """Train the fused head on vectors from the branches as they are now; return half widths.
 
     Several modalities are paired on validation clips. Of one there is nothing to fuse: the fused
@@ -220,11 +292,30 @@ def _fuse(
     """
     names = recipe.modalities
     model.config = replace(model.config, fused=names)
-    held = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
-    if len(names) > 1:
-        return train_fusion(model, held, recipe.fusion, rng, log)
-    seen = pooled_vectors(model, encoder, recipe, names[0], "train")
-    return copy_head(model, names[0], seen, held[names[0]], recipe.fusion, rng)
+    if len(names) == 1:
+        seen = pooled_vectors(model, encoder, recipe, names[0], "train")
+        copy_head(model, names[0], seen, recipe.fusion, rng)
+        begun = {names[0]: _begun(model, encoder, recipe, names[0], rng)}
+    else:
+        held = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
+        train_fusion(model, held, recipe.fusion, rng, log)
+        begun = {
+            name: _begun(model, encoder, recipe, name, rng).of_clips(~first_half(len(clips.label)))
+            for name, clips in held.items()
+        }
+    return intervals(model, begun, recipe.fusion, rng)
+
+
+def _begun(
+    model: TamUlag, encoder: TextEncoder, recipe: Recipe, name: str, rng: np.random.Generator
+) -> Begun:
+    """Return the pooled vectors of one modality's validation clips and of beginnings of them."""
+    branch: Branch = getattr(model, name)
+    if name == "text" and recipe.tune is not None:
+        corpora = [read_part([path], "valid", recipe.tune.form) for path in recipe.tune.valid]
+        return begun_texts(branch, encoder, corpora, rng)
+    how: BranchRecipe = getattr(recipe, name)
+    return begun_rows(branch, read_rows(how, name)[1], how, rng)
 
 
 def pooled_vectors(
@@ -232,22 +323,19 @@ def pooled_vectors(
     encoder: TextEncoder,
     recipe: Recipe,
     name: str,
-    part: Literal["train", "valid"],
+    part: Part,
 ) -> Vectors:
     """Return the pooled vectors of one modality's clips."""
     if name == "text" and recipe.tune is not None:
         how = BranchRecipe(train=[], valid=[], data="", epochs=1)
-        rows = _texts(getattr(recipe.tune, part), encoder, recipe.tune.form)
+        rows = _texts(read_part(getattr(recipe.tune, part), part, recipe.tune.form), encoder)
     else:
         how = getattr(recipe, name)
         rows = read_rows(how, name)[part == "valid"]
     return Vectors(contexts(getattr(model, name), rows, how), rows.labels)
 
 
-def _texts(files: Sequence[Path], encoder: TextEncoder, form: Form) -> Rows:
-    """Return the sentences of CSVs as rows of token states, with labels in [-3, 3]."""
-    limit = LIMITS[form]
-    found = [row for path in files for row in read_labelled(path, limit=limit)]
-    rows = [replace(row, label=row.label * (LIMIT / limit)) for row in found]
+def _texts(rows: Sequence[TextRow], encoder: TextEncoder) -> Rows:
+    """Return sentences as rows of token states."""
     clips = text_clips(rows, encoder.encode_batch([row.text for row in rows]))
     return stacked([clip for clip in clips if "text" in clip.values], "text")

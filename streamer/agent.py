@@ -17,7 +17,7 @@ from .clock import SessionClock
 from .estimate import Estimate
 from .inbox import Inbox
 from .pressure import Pressure, steps_for
-from .publisher import Publisher
+from .publisher import Publisher, caught_up
 from .recorder import Recorder
 from .sample import Input, Notice, Phrase, Sample
 from .session import Session
@@ -150,6 +150,8 @@ class Agent:
         self._score(partial(self.session.close, self.clock.now() if self.paced else None))
         reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
         self.teller.end(max(self._time(), self.session.now), reason)
+        if not self.paced:
+            await caught_up(self.publishers, self._ending, most=0)
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         while not (self._ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
@@ -166,6 +168,8 @@ class Agent:
                 self._relieve(now)
                 for notice in self._watch.look(got, self.teller.lost):
                     self._take(notice)
+            else:
+                await caught_up(self.publishers, self._ending)
             if now - self._sent > self.heartbeat:
                 self.teller.beat()
 

@@ -52,19 +52,22 @@ class Recording:
     """A recording on disk.
 
     Args:
-        folder: Of one session, or a folder that holds exactly one such folder.
+        folder: Of one session, or a folder that holds such folders: then the newest is taken.
 
     Attributes:
+        folder: Of the session.
+        sessions: How many there were to choose from.
         header: Of the first file.
         cut: Where the last file ends within a batch, as after a power cut or a kill; None: it
             does not, or it was not read that far.
 
     Raises:
-        RecordingError: If there is none, there are several, or it is of another format.
+        RecordingError: If there is none, or it is of another format.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = _folder_of(folder)
+        found = _sessions_in(folder)
+        self.folder, self.sessions = found[-1], len(found)
         self.files = sorted(self.folder.glob(f"*{SUFFIX}"))
         self.header = _header(self.files[0])
         self.cut: str | None = None
@@ -94,19 +97,16 @@ class _Torn(Exception):
     """A file ends or breaks within a batch."""
 
 
-def _folder_of(folder: Path) -> Path:
+def _sessions_in(folder: Path) -> list[Path]:
+    """Return the folders of sessions, the newest last: names begin with the time."""
     if not folder.is_dir():
         raise RecordingError(f"recording {folder} not found: name the folder given to --record")
     if any(folder.glob(f"*{SUFFIX}")):
-        return folder
+        return [folder]
     inside = sorted({file.parent for file in folder.glob(f"*/*{SUFFIX}")})
     if not inside:
         raise RecordingError(f"recording {folder} holds no {SUFFIX} file: name another folder")
-    if len(inside) > 1:
-        raise RecordingError(
-            f"recording {folder} holds {len(inside)} sessions: name one, the newest is {inside[-1]}"
-        )
-    return inside[0]
+    return inside
 
 
 def _messages(file: Path) -> Iterator["pa.Message"]:

@@ -52,6 +52,13 @@ class Recogniser(Protocol):
             SourceLost: If the engine fails (`asr_lost`).
         """
 
+    def reopen(self) -> None:
+        """Build the engine anew after a loss; what was heard before is of another utterance.
+
+        Raises:
+            SourceError: If it cannot be built now.
+        """
+
     def close(self) -> None:
         """Free the engine; may be called twice."""
 
@@ -144,6 +151,14 @@ class Listener:
     @partials.setter
     def partials(self, wanted: bool) -> None:
         self._recogniser.partials = wanted
+
+    def reopen(self) -> None:
+        """Build the recogniser's engine anew; see `Recogniser`.
+
+        Raises:
+            SourceError: If it cannot be built now.
+        """
+        self._recogniser.reopen()
 
     def close(self) -> None:
         """Free the recogniser; may be called twice."""

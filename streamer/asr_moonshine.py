@@ -5,6 +5,8 @@ Knows Moonshine and the session clock. Knows no thread, no device and nothing of
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,14 @@ class MoonshineRecogniser:
     """
 
     def __init__(self, *, update: float = 0.3) -> None:
+        self.partials = True
+        self._update = update
+        self._steps = Steps(round(update * SAMPLE_RATE))
+        self._stream: Any = None
+        self._utterance = 0
+        self._load()
+
+    def _load(self) -> None:
         remedy = "run `pip install moonshine-voice==0.1.0`, or choose vosk or none"
         try:
             import moonshine_voice as moonshine
@@ -50,23 +60,17 @@ class MoonshineRecogniser:
             self._transcriber = moonshine.Transcriber(
                 folder,
                 model_arch=moonshine.ModelArch.TINY,
-                options={"return_audio_data": "false", "transcription_interval": update},
+                options={"return_audio_data": "false", "transcription_interval": self._update},
             )
         except self._failure as error:
             raise SourceError(f"no Moonshine weights in {folder}: {error}; {remedy}") from error
-        self.partials = True
-        self._steps = Steps(round(update * SAMPLE_RATE))
-        self._stream: Any = None
-        self._utterance = 0
 
     def accept(self, block: Array, start: int) -> list[Hypothesis]:
         """Hear a block; see `Recogniser`."""
         out = self.finish() if self._steps.is_torn(start) else []
-        try:
+        with self._loss():
             for step in self._steps.push(block, start):
                 out += self._hear(step)
-        except self._failure as error:
-            raise SourceLost("asr_lost", f"moonshine: {error}; restart the session") from error
         return out
 
     def finish(self) -> list[Hypothesis]:
@@ -75,20 +79,35 @@ class MoonshineRecogniser:
         self._steps.restart()
         if self._stream is None:
             return []
-        # Moonshine takes no empty sound.
-        if len(rest):
-            self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
-        transcript = self._stream.stop()
+        with self._loss():
+            # Moonshine takes no empty sound.
+            if len(rest):
+                self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
+            transcript = self._stream.stop()
         if transcript is None:
-            raise SourceLost("asr_lost", "moonshine failed at the end; restart the session")
+            raise SourceLost("asr_lost", "moonshine failed at the end; restart if it stays")
         out = self._hypotheses(transcript.lines, last=True)
         self._end()
         return out
+
+    def reopen(self) -> None:
+        """Load the weights anew; see `Recogniser`."""
+        self.close()
+        self._utterance += 1
+        self._steps.restart()
+        self._load()
 
     def close(self) -> None:
         """Free the stream and the weights."""
         self._end()
         self._transcriber.close()
+
+    @contextmanager
+    def _loss(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failure as error:
+            raise SourceLost("asr_lost", f"moonshine: {error}; restart if it stays") from error
 
     def _begin(self, base: int) -> None:
         self._stream = self._transcriber.create_stream(update_interval=math.inf)

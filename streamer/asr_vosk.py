@@ -62,6 +62,14 @@ class VoskRecogniser:
         self._restart()
         return out
 
+    def reopen(self) -> None:
+        """Begin with a new engine of the same model; see `Recogniser`."""
+        self._utterance += 1
+        try:
+            self._restart()
+        except Exception as error:  # vosk raises nothing more precise
+            raise SourceError(f"vosk does not start: {error}; restart if it stays") from error
+
     def close(self) -> None:
         """Drop the model; its memory is freed with the object."""
         self._engine = self._model = None
@@ -80,7 +88,7 @@ class VoskRecogniser:
         try:
             is_final = self._engine.AcceptWaveform(pcm)
         except Exception as error:  # vosk raises nothing more precise
-            raise SourceLost("asr_lost", f"vosk stopped: {error}; restart the session") from error
+            raise SourceLost("asr_lost", f"vosk stopped: {error}; restart if it stays") from error
         if is_final:
             return [self._final(self._engine.Result())]
         if not self.partials:

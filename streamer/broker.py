@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .address import shown
 from .publisher import PublisherError
 from .secret import SecretError, read_secret
 
@@ -148,5 +149,5 @@ def _address(url: str) -> tuple[str, int, bool]:
         raise PublisherError(f"cannot use the MQTT address ({error}): {_USE_URL}") from error
     is_bare = not (parts.path.strip("/") or parts.query or parts.fragment)
     if parts.scheme not in _PORTS or not host or not is_bare:
-        raise PublisherError(f"cannot use the MQTT address {url}: {_USE_URL}")
+        raise PublisherError(f"cannot use the MQTT address {shown(url)}: {_USE_URL}")
     return host, port, parts.scheme == "mqtts"

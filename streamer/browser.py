@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from .fit import ArrivalFit
-from .ingest import POLICY, Frame, IngestError, SenderHello
+from .ingest import POLICY, Frame, IngestError, SenderHello, WordsHeader
 from .sample import Modality, Notice
 from .source import Now, Put
 
@@ -19,7 +19,10 @@ LATEST = 5.0
 
 _CHECK = 0.2
 SOUNDS, PICTURES = 250, 2
-"""Frames that may wait: of sound some seconds, of pictures the newest."""
+"""Frames that may wait: of sound a few seconds, of pictures the newest."""
+
+OLDEST = 5.0
+"""Seconds of stream that may wait, however few frames they are."""
 
 
 class Clock:
@@ -53,6 +56,7 @@ class _Item(NamedTuple):
     frame: Frame
     place: float  # session time of its timestamp
     span: tuple[int, int]  # of sound: samples recorded before it, and with it
+    arrival: float
 
 
 class _Begin(NamedTuple):
@@ -80,6 +84,9 @@ class Work(Protocol):
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
 
+    def gauges(self) -> dict[str, float]:
+        """Return what can be measured now; see `Source`."""
+
     def relieve(self, steps: Collection[str]) -> None:
         """See `Source`."""
 
@@ -87,7 +94,8 @@ class Work(Protocol):
 class BrowserSource:
     """A source that is fed by a connection; while nobody sends its modalities are told as lost.
 
-    When too much waits the oldest frame is dropped and counted.
+    When too many frames wait the oldest is dropped and counted; when they are 5 s long, all but
+    words and the newest, so that what is worked on is of now again.
 
     Args:
         name: For logs.
@@ -122,7 +130,7 @@ class BrowserSource:
 
     def feed(self, frame: Frame, place: float, span: tuple[int, int] = (0, 0)) -> None:
         """Take a frame of session time `place`; called from any thread, never waits."""
-        self._add(_Item(frame, place, span))
+        self._add(_Item(frame, place, span, self._now()))
 
     def end(self, detail: str) -> None:
         """Take note that the sender has left, and why; called from any thread."""
@@ -134,8 +142,13 @@ class BrowserSource:
         return losses | ({"vision": losses["vision"] + self.dropped} if "vision" in losses else {})
 
     def gauges(self) -> dict[str, float]:
-        """Return how many frames wait; see `Source`."""
-        return {f"ingest_{self.modalities[-1]}_waiting": float(len(self._waiting))}
+        """Return how many frames wait and the age of the oldest; see `Source`."""
+        with self._changed:
+            count = len(self._waiting)
+            arrivals = [item.arrival for item in self._waiting if isinstance(item, _Item)]
+        age = self._now() - arrivals[0] if arrivals else 0.0
+        name = f"ingest_{self.modalities[-1]}"
+        return self._work.gauges() | {f"{name}_waiting": float(count), f"{name}_age": age}
 
     def relieve(self, steps: Collection[str]) -> None:
         """Save work where that is possible; see `Source`."""
@@ -159,11 +172,19 @@ class BrowserSource:
     def _add(self, item: "_Item | _Begin | _End") -> None:
         with self._changed:
             self._waiting.append(item)
-            frames = [index for index, one in enumerate(self._waiting) if isinstance(one, _Item)]
+            frames = [one for one in self._waiting if isinstance(one, _Item)]
             if len(frames) > self._bound:
-                del self._waiting[frames[0]]
-                self.dropped += 1
+                self._drop(frames[:1])
+            # Words stay: they count late too.
+            timely = [one for one in frames if not isinstance(one.frame.header, WordsHeader)]
+            if timely and timely[-1].place - timely[0].place > OLDEST:
+                self._drop(timely[:-1])
             self._changed.notify()
+
+    def _drop(self, frames: Sequence[_Item]) -> None:
+        kept = [one for one in self._waiting if not any(one is frame for frame in frames)]
+        self._waiting = deque(kept)
+        self.dropped += len(frames)
 
     def _next(self) -> "_Item | _Begin | _End | None":
         with self._changed:

@@ -210,11 +210,12 @@ def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> So
     if recogniser is not None:
         from tamulag.models.text import encoder_for
 
-        resources.callback(recogniser.close)
         listener = Listener(
             recogniser, encoder_for(config.model.checkpoint).encode, now=now if paced else None
         )
-    return SoundPath(AudioFeatures(), listener, threaded=paced)
+    path = SoundPath(AudioFeatures(), listener, threaded=paced)
+    resources.callback(path.close)
+    return path
 
 
 def _wanted(config: Config, source: Source) -> tuple[str, ...]:
@@ -289,7 +290,10 @@ def publishers_of(
     if config.jsonl.path is not None:
         from .jsonl import JsonlPublisher
 
-        publishers.append(JsonlPublisher(config.jsonl.path))
+        # At full speed the reader is waited for, which is no loss.
+        is_waited_for = config.source.path is not None and config.source.speed != "1"
+        lost = {} if is_waited_for else {"tell": partial(tell, "jsonl")}
+        publishers.append(JsonlPublisher(config.jsonl.path, **lost))
     return publishers
 
 

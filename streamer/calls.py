@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,6 +101,9 @@ class Call:
         return self.reached if self.by_sender else time.monotonic() - self.start
 
 
+Keep = Callable[[Call, dict[str, Any], bytes], bool]
+
+
 class Calls:
     """All sessions of a server, by name.
 
@@ -132,6 +135,8 @@ class Calls:
         """Seconds of the longest round since somebody set it to 0."""
         self.looked: Callable[[], None] = lambda: None
         """Called every 0.1 s."""
+        self.takes = True
+        """False: nothing more is taken, as all is to end."""
         self._linger = linger
         self._sends_words = sends_words
 
@@ -203,7 +208,7 @@ class Calls:
     def take(self, name: str, item: Input | Block) -> None:
         """Take one input of a session that may have ended since it was made."""
         call = self.open.get(name)
-        if call is None or call.ending or _modality(item) not in call.asked:
+        if call is None or call.ending or not self.takes or _modality(item) not in call.asked:
             return
         if isinstance(item, Phrase):
             first, newest = call.utterances
@@ -251,7 +256,7 @@ class Calls:
                 if not self.place.backlog(call.name) or now - call.finishing > LAST:
                     self._forget(call, str(call.ending))
             self.slowest, before = max(self.slowest, now - before), now
-            if now - looked >= LOOK:
+            if self.takes and now - looked >= LOOK:
                 looked = now
                 self._look(now)
             await asyncio.sleep(0 if self.place.waiting else TICK)
@@ -267,30 +272,35 @@ class Calls:
         self.finish(call, reason)
         await call.ended.wait()
 
-    async def hand_over(self, *, kept: bool) -> list[tuple[Call, dict[str, Any], bytes]]:
-        """End every session here so that it can go on elsewhere; what waits is said before.
+    async def hand_over(self, keep: Keep) -> AsyncGenerator[tuple[Call, bool], None]:
+        """End one session after the other so that it can go on elsewhere; nothing more is taken.
+
+        What waits of a session is said before; `run` sees to it. Whoever calls sets a limit, and
+        ends with `let_go` those that are left.
 
         Args:
-            kept: Whether it will: then its end is `handed_over`.
+            keep: Takes a session, what JSON can hold of it, and its state; returns whether it will
+                go on: then its end is `handed_over`.
+
+        Yields:
+            Each session once it has ended, and whether it goes on.
         """
-        while self.place.waiting:  # noqa: ASYNC110 (`run` steps; whoever drains sets a limit)
-            await asyncio.sleep(TICK)
-        found = []
-        for call in list(self.open.values()):
-            packed = await self.place.pack(call.name)
-            self._forget(call, "handed_over" if kept and call.ending is None else "stopped")
-            about = {
-                "name": call.name,
-                "key": call.key,
-                "seq": call.teller.seq,
-                "now": call.now(),
-                "reached": call.reached,
-                "utterance": call.utterances[1],
-                "asked": list(call.asked),
-                "by_sender": call.by_sender,
-            }
-            found.append((call, about, packed))
-        return found
+        self.takes = False
+        self.place.drain()
+        while self.open:
+            packed = await self.place.pack([*self.open])
+            for call in [self.open[name] for name in packed if name in self.open]:
+                goes_on = call.ending is None and keep(call, _about(call), packed[call.name])
+                self._forget(call, "handed_over" if goes_on else call.ending or "stopped")
+                yield call, goes_on
+            await asyncio.sleep(0 if packed else TICK)
+
+    def let_go(self) -> list[Call]:
+        """End every session that is still here, as it is, and return them."""
+        left = [*self.open.values()]
+        for call in left:
+            self._forget(call, call.ending or "stopped")
+        return left
 
     def _forget(self, call: Call, reason: str) -> None:
         call.teller.end(call.now(), reason)
@@ -344,6 +354,20 @@ class Calls:
     def _renumber(self, call: Call) -> None:
         """Let utterances begin at 0 again: a new recogniser or sender counts anew."""
         call.utterances = (call.utterances[1], call.utterances[1])
+
+
+def _about(call: Call) -> dict[str, Any]:
+    """Return what JSON can hold of a session whose end is said next."""
+    return {
+        "name": call.name,
+        "key": call.key,
+        "seq": call.teller.seq + 1,
+        "now": call.now(),
+        "reached": call.reached,
+        "utterance": call.utterances[1],
+        "asked": list(call.asked),
+        "by_sender": call.by_sender,
+    }
 
 
 def _modality(item: Input | Block) -> str:

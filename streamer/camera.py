@@ -1,34 +1,22 @@
 """A camera, by index or URL, as a source of vision samples.
 
-Knows OpenCV's capture and the grid of vision ticks. Knows no features and no session.
+Knows the grid of vision ticks. Knows no features, no session and not what it grabs from.
 """
 
 import logging
 import math
-import os
-import re
 import threading
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from .address import shown
+from .container import MAX_WIDTH, Image
+from .grab import Grabber, grabber
 from .sample import Modality, Sample
 from .source import Now, Put, SourceError, SourceLost
 
-if TYPE_CHECKING:
-    from cv2 import VideoCapture
-
-Image = npt.NDArray[np.uint8]
-
-SCHEMES = ("http", "https", "rtsp", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp")
-"""Of the streams that can be read from a network."""
-
-MAX_WIDTH = 640
-"""Pixels; wider pictures are scaled down before their features are computed."""
-
-_OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
 _FIRST_FRAME_LIMIT, _FRAME_LIMIT, _FAILURE_LIMIT = 5.0, 1.5, 1.0
 _RETRY = 0.05
 _JOIN_LIMIT = 0.5
@@ -99,13 +87,13 @@ class CameraSource:
     ) -> None:
         is_index = isinstance(device, str) and device.isdecimal()
         self._device = int(device) if is_index else device
-        self.name = f"camera {without_user(str(device))}"
+        self.name = f"camera {shown(str(device))}"
         self._features = features
         self._now = now
         self._rate = rate
         self._latency = latency
         self._stride = 1
-        self._capture: VideoCapture | None = None
+        self._capture: Grabber | None = None
         self._grabber: threading.Thread | None = None
         self._frames = _Mailbox()
         self._newest: float | None = None
@@ -139,11 +127,7 @@ class CameraSource:
         """
         if self._grabber is not None and self._grabber.is_alive():
             raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
-        capture = _opened(self._device)
-        if not capture.isOpened():
-            capture.release()
-            raise SourceError(f"{self.name} cannot be opened: {_remedy(self._device)}")
-        self._capture = capture
+        self._capture = grabber(self._device)
 
     def run(self, put: Put, stop: threading.Event) -> None:
         """Put one vision sample per tick in which a frame was captured, until `stop` is set.
@@ -191,7 +175,7 @@ class CameraSource:
         finally:
             capture.release()
 
-    def _keep(self, capture: "VideoCapture", timestamp: float) -> None:
+    def _keep(self, capture: Grabber, timestamp: float) -> None:
         # Every frame is retrieved: which one is a tick's last is known only after the next grab.
         is_whole, image = capture.retrieve()
         if is_whole:
@@ -214,48 +198,6 @@ class CameraSource:
     def _tick(self, time: float) -> int:
         # The slack of a microsecond is that of `tick_of`.
         return math.floor(time * self._rate + 1e-5)
-
-
-def without_user(url: str) -> str:
-    """Return a URL without its user name and password, for logs and messages."""
-    return re.sub(r"//[^/@]*@", "//", url)
-
-
-def check_scheme(url: str, name: str) -> None:
-    """Refuse FFmpeg's other protocols; some read or join files of this machine.
-
-    Raises:
-        SourceError: If the address is not one of a network stream; it begins with `name`.
-    """
-    if url.partition("://")[0] not in SCHEMES:
-        raise SourceError(
-            f"{name} cannot be read: give an address of {', '.join(SCHEMES)}, "
-            "or play a file by its plain path with --source"
-        )
-
-
-def _opened(device: int | str) -> "VideoCapture":
-    # FFmpeg inside OpenCV writes its errors past Python; this is read when a URL is opened.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    if isinstance(device, int):
-        return cv2.VideoCapture(device)
-    if device.startswith("/dev/"):
-        return cv2.VideoCapture(device, cv2.CAP_V4L2)
-    if "://" not in device:
-        raise SourceError(f"camera {device!r} is no index and no URL: play a file with --source")
-    check_scheme(device, f"camera {without_user(device)}")
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_OPEN_LIMIT * 1000)]
-    limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_READ_LIMIT * 1000)]
-    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)
-
-
-def _remedy(device: int | str) -> str:
-    if isinstance(device, str) and "://" in device:
-        return "check that its server runs and that the address is right"
-    return "`tamulag devices` lists the cameras; another program may be using it"
 
 
 def _rgb(image: Image) -> Image:

@@ -284,7 +284,7 @@ def table(rows: Iterable[Mapping[str, object]]) -> None:
 
 def bench_fanout(
     subscribers: Annotated[int, typer.Option(min=1, max=5000)] = 1000,
-    stalled: Annotated[int, typer.Option(min=0, max=100, help="Who never read.")] = 5,
+    stalled: Annotated[int, typer.Option(min=0, max=100, help="Who never read.")] = 10,
     seconds: Annotated[float, typer.Option(min=1, max=600)] = 10.0,
     as_json: Json = False,
 ) -> None:

@@ -71,7 +71,9 @@ def verify(
     from . import verify as compare
 
     if target.is_dir():
-        found = compare.verify_recording(target, checkpoint)
+        from .rerun import newest
+
+        found = compare.verify_recording(newest(target).folder, checkpoint)
     else:
         found = compare.verify_file(target, _live_config(target, checkpoint, asr, asr_model))
     _show(found, as_json)

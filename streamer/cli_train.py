@@ -4,7 +4,6 @@ Knows their options and what they print. Parts are imported only by the verb tha
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +25,20 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
     out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
-    runs: Annotated[Path, typer.Option(help="Folder for runs of a joint training.")] = Path("runs"),
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which finished epochs are kept to go on from; default: runs."),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a joint training that was stopped.")
+        bool, typer.Option("--resume", help="Go on with a training that was stopped.")
     ] = False,
     only: Annotated[
         str | None,
         typer.Option(help="Heads to train, e.g. text,sentiment; not of a joint training."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Checkpoint that the other heads are taken from.")
+        str | None,
+        typer.Option(help="Checkpoint of the other heads; not of a joint training."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,23 +55,48 @@ def train(
     from tamulag.models.recipe import kind_of
 
     if kind_of(config) != "joint":
-        from tamulag.models.train import STAGES
-        from tamulag.models.train import train as train_branches
+        figures = _apart(config, out, runs, resume, only, base)
+    else:
+        _refuse({"--only": only, "--base": base}, f"{config} trains all four tasks together")
+        from tamulag.models.seeds import train as train_joint
 
-        chosen = STAGES if only is None else tuple(only.split(","))
-        if not set(chosen) <= set(STAGES):
-            raise typer.BadParameter(f"--only {only}: must be some of {','.join(STAGES)}")
-
-        def log(text: str) -> None:
-            print(text, file=sys.stderr)
-
-        show(train_branches(config, out, log, only=chosen, base=base), as_json)
-        return
-    from tamulag.models.seeds import train as train_joint
-
-    with told() as (line, tell):
-        figures = train_joint(config, out, runs=runs, resume=resume, log=line, tell=tell)
+        with told() as (log, tell):
+            where = runs or Path("runs")
+            figures = train_joint(config, out, runs=where, resume=resume, log=log, tell=tell)
     show(figures, as_json)
+
+
+def _apart(
+    config: Path, out: Path, runs: Path | None, resume: bool, only: str | None, base: str | None
+) -> dict[str, float]:
+    """Train heads apart; return their figures."""
+    from tamulag.models.train import STAGES, read_recipe, tunes
+    from tamulag.models.train import train as train_heads
+
+    chosen = STAGES if only is None else tuple(only.split(","))
+    if not set(chosen) <= set(STAGES):
+        raise typer.BadParameter(f"--only {only}: must be some of {','.join(STAGES)}")
+    if not tunes(read_recipe(config), chosen):
+        why = "only the training of a table [tune] is kept to go on from, and none is asked for"
+        _refuse({"--runs": runs, "--resume": resume or None}, why)
+    with told() as (log, tell):
+        return train_heads(
+            config,
+            out,
+            log,
+            only=chosen,
+            base=base,
+            tell=tell,
+            runs=runs or Path("runs"),
+            resume=resume,
+        )
+
+
+def _refuse(options: dict[str, object], why: str) -> None:
+    """Refuse options that were given though they do not apply."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)}: leave it out: {why}")
 
 
 def crossval(
@@ -84,7 +112,8 @@ def crossval(
     quiet_threads()
     from tamulag.models.folds import crossval as run_folds
 
-    report = run_folds(config, head, folds, lambda text: print(text, file=sys.stderr))
+    with told() as (log, _):
+        report = run_folds(config, head, folds, log)
     if as_json:
         print(json.dumps(report))
         return

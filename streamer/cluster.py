@@ -43,9 +43,6 @@ LATE = 2.0
 STARTING = 90.0
 """Seconds until the first wing is there."""
 
-PACK_LIMIT = 10.0
-"""Seconds that a snapshot may take."""
-
 
 class Cluster:
     """A `Place` whose halls are elsewhere.
@@ -168,21 +165,21 @@ class Cluster:
         said, self._said = self._said, []
         return said
 
-    async def pack(self, name: str) -> bytes:
-        """Return a session as bytes; see `Place`. The others are packed along.
+    def drain(self) -> None:
+        """Ask the wings for all sessions; see `Place`."""
+        for seat in self._seats.values():
+            if seat.packed is None:
+                self._want_pack(seat)
 
-        Raises:
-            TimeoutError: If no wing answers in time.
-        """
-        trail = self._seats[name].trail
-        wanted = trail.number
-        async with asyncio.timeout(PACK_LIMIT):
-            while (packed := trail.base.packed) is None or trail.start < wanted:
-                for seat in self._seats.values():
-                    if len(seat.trail) or seat.trail.base.packed is None:
-                        self._want_pack(seat)
-                await self._round()
-        return packed
+    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+        """Ask the wings for these, and return those that have come; see `Place`."""
+        for seat in [self._seats[name] for name in names]:
+            if seat.packed is None:
+                self._want_pack(seat)
+        await self._round()
+        unsaid = {said.name for said in self._said}
+        there = [self._seats[name] for name in names if name in self._seats.keys() - unsaid]
+        return {seat.name: packed for seat in there if (packed := seat.packed) is not None}
 
     def where(self, name: str) -> Post | None:
         """Return the wing that a session is at."""

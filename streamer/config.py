@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .address import shown
 from .tables import (
     AsrConfig,
     CameraConfig,
@@ -210,5 +211,6 @@ def _unknown(keys: list[str], allowed: list[str]) -> str:
 
 def _toml(value: object) -> str:
     """Return a value as the file would have it, short, without the password of a URL."""
-    text = re.sub(r"//[^@\s\"]*@", "//***@", json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = re.sub(r'"((?:[^"\\]|\\.)*)"', lambda part: f'"{shown(part[1])}"', text)
     return text if len(text) <= 80 else f"{text[:77]}..."

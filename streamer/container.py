@@ -5,14 +5,15 @@ Knows containers and their time stamps. Knows no pacing, no features and no sess
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from .camera import MAX_WIDTH, SCHEMES, Image, check_scheme, without_user
+from .address import SCHEMES, shown
 from .sample import Array, Modality
 from .sound import SAMPLE_RATE, Resampler
 from .source import SourceError
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet, VideoFrame, VideoStream
     from av.container import InputContainer
     from av.stream import Stream
+
+Image = npt.NDArray[np.uint8]
+
+MAX_WIDTH = 640
+"""Pixels; wider pictures are scaled down before their features are computed."""
 
 VISION_RATE = 10
 """Hz: of each tenth of a second the last frame is described."""
@@ -138,7 +144,7 @@ class Reader:
     def _release(self) -> Iterator[Item]:
         if self._held:
             (time, frame), self._held = self._held, None
-            yield self._picture(_tick(time), time, _rgb(frame))
+            yield self._picture(_tick(time), time, scaled(frame))
 
     def _show_still(self) -> Iterator[Item]:
         while self._still is not None and self.length >= (self._stills + 1) / VISION_RATE:
@@ -189,20 +195,54 @@ def opened(path: str) -> "InputContainer":
     """Open a file or stream; raises SourceError with a remedy."""
     import av
 
-    shown = without_user(path)
-    options = {"format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}
+    name = f"source {shown(path)}"
+    if is_network(path):
+        return streamed(path, name)
+    options = {"format_whitelist": _formats(), "protocol_whitelist": _FILE_PROTOCOLS}
     try:
-        if is_network(path):
-            check_scheme(path, f"source {shown}")
-            options["protocol_whitelist"] = _NETWORK_PROTOCOLS
-            return av.open(path, options=options, timeout=(_OPEN_LIMIT, _READ_LIMIT))
-        options["protocol_whitelist"] = _FILE_PROTOCOLS
         # An absolute path is never taken for a protocol of FFmpeg, such as `concat:`.
         # A playlist whose parts may not be opened is tried for ever without a limit.
         return av.open(str(Path(path).resolve()), options=options, timeout=_OPEN_LIMIT)
     except av.FFmpegError as error:
-        remedy = "check the address" if is_network(path) else "check the path and the file"
-        raise SourceError(f"source {shown} cannot be read ({error.strerror}): {remedy}") from error
+        reason = error.strerror
+    raise SourceError(f"{name} cannot be read ({reason}): check the path and the file")
+
+
+def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "InputContainer":
+    """Open a network stream within 5 s, and wait for a read of it 2 s at most.
+
+    Args:
+        url: What may lead to other addresses, but never to a file of this machine.
+        name: For messages: says what is opened, without a password.
+        options: More of FFmpeg's options for the format.
+
+    Raises:
+        SourceError: If the address is not one of a network stream, or cannot be read.
+    """
+    import av
+
+    # FFmpeg's other protocols are refused here: some read or join files of this machine.
+    if url.partition("://")[0] not in SCHEMES:
+        raise SourceError(
+            f"{name} cannot be read: give an address of {', '.join(SCHEMES)}, "
+            "or play a file by its plain path with --source"
+        )
+    limits = {"format_whitelist": _formats(), "protocol_whitelist": _NETWORK_PROTOCOLS}
+    try:
+        return av.open(
+            url, options={**(options or {}), **limits}, timeout=(_OPEN_LIMIT, _READ_LIMIT)
+        )
+    except av.FFmpegError as error:
+        reason = error.strerror
+    # Not from FFmpeg's error: that quotes the address, with its password, in a traceback.
+    remedy = "check that its server runs and that the address is right"
+    raise SourceError(f"{name} cannot be read ({reason}): {remedy}")
+
+
+def _formats() -> str:
+    import av
+
+    return ",".join(sorted(av.formats_available - _LISTS))
 
 
 def picture_of(path: str) -> Image:
@@ -211,9 +251,10 @@ def picture_of(path: str) -> Image:
 
     with opened(path) as container:
         try:
-            return _rgb(next(container.decode(container.streams.video[0])))
-        except (av.FFmpegError, IndexError, StopIteration) as error:
-            raise SourceError(f"source {path} holds no picture: name an image file") from error
+            return scaled(next(container.decode(container.streams.video[0])))
+        except (av.FFmpegError, IndexError, StopIteration):
+            pass
+    raise SourceError(f"source {shown(path)} holds no picture: name an image file")
 
 
 def moving(container: "InputContainer") -> "list[VideoStream]":
@@ -233,12 +274,12 @@ def _start_of(container: "InputContainer") -> float | None:
     return min(starts, default=None)
 
 
-def _rgb(frame: "VideoFrame") -> Image:
-    """Scale down, convert and turn upright."""
+def scaled(frame: "VideoFrame", form: Literal["rgb24", "bgr24"] = "rgb24") -> Image:
+    """Return a frame as (H, W, 3), upright, at most `MAX_WIDTH` wide before it is turned."""
     width = min(frame.width, MAX_WIDTH)
     height = round(frame.height * width / frame.width)
     # By default each picture starts a thread per core, and ends them again.
-    image = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
+    image = frame.to_ndarray(format=form, width=width, height=height, threads=1)
     return np.asarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
 
 

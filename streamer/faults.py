@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from .noise import malformed, stalled
+from .noise import Pipe, malformed, stalled
 from .stage import (
     BROKER,
     CAMERA,
@@ -31,6 +31,7 @@ from .stage import (
     camera,
     microphone,
     missing,
+    small_disk,
     streaming,
     wait_for,
 )
@@ -44,9 +45,6 @@ PAUSE = 3.0
 
 STEP = 20.0
 """Seconds by which the wall clock is set forward, for two seconds."""
-
-DISK = 16
-"""MB of the disk that is filled."""
 
 
 class Row(NamedTuple):
@@ -117,6 +115,8 @@ def faults(
             for fault in wanted:
                 gone = missing(fault.tools)
                 add(_skipped(fault.name, gone) if gone else fault.cause(scene, fault.name))
+    if not only or UNREAD in only:
+        add(_unread(UNREAD))
     for name, number in ENDING.items():
         if not only or name in only:
             gone = missing(BROKER)
@@ -132,7 +132,7 @@ def _skipped(name: str, why: str) -> Row:
 def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        disk, is_tmpfs = stack.enter_context(_small_disk(folder / "disk"))
+        disk, is_tmpfs = stack.enter_context(small_disk(folder / "disk"))
         enter = stack.enter_context
         hub = None if missing(BROKER) else enter(broker())
         eye = None if missing(CAMERA) else enter(camera(picture))
@@ -149,21 +149,6 @@ def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
             if there:
                 agent.witness.first(has_score(modality), since=0.0, limit=LIMIT)
         yield Scene(agent, hub, eye, ear, disk, is_tmpfs, steps_clock)
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Mount a small disk where that is allowed; else give a folder, and False."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(folder)]
-    with contextlib.suppress(OSError):
-        if subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0:
-            try:
-                yield folder, True
-            finally:
-                subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
-            return
-    yield folder, False
 
 
 def _passed(begin: float, told: float | None) -> float | None:
@@ -359,6 +344,32 @@ def _ended(name: str, number: signal.Signals) -> Row:
         return Row(name, None, round(gone - begin, 2), lost, told)
 
 
+def _unread(name: str) -> Row:
+    """Read no more of an agent's standard output, then end it: it may wait for nobody."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out = stack.enter_context(contextlib.closing(Pipe()))
+        options = ("--demo", "--loop", "--asr", "none", "--jsonl", "-")
+        agent = stack.enter_context(streaming(folder / "log", *options, out=out.writer))
+        agent.witness.first(has_score("audio"), since=0.0, limit=LIMIT)
+        out.drain()
+        begin = time.monotonic()
+        degraded = agent.witness.first(is_lost("jsonl"), since=begin, limit=LIMIT)
+        time.sleep(PAUSE)
+        lost = agent.witness.skipped(begin, stopped := time.monotonic())
+        agent.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            agent.process.wait(LIMIT)
+        told = "degraded: jsonl publisher_lost" if degraded else "not told"
+        return Row(
+            name,
+            _passed(begin, degraded.at if degraded else None),
+            _passed(stopped, time.monotonic()),
+            lost,
+            f"{told}; exit {agent.process.poll()} after SIGTERM",
+        )
+
+
 RUNNING = (
     Fault("broker frozen", BROKER, _frozen),
     Fault("broker killed, restarted", BROKER, _killed),
@@ -371,7 +382,10 @@ RUNNING = (
 )
 """Those that one agent goes through, in this order: after the last it records no more."""
 
+UNREAD = "reader of stdout never reads"
+"""One that an agent of its own goes through."""
+
 ENDING = {"SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
 
-ALL = (*(fault.name for fault in RUNNING), *ENDING)
+ALL = (*(fault.name for fault in RUNNING), UNREAD, *ENDING)
 """The names of the rows."""

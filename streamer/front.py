@@ -63,7 +63,6 @@ class FrontEnds:
 
         Raises:
             ValueError: If such a frame was not offered.
-            SourceLost: If the recogniser has failed.
         """
         work = self._face if isinstance(frame.header, PictureHeader) else self._voice
         if work is None:
@@ -76,23 +75,12 @@ class FrontEnds:
         return {key: n for work in works if work for key, n in work.losses().items()}
 
     def close(self, put: Put) -> None:
-        """Put the last words and free everything, within 3 s.
-
-        Raises:
-            TimeoutError: If the recogniser does not come back; then it is not freed.
-            SourceLost: If it has failed.
-        """
-        is_in_use = False
+        """Put the last words and free everything, within 3 s; a recogniser that hangs stays."""
         try:
             if self._voice:
                 self._voice.end(put)
-        except TimeoutError:
-            # The recogniser's thread still works in its engine: closed, it would crash us all.
-            is_in_use = True
-            raise
         finally:
-            if not is_in_use:
-                self._resources.close()
+            self._resources.close()
 
 
 def load(front: Front) -> Encode:
@@ -123,6 +111,7 @@ def _sound(front: Front, encode: Encode, hello: SenderHello, resources: ExitStac
     recogniser = None if hello.words else open_recogniser(front.asr, front.asr_model)
     listener = None
     if recogniser is not None:
-        resources.callback(recogniser.close)
         listener = Listener(recogniser, encode)
-    return SoundPath(AudioFeatures(), listener, threaded=True)
+    path = SoundPath(AudioFeatures(), listener, threaded=True)
+    resources.callback(path.close)
+    return path

@@ -51,8 +51,8 @@ class Hall:
         seats: Sessions that have room.
         batch: Most sessions of one step.
         names_words: Whether estimates name the words that attention looks at.
-        step: Computes what `model.step` does, for few sessions at a time.
-        few: Most sessions of a step that is left to `step`.
+        step: Computes what `model.step` does.
+        sizes: Numbers of sessions whose step is left to `step`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Hall:
         batch: int = BATCH,
         names_words: bool = True,
         step: Step | None = None,
-        few: int = 0,
+        sizes: Collection[int] = (),
     ) -> None:
         self.timing = timing or Timing()
         self.guests: dict[str, Guest] = {}
@@ -74,7 +74,8 @@ class Hall:
         self._names_words = names_words
         self._dims = {name: getattr(model.config, name).dim for name in ("audio", "vision")}
         hop = round(self.timing.hop * TICK_RATE)
-        self._seats = Seats(model, seats, hop=hop, step=step, few=few)
+        self._seats = Seats(model, seats, hop=hop, step=step, sizes=sizes)
+        self._rotates = True
         self._ready: dict[str, None] = {}
         """Names of those with turns that wait, in the order in which theirs comes."""
 
@@ -118,6 +119,11 @@ class Hall:
         """Close all that is still held of a session; see `Session.close`."""
         self._wait(name, self.guests[name].turns.close(now))
 
+    def drain(self) -> None:
+        """From now on let one be done before the next begins, the nearest to its end first."""
+        self._rotates = False
+        self._ready = dict.fromkeys(sorted(self._ready, key=self.backlog))
+
     def leave(self, name: str) -> None:
         """Forget a session, and what waits of it."""
         self._ready.pop(name, None)
@@ -139,7 +145,8 @@ class Hall:
         for name, guest, hearing in zip(names, guests, heard, strict=True):
             due = guest.due.popleft()
             said.append((name, guest.turns.estimate(due, hearing)))
-            del self._ready[name]
+            if self._rotates or not guest.due:
+                del self._ready[name]
             if guest.due:
                 self._ready[name] = None
         return said

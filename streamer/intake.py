@@ -8,7 +8,8 @@ from collections.abc import Collection
 import numpy as np
 
 from .asr import Encode
-from .camera import MAX_WIDTH, Image, VisionExtractor
+from .camera import VisionExtractor
+from .container import MAX_WIDTH, Image
 from .ingest import FeaturesHeader, Frame, SenderHello, WordsHeader, channel
 from .message import Role
 from .placement import Placement
@@ -97,6 +98,10 @@ class Voice:
         lost = round((self._gaps + self._placement.dropped) * TICK_RATE)
         return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
 
+    def gauges(self) -> dict[str, float]:
+        """Return what waits for the recogniser; see `Source`."""
+        return {"asr_waiting": self._sound.waiting}
+
     def relieve(self, steps: Collection[str]) -> None:
         """Recognise finals only while `asr_partials` is given up; see `Source`."""
         self._sound.relieve(steps)
@@ -141,6 +146,10 @@ class Face:
     def losses(self) -> dict[str, int]:
         """Return the pictures that could not be decoded; see `Source`."""
         return {"vision": self._broken}
+
+    def gauges(self) -> dict[str, float]:
+        """Return nothing: nothing is held; see `Source`."""
+        return {}
 
     def relieve(self, steps: Collection[str]) -> None:
         """Describe every other tick while `vision_rate` is given up; see `Source`."""

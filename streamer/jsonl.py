@@ -4,35 +4,55 @@ Knows files and pipes. Knows nothing of what the lines say.
 """
 
 import asyncio
-import errno
 import os
 import sys
+from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from .publisher import PublisherError
+from .publisher import PublisherError, Tell, tell_nobody
+from .supervisor import in_thread
+from .writer import PATIENCE, Writer, duplicate, write
+
+QUEUE = 1000
+"""Lines that may wait for the disk or the reader: of one live session, some minutes."""
+
+LOOK = 0.2
+"""Seconds between two looks at whether lines wait too long."""
 
 
 class JsonlPublisher:
-    """One message per line, each written out at once.
+    """One message per line, each written out at once, by a thread of its own.
 
-    Writes directly in `publish`, on the event loop: a line costs microseconds on a disk, and
-    whoever asks for lines wants all of them, in order. So nothing is dropped, and a reader of the
-    pipe that stops reading makes the agent wait.
+    A reader that keeps a line waiting for more than a second is told as lost, and as back when it
+    has caught up; meanwhile `QUEUE` lines wait, then the oldest go and are counted. Whoever wants
+    all of them waits for `backlog` (see `caught_up`), as a file at full speed does.
 
     Args:
         path: A file, which is appended to, or `-` for standard output.
+        tell: Called with `publisher_lost` and why when lines wait too long, and with None when they
+            do not any more.
     """
 
     name = "jsonl"
 
-    def __init__(self, path: str) -> None:
-        self.dropped = 0
+    def __init__(self, path: str, tell: Tell = tell_nobody) -> None:
         self._path = path
-        self._unwritten = b""
-        self._file: FileIO | None = None
-        self._error: OSError | None = None
-        self._broken = asyncio.Event()
+        self._tell = tell
+        self._is_late = False
+        self._dropped = 0
+        self._unwritten: list[bytes] = []
+        self._writer: Writer | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return self._dropped + (self._writer.dropped if self._writer else 0)
+
+    @property
+    def backlog(self) -> int:
+        """Lines that are not written yet."""
+        return self._writer.backlog if self._writer else 0
 
     async def open(self) -> None:
         """Open the file for appending; a last line that was torn by a crash is ended first.
@@ -42,82 +62,79 @@ class JsonlPublisher:
         Raises:
             PublisherError: If the path cannot be written.
         """
-        self._error = None
-        self._broken.clear()
+        first, *rest = self._unwritten or [b""]
         try:
-            self._file = _open(self._path, self._unwritten)
-            self._unwritten = b""
+            file = await in_thread("jsonl open", partial(_open, self._path, first))
         except OSError as error:
             raise PublisherError(
                 f"cannot write {self._path} ({error.strerror or error}): "
                 "choose another file with --jsonl PATH, or - for standard output"
             ) from error
+        self._writer = Writer(self.name, file, size=QUEUE, lines=rest)
+        self._unwritten = []
 
     def publish(self, kind: str, payload: str) -> None:
-        """Write one line; after a failed write `run` raises, and lines are dropped and counted."""
-        if self._file is None or self._error is not None:
-            self.dropped += 1
-            return
-        line = payload.encode() + b"\n"
-        try:
-            _write(self._file, line)
-        except OSError as error:
-            self._error, self._unwritten = error, line
-            self._broken.set()
+        """Add one line; after a failed write `run` raises, and lines are dropped and counted."""
+        if self._writer is None:
+            self._dropped += 1
+        else:
+            self._writer.put(payload.encode() + b"\n")
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Write a line of one of many sessions: each names its own."""
+        """Add a line of one of many sessions: each names its own."""
         self.publish(kind, payload)
 
     async def run(self) -> None:
-        """Wait until a write fails.
+        """Watch the writing until it fails.
 
         Raises:
             BrokenPipeError: If the program that read the lines has ended.
             PublisherError: If the file cannot be written any more, e.g. the disk is full.
         """
-        await self._broken.wait()
-        assert self._error is not None
-        if isinstance(self._error, BrokenPipeError):
-            raise self._error
+        assert self._writer is not None, "open() comes first"
+        while not self._writer.failed.done():
+            await asyncio.wait([self._writer.failed], timeout=LOOK)
+            self._look(self._writer.waited)
+        error = self._writer.failed.result()
+        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+            raise error
         raise PublisherError(
-            f"cannot write {self._path} any more ({self._error.strerror or self._error}): "
+            f"cannot write {self._path} any more ({error.strerror or error}): "
             "make room, or choose another file with --jsonl PATH"
-        ) from self._error
+        ) from error
 
     async def close(self) -> None:
-        """Close the file; every line that could be written has been."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        """Write what waits, for two seconds at most; the file closes with the last line."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._unwritten = await writer.end()
+            self._dropped += writer.dropped
+
+    def _look(self, waited: float) -> None:
+        if self._is_late == (waited > PATIENCE):
+            return
+        self._is_late = not self._is_late
+        if self._is_late:
+            why = f"lines wait for {self._path}: let its reader read, or choose a faster disk"
+            self._tell("publisher_lost", why)
+        else:
+            self._tell(None, f"{self._path} takes lines again")
 
 
 def _open(path: str, unwritten: bytes) -> FileIO:
     """Open unbuffered, so that a line that failed is not written later behind our back."""
     if path == "-":
         # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
-        out = sys.__stdout__ or sys.stdout
-        out.flush()
-        # A duplicate can be closed, and a broken pipe leaves nothing behind in it that would make
-        # the interpreter complain at its end.
-        file = FileIO(os.dup(out.fileno()), "wb")
+        file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
         file = FileIO(path, "ab")
     try:
-        _write(file, unwritten)
+        write(file, unwritten)
     except OSError:
         file.close()
         raise
     return file
-
-
-def _write(file: FileIO, line: bytes) -> None:
-    while line:
-        written = file.write(line)
-        if written is None:
-            raise BlockingIOError(errno.EAGAIN, "its reader is not ready")
-        line = line[written:]
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -37,19 +37,22 @@ class Kept:
         wall: Seconds since 1970.
 
     Raises:
-        KeptError: If the folder cannot be made.
+        KeptError: If the folder cannot be made, or nothing can be written there.
     """
 
     def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise KeptError(
-                f"--handover {folder} cannot be made ({error.strerror}): choose another folder"
-            ) from error
         self._folder = folder
         self._wall = wall
-        self.sweep()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            trial = folder / f"{os.getpid()}.partial"
+            trial.touch(mode=0o600)
+            trial.unlink()
+            self.sweep()
+        except OSError as error:
+            raise KeptError(
+                f"--handover {folder} cannot be used ({error.strerror}): choose another folder"
+            ) from error
 
     def put(self, key: str, about: Mapping[str, Any], packed: bytes) -> None:
         """Keep a session.

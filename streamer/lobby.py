@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from .admission import LATER, RETRY, Admission
 from .browser import Clock, offered
-from .calls import Call, Calls
+from .calls import TICK, Call, Calls
 from .hall import HallFull
 from .handover import HandoverError
 from .ingest import (
@@ -39,6 +40,9 @@ logger = logging.getLogger("tamulag.serve")
 
 LEAP = 60.0
 """Seconds that a sender's own session time may leap: each hop in between is scored."""
+
+HAND_OVER, CLOSING = 1.8, 0.5
+"""Seconds in which sessions are handed over, and in which senders answer the close frame."""
 
 ANOTHER = "resume with the hello that the session began with"
 
@@ -66,9 +70,8 @@ class FrontEnds(Protocol):
     def load(self) -> float:
         """Return how busy the busiest is, 0 to 1."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no session may begin."""
+    def has_room(self, hello: SenderHello) -> bool:
+        """Return whether a session with that hello may begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,7 @@ class Lobby:
         self._senders: dict[str, Subscriber] = {}
         self._fronted: set[str] = set()  # sessions that the front ends know
         self._draining = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def receive(self, connection: Subscriber) -> None:
         """Receive until the sender leaves, or is closed with a code and a reason."""
@@ -147,21 +151,47 @@ class Lobby:
             self._left(connection, call, detail)
         await connection.close(code, detail)
 
-    async def drain(self) -> None:
-        """Let nobody in any more, keep what can go on elsewhere, and close every sender."""
-        self._draining = True
-        senders = list(self._senders.values())
-        for call, about, packed in await self._calls.hand_over(kept=self._kept is not None):
-            if self._kept is not None and call.ending is None:
-                try:
-                    self._kept.put(call.key, about, packed)
-                except OSError as error:
-                    logger.warning("session %s is not kept: %s", call.name, error)
-        detail = "restart: connect again, with your resume key" if self._kept else "restart"
-        closing = [one.close(RESTART, detail) for one in senders]
-        for problem in await asyncio.gather(*closing, return_exceptions=True):
-            if problem is not None:
-                logger.warning("a sender was not told of the restart: %r", problem)
+    async def drain(self, limit: float = HAND_OVER) -> None:
+        """Let nobody in any more, keep what can go on elsewhere, and close every sender.
+
+        Nothing more is read of the senders meanwhile. Each is closed with 1012 as soon as its
+        session is kept; after the limit all the others are, and who does not answer is cut.
+
+        Args:
+            limit: Seconds; sessions that are not kept by then begin anew elsewhere.
+        """
+        self._draining, self._calls.takes = True, False
+        for sender in self._senders.values():
+            sender.transport.pause_reading()
+        try:
+            async with asyncio.timeout(limit):
+                await self._hand_over_all()
+        except TimeoutError:
+            left = len(self._calls.open)
+            logger.warning("%d sessions begin anew: not handed over within %g s", left, limit)
+        finally:
+            for call in self._calls.let_go():
+                self._send_away(call, "restart: your session begins anew")
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSING)
+
+    async def _hand_over_all(self) -> None:
+        if self._kept is None:
+            while self._calls.place.waiting:  # noqa: ASYNC110 (`drain` has a limit)
+                await asyncio.sleep(TICK)
+            return
+        async with aclosing(self._calls.hand_over(partial(_keep, self._kept))) as ended:
+            async for call, goes_on in ended:
+                how = "connect again, with your resume key" if goes_on else "not handed over"
+                self._send_away(call, f"restart: {how}")
+
+    def _send_away(self, call: Call, reason: str) -> None:
+        """Close the sender of a session that has ended."""
+        sender = self._senders.get(call.name)
+        if sender is not None:
+            task = asyncio.create_task(_close(sender, reason), name="tamulag.restart")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _admit(self, connection: Subscriber, hello: SenderHello) -> tuple[Call, bool]:
         """Return the session of a sender, and whether it goes on with an earlier one.
@@ -172,22 +202,29 @@ class Lobby:
         if self._draining:
             raise IngestError(RESTART, f"restart: try again in {RETRY:g} s")
         asked, by_sender = self._asked(hello), hello.clock == "sender"
-        needs_front = bool(hello.audio or hello.vision or hello.words)
-        if needs_front and self._front is None:
-            raise IngestError(POLICY, "this server takes ready features only")
-        if needs_front and self._front is not None and self._front.is_full:
-            raise IngestError(CloseCode.TRY_AGAIN_LATER, f"the front ends are full: {LATER}")
+        front = self._front_for(hello)
         back = self._known(hello.resume) if hello.resume else None
+        if back is not None and (back.asked, back.by_sender) != (asked, by_sender):
+            raise IngestError(POLICY, ANOTHER)
+        has_place = back is not None and back.name in self._fronted
+        if front is not None and not (has_place or front.has_room(hello)):
+            raise IngestError(CloseCode.TRY_AGAIN_LATER, f"the front ends are full: {LATER}")
         if back is not None:
-            if (back.asked, back.by_sender) != (asked, by_sender):
-                raise IngestError(POLICY, ANOTHER)
             self._take_over(back)
             return back, True
-        load = self._front.load() if self._front is not None and needs_front else 0.0
+        load = 0.0 if front is None else front.load()
         why = self._admission.admit(len(self._calls.open), load)
         if why is not None:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, why)
         return self._new(hello, asked)
+
+    def _front_for(self, hello: SenderHello) -> FrontEnds | None:
+        """Return what describes the sender's sound, pictures or words; None: it sends none."""
+        if not (hello.audio or hello.vision or hello.words):
+            return None
+        if self._front is None:
+            raise IngestError(POLICY, "this server takes ready features only")
+        return self._front
 
     def _known(self, key: str) -> Call | None:
         """Return the session of a key if it is here."""
@@ -278,6 +315,9 @@ class Lobby:
                 self._hand_over(call, frame, self._place(call, clock, frame.header.timestamp), span)
                 counted = span[1]
                 await call.has_room.wait()
+                if not self._calls.takes:  # what comes now is too late; `drain` closes it
+                    await connection.wait_closed()
+                    return
 
     def _place(self, call: Call, clock: Clock, timestamp: float) -> float:
         if not call.by_sender:
@@ -306,7 +346,9 @@ class Lobby:
             self._calls.take(call.name, Block(header.modality, place, frame.rows))
 
     async def _end(self, call: Call) -> None:
-        """End a session whose sender has said that nothing more comes."""
+        """End a session whose sender has said that nothing more comes; a drained one has ended."""
+        if call.ended.is_set():
+            return
         if self._front is not None and call.name in self._fronted:
             self._fronted.discard(call.name)
             await self._front.finish(call.name)
@@ -321,6 +363,25 @@ class Lobby:
             self._front.end(call.name)
         if call.name in self._calls.open:
             self._calls.left(call, detail)
+
+
+def _keep(kept: Kept, call: Call, about: dict[str, Any], packed: bytes) -> bool:
+    try:
+        kept.put(call.key, about, packed)
+    except OSError as error:
+        logger.warning("session %s is not kept: %s", call.name, error)
+        return False
+    return True
+
+
+async def _close(sender: Subscriber, reason: str) -> None:
+    """Close a sender of which nothing was read any more; cut it if it does not answer."""
+    sender.transport.resume_reading()
+    try:
+        async with asyncio.timeout(CLOSING):
+            await sender.close(RESTART, reason)
+    except TimeoutError:
+        sender.transport.abort()
 
 
 def _deliver(connection: Subscriber, line: str) -> None:

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from .camera import Image, VisionExtractor, without_user
+from .address import shown
+from .camera import VisionExtractor
 from .container import (
     VISION_RATE,
+    Image,
     Item,
     Picture,
     Reader,
@@ -78,7 +80,7 @@ class MediaSource:
     ) -> None:
         if speed == "1" and now is None:
             raise ValueError("speed '1' needs the session clock: pass now")
-        self.name = f"source {without_user(path)}"
+        self.name = f"source {shown(path)}"
         self._path = path
         self._sound = sound
         self._vision = vision
@@ -186,7 +188,8 @@ class MediaSource:
         try:
             yield from reader.items()
         except av.FFmpegError as error:
-            raise SourceLost("source_lost", f"{self.name} broke off: {error.strerror}") from error
+            # Not from FFmpeg's error, which quotes the address with its password.
+            raise SourceLost("source_lost", f"{self.name} broke off: {error.strerror}") from None
         if reader.damaged:
             _log.warning("%s: %d damaged packets were left out", self.name, reader.damaged)
         length = container.duration

@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 import aiomqtt
 
 from .broker import CREDENTIALS, Login, broker, remedy
-from .publisher import Outbox, PublisherError
+from .publisher import Outbox, PublisherError, Tell, tell_nobody
 
 logger = logging.getLogger("tamulag.mqtt")
 
-_ANSWER = 1.5
-"""Seconds the broker may take for an answer: to the connect packet, or for a QoS 1 receipt."""
+_ANSWER = 1.2
+"""Seconds the broker may take for an answer: to the connect packet, or for a QoS 1 receipt.
+
+With the wait for the next score, 0.5 s, a frozen broker is told within the two seconds allowed.
+"""
 
 _SOCKET_ANSWER = 2.0  # seconds; TCP and TLS
 
@@ -59,11 +62,6 @@ _ROUTES = {
 _OF_SESSION = {"sentiment": _Route("state"), "text": _Route("text"), "status": _Route("status")}
 
 _Message = tuple[_Route, str]
-Tell = Callable[[str | None, str], None]
-
-
-def _tell_nobody(reason: str | None, detail: str) -> None:
-    """Keep it to ourselves."""
 
 
 class MqttPublisher:
@@ -106,7 +104,7 @@ class MqttPublisher:
         keepalive: int = 10,
         queue: int = 32,
         announced: Mapping[str, str] | None = None,
-        tell: Tell = _tell_nobody,
+        tell: Tell = tell_nobody,
     ) -> None:
         self._broker = broker(url, login)
         self._site = f"tamulag/v1/{_level('site', site)}"

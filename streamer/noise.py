@@ -1,8 +1,10 @@
-"""Subscribers that do not behave: one that never reads, and some that say what nobody understands.
+"""Readers that do not behave: some never read, and some say what nobody understands.
 
-Knows the server's port and what goes over it. Knows no agent.
+Knows the server's port, what goes over it, and pipes. Knows no agent.
 """
 
+import contextlib
+import fcntl
 import http.client
 import os
 import re
@@ -26,6 +28,25 @@ SENDERS, PER_SENDER = 50, 10
 
 _PAUSE = 0.1  # between two messages of a sender: below what one may say in a second
 _LOOK = 1.5  # all in all below the 4 s after which who answers no ping is cut as well
+
+
+class Pipe:
+    """A pipe of 4 KiB, to be the standard output of a program; nobody reads it but `drain`."""
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4096)
+
+    def drain(self) -> None:
+        """Read what is there."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self._reader)
+        os.close(self.writer)
 
 
 class Stalled(NamedTuple):

@@ -20,7 +20,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in ("app", "chart", "link", "marks", "panels", "store", "words")
+        for name in ("app", "chart", "link", "marks", "panels", "past", "store", "words")
     },
 }
 """Path -> file in web/ and its type."""

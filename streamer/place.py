@@ -7,12 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from .estimate import Estimate
 from .hall import Hall
 from .handover import pack, unpack
 from .sample import Block, Input
+
+PACKS = 16
+"""Sessions that are packed at a time: some 6 ms, in which nothing else is done."""
 
 
 class Said(NamedTuple):
@@ -58,8 +62,14 @@ class Place(Protocol):
     async def turn(self) -> list[Said]:
         """Give a turn to each of those who wait; return what was said, each session's in order."""
 
-    async def pack(self, name: str) -> bytes:
-        """Return a session as bytes; no turn of it may wait."""
+    def drain(self) -> None:
+        """Take note that all are to be packed: some that are done count more than all in turn."""
+
+    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+        """Return some of these sessions as bytes, by name; for the others ask again.
+
+        None is among them of which a turn waits or something is to be said.
+        """
 
     @property
     def waiting(self) -> int:
@@ -80,6 +90,7 @@ class Here:
         self._due: dict[str, deque[float]] = {}
         """Steady clock at which each turn that waits became due."""
         self.backlog = hall.backlog
+        self.drain = hall.drain
 
     def open(self, name: str, asked: Collection[str], packed: bytes | None = None) -> None:
         """Begin a session, or let one go on; see `Place`."""
@@ -120,9 +131,10 @@ class Here:
         more = self._hall.backlog(name) - before
         self._due[name].extend([time.monotonic()] * more)
 
-    async def pack(self, name: str) -> bytes:
-        """Return a session as bytes; see `Place`."""
-        return pack(self._hall, name, self._checkpoint)
+    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+        """Return `PACKS` sessions at most as bytes; see `Place`."""
+        ready = islice((name for name in names if not self.backlog(name)), PACKS)
+        return {name: pack(self._hall, name, self._checkpoint) for name in ready}
 
     @property
     def waiting(self) -> int:

@@ -28,7 +28,8 @@ LAST = 4.0
 """Seconds that the last frames of a session may take, and its last words."""
 
 SEATS = 16
-"""Sessions of a worker."""
+"""Sessions of a worker that send sound or pictures; those of words alone are few as its load says.
+"""
 
 SHOWN = 5.0
 """Seconds until a session shows in a worker's load."""
@@ -55,6 +56,11 @@ class _Post:
     desk: Desk
     is_up: bool = False
 
+    @property
+    def heavy(self) -> int:
+        """How many of them send sound or pictures, without those whose last words are awaited."""
+        return sum(is_heavy(seat.hello) and not seat.is_ended for seat in self.desk.seats)
+
 
 class Pool:
     """Worker processes that turn the frames of sessions into inputs.
@@ -65,7 +71,7 @@ class Pool:
         deliver: Called with a session's name and new inputs.
         tell: Called with a session's name, `front_end_lost` and why; with None when it is well
             again.
-        seats: Sessions of a worker.
+        seats: Sessions of a worker that send sound or pictures.
     """
 
     def __init__(
@@ -124,12 +130,12 @@ class Pool:
             hello: Of its sender; ready feature rows are not the pool's.
 
         Raises:
-            PoolFull: If no worker may take another session.
+            PoolFull: If no worker may take another session of sound or pictures.
             ValueError: If the name is in use.
         """
         if session in self._seats:
             raise ValueError(f"session {session!r} has begun already: end it first")
-        free = [post for post in self._posts if len(post.desk.seats) < self._limit]
+        free = self._free(hello)
         if not free:
             full = f"{len(self._posts)} workers with {self._limit} sessions each"
             raise PoolFull(f"no front end is free, {full}: try again later, or start more workers")
@@ -194,13 +200,17 @@ class Pool:
 
     def _load(self, post: _Post) -> float:
         new = [seat for seat in post.desk.seats if _now() - seat.since < SHOWN]
-        costs = [COST if seat.hello.audio or seat.hello.vision else WORDS for seat in new]
+        costs = [COST if is_heavy(seat.hello) else WORDS for seat in new]
         return min(1.0, post.child.load + sum(costs))
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no worker may take another session."""
-        return all(len(post.desk.seats) >= self._limit for post in self._posts)
+    def has_room(self, hello: SenderHello) -> bool:
+        """Return whether a worker may take a session with that hello."""
+        return bool(self._free(hello))
+
+    def _free(self, hello: SenderHello) -> list[_Post]:
+        if not is_heavy(hello):
+            return self._posts
+        return [post for post in self._posts if post.heavy < self._limit]
 
     async def _keep(self, post: _Post) -> None:
         pause = 0.0
@@ -298,6 +308,11 @@ class Pool:
         post.desk.numbers[seat.number] = seat
         seat.timer = asyncio.get_running_loop().call_later(STARTING, post.child.kill)
         post.child.send(Begin(seat.number, seat.hello))
+
+
+def is_heavy(hello: SenderHello) -> bool:
+    """Return whether a session sends sound or pictures, not words alone."""
+    return hello.audio is not None or hello.vision is not None
 
 
 async def _until(is_so: Callable[[], bool]) -> None:

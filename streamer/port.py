@@ -73,12 +73,14 @@ def port_of(
 
 def _limits(chosen: WebSocketConfig, senders: int) -> Limits:
     # Who is on this machine is one address, a proxy for many others too.
-    many = chosen.max_subscribers + chosen.max_pending + senders
+    # After a restart all senders come at once: they are told when to come again, not cut.
+    pending = max(chosen.max_pending, senders)
+    many = chosen.max_subscribers + pending + senders
     few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20
     return Limits(
         subscribers=chosen.max_subscribers,
         per_address=chosen.max_per_address or few,
-        pending=chosen.max_pending,
+        pending=pending,
         queue=chosen.queue,
         message=chosen.max_message,
         rate=chosen.max_rate,

@@ -4,11 +4,25 @@ Knows lines of JSON and their kind. Knows no socket, no broker and no file.
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
+
+Tell = Callable[[str | None, str], None]
+"""Told `publisher_lost` and why, and None when the publisher is back."""
+
+BACKLOG = 250
+"""Lines that may wait at full speed before the next input is taken."""
+
+AGAIN = 0.02
+"""Seconds after which a backlog is looked at again."""
+
+
+def tell_nobody(reason: str | None, detail: str) -> None:
+    """Keep it to ourselves."""
 
 
 class PublisherError(RuntimeError):
@@ -55,6 +69,31 @@ class Publisher(Protocol):
 
         Comes after `run` was cancelled; may be called twice and after a failed `open`.
         """
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A publisher that loses nothing as long as it is waited for."""
+
+    @property
+    def backlog(self) -> int:
+        """Messages that are not delivered yet; none if waiting does not help."""
+
+
+async def caught_up(
+    publishers: Iterable[Publisher], ending: asyncio.Event, most: int = BACKLOG
+) -> None:
+    """Wait until no publisher that can be waited for is behind, or until the run is to end.
+
+    Args:
+        publishers: Open and running.
+        ending: Ends the waiting: a reader that never reads cannot keep the run from ending.
+        most: Messages that may wait.
+    """
+    patient = [publisher for publisher in publishers if isinstance(publisher, Patient)]
+    while not ending.is_set() and any(one.backlog > most for one in patient):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), AGAIN)
 
 
 class Speaker(Protocol):

@@ -19,7 +19,7 @@ from . import message
 from .arrow import Recording
 from .clock import SessionClock
 from .estimate import Estimate
-from .publisher import Publisher
+from .publisher import Publisher, caught_up
 from .recording import LONGEST, RecordingError, Row, input_of
 from .session import Session
 from .teller import About
@@ -162,6 +162,7 @@ class Replay:
                 await self._wait_until(row.arrived)
             elif count % BREATH == 0:
                 await asyncio.sleep(0)
+                await caught_up(self.publishers, self._ending)
             if self._ending.is_set():
                 break
             if row.kind == "message":
@@ -170,6 +171,8 @@ class Replay:
                 self._estimates.extend(feed(self.session, row))
         if not self._is_ended:
             self._say_end()
+        if not self.paced:
+            await caught_up(self.publishers, self._ending, most=0)
 
     async def _wait_until(self, time: float) -> None:
         """Wait for the session clock, or until `stop`."""

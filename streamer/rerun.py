@@ -58,6 +58,19 @@ def rerun(
     return code
 
 
+def newest(folder: Path) -> Recording:
+    """Open a recording; of several in the folder the newest, and say which one.
+
+    Raises:
+        RecordingError: If there is none that can be read.
+    """
+    recording = Recording(folder)
+    if recording.sessions > 1:
+        chosen = f"the newest of {recording.sessions} sessions: {recording.folder}"
+        print(f"tamulag: {chosen}", file=sys.stderr)
+    return recording
+
+
 def opened(folder: Path, checkpoint: str | None, config: Config) -> Replay:
     """Open a recording and make the publishers that the settings name.
 
@@ -66,7 +79,7 @@ def opened(folder: Path, checkpoint: str | None, config: Config) -> Replay:
         CheckpointError: If its checkpoint cannot be used.
         PublisherError: If an address cannot be used.
     """
-    recording = Recording(folder)
+    recording = newest(folder)
     session, card = session_of(recording.header, checkpoint)
     replay = Replay(
         recording=recording,

@@ -4,6 +4,7 @@ Knows the messages and how rich draws. What goes into a pipe or a file is known 
 """
 
 import asyncio
+import io
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .estimate import LIMIT
 from .publisher import PublisherError
 from .sample import MODALITIES
 from .terminal import line
+from .writer import Writer, duplicate
 
 WIDTH = 49
 """Columns of the scale from -3 to 3; odd, so that 0 has one."""
@@ -31,6 +33,9 @@ WORDS = 14
 
 PAUSE = 0.1
 """Seconds between two drawings at least; what comes between is in the next one."""
+
+QUEUE = 20
+"""Drawings and lines of the log that may wait for a terminal that is stopped."""
 
 COLOURS = {
     "negative": "red",
@@ -50,41 +55,46 @@ COLOURS = {
 class ScreenPublisher:
     """Draw the newest score, modality by modality, and what happened last.
 
-    Draws in `publish`, on the event loop; a terminal that is stopped makes it wait.
+    Draws in `publish`, on the event loop, and a thread carries it to the terminal. To one that is
+    stopped nothing more is drawn before it goes on, and then the newest.
 
     Args:
-        out: A terminal.
+        out: A terminal of the system.
         greeting: Makes the first lines, once everything is open.
     """
 
     name = "terminal"
 
     def __init__(self, out: TextIO, greeting: Callable[[], str] = str) -> None:
-        self.dropped = 0
-        self._console = Console(file=out)
+        self._dropped = 0
+        self._out = out
+        self._writer: Writer | None = None
+        self._console = Console(file=_Sheet(self._put), force_terminal=True)
         self._greeting = greeting
         self._board = Board()
         self._live: Live | None = None
         self._drawn = float("-inf")
-        self._error: OSError | None = None
-        self._broken = asyncio.Event()
+
+    @property
+    def dropped(self) -> int:
+        """Drawings that did not reach the terminal."""
+        return self._dropped + (self._writer.dropped if self._writer else 0)
 
     async def open(self) -> None:
-        """Do nothing: drawing begins with the first message, when every source is open."""
-        self._error = None
-        self._broken.clear()
+        """Begin; the first drawing comes with the first message, when every source is open.
+
+        Raises:
+            PublisherError: If the terminal is gone.
+        """
+        try:
+            self._writer = Writer(self.name, duplicate(self._out), size=QUEUE)
+        except OSError as error:
+            raise _gone(error) from error
 
     def publish(self, kind: str, payload: str) -> None:
         """Take a message in, and draw; after a failed write `run` raises."""
-        if self._error is not None:
-            self.dropped += 1
-            return
         self._board.take(message.decode(payload))
-        try:
-            self._draw(is_due=kind == "session_end")
-        except OSError as error:
-            self._error = error
-            self._broken.set()
+        self._draw(is_due=kind == "session_end")
 
     async def run(self) -> None:
         """Wait until a write fails.
@@ -92,14 +102,27 @@ class ScreenPublisher:
         Raises:
             PublisherError: If the terminal is gone.
         """
-        await self._broken.wait()
-        raise PublisherError(f"cannot draw ({self._error}): send standard output elsewhere")
+        assert self._writer is not None, "open() comes first"
+        error = await asyncio.shield(self._writer.failed)
+        if not isinstance(error, OSError):
+            raise error
+        raise _gone(error) from error
 
     async def close(self) -> None:
         """Leave the last drawing on the screen, and give the cursor back."""
         live, self._live = self._live, None
-        if live is not None and self._error is None:
+        if live is not None:
             live.stop()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            unwritten = await writer.end()
+            self._dropped += writer.dropped + len(unwritten)
+
+    def _put(self, drawn: str) -> None:
+        if self._writer is None:
+            self._dropped += 1
+        else:
+            self._writer.put(drawn.encode(self._out.encoding, "replace"))
 
     def _draw(self, *, is_due: bool) -> None:
         if self._live is None:
@@ -108,9 +131,29 @@ class ScreenPublisher:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         now = time.monotonic()
-        if is_due or now - self._drawn >= PAUSE:
+        is_stopped = self._writer is not None and self._writer.backlog > 0
+        if is_due or (now - self._drawn >= PAUSE and not is_stopped):
             self._drawn = now
             self._live.update(self._board.render(), refresh=True)
+
+
+class _Sheet(io.StringIO):
+    """What rich draws on: hands over each drawing as a whole instead of writing it."""
+
+    def __init__(self, put: Callable[[str], None]) -> None:
+        super().__init__()
+        self._put = put
+
+    def flush(self) -> None:
+        drawn = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        if drawn:
+            self._put(drawn)
+
+
+def _gone(error: OSError) -> PublisherError:
+    return PublisherError(f"cannot draw ({error}): send standard output elsewhere")
 
 
 class Board:

@@ -50,6 +50,11 @@ class Seat:
     late: bool = False
     """It was told that it is not answered."""
 
+    @property
+    def packed(self) -> bytes | None:
+        """The session as bytes, if they hold all that came and all of it was answered."""
+        return None if len(self.trail) or self.left else self.trail.base.packed
+
     def backlog(self, hop: float) -> int:
         """Return about how many turns wait: 0 if and only if all is answered and said."""
         unanswered = self.trail.number - self.answered

@@ -6,9 +6,10 @@ Knows every part by name and how they fit.
 import asyncio
 import gc
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card, CheckpointError, load
-from tamulag.models.choice import choices, few
+from tamulag.models.choice import choices, sizes_of
 from tamulag.models.data import DataError
 from tamulag.models.engine import OnnxStep, made_from
 from tamulag.models.tam_ulag import TICK_RATE
@@ -35,7 +36,7 @@ from .config import Config, ConfigError
 from .config import load as load_config
 from .front import Front
 from .hall import Hall
-from .kept import Kept
+from .kept import Kept, KeptError
 from .lobby import Lobby, Terms
 from .log import Log
 from .place import Here, Place
@@ -54,7 +55,7 @@ logger = logging.getLogger("tamulag.serve")
 
 EXPECTED = (
     *(AssetError, CheckpointError, DataError, PublisherError),
-    *(WingLost, WorkerError, OSError),
+    *(KeptError, WingLost, WorkerError, OSError),
 )
 
 WIRE = 1.6
@@ -73,6 +74,10 @@ def serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) 
         (not config.websocket.enabled, "serve needs its port: remove --websocket none"),
         (config.history.enabled, "serve keeps no history: set history.enabled = false"),
         (config.mqtt.discovery, "serve is no device: set mqtt.discovery = false"),
+        (
+            "serve.min_actors" in overrides and config.serve.ray is None,
+            "--actors are of a Ray: add --ray local or --ray HOST:PORT, or leave it out",
+        ),
     ):
         if is_wrong:
             print(f"tamulag: {why}", file=sys.stderr)
@@ -140,13 +145,14 @@ def build(config: Config, until: ExitStack) -> Server:
         DataError: If a Ray that was asked for cannot be had.
         CheckpointError: If the checkpoint cannot be used.
         PublisherError: If an address cannot be used.
-        KeptError: If the folder of a handover cannot be made.
+        KeptError: If the folder of a handover cannot be used.
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     check_streamable(model.config, config)
     calls, chosen = _calls(config, model, card, until), config.serve
     kept = _kept(config)
     pool = _pool(config, calls)
+    look_at_cores(chosen.workers)
     cost = cost_of(model, card, config)
     admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
     server = Server(
@@ -178,7 +184,7 @@ def build(config: Config, until: ExitStack) -> Server:
 
 def _calls(config: Config, model: TamUlag, card: Card, until: ExitStack) -> Calls:
     shows = config.session.privacy == "none"
-    step, most = engine_of(model, config)
+    step, sizes = engine_of(model, config)
     hall = Hall(
         model,
         card,
@@ -186,7 +192,7 @@ def _calls(config: Config, model: TamUlag, card: Card, until: ExitStack) -> Call
         seats=config.serve.seats if config.serve.ray is None else 1,
         names_words=shows,
         step=step,
-        few=most,
+        sizes=sizes,
     )
     calls = Calls(
         _place(config, hall, model, until),
@@ -208,6 +214,14 @@ def _kept(config: Config) -> Kept | None:
     return None if folder is None else Kept(Path(folder))
 
 
+def look_at_cores(workers: int) -> None:
+    """Warn of more worker processes than there are cores."""
+    cores = os.cpu_count() or 1
+    if workers > cores:
+        told = "--workers %d on %d cores: they take time from each other and from the server"
+        logger.warning(told, workers, cores)
+
+
 def _place(config: Config, hall: Hall, model: TamUlag, until: ExitStack) -> Place:
     checkpoint = identity(model, config)
     if config.serve.ray is None:
@@ -217,21 +231,22 @@ def _place(config: Config, hall: Hall, model: TamUlag, until: ExitStack) -> Plac
     return cluster_of(config, hall, checkpoint, until)
 
 
-def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, int]:
-    """Return what steps few sessions in place of torch, and how many those are.
+def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, Collection[int]]:
+    """Return what steps in place of torch, and how many sessions at a time.
 
     Raises:
         CheckpointError: If the exported file cannot be used.
     """
     chosen = config.model
     if chosen.onnx is None or chosen.engine == "torch":
-        return None, 0
+        return None, ()
     step = OnnxStep(Path(chosen.onnx), model, chosen.checkpoint).step
     if chosen.engine == "onnxruntime":
-        return step, config.serve.seats
+        return step, range(1, config.serve.seats + 1)
     found = choices(model, step, hop=round(config.session.hop * TICK_RATE))
-    logger.info("onnxruntime steps up to %d sessions at a time, measured: %s", few(found), found)
-    return step, few(found)
+    faster = [choice.sessions for choice in found if choice.is_faster]
+    logger.info("onnxruntime is the faster one for %s sessions, measured: %s", faster, found)
+    return step, sizes_of(found)
 
 
 def identity(model: TamUlag, config: Config) -> str:

@@ -28,9 +28,6 @@ logger = logging.getLogger("tamulag.serve")
 SWEEP = 30.0
 """Seconds between two looks for sessions that nobody has taken."""
 
-DRAIN = 2.0
-"""Seconds in which sessions are handed over and senders told."""
-
 
 class Runs(Protocol):
     """The pool of front ends, as the server sees it."""
@@ -105,7 +102,8 @@ class Server:
                     for publisher in self.publishers
                 ]
                 await self._ending.wait()
-                await self._drain()
+                assert self.lobby is not None, "the lobby is made before the server runs"
+                await self.lobby.drain()
                 for task in tasks:
                     task.cancel()
         finally:
@@ -164,14 +162,6 @@ class Server:
             "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
             **{f"publisher_dropped_{one.name}": float(one.dropped) for one in self.publishers},
         }
-
-    async def _drain(self) -> None:
-        assert self.lobby is not None, "the lobby is made before the server runs"
-        try:
-            async with asyncio.timeout(DRAIN):
-                await self.lobby.drain()
-        except TimeoutError:
-            logger.warning("not all sessions were handed over within %g s", DRAIN)
 
     async def _or_stopped(self, opening: Coroutine[None, None, None]) -> None:
         """Wait until something is open, or until `stop`."""

@@ -23,6 +23,9 @@ from .witness import Witness
 STARTING = 120.0
 """Seconds that an agent may take to load its models and to open its devices, however busy it is."""
 
+DISK = 16
+"""MB of the disk that is filled."""
+
 PACKAGES: Mapping[str, str] = {
     "mosquitto": "mosquitto",
     "mosquitto_sub": "mosquitto-clients",
@@ -239,6 +242,21 @@ def microphone(folder: Path, voice: Path) -> Iterator[Microphone]:
         made.end()
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Mount a small disk where that is allowed; else give a folder, and False."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(folder)]
+    with contextlib.suppress(OSError):
+        if subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0:
+            try:
+                yield folder, True
+            finally:
+                subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
+            return
+    yield folder, False
+
+
 class Streaming(NamedTuple):
     """A running agent and who subscribes to it."""
 
@@ -250,9 +268,12 @@ class Streaming(NamedTuple):
 
 @contextmanager
 def streaming(
-    log: Path, *options: str, environment: Mapping[str, str] | None = None
+    log: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    out: int = subprocess.DEVNULL,
 ) -> Iterator[Streaming]:
-    """Run `tamulag stream` while the block runs; its log goes to a file.
+    """Run `tamulag stream` while the block runs; its log goes to a file, its output to `out`.
 
     Raises:
         StageError: If it does not serve within two minutes, with the end of its log.
@@ -263,7 +284,7 @@ def streaming(
         process = subprocess.Popen(
             [*command, "--websocket", f"127.0.0.1:{port}"],
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=out,
             stderr=err,
         )
     try:

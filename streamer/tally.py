@@ -16,6 +16,8 @@ MAY_WAIT: Mapping[str, float] = {
     "inbox_waited": 0.5,
     "microphone_waiting": 0.5,
     "source_behind": 0.3,  # where a file begins to leave out pictures
+    "ingest_audio_age": 0.5,
+    "ingest_vision_age": 0.5,
     "asr_waiting": 2.0,
 }
 """Seconds that something may wait before the machine counts as too slow, by the gauge's name."""
@@ -50,7 +52,7 @@ def strain(inbox: Inbox, sources: Sequence[Source], *, working: float) -> float:
 
     Args:
         inbox: Where inputs waited.
-        sources: Where sound waits.
+        sources: Where sound, pictures and frames wait.
         working: Seconds since inputs were taken out, of which some still wait.
     """
     waits = {"inbox_waited": max(inbox.waited, working)}

@@ -5,47 +5,65 @@ Knows the messages and one stream of text. Knows no colours and no cursor: piped
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from io import FileIO
 from typing import TextIO
 
 from . import message
 from .publisher import PublisherError
 from .sample import MODALITIES
+from .supervisor import in_thread
+from .writer import Writer, duplicate, write
+
+QUEUE = 100
+"""Lines that may wait for a reader: almost a minute of scores."""
 
 WORDS = 6
 """Attended words that a line shows at most."""
 
 
 class TerminalPublisher:
-    """Print one line per score, event and change of state.
+    """Print one line per score, event and change of state, by a thread of its own.
 
-    Writes directly in `publish`, on the event loop; a terminal that is stopped makes it wait.
+    A terminal that is stopped, or a pipe that nobody reads, holds up nobody: the oldest lines go.
 
     Args:
-        out: Where to print, e.g. standard output.
+        out: Where to print, e.g. standard output; has a file of the system.
         greeting: Makes the first lines, once everything is open.
     """
 
     name = "terminal"
 
     def __init__(self, out: TextIO, greeting: Callable[[], str] = str) -> None:
-        self.dropped = 0
         self._out = out
         self._greeting: Callable[[], str] | None = greeting
-        self._error: OSError | None = None
-        self._broken = asyncio.Event()
+        self._dropped = 0
+        self._is_back = False
+        self._writer: Writer | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not printed."""
+        return self._dropped + (self._writer.dropped if self._writer else 0)
+
+    @property
+    def backlog(self) -> int:
+        """Lines that are not printed yet."""
+        return self._writer.backlog if self._writer else 0
 
     async def open(self) -> None:
-        """Go on after a loss, if an empty line can be printed.
+        """Begin, or go on after a loss if an empty line can be printed.
 
         Raises:
             PublisherError: If it cannot.
         """
-        if self._error is not None:
-            self._error = None
-            self._broken.clear()
-            self._print("\n")
-        if self._error is not None:
-            raise self._lost(self._error)
+        first = b"\n" * self._is_back
+        try:
+            file = await in_thread("terminal open", partial(_open, self._out, first))
+        except OSError as error:
+            raise _lost(error) from error
+        self._writer = Writer(self.name, file, size=QUEUE)
+        self._is_back = True
 
     def publish(self, kind: str, payload: str) -> None:
         """Print what a person wants to see; after a failed write `run` raises.
@@ -64,30 +82,40 @@ class TerminalPublisher:
             BrokenPipeError: If the program that read the lines has ended.
             PublisherError: If nothing can be written any more, e.g. the disk is full.
         """
-        await self._broken.wait()
-        assert self._error is not None
-        if isinstance(self._error, BrokenPipeError):
-            raise self._error
-        raise self._lost(self._error)
+        assert self._writer is not None, "open() comes first"
+        error = await asyncio.shield(self._writer.failed)
+        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+            raise error
+        raise _lost(error) from error
 
     async def close(self) -> None:
-        """Leave the stream to its owner."""
+        """Print what waits, for two seconds at most; leave the stream to its owner."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            unwritten = await writer.end()
+            self._dropped += writer.dropped + len(unwritten)
 
     def _print(self, text: str) -> None:
-        if not text:
-            return
-        self.dropped += self._error is not None
-        if self._error is None:
-            try:
-                print(text, file=self._out, flush=True)
-            except OSError as error:
-                self._error = error
-                self._broken.set()
+        if text and self._writer is None:
+            self._dropped += 1
+        elif text and self._writer is not None:
+            self._writer.put(f"{text}\n".encode(self._out.encoding, "replace"))
 
-    def _lost(self, error: OSError) -> PublisherError:
-        return PublisherError(
-            f"cannot print scores ({error.strerror}): send standard output elsewhere"
-        )
+
+def _open(out: TextIO, first: bytes) -> FileIO:
+    file = duplicate(out)
+    try:
+        write(file, first)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _lost(error: OSError) -> PublisherError:
+    return PublisherError(
+        f"cannot print scores ({error.strerror or error}): send standard output elsewhere"
+    )
 
 
 def line(sent: message.AnyMessage) -> str:

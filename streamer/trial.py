@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .address import shown
 from .assets import AssetError
 from .camera import CameraSource
 from .doctor import Check, Device
@@ -70,7 +71,7 @@ def try_camera(device: int | str) -> Check:
     """Return whether pictures come from a camera, and in how many a face was found."""
     from .vision import VisionFeatures
 
-    name = f"capture camera {device}"
+    name = f"capture camera {shown(str(device))}"
     pictures: list[Input] = []
     try:
         with VisionFeatures() as features:

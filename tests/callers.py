@@ -86,12 +86,35 @@ async def call(
                     await hearing
             finally:
                 hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
     except ConnectionClosed as error:
         caller.refused = error.rcvd.reason if error.rcvd else "cut"
         caller.closed = error.rcvd.code if error.rcvd else None
     except (OSError, TimeoutError) as error:
         caller.refused = f"{type(error).__name__} {error}"
     return caller
+
+
+async def sent_home(url: str, number: int, stop: Callable[[], int]) -> list[Caller]:
+    """Let so many come and send until all are scored or refused, stop their server; return them.
+
+    Args:
+        url: Of the server, without `ingest`.
+        number: Of seats; all send the same.
+        stop: Ends the server, which must end well.
+    """
+    made, callers = rows(0, 0), [Caller(seed) for seed in range(number)]
+    seats = []
+    for caller in callers:
+        seat = call(url, caller, hops=200, make=lambda seed, hop: made)
+        seats.append(asyncio.create_task(seat))
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while not all(one.scores or one.refused for one in callers):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(stop) == 0
+    await asyncio.gather(*seats)
+    return callers
 
 
 async def _send(

@@ -38,6 +38,17 @@ def chromium(*flags: str) -> Iterator[Browser]:
             launched.close()
 
 
+def as_devices(voice: Path, face: Path) -> list[str]:
+    """Return the flags that make a WAV and an MJPEG file the microphone and the camera."""
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={voice}",
+        f"--use-file-for-fake-video-capture={face}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
 @contextmanager
 def opened(browser: Browser, url: str, permissions: Sequence[str] = ()) -> Iterator[Page]:
     """Open a page in a context of its own, which trusts any certificate."""

@@ -1,131 +1,52 @@
-"""Measure the dashboard over more than an hour of session: `python tests/page_bench.py`.
+"""Measure the dashboard over two hours of session, compressed: `python tests/page_bench.py`.
 
-A real server sends scores as fast as the page takes them; printed per quarter of an hour: scores
-kept, JavaScript heap after collection, and how long one more score keeps the main thread busy
-while the whole hour is drawn.
+A real server sends scores, words and events as a session does, but as fast as the page takes them;
+printed per quarter of an hour of session: scores kept, JavaScript heap after collection, how long
+one more score keeps the main thread busy, and how long frames take while scores come at their real
+pace; the whole hour is drawn.
 """
 
-import json
-import math
-import subprocess
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from shutil import which
-from typing import Any
+from statistics import quantiles
 
-import pytest
 from playwright.sync_api import CDPSession, Page, expect
 
 from chromium import Aside, aside, chromium, opened
-from tamulag.streamer import pages
-from tamulag.streamer.access import Access
-from tamulag.streamer.message import label
-from tamulag.streamer.subscriber import Limits
-from tamulag.streamer.websocket import WebSocketPublisher
+from dashboard import HOP, feed, head, server
 
-AXE = "axe-core@4.14.1"
-ROOT = Path(__file__).parent.parent
-HOP = 0.5
 BATCH = 150
 QUARTER = 1800
 SINGLE = 20
 """Scores sent one by one, to time them."""
-HEAD = {"v": 1, "time": "2026-11-24T08:00:00.000Z", "subject": {"role": "customer", "id": None}}
+TEXTS = 1.328
+"""Messages of words for each score, and scores for each event, as a session with much talk had."""
+EVENT = 100
+PHRASE = 8
+"""Words of an utterance; each message of it has one more, the last is final."""
+
+FRAMES = """() => {
+    window.frames = [];
+    let last = performance.now();
+    const next = (now) => { frames.push(now - last); last = now; requestAnimationFrame(next); };
+    requestAnimationFrame(next);
+}"""
 
 
-def server(port: int = 0, session: str = "s", access: Access | None = None) -> WebSocketPublisher:
-    """Return a server of the dashboard and of messages that a test makes."""
-    return WebSocketPublisher(
-        access,
-        port,
-        hello=lambda: json.dumps(hello(session)),
-        missed=lambda count: json.dumps({**hello(session), "type": "missed", "missed": count}),
-        shelves=pages.shelves(),
-        limits=Limits(queue=20_000),
-    )
-
-
-def hello(session: str = "s") -> dict[str, Any]:
-    """Return the first message."""
-    return {
-        **HEAD,
-        "type": "hello",
-        "session": session,
-        "seq": 0,
-        "version": "0.1.0",
-        "checkpoint": "default",
-        "heads": {},
-        "modalities": ["text", "audio", "vision"],
-        "sources": ["source clip.mp4"],
-        "window": 5.0,
-        "hop": HOP,
-        "lateness": 0.3,
-        "epoch": HEAD["time"],
-    }
-
-
-def score(
-    index: int,
-    sentiment: float = 0.5,
-    session: str = "s",
-    lost: dict[str, str] | None = None,
-    attended: Sequence[object] = (),
-) -> dict[str, Any]:
-    """Return the score of a hop; the modalities are 0.4 around it, those in `lost` have none."""
-    parts: dict[str, dict[str, Any]] = {}
-    for name, off in (("text", 0.4), ("audio", -0.4), ("vision", 0.0)):
-        value = max(-3.0, min(3.0, sentiment + off))
-        parts[name] = {"sentiment": value, "weight": 0.333, "status": "ok", "age": 0.1}
-        if lost and name in lost:
-            parts[name] = {
-                "sentiment": None,
-                "weight": 0.0,
-                "status": "missing",
-                "reason": lost[name],
-            }
-    end = round((index + 1) * HOP, 2)
-    return {
-        **HEAD,
-        "type": "sentiment",
-        "session": session,
-        "seq": index + 1,
-        "window": {"start": max(0.0, end - 5), "end": end, "warmup": end < 5},
-        "sentiment": sentiment,
-        "interval": [max(-3.0, sentiment - 1), min(3.0, sentiment + 1)],
-        "valence": round(sentiment / 3, 4),
-        "label": label(sentiment),
-        "modalities": parts,
-        "conflict": 0.8,
-        "attention": {"text": list(attended), "audio": [[end - 0.1, 0.02]], "vision": []},
-        "latency": {"align": 0.11, "features": 0.04, "model": 0.007, "total": 0.12},
-        "dropped": {"text": 0, "audio": 12, "vision": 0, "asr": 0},
-    }
-
-
-def wave(index: int) -> float:
-    """Return a score that moves as a person might."""
-    return 1.6 * math.sin(index / 41) + 0.8 * math.sin(index / 7)
-
-
-def feed(running: Aside, indices: Iterable[int], value: Callable[[int], float] = wave) -> None:
-    """Publish a score for each index."""
-    for index in indices:
-        running.publish(**score(index, sentiment=value(index)))
-
-
-def axe() -> str:
-    """Return the path of axe-core's script, fetched by npm; skip where that is not possible."""
-    if which("npm") is None:
-        pytest.skip("needs npm: apt install npm")
-    folder = ROOT / ".venv" / "axe"
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-200:]}")
-    return str(script)
+def talk(running: Aside, index: int) -> None:
+    """Publish what else belongs to a score: words, and now and then an event."""
+    end = (index + 1) * HOP
+    for number in range(int(index * TEXTS), int((index + 1) * TEXTS)):
+        utterance, said = divmod(number, PHRASE)
+        starts = [end - (said - i) * 0.3 for i in range(said + 1)]
+        words = [
+            {"text": f"word{i}", "start": at, "end": at + 0.2, "confidence": None}
+            for i, at in enumerate(starts)
+        ]
+        final = said == PHRASE - 1
+        text = {"utterance": utterance, "words": words, "tail": "and", "final": final}
+        running.publish(**head(index + 1, "text"), **text)
+    if index % EVENT == 0:
+        event = {"event": "shift", "modality": None, "reason": None, "detail": "", "at": end}
+        running.publish(**head(index + 1, "event"), **event)
 
 
 def heap(session: CDPSession) -> float:
@@ -143,7 +64,9 @@ def spent(session: CDPSession) -> tuple[float, float]:
 
 def arrived(page: Page, running: Aside, indices: range) -> None:
     """Send scores and wait until the page has the last."""
-    feed(running, indices)
+    for index in indices:
+        talk(running, index)
+        feed(running, [index])
     end = clock((indices[-1] + 1) * HOP)
     expect(page.locator("#window")).to_contain_text(f"to {end}", timeout=120_000)
 
@@ -160,18 +83,33 @@ def row(page: Page, running: Aside, session: CDPSession, indices: range) -> str:
     for first in range(indices.start, indices.stop - SINGLE, BATCH):
         arrived(page, running, range(first, min(first + BATCH, indices.stop - SINGLE)))
     page.wait_for_timeout(500)
+    last = range(indices.stop - SINGLE, indices.stop)
     before = spent(session)
-    for index in range(indices.stop - SINGLE, indices.stop):
-        feed(running, [index])
-        page.wait_for_timeout(50)
-    page.wait_for_timeout(300)
-    work, script = (
-        (now - then) / SINGLE * 1000 for now, then in zip(spent(session), before, strict=True)
-    )
+    paced(page, running, last[: SINGLE // 2])
+    now = spent(session)
+    work, script = ((a - b) / SINGLE * 2000 for a, b in zip(now, before, strict=True))
     kept = page.locator("#kept").inner_text().split()[0]
     minutes = indices.stop * HOP / 60
     figures = f"{heap(session):5.1f} MB  {work:5.1f} ms per score, {script:4.1f} in scripts"
-    return f"{minutes:4.0f} min  {kept:>5} kept  {figures}"
+    frames = framed(page, running, last[SINGLE // 2 :])
+    return f"{minutes:4.0f} min  {kept:>5} kept  {figures}  {frames}"
+
+
+def paced(page: Page, running: Aside, indices: range) -> None:
+    """Send scores at the pace of a session."""
+    for index in indices:
+        talk(running, index)
+        feed(running, [index])
+        page.wait_for_timeout(HOP * 1000)
+
+
+def framed(page: Page, running: Aside, indices: range) -> str:
+    """Return how long frames took: half of them, 99 of 100, and the longest."""
+    page.evaluate(FRAMES)
+    paced(page, running, indices)
+    times = page.evaluate("frames.splice(0)")
+    cuts = quantiles(times, n=100)
+    return f"frames {cuts[49]:.0f} ms, p99 {cuts[98]:.0f}, longest {max(times):.0f}"
 
 
 def main() -> None:

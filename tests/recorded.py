@@ -11,10 +11,10 @@ from tamulag.models import TamUlag
 from tamulag.models.checkpoint import Card, save
 from tamulag.streamer import archive, message
 from tamulag.streamer.agent import Agent
-from tamulag.streamer.arrow import Recording
+from tamulag.streamer.arrow import END, Recording, batch_of, schema_of
 from tamulag.streamer.clock import SessionClock
 from tamulag.streamer.config import load
-from tamulag.streamer.recording import Header, Patience
+from tamulag.streamer.recording import Header, Patience, Row
 from tamulag.streamer.sample import Input, Modality, Notice, Phrase, Sample, Word
 from tamulag.streamer.session import Session
 from tamulag.streamer.source import Put
@@ -37,6 +37,28 @@ HEADER = Header(
     missing_after=Patience(text=2.0, audio=2.0, vision=1.0),
     epoch=1.7e9,
 )
+
+
+ROWS = [
+    Row("audio", 0.1, 0.02, np.array([1, 2, 3], np.float32)),
+    Row("vision", 0.1, 0.05, None, "no_face"),
+    Row("close", 0.3),
+    Row("message", 0.4, text="{}"),
+]
+
+
+def file_of(header: Header = HEADER, batches: int = 3) -> bytes:
+    """Return a file of a recording."""
+    schema = schema_of(header)
+    parts = [schema, *[batch_of(ROWS, schema)] * batches]
+    return b"".join(part.serialize().to_pybytes() for part in parts) + END
+
+
+def written(folder: Path, *files: bytes) -> Path:
+    """Write the files of a recording; return their folder."""
+    for number, data in enumerate(files):
+        (folder / f"{number:04}.arrows").write_bytes(data)
+    return folder
 
 
 class Script:

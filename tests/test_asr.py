@@ -30,6 +30,9 @@ class Script:
     def finish(self) -> list[Hypothesis]:
         return []
 
+    def reopen(self) -> None:
+        """Say the same."""
+
     def close(self) -> None:
         self.texts = []
 

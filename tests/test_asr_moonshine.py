@@ -158,6 +158,33 @@ def test_that_fails_is_lost(
     assert lost.value.reason == "asr_lost"
 
 
+@pytest.mark.parametrize("call", ["add_audio", "stop"])
+def test_that_fails_at_the_end_is_lost(
+    moonshine: MoonshineRecogniser, beckett: Array, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A failure while the last words are asked for is a loss too, not a bug."""
+    from moonshine_voice import MoonshineError
+    from moonshine_voice.transcriber import Stream
+
+    def fail(*_: object) -> None:
+        raise MoonshineError("out of memory")
+
+    moonshine.accept(beckett[:20000], 0)
+    monkeypatch.setattr(Stream, call, fail)
+    with pytest.raises(SourceLost, match="out of memory"):
+        moonshine.finish()
+
+
+def test_hears_again_when_loaded_anew(moonshine: MoonshineRecogniser, beckett: Array) -> None:
+    """After a loss the numbers of utterances go on and times are the session's."""
+    before = feed(moonshine, beckett[:48000])
+    moonshine.reopen()
+    later = hear(moonshine, beckett, 10 * SAMPLE_RATE)
+    assert said(later).startswith("Ever tried. Ever failed.")
+    assert min(h.utterance for h in later) > max(h.utterance for h in before)
+    assert min(word.start for h in later for word in h.words) >= 10.0
+
+
 def test_without_weights_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later versions of the package carry no weights; the message says which one does."""
     monkeypatch.setattr("moonshine_voice.__file__", str(tmp_path / "__init__.py"))

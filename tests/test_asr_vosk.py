@@ -128,3 +128,12 @@ def test_without_a_model_names_the_remedy(tmp_path: Path, broken: bool) -> None:
         (tmp_path / "final.mdl").write_text("no model")
     with pytest.raises(SourceError, match=rf"{tmp_path.name}.*`tamulag models fetch NAME`"):
         VoskRecogniser(tmp_path)
+
+
+def test_hears_again_with_a_new_engine(vosk: VoskRecogniser, korean: Array) -> None:
+    """After a loss the numbers of utterances go on and times are the session's."""
+    before = feed(vosk, korean)
+    vosk.reopen()
+    later = [h for h in hear(vosk, np.concatenate((korean, PAUSE)), 10 * SAMPLE_RATE) if h.words]
+    assert later[0].utterance > max(h.utterance for h in before)
+    assert later[-1].words[0].start >= 10.0

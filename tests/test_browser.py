@@ -6,7 +6,14 @@ from collections.abc import Callable, Collection
 import pytest
 
 from tamulag.streamer.browser import BrowserSource, Clock, offered
-from tamulag.streamer.ingest import Frame, IngestError, PictureHeader, SenderHello, SoundForm
+from tamulag.streamer.ingest import (
+    Frame,
+    IngestError,
+    PictureHeader,
+    SenderHello,
+    SoundForm,
+    WordsHeader,
+)
 from tamulag.streamer.sample import Input, Modality, Notice
 from tamulag.streamer.source import Put
 
@@ -39,6 +46,9 @@ class Written:
 
     def losses(self) -> dict[str, int]:
         return {"vision": 1}
+
+    def gauges(self) -> dict[str, float]:
+        return {"asr_waiting": 0.5}
 
     def relieve(self, steps: Collection[str]) -> None:
         """Save nothing."""
@@ -89,7 +99,39 @@ def test_the_newest_frames_are_kept() -> None:
         feed(chosen, place)
     assert chosen.dropped == 2
     assert chosen.losses() == {"vision": 3}
-    assert chosen.gauges() == {"ingest_vision_waiting": 2.0}
+    assert chosen.gauges()["ingest_vision_waiting"] == 2.0
+
+
+def test_five_seconds_may_wait() -> None:
+    """Beyond them only the newest frame is kept, and the words: they count late too."""
+    work = Written()
+    chosen = source(work, bound=100)
+    said = WordsHeader(timestamp=0.0, utterance=0, words=[], final=True)
+    chosen.feed(Frame(said), 0.0)
+    for tenth in range(60):
+        feed(chosen, tenth / 10)
+    assert chosen.dropped == 51
+
+    def scenario(got: list[Input]) -> None:
+        wait_for(lambda: len(work.places) == 10, 5.0, "all is worked on")
+        assert work.places == [0.0, *(tenth / 10 for tenth in range(51, 60))]
+
+    run(chosen, scenario)
+
+
+def test_the_oldest_wait_can_be_measured() -> None:
+    """Since it came, beside what its work can measure: a recogniser's queue."""
+    times = iter([3.0, 3.5, 4.0])
+    chosen = BrowserSource(
+        "face", Written(), now=lambda: next(times), reason="camera_lost", bound=2
+    )
+    feed(chosen, 1.0)
+    feed(chosen, 1.5)
+    assert chosen.gauges() == {
+        "asr_waiting": 0.5,
+        "ingest_vision_age": 1.0,
+        "ingest_vision_waiting": 2.0,
+    }
 
 
 def test_whether_somebody_sends_is_told() -> None:

@@ -21,6 +21,7 @@ from tamulag.streamer.sample import Modality
 from tamulag.streamer.source import Put
 from tamulag.streamer.websocket import WebSocketPublisher
 
+from .axe import faults
 from .devices import spoken, wait_for
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "call_centre.html"
@@ -52,6 +53,9 @@ class Heard:
     def end(self, put: Put) -> None: ...
 
     def losses(self) -> dict[str, int]:
+        return {}
+
+    def gauges(self) -> dict[str, float]:
         return {}
 
     def relieve(self, steps: Collection[str]) -> None: ...
@@ -145,6 +149,17 @@ def test_call_centre_page_without_a_recording(tmp_path: Path) -> None:
         line.says("is scored")
         wait_for(lambda: bool(line.heard.peaks[1] > 500), 30.0, "the customer is heard")
         assert line.heard.peaks[0] == 0
+
+
+def test_axe_finds_no_serious_fault(tmp_path: Path) -> None:
+    """Before a call and in one, with a score in the meter."""
+    with call(tmp_path) as line:
+        assert faults(line.page) == []
+        line.answer()
+        line.says("is scored")
+        line.running.publish(**SCORE)
+        expect(line.page.locator("tamulag-meter")).to_contain_text("+1.3")
+        assert faults(line.page) == []
 
 
 def test_call_centre_page_survives_a_recording_that_is_none(tmp_path: Path) -> None:

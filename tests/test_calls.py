@@ -183,7 +183,14 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
     async def first() -> None:
         call = begun(one)
         one.take(call.name, voice(3))
-        ((_, about, packed),) = await one.hand_over(kept=True)
+        kept: list[tuple[dict[str, Any], bytes]] = []
+
+        def keep(call: Call, about: dict[str, Any], packed: bytes) -> bool:
+            kept.append((about, packed))
+            return True
+
+        assert [goes_on async for _, goes_on in one.hand_over(keep)] == [True]
+        about, packed = kept[0]
         again = other.begin(("audio",), by_sender=True, before=(about, packed, 0.1))
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
         other.take(again.name, voice(1, at=1.5))
@@ -193,6 +200,27 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
     assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 1.0, 1.5, 2.0]
     assert [line["seq"] for line in told.lines] == [1, 2, 3, 4, 5]
     assert told.of("session_end")[0]["reason"] == "handed_over"
+
+
+def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
+    """A sender that goes on does not hold up the end; what had come is said before."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        call = begun(some)
+        some.take(call.name, voice(2))
+        async for gone, goes_on in some.hand_over(lambda call, about, packed: False):
+            assert (gone, goes_on) == (call, False)
+        some.take(call.name, voice(1, at=1.0))
+        other = begun(some)
+        some.take(other.name, voice(1))
+        assert some.place.waiting == 0
+        assert some.let_go() == [other]
+
+    run(some, play)
+    assert some.scores == 2
+    assert [line["reason"] for line in told.of("session_end")] == ["stopped"] * 2
 
 
 def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:

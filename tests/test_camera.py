@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tamulag.streamer import camera as camera_module
-from tamulag.streamer.camera import CameraSource, Image, without_user
+from tamulag.streamer.camera import CameraSource
+from tamulag.streamer.container import Image
 from tamulag.streamer.sample import Input, Sample
 from tamulag.streamer.source import SourceError, SourceLost
 
@@ -200,15 +201,6 @@ def test_a_file_is_no_camera() -> None:
         CameraSource("clip.mp4", Seeing(), now=time.monotonic).open()
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [("rtsp://u:p@h/a", "rtsp://h/a"), ("http://h/a@b", "http://h/a@b"), ("0", "0")],
-)
-def test_users_are_cut_out_of_urls(url: str, shown: str) -> None:
-    """Only the part before the host goes."""
-    assert without_user(url) == shown
-
-
 @pytest.mark.camera
 @pytest.mark.data
 def test_half_the_rate_describes_every_other_tick(camera: Camera) -> None:
@@ -232,9 +224,6 @@ class Hanging:
         self._left = frames
         self.release_now = threading.Event()
 
-    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
-        return True
-
     def grab(self) -> bool:
         if not self._left:
             self.release_now.wait(30.0)
@@ -254,7 +243,7 @@ def test_a_driver_that_hangs_is_found_and_costs_one_thread(
 ) -> None:
     """Lost within 2 s by the age of the frame; not opened again while the driver still hangs."""
     driver = Hanging(frames=10)
-    monkeypatch.setattr(camera_module, "_opened", lambda device: driver)
+    monkeypatch.setattr(camera_module, "grabber", lambda device: driver)
     monkeypatch.setattr(camera_module, "_JOIN_LIMIT", 0.1)
     source = CameraSource(0, Seeing(), now=time.monotonic)
     source.open()

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import ClientConnection, connect
 
 from certificates import authority
-from chromium import aside, chromium, complaints, opened
+from chromium import as_devices, aside, chromium, complaints, opened
 from peers import missed
 from tamulag.streamer import embed
 from tamulag.streamer.access import Access, Token
@@ -29,6 +29,7 @@ from tamulag.streamer.sample import Modality
 from tamulag.streamer.source import Put
 from tamulag.streamer.websocket import WebSocketPublisher
 
+from .axe import faults
 from .devices import end, free_port, need, spoken, wait_for
 from .serving import Serving
 
@@ -62,13 +63,7 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     read = ["ffmpeg", "-loglevel", "error", "-i", str(clip), "-an", "-r", "10", "-vf"]
     write = ["scale=480:-2", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p", str(mjpeg)]
     subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
-    return [
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={wav}",
-        f"--use-file-for-fake-video-capture={mjpeg}",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
+    return as_devices(wav, mjpeg)
 
 
 def clips() -> Path:
@@ -122,6 +117,18 @@ def capturing(browser: Browser, port: int) -> Iterator[Page]:
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("status")).to_contain_text("ON")
         yield page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Browser, agent: int, scheme: str) -> None:
+    """Neither before the consent, nor while it says ON with its picture."""
+    with capturing(browser, agent) as page:
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        expect(page.locator("#figures")).to_contain_text("pictures")
+        assert faults(page) == []
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert faults(page) == []
 
 
 def first(scores: ClientConnection, kind: str, is_it: Any, seconds: float = 60.0) -> Message:
@@ -217,6 +224,9 @@ class Unheard:
     def losses(self) -> dict[str, int]:
         return {}
 
+    def gauges(self) -> dict[str, float]:
+        return {}
+
     def relieve(self, steps: Collection[str]) -> None: ...
 
 
@@ -251,5 +261,6 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         page.get_by_label("Token").fill(SECRET)
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("status")).to_contain_text("ON")
-        waiting = {"ingest_vision_waiting": 3.0}  # its begin, and the two newest pictures
-        wait_for(lambda: taken.sources[1].gauges() == waiting, 20.0, "pictures come")
+        face = taken.sources[1]
+        # Its begin, and the two newest pictures.
+        wait_for(lambda: face.gauges()["ingest_vision_waiting"] == 3.0, 20.0, "pictures come")

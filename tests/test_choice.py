@@ -7,21 +7,42 @@ import pytest
 from torch import Tensor
 
 from tamulag.models import Output, State, TamUlag, Ticks
-from tamulag.models.choice import Choice, choices, few
+from tamulag.models import choice as module
+from tamulag.models.choice import AGAIN, REPEATS, Choice, choices, sizes_of
 
 
 @pytest.mark.parametrize(
     ("pairs", "expected"),
     [
-        ([(1, 2.0, 1.0), (4, 2.0, 1.0), (16, 1.0, 2.0)], 4),
-        ([(1, 1.0, 2.0), (4, 2.0, 1.0)], 0),
-        ([(1, 2.0, 1.0)], 1),
-        ([], 0),
+        ([(1, 2.0, 1.0), (4, 2.0, 1.0), (8, 1.0, 2.0)], {1, 2, 3, 4}),
+        ([(1, 1.0, 2.0), (4, 2.0, 1.0)], {2, 3, 4}),
+        ([(1, 2.0, 1.0), (4, 1.0, 2.0), (6, 2.0, 1.0)], {1, 5, 6}),
+        ([], set()),
     ],
 )
-def test_the_other_step_is_for_few(pairs: list[tuple[int, float, float]], expected: int) -> None:
-    """As far as it is the faster one, from one session on without a gap."""
-    assert few([Choice(*pair) for pair in pairs]) == expected
+def test_each_size_has_its_faster_step(
+    pairs: list[tuple[int, float, float]], expected: set[int]
+) -> None:
+    """Whatever is faster for smaller ones; between two sizes it is as for the larger."""
+    assert sizes_of([Choice(*pair) for pair in pairs]) == expected
+
+
+@pytest.mark.parametrize(("close", "steps"), [(1.0, 1), (1e9, 1 + AGAIN)])
+def test_a_close_call_is_timed_again(
+    model: TamUlag, monkeypatch: pytest.MonkeyPatch, close: float, steps: int
+) -> None:
+    """Noise of a few steps does not decide; what is clear is not timed twice."""
+    monkeypatch.setattr(module, "CLOSE", close)
+    counted: list[int] = []
+
+    def step(
+        ticks: Mapping[str, Ticks], now_BN: Tensor, state: State, allowed: Tensor | None = None
+    ) -> tuple[Output, State]:
+        counted.append(len(now_BN))
+        return model.step(ticks, now_BN, state, allowed)
+
+    choices(model, step, hop=25, batches=(1,))
+    assert len([*filter(None, counted)]) // REPEATS == steps
 
 
 def test_a_slow_step_is_not_chosen(model: TamUlag) -> None:
@@ -34,5 +55,5 @@ def test_a_slow_step_is_not_chosen(model: TamUlag) -> None:
         return model.step(ticks, now_BN, state, allowed)
 
     found = choices(model, slow, hop=25, batches=(1, 2))
-    assert few(found) == 0
+    assert not sizes_of(found)
     assert all(choice.by_value > 0.02 > choice.in_place for choice in found)

@@ -95,6 +95,12 @@ class Stage:
     async def settled(self) -> None:
         await self.until(lambda: not self.cluster.waiting)
 
+    async def packed(self, name: str) -> bytes:
+        async with asyncio.timeout(10):
+            while not (packed := await self.cluster.pack([name])):
+                await self.turns()
+        return packed[name]
+
     def push(self, name: str, items: list[Input]) -> None:
         for item in items:
             self.cluster.push(name, item)
@@ -252,7 +258,7 @@ def test_a_session_goes_on_at_another_gateway(model: TamUlag) -> None:
         one.cluster.open("x", ASKED)
         one.push("x", items[:130])
         await one.settled()
-        packed = await one.cluster.pack("x")
+        packed = await one.packed("x")
         other.cluster.open("y", ASKED, packed)
 
     async def second() -> None:
@@ -311,7 +317,7 @@ def test_busy_wings_take_nobody_but_those_who_go_on(model: TamUlag) -> None:
         await stage.until(lambda: len(stage.cluster.staff.posts) == 5)
         stage.cluster.open("a", ASKED)
         await stage.settled()
-        packed = await stage.cluster.pack("a")
+        packed = await stage.packed("a")
         for post in stage.cluster.staff.posts.values():
             post.busy = 0.9
         with pytest.raises(HallFull, match="wings are busy"):

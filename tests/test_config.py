@@ -213,7 +213,7 @@ def test_value_is_kept_as(key: str, given: object, kept: object) -> None:
         ),
         pytest.param(
             '[mqtt]\nurl = "mqtt://me:secret@host"',
-            'x.toml: mqtt.url = "mqtt://***@host": '
+            'x.toml: mqtt.url = "mqtt://host": '
             'must be an address such as "mqtt://localhost:1883", or mqtts:// for TLS',
             id="password-is-not-shown",
         ),

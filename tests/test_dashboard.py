@@ -1,36 +1,35 @@
 """The dashboard in real Chromium, before the real agent and before a server that says what we want.
 
-The figures of docs/dashboard.md come from page_bench.py; here only what must always hold.
+The figures of docs/dashboard.md come from page_bench.py; here only what must always hold. Past
+sessions have tests of their own.
 """
 
-import json
 import re
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from chromium import Aside, aside, chromium, complaints, opened
-from devices import end, free_port
-from page_bench import arrived, axe, feed, hello, score, server
-from tamulag.streamer import pages
+from dashboard import (
+    MINUS,
+    START,
+    at,
+    feed,
+    head,
+    real,
+    score,
+    server,
+    shown,
+    shown_loosely,
+)
+from page_bench import arrived
 from tamulag.streamer.access import Access, Token
-from tamulag.streamer.history import History
-from tamulag.streamer.store import Store
-from tamulag.streamer.websocket import WebSocketPublisher
+
+from .axe import faults
 
 SECRET = "correct-horse-battery"
-START = 120_000
-"""Milliseconds that the agent may take to load its models on a busy machine."""
-MINUS = "\N{MINUS SIGN}"
 NUMBER = re.compile(f"^[{MINUS}+]\\d\\.\\d\\d$")
 
 
@@ -44,21 +43,6 @@ def browser() -> Iterator[Browser]:
 def running() -> Iterator[Aside]:
     with aside(server) as running:
         yield running
-
-
-def at(running: Aside) -> str:
-    return f"http://127.0.0.1:{running.server.port}/"
-
-
-@contextmanager
-def shown(browser: Browser, running: Aside) -> Iterator[Page]:
-    """Open the dashboard and wait until it is connected; it must not complain."""
-    with opened(browser, "about:blank") as page:
-        found = complaints(page)
-        page.goto(at(running))
-        expect(page.locator("#link")).to_have_text("live")
-        yield page
-        assert found == []
 
 
 def test_the_real_agent_with_a_real_face_and_voice(browser: Browser) -> None:
@@ -83,29 +67,6 @@ def test_where_a_page_may_send_it_is_linked(browser: Browser) -> None:
         expect(popup.value.locator("h1")).to_have_text("Camera and microphone")
 
 
-@contextmanager
-def real(*options: str) -> Iterator[str]:
-    """Run the agent and give the address of its dashboard."""
-    place = f"127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "tamulag.streamer", *options, "--websocket", place]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as agent:
-        try:
-            wait_for_port(port)
-            yield f"http://{place}/"
-        finally:
-            end(agent)
-
-
-def wait_for_port(port: int) -> None:
-    limit = time.monotonic() + START / 1000
-    while time.monotonic() < limit:
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"nothing listens on port {port} after {START / 1000} s")
-
-
 def test_a_score_is_shown_in_all_its_parts(browser: Browser, running: Aside) -> None:
     """Fused score, interval, conflict, the three modalities, and why one of them is missing."""
     with shown(browser, running) as page:
@@ -116,7 +77,7 @@ def test_a_score_is_shown_in_all_its_parts(browser: Browser, running: Aside) -> 
         expect(page.locator("#parts .vision")).to_contain_text("missing (camera lost)")
         expect(page.locator("#parts .text .own")).to_have_text(f"{MINUS}0.85")
         expect(page.locator("#conflict")).to_have_text("0.80")
-        expect(page.locator("#health")).to_contain_text("audio 12")
+        expect(page.locator("#health")).to_contain_text("0.24 s of sound")
         expect(page.locator("#scale")).to_have_attribute(
             "aria-label", f"{MINUS}1.25 negative, 90 % interval {MINUS}2.25 to {MINUS}0.25"
         )
@@ -135,6 +96,18 @@ def test_words_are_marked_by_attention(browser: Browser, running: Aside) -> None
         expect(page.locator("#words .tail")).to_have_text("and")
         expect(page.locator("#heaviest")).to_have_text("Weighed most: great 60 %, is 20 %")
         expect(page.locator("#words .heavy").last).to_have_attribute("style", "--weight: 1;")
+
+
+def test_a_word_is_found_under_another_dress(browser: Browser, running: Aside) -> None:
+    """Case and punctuation change when a sentence is complete; of two alike the nearest counts."""
+    with shown(browser, running) as page:
+        words = [
+            {"text": text, "start": at, "end": at + 0.1, "confidence": None}
+            for text, at in (("Great,", 0.0), ("so", 0.1), ("great!", 0.3))
+        ]
+        running.publish(**head(1, "text"), utterance=1, words=words, tail="", final=True)
+        running.publish(**score(0, attended=[["great", 0.31, 0.6], ['"So"', 0.1, 0.2]]))
+        expect(page.locator("#words .heavy")).to_have_text(["so", "great!"])
 
 
 def test_events_and_the_state_are_told(browser: Browser, running: Aside) -> None:
@@ -194,6 +167,42 @@ def test_the_keyboard_goes_back_through_the_session(browser: Browser, running: A
         expect(page.locator("#score")).to_have_text("+2.00")
 
 
+CHOSEN = """async ({bars, span, moment}) => {
+    const { Timeline } = await import("/chart.js");
+    chart.replaceChildren();
+    const made = new Timeline(chart, () => {});
+    made.set(Array.from({ length: bars }, (_, i) => ({ at: (i + 1) / 2, score: 0 })), [], 0.5);
+    made.show(span, moment);
+    made.choose(moment);
+    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    const scale = made.chart.timeScale();
+    const range = scale.getVisibleLogicalRange();
+    const picture = made.chart.takeScreenshot();
+    const ratio = picture.width / chart.clientWidth;
+    const x = Math.round(scale.timeToCoordinate(moment) * ratio);
+    const column = picture.getContext("2d").getImageData(x, 0, 1, picture.height).data;
+    const ink = made.colours.ink.match(/\\d+/g).map(Number);
+    let inked = 0;
+    const isInk = (i) => ink.every((part, k) => part === column[i + k]);
+    for (let i = 0; i < column.length; i += 4) inked += isInk(i);
+    return { from: range.from, to: range.to, share: inked / picture.height };
+}"""
+
+
+def test_the_chosen_moment_has_a_mark_in_an_unchanged_view(
+    browser: Browser, running: Aside
+) -> None:
+    """A line from top to foot; a young session keeps its width, an old one is centred."""
+    with shown(browser, running) as page:
+        young = page.evaluate(CHOSEN, {"bars": 54, "span": 300, "moment": 5.0})
+        assert young["share"] > 0.8
+        assert young["to"] - young["from"] == pytest.approx(61, abs=2)
+        old = page.evaluate(CHOSEN, {"bars": 2000, "span": 300, "moment": 500.0})
+        assert old["share"] > 0.8
+        assert (old["from"] + old["to"]) / 2 == pytest.approx(1000, abs=3)
+
+
 def test_an_agent_that_comes_back_is_found(browser: Browser) -> None:
     """The page says that it waits, and shows the new session without a click."""
     with aside(server) as first:
@@ -231,14 +240,6 @@ def test_a_session_that_ended_is_not_called_lost(browser: Browser, running: Asid
         expect(page.locator("#link")).to_have_text("session ended")
 
 
-@contextmanager
-def shown_loosely(browser: Browser, running: Aside) -> Iterator[Page]:
-    """Open the dashboard; a refused connection stands in the console, whatever a page does."""
-    with opened(browser, at(running)) as page:
-        expect(page.locator("#link")).to_have_text("live")
-        yield page
-
-
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> None:
     """A wrong one is told; the right one opens, and neither is in the address or stored."""
     locked = Access(token=Token(SECRET))
@@ -265,63 +266,6 @@ def test_an_hour_is_kept_and_no_more(browser: Browser, running: Aside) -> None:
             arrived(page, running, range(first, first + 150))
         expect(page.locator("#kept")).to_contain_text("7050 of at most 7200")
         expect(page.locator("#kept")).to_contain_text("300 older ones were dropped")
-
-
-def test_a_past_session_is_opened_from_its_messages(browser: Browser, running: Aside) -> None:
-    """It is said to be past, and live goes on behind it."""
-    with shown(browser, running) as page:
-        past = [hello("old"), *(score(i, sentiment=-2.0, session="old") for i in range(5))]
-        opening = "async (messages) => (await import('/app.js')).openSession(messages)"
-        page.evaluate(opening, past)
-        expect(page.locator("#banner")).to_contain_text("Past session old")
-        expect(page.locator("#score")).to_have_text(f"{MINUS}2.00")
-        expect(page.locator("#about")).to_contain_text("past session old")
-        expect(page.locator("#link")).to_have_text("live goes on")
-        running.publish(**score(0, sentiment=1.0))
-        page.get_by_role("button", name="Back to live").click()
-        expect(page.locator("#score")).to_have_text("+1.00")
-        expect(page.locator("#about")).to_contain_text("session s")
-        expect(page.locator("#link")).to_have_text("live")
-
-
-def test_without_a_history_the_page_says_so(browser: Browser, running: Aside) -> None:
-    """The button is there all the same."""
-    with shown_loosely(browser, running) as page:
-        page.get_by_role("button", name="Past sessions").click()
-        expect(page.get_by_role("dialog")).to_contain_text("start the agent with --history")
-
-
-def test_without_an_agent_the_page_says_so(browser: Browser, running: Aside) -> None:
-    """In our words, not the browser's."""
-    with shown_loosely(browser, running) as page:
-        running.stop()
-        page.get_by_role("button", name="Past sessions").click()
-        expect(page.get_by_role("dialog")).to_contain_text("The agent does not answer.")
-
-
-def test_past_sessions_have_their_names(browser: Browser, tmp_path: Path) -> None:
-    """The one that is live is told from one that was killed and one that ended."""
-    path = tmp_path / "history.sqlite"
-    with Store(path, create=True) as store:
-        for name in ("killed", "ended", "s"):
-            key = store.begin(json.dumps(hello(name)))
-            last = {**head(1, "session_end"), "session": name, "at": 9.0, "reason": "end"}
-            if name == "ended":
-                store.append(key, [json.dumps(last)])
-    with aside(partial(keeping, path)) as running, shown(browser, running) as page:
-        page.get_by_role("button", name="Past sessions").click()
-        entries = page.locator("#sessions li")
-        ends = ["^s: .*still running$", "^ended: .*no score$", "^killed: .*no end$"]
-        expect(entries).to_have_text([re.compile(end) for end in ends])
-
-
-def keeping(path: Path) -> WebSocketPublisher:
-    """Return a server of session "s" that shows a history too."""
-    kept = History(path, hello=str, tell=print, max_age=1e9, max_bytes=10**9)
-    shelves = {**pages.shelves(), **kept.shelves()}
-    return WebSocketPublisher(
-        None, 0, hello=lambda: json.dumps(hello()), missed=str, shelves=shelves
-    )
 
 
 def test_the_whole_conflict_is_in_sight(browser: Browser, running: Aside) -> None:
@@ -362,9 +306,7 @@ LOOKS = {
 @pytest.mark.parametrize("look", LOOKS)
 def test_axe_finds_no_serious_fault(browser: Browser, running: Aside, look: str) -> None:
     """Contrast, names, landmarks and roles, with every panel filled; nothing wider than a phone."""
-    script = axe()
-    # The page's own policy would keep the checker out.
-    with browser.new_context(bypass_csp=True, **LOOKS[look]) as context:  # type: ignore[arg-type]
+    with browser.new_context(**LOOKS[look]) as context:  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(at(running))
         expect(page.locator("#link")).to_have_text("live")
@@ -378,18 +320,6 @@ def test_axe_finds_no_serious_fault(browser: Browser, running: Aside, look: str)
             at=0.4,
         )
         expect(page.locator("#events li")).to_have_count(1)
-        page.add_script_tag(path=script)
-        found = page.evaluate("axe.run()")["violations"]
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
+        assert faults(page) == []
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0
-
-
-def head(seq: int, kind: str) -> dict[str, Any]:
-    """Return what every message has."""
-    return {
-        **{key: score(0)[key] for key in ("v", "session", "time", "subject")},
-        "seq": seq,
-        "type": kind,
-    }

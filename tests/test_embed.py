@@ -16,6 +16,8 @@ from tamulag.streamer import embed
 from tamulag.streamer.access import Access, Token
 from tamulag.streamer.websocket import WebSocketPublisher
 
+from .axe import faults
+
 SECRET = "correct-horse-battery"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "embed.html"
 PART = {"weight": 0.5, "status": "ok", "age": 0.0}
@@ -85,6 +87,20 @@ def test_a_screen_reader_gets_a_meter(browser: Browser, tmp_path: Path) -> None:
         meter = page.get_by_role("meter", name="Sentiment of the customer")
         expect(meter).to_have_attribute("aria-valuenow", "1.24")
         expect(meter).to_have_attribute("aria-valuetext", "+1.2, positive")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    """On the example page, with a score and a modality that is missing."""
+    with (
+        site(tmp_path) as origin,
+        aside(lambda: server(origin)) as running,
+        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
+    ):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        show(running, page)
+        expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
+        assert faults(page) == []
 
 
 def test_a_page_that_is_not_allowed_is_told_why(browser: Browser, tmp_path: Path) -> None:

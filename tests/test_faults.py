@@ -23,6 +23,15 @@ def test_a_killed_agent_leaves_its_recording_and_its_will() -> None:
     assert row.recovered_s is not None
 
 
+def test_an_unread_standard_output_is_told_and_ends_on_sigterm() -> None:
+    """The subscribers miss nothing, and the end needs no reader."""
+    (row,) = faults(*demo_files(), lambda _: None, only=["reader of stdout never reads"])
+    assert row.status == "degraded: jsonl publisher_lost; exit 0 after SIGTERM"
+    assert row.lost == 0
+    assert row.recovered_s is not None
+    assert row.recovered_s <= 3.0
+
+
 def test_what_cannot_be_tried_is_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figure, no silence: the row says what to install."""
     monkeypatch.setenv("PATH", "")
@@ -33,4 +42,4 @@ def test_what_cannot_be_tried_is_skipped_with_a_reason(monkeypatch: pytest.Monke
 
 def test_rows_have_different_names() -> None:
     """`--only` means one of them."""
-    assert len(set(ALL)) == len(ALL) == 10
+    assert len(set(ALL)) == len(ALL) == 11

@@ -1,13 +1,17 @@
 """Front ends of one session: what is offered is opened, what comes is described."""
 
+import time
+
 import pytest
 
 from tamulag.models.checkpoint import CheckpointError
 from tamulag.models.text import encoder_for
 from tamulag.streamer.asr import Encode
+from tamulag.streamer.asr_moonshine import MoonshineRecogniser
 from tamulag.streamer.front import Front, FrontEnds, load
-from tamulag.streamer.sample import Input, Phrase, Sample
-from tamulag.streamer.source import SourceError
+from tamulag.streamer.sample import Array, Input, Notice, Phrase, Sample
+from tamulag.streamer.source import SourceError, SourceLost
+from tamulag.streamer.transcript import Hypothesis
 
 from .sending import BOTH, HEARD, SEEN, WORDS, Fed, picture, speech, words
 
@@ -33,6 +37,33 @@ def test_sound_becomes_samples_and_words(encode: Encode) -> None:
     assert any("best of times" in line for line in lines)
     assert all(0.0 < phrase.timestamp <= 6.01 for phrase in phrases)
     assert {item.modality for item in voiced} == {"audio"}
+
+
+def test_a_recogniser_that_fails_takes_only_the_words(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The voice goes on, and words come again from weights that were loaded anew."""
+    whole, failed = MoonshineRecogniser.accept, list[int]()
+
+    def fail_once(self: MoonshineRecogniser, block: Array, start: int) -> list[Hypothesis]:
+        if start > 16000 and not failed:
+            failed.append(start)
+            raise SourceLost("asr_lost", "out of memory")
+        return whole(self, block, start)
+
+    monkeypatch.setattr(MoonshineRecogniser, "accept", fail_once)
+    got: list[Input] = []
+    ends = FrontEnds(Front(), encode, HEARD)
+    for fed in speech(8.0):
+        ends.take(*fed, got.append)
+        time.sleep(0.03)
+    ends.close(got.append)
+    told = [(item.modality, item.reason) for item in got if isinstance(item, Notice)]
+    assert told == [("text", "asr_lost"), ("text", None)]
+    back = max(place for place, item in enumerate(got) if isinstance(item, Notice))
+    assert any(isinstance(item, Phrase) and item.words for item in got[back:])
+    assert sum(isinstance(item, Sample) for item in got) > 390
+    assert 0 < ends.losses()["asr"] < 250
 
 
 def test_a_picture_becomes_a_sample(encode: Encode) -> None:

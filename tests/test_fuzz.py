@@ -22,6 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorded import file_of, written
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.checkpoint import Card, CheckpointError, dump_state, load, load_state, save
 from tamulag.models.data import Clip, DataError, is_media, read_clips, read_labelled, write_clips
@@ -30,8 +31,10 @@ from tamulag.models.recipe import read_joint
 from tamulag.models.tam_ulag import BranchConfig
 from tamulag.models.unpickle import UnsafePickle, unpickle
 from tamulag.streamer import message
+from tamulag.streamer.arrow import Recording
 from tamulag.streamer.config import ConfigError
 from tamulag.streamer.config import load as load_config
+from tamulag.streamer.recording import KINDS, RecordingError
 from tamulag.streamer.secret import SecretError, read_secret
 
 ROOT = Path(__file__).parent.parent
@@ -164,6 +167,18 @@ def test_settings(spoil: Callable[[bytes], bytes]) -> None:
 def test_settings_of_any_text(text: str) -> None:
     """So is any text at all, however deep."""
     attempt(lambda path: load_config(path, {}), text.encode("utf-8", "replace"), ConfigError)
+
+
+@fuzzed
+@given(damage())
+def test_recordings(spoil: Callable[[bytes], bytes]) -> None:
+    """A recording is read or refused; a torn end costs no more than itself."""
+
+    def read(path: Path) -> None:
+        recording = Recording(written(path.parent, path.read_bytes()))
+        assert all(row.kind in KINDS for row in recording.rows())
+
+    attempt(read, spoil(file_of()), RecordingError)
 
 
 @fuzzed

@@ -18,7 +18,7 @@ from cluster import is_busy, need_ray
 from tamulag.streamer.ingest import FeaturesHeader, SenderHello, build_frame
 from tamulag.streamer.load import HOP, rows
 
-from .callers import Caller, Heard, call
+from .callers import Caller, Heard, call, sent_home
 from .serving import Serving
 from .test_fleet import marked
 from .test_serve import FEATURES, assert_as_alone
@@ -120,6 +120,18 @@ def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
         resumed, after = asyncio.run(half(server, again, 8))
     assert (resumed["session"], resumed["resumed"]) == (ready["session"], True)
     assert_as_alone(before + after, 5, 16)
+
+
+def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
+    """SIGTERM under load: the wings are asked for all at once, and each sender is told."""
+    need_ray()
+    options = ("--ray", "local", "--actors", "1", "--handover", str(tmp_path))
+    with Serving(*options) as server:
+        callers = asyncio.run(sent_home(server.url, 60, server.stop))
+    came = [caller for caller in callers if caller.ready]
+    assert len(came) > 40
+    assert {caller.closed for caller in came} == {1012}
+    assert len([*tmp_path.glob("*.session")]) == len(came)
 
 
 @pytest.mark.parametrize(

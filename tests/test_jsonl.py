@@ -1,14 +1,20 @@
 import asyncio
+import contextlib
+import fcntl
+import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tamulag.streamer.jsonl import JsonlPublisher
+from tamulag.streamer.jsonl import QUEUE, JsonlPublisher
 from tamulag.streamer.publisher import PublisherError
 
 LINES = ['{"seq": 1}', '{"text": "안녕"}']
@@ -29,19 +35,95 @@ def test_every_message_is_a_line(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").splitlines() == LINES
 
 
-def test_a_line_is_on_disk_before_close(tmp_path: Path) -> None:
-    """Each line is flushed, so a follower of the file sees it at once."""
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (bounded by the timeout)
+            await asyncio.sleep(0.01)
 
-    async def scenario() -> str:
+
+def test_a_line_is_on_disk_before_close(tmp_path: Path) -> None:
+    """Each line is written at once, so a follower of the file sees it."""
+
+    async def scenario() -> None:
         path = tmp_path / "out.jsonl"
         publisher = JsonlPublisher(str(path))
         await publisher.open()
         publisher.publish("sentiment", LINES[0])
-        seen = path.read_text()
+        await until(lambda: path.read_text() == LINES[0] + "\n")
         await publisher.close()
-        return seen
 
-    assert asyncio.run(scenario()) == LINES[0] + "\n"
+    asyncio.run(scenario())
+
+
+class Pipe(NamedTuple):
+    path: str
+    reader: int
+
+    def read(self) -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.reader, 65536)
+        return b""
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Pipe]:
+    """Give a pipe that holds 4 KiB and is read only when the test says so."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    yield Pipe(str(path), reader)
+    os.close(reader)
+
+
+LONG = "x" * 3000
+
+
+def test_a_reader_that_does_not_read_is_told_and_loses_nothing(pipe: Pipe) -> None:
+    """`publish` does not wait; what waits is written when the reader goes on."""
+    told: list[str | None] = []
+
+    async def scenario() -> bytes:
+        publisher = JsonlPublisher(pipe.path, lambda reason, _: told.append(reason))
+        await publisher.open()
+        run = asyncio.create_task(publisher.run())
+        for _ in range(9):
+            publisher.publish("sentiment", LONG)
+        await until(lambda: told == ["publisher_lost"])
+        got = b""
+        while len(got) < 9 * 3001:
+            got += pipe.read()
+            await asyncio.sleep(0.01)
+        await until(lambda: told == ["publisher_lost", None])
+        run.cancel()
+        await publisher.close()
+        assert publisher.dropped == 0
+        return got
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == 9 * (LONG.encode() + b"\n")
+
+
+def test_only_so_many_lines_wait(pipe: Pipe) -> None:
+    """Beyond them the oldest go and are counted; closing before such a reader is bounded."""
+
+    async def scenario() -> int:
+        publisher = JsonlPublisher(pipe.path)
+        await publisher.open()
+        for _ in range(QUEUE + 50):
+            publisher.publish("sentiment", LONG)
+        assert publisher.backlog <= QUEUE + 1
+        start = time.monotonic()
+        await publisher.close()
+        assert time.monotonic() - start < 2.5
+        dropped = publisher.dropped
+        await until(lambda: not pipe.read() and not writing())
+        return dropped
+
+    assert QUEUE + 45 <= asyncio.run(scenario()) <= QUEUE + 50
+
+
+def writing() -> bool:
+    return any(thread.name == "tamulag.jsonl" for thread in threading.enumerate())
 
 
 def test_an_existing_file_is_appended_to(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from tamulag.streamer.kept import PATIENCE, Kept
+import pytest
+
+from tamulag.streamer.kept import PATIENCE, Kept, KeptError
 
 
 def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
@@ -69,3 +71,11 @@ def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert kept.look("key") is None
+
+
+@pytest.mark.parametrize("place", ["file", "file/sessions"])
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path, place: str) -> None:
+    """Before anybody comes, not when all have to go."""
+    (tmp_path / "file").touch()
+    with pytest.raises(KeptError, match=r"--handover .* cannot be used \(.*\): choose another"):
+        Kept(tmp_path / place)

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.options import BranchConfig
+from tamulag.streamer import place
 from tamulag.streamer.admission import Admission
 from tamulag.streamer.audio import AUDIO_DIM
 from tamulag.streamer.calls import Calls
@@ -65,6 +66,9 @@ class Deaf:
     """Front ends that make nothing of what they are given."""
 
     is_full = False
+
+    def has_room(self, hello: SenderHello) -> bool:
+        return not self.is_full
 
     def begin(self, session: str, hello: SenderHello) -> None: ...
 
@@ -239,6 +243,28 @@ def test_the_key_takes_over() -> None:
     visit(House(), play)
 
 
+def test_a_key_takes_over_where_no_front_end_is_free() -> None:
+    """Its session has one; who is new, or was away too long to keep it, is refused with a time."""
+    front = Deaf()
+
+    async def play(url: str) -> None:
+        words = SenderHello(words=True, clock="sender")
+        async with connect(url) as hanging, connect(url) as socket, connect(url) as other:
+            ready = await greeted(hanging, words)
+            front.is_full = True
+            again = words.model_copy(update={"resume": ready["resume"]})
+            assert (await greeted(socket, again))["resumed"] is True
+            assert (await closed(hanging))[0] == 1008
+            await other.send(words.model_dump_json(exclude_none=True))
+            assert await closed(other) == (1013, "the front ends are full: try again in 5 s")
+            await socket.close()
+            async with connect(url) as late:
+                await late.send(again.model_dump_json(exclude_none=True))
+                assert (await closed(late))[0] == 1013
+
+    visit(House(front=front), play)
+
+
 def test_a_burst_after_a_standstill_is_no_flood() -> None:
     """Seconds of frames at once are heard; what goes on so is not."""
 
@@ -386,3 +412,38 @@ def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
 
     visit(house, play)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_who_is_not_handed_over_in_time_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender hears that its session begins anew, the log how many those are."""
+    monkeypatch.setattr(place, "PACKS", 0)
+    house = House(kept=Kept(tmp_path))
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            await greeted(socket)
+            leaving = asyncio.create_task(closed(socket))
+            await house.lobby.drain(limit=0.1)
+            assert await leaving == (1012, "restart: your session begins anew")
+
+    visit(house, play)
+    assert not [*tmp_path.iterdir()]
+    assert "1 sessions begin anew: not handed over within 0.1 s" in caplog.text
+
+
+def test_a_session_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """The others are handed over all the same."""
+    folder = tmp_path / "sessions"
+    house = House(kept=Kept(folder))
+
+    async def play(url: str) -> None:
+        async with connect(url) as socket:
+            await greeted(socket)
+            leaving = asyncio.create_task(closed(socket))
+            folder.rmdir()
+            await house.lobby.drain()
+            assert await leaving == (1012, "restart: not handed over")
+
+    visit(house, play)

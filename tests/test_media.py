@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tamulag.streamer.audio import AudioFeatures
-from tamulag.streamer.camera import Image
+from tamulag.streamer.container import Image
 from tamulag.streamer.media import MediaSource
 from tamulag.streamer.sample import Array, Input, Notice, Phrase, Sample
 from tamulag.streamer.sound import SoundPath
@@ -56,6 +56,12 @@ class Noting:
 
     def finish(self) -> list[Phrase]:
         return []
+
+    def reopen(self) -> None:
+        """Nothing of it fails."""
+
+    def close(self) -> None:
+        """Nothing of it is to be freed."""
 
 
 class Player:

@@ -124,6 +124,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert heading in anchors, link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_named_is_there(page: Path) -> None:
+    """A path below `examples/` is that of a file, wherever it stands."""
+    named = set(re.findall(r"\bexamples/[\w./-]*\w", page.read_text()))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
 def test_every_message_field_and_status_is_explained() -> None:
     """docs/message.md names each type, each field, each status and each state of the schema."""
     parts: dict[str, dict[str, object]] = message.schema()["$defs"]  # type: ignore[assignment]

@@ -41,6 +41,9 @@ class Idle:
     def losses(self) -> dict[str, int]:
         return {}
 
+    def gauges(self) -> dict[str, float]:
+        return {}
+
     def relieve(self, steps: Collection[str]) -> None: ...
 
 
@@ -105,8 +108,8 @@ def test_frames_reach_their_source() -> None:
             for count in range(3):
                 await connection.send(block(320 * count))
             voice, face = taken.sources
-            await until(lambda: voice.gauges() == {"ingest_audio_waiting": 4.0})
-            assert face.gauges() == {"ingest_vision_waiting": 1.0}
+            await until(lambda: voice.gauges()["ingest_audio_waiting"] == 4.0)
+            assert face.gauges()["ingest_vision_waiting"] == 1.0
 
     play(scenario)
 

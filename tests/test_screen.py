@@ -4,7 +4,9 @@ import asyncio
 import io
 import os
 import pty
+import termios
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -146,14 +148,10 @@ def test_the_table_is_drawn_in_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_terminal_that_is_gone_is_told() -> None:
-    """`run` raises, and what comes later is counted."""
+    """`run` raises, and what did not reach it is counted."""
 
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(5, "Input/output error")
-
-    async def scenario() -> int:
-        screen = ScreenPublisher(Gone())
+    async def scenario(out: TextIO) -> int:
+        screen = ScreenPublisher(out)
         await screen.open()
         for line in (score(1), score(2)):
             screen.publish("sentiment", line)
@@ -163,4 +161,29 @@ def test_a_terminal_that_is_gone_is_told() -> None:
         await screen.close()
         return screen.dropped
 
-    assert asyncio.run(scenario()) == 1
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w", encoding="utf-8") as out:
+        assert asyncio.run(scenario(out)) >= 1
+
+
+def test_a_stopped_terminal_holds_up_nobody() -> None:
+    """Nothing more is drawn while it does not take what was drawn; closing is bounded."""
+
+    async def scenario(out: TextIO) -> int:
+        screen = ScreenPublisher(out)
+        await screen.open()
+        for number in range(200):
+            screen.publish("sentiment", score(number + 1))
+            await asyncio.sleep(0.001)
+        await screen.close()
+        return screen.dropped
+
+    ours, theirs = pty.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)
+    start = time.monotonic()
+    with os.fdopen(theirs, "w", encoding="utf-8") as out:
+        assert asyncio.run(scenario(out)) >= 1
+        assert time.monotonic() - start < 5
+        termios.tcflow(theirs, termios.TCOON)
+    os.close(ours)

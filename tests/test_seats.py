@@ -18,8 +18,8 @@ from .contract import tiny
 SEATS = 5
 
 
-def opened(model: TamUlag, few: int = 0) -> tuple[Seats, list[int]]:
-    seats = Seats(model, SEATS, hop=sitting.HOP, step=model.step, few=few)
+def opened(model: TamUlag, sizes: tuple[int, ...] = ()) -> tuple[Seats, list[int]]:
+    seats = Seats(model, SEATS, hop=sitting.HOP, step=model.step, sizes=sizes)
     return seats, [seats.open() for _ in range(SEATS)]
 
 
@@ -58,15 +58,15 @@ def assert_equal(one: Output, row: int, other: Output) -> None:
 @pytest.mark.parametrize(
     "tam", ["softmax", "softmax_gate", "gate_sum", "gate_last", "gate_first", "none"]
 )
-@pytest.mark.parametrize("few", [0, 2, SEATS])
-def test_together_is_as_alone(model: TamUlag, tam: Tam, few: int) -> None:
+@pytest.mark.parametrize("sizes", [(), (1, 3), tuple(range(SEATS + 1))])
+def test_together_is_as_alone(model: TamUlag, tam: Tam, sizes: tuple[int, ...]) -> None:
     """Whoever has a turn when, and whatever the others bring, each hears its own scores.
 
-    Steps of few sessions may be taken by another engine, in turn with those of many.
+    Steps of some sizes may be taken by another engine, in turn with the others.
     """
     branches = {n: replace(getattr(model.config, n), tam=tam) for n in ("text", "audio", "vision")}
     model = tiny(replace(model.config, **branches))
-    seats, slots = opened(model, few)
+    seats, slots = opened(model, sizes)
     brought = [list(islice(sitting.turns(model.config, seed), 30)) for seed in range(SEATS)]
     expected = [alone(model, turns) for turns in brought]
     rng, done = np.random.default_rng(0), [0] * SEATS

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -29,8 +32,9 @@ from tamulag.streamer.ingest import (
 )
 from tamulag.streamer.load import HOP, rows
 from tamulag.streamer.sample import Block
+from tamulag.streamer.serve import look_at_cores
 
-from .callers import Caller, Heard, call
+from .callers import Caller, Heard, call, sent_home
 from .devices import need
 from .mosquitto import Broker, listening, mosquitto, received
 from .sending import portrait, wave
@@ -135,6 +139,53 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
         asyncio.run(half(other.url, caller, again, 8))
     assert (caller.ready["session"], caller.ready["resumed"]) == (name, True)
     assert_as_alone(caller.scores, 5, 16)
+
+
+def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
+    """SIGTERM under load: each session is in the folder, each sender told to come again."""
+    with Serving("--handover", str(tmp_path), "--busiest", "1") as server:
+        callers = asyncio.run(sent_home(server.url, 300, server.stop))
+    came = [caller for caller in callers if caller.ready]
+    assert len(came) > 100
+    assert {caller.closed for caller in came} == {1012}
+    assert {caller.refused for caller in came} == {"restart: connect again, with your resume key"}
+    assert len([*tmp_path.glob("*.session")]) == len(came)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/sessions"])
+def test_a_folder_that_cannot_be_used_is_told(path: str) -> None:
+    """In a line that names it, before anybody comes."""
+    done = refused("--handover", path)
+    assert done.returncode == 1
+    assert f"--handover {path} cannot be used" in done.stderr
+
+
+def test_actors_without_a_ray_are_wrong_use() -> None:
+    """What would have no effect is told."""
+    done = refused("--actors", "3")
+    assert done.returncode == 2
+    assert "--actors are of a Ray: add --ray local" in done.stderr
+
+
+def refused(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that does not come up; return what it said, without any traceback."""
+    command = [str(Path(sys.executable).with_name("tamulag")), "serve", "--workers", "0"]
+    address = ("--websocket", "127.0.0.1:0")
+    done = subprocess.run(
+        [*command, *address, *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """They take time from each other; who has as many as cores hears nothing."""
+    cores = os.cpu_count() or 1
+    with caplog.at_level(logging.WARNING, "tamulag.serve"):
+        look_at_cores(cores)
+        assert not caplog.text
+        look_at_cores(cores + 1)
+    assert f"--workers {cores + 1} on {cores} cores" in caplog.text
 
 
 def test_who_follows_a_session_hears_that_one_alone() -> None:

@@ -4,8 +4,9 @@ import time
 import numpy as np
 import pytest
 
+from tamulag.streamer.hearing import BACKLOG
 from tamulag.streamer.sample import Array, Input, Phrase, Sample
-from tamulag.streamer.sound import BACKLOG, Resampler, SoundPath
+from tamulag.streamer.sound import Resampler, SoundPath
 
 
 def sine(rate: int, seconds: float, pitch: float = 440.0) -> Array:
@@ -32,6 +33,7 @@ class Noting:
 
     def __init__(self) -> None:
         self.heard: list[int] = []
+        self.closed = 0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -42,6 +44,12 @@ class Noting:
 
     def finish(self) -> list[Phrase]:
         return [self._phrase(-1, final=True)]
+
+    def reopen(self) -> None:
+        """Nothing of it fails."""
+
+    def close(self) -> None:
+        self.closed += 1
 
     def _phrase(self, start: int, *, final: bool) -> Phrase:
         return Phrase(start / 16000, 0, (), np.zeros((0, 2), np.float32), (), final=final)
@@ -205,3 +213,14 @@ def test_relief_asks_the_recogniser_for_finals_only() -> None:
     assert not listener.partials
     path.relieve(["vision_rate"])
     assert listener.partials
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_the_recogniser_is_closed_with_its_path(threaded: bool) -> None:
+    """Whoever builds a path frees its recogniser through it."""
+    listener = Noting()
+    path = SoundPath(Counting(), listener, threaded=threaded)
+    path.push(BLOCK, 0, lambda item: None)
+    path.finish(lambda item: None, 5.0)
+    path.close()
+    assert listener.closed == 1

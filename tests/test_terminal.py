@@ -1,14 +1,17 @@
 """What a person reads: a line per score, event and change of state."""
 
 import asyncio
-import io
-from typing import Any
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
 from tamulag.streamer import message
 from tamulag.streamer.message import AnyMessage, Modality
-from tamulag.streamer.terminal import TerminalPublisher, line
+from tamulag.streamer.terminal import QUEUE, TerminalPublisher, line
 
 HEAD: dict[str, Any] = {"session": "k7", "seq": 3, "time": "2026-11-24T02:13:49.120Z"}
 OFF = Modality(sentiment=None, weight=0.0, status="off", reason=None)
@@ -105,37 +108,58 @@ def test_line_of_other_messages(sent: AnyMessage, text: str) -> None:
     assert words(line(sent)) == text
 
 
-def test_publisher_prints_a_line_per_message_of_interest() -> None:
+def printed(out: TextIO, *messages: AnyMessage) -> TerminalPublisher:
+    """Publish and close; return the publisher."""
+
+    async def scenario() -> TerminalPublisher:
+        publisher = TerminalPublisher(out)
+        await publisher.open()
+        for sent in messages:
+            publisher.publish(sent.type, message.encode(sent))
+        await publisher.close()
+        return publisher
+
+    return asyncio.run(scenario())
+
+
+def test_publisher_prints_a_line_per_message_of_interest(tmp_path: Path) -> None:
     """What is for programs alone leaves no empty line."""
-    out = io.StringIO()
-    publisher = TerminalPublisher(out)
-    for sent in (score(), message.Heartbeat(**HEAD), score(None)):
-        publisher.publish(sent.type, message.encode(sent))
-    assert out.getvalue() == f"{line(score())}\n{line(score(None))}\n"
-
-
-class ClosedPipe(io.StringIO):
-    """A pipe whose reader has ended."""
-
-    writes = 0
-
-    def write(self, text: str) -> int:
-        self.writes += 1
-        raise BrokenPipeError(32, "Broken pipe")
+    path = tmp_path / "out"
+    with path.open("w", encoding="utf-8") as out:
+        printed(out, score(), message.Heartbeat(**HEAD), score(None))
+    assert path.read_text(encoding="utf-8") == f"{line(score())}\n{line(score(None))}\n"
 
 
 def test_reader_that_ended_stops_the_publisher() -> None:
     """The first failed write ends `run`, and nothing more is written."""
-    pipe = ClosedPipe()
 
-    async def publish() -> None:
-        publisher = TerminalPublisher(pipe)
+    async def publish(out: TextIO) -> int:
+        publisher = TerminalPublisher(out)
         await publisher.open()
         for _ in range(3):
             publisher.publish("sentiment", message.encode(score()))
-        async with asyncio.timeout(1):
-            await publisher.run()
+        async with asyncio.timeout(5):
+            with pytest.raises(BrokenPipeError):
+                await publisher.run()
+        await publisher.close()
+        return publisher.dropped
 
-    with pytest.raises(BrokenPipeError):
-        asyncio.run(publish())
-    assert pipe.writes == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as out:
+        assert asyncio.run(publish(out)) == 3
+
+
+def test_a_stopped_terminal_holds_up_nobody() -> None:
+    """Of what it does not take the oldest lines go, counted; closing is bounded."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)  # less than the lines that may wait
+    count = 3 * QUEUE
+    start = time.monotonic()
+    with os.fdopen(writer, "w", encoding="utf-8") as out:
+        publisher = printed(out, *[score()] * count)
+    assert time.monotonic() - start < 10
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        got = len(pipe.readlines())
+    assert publisher.dropped >= QUEUE
+    assert got + publisher.dropped in (count, count + 1)  # the line in the system's hands came late

@@ -4,7 +4,8 @@
 import { Timeline } from "./chart.js";
 import { Link } from "./link.js";
 import { showEvents, showHealth, showKept, showScore, showWords } from "./panels.js";
-import { LIMIT, Store } from "./store.js";
+import { fetchList, fetchPages } from "./past.js";
+import { PAST, Store } from "./store.js";
 import { clock, plain, sentence, short, signed } from "./words.js";
 
 const find = (name) => document.getElementById(name);
@@ -15,13 +16,12 @@ const CALM = 10;
 /** Seconds of words that are shown, and by how much they may be ahead of the newest score. */
 const WORDS = 20;
 const AHEAD = 5;
-/** Pages of a past session that are fetched at most. */
-const PAGES = 40;
 /** How sources are named that a page fills; only then is there a page to do it. */
 const SENDER = "sender's ";
 
 const live = new Store();
 let shown = live;
+let opening = null; // the past session that is being fetched
 let moment = null; // the point that is looked at; null: the newest
 let isPaused = false;
 let isDue = false;
@@ -34,7 +34,6 @@ const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
 
 // ---- what is shown ------------------------------------------------------------------------
 
-const hop = () => shown.hello?.hop ?? 0.5;
 const isHeard = () => linked.state === "live" && !live.end;
 
 function nearest(time) {
@@ -56,8 +55,8 @@ function draw() {
     if (shown === live && !isPaused) catchUp();
     const point = moment ?? shown.newest;
     if (!isPaused || moment) showPoint(point);
-    showHealth(shown, shown !== live || isHeard());
-    showKept(shown, LIMIT);
+    showHealth(shown, shown !== live || isHeard(), moment);
+    showKept(shown);
     drawControls();
   });
 }
@@ -86,7 +85,7 @@ function drawControls() {
   scrub.value = index;
   const point = moment ?? shown.newest;
   scrub.setAttribute("aria-valuetext", point ? `${clock(point.at)}: ${sentence(point.message)}` : "nothing yet");
-  find("live").disabled = moment === null && shown === live && !isPaused;
+  find("live").disabled = moment === null && shown === live && !isPaused && !opening;
 }
 
 /** Which score is shown: only a link that is heard has a live one. */
@@ -99,27 +98,33 @@ function place() {
 
 function look(point) {
   moment = point;
+  timeline.choose(point?.at ?? null);
   draw();
 }
 
 function goLive() {
   moment = null;
+  opening = null;
   setPaused(false);
   show(live);
 }
 
 function show(store) {
   shown = store;
-  moment = null;
   fresh = 0;
-  timeline.set(store.points, store.events, hop());
+  timeline.set(store.points, store.events, store.step);
   timeline.show(span);
   showEvents(store.events);
-  find("banner").hidden = store === live;
-  find("banner").textContent = store === live ? "" : `Past session ${store.session}: nothing here is live.`;
+  tell("");
   showAbout();
   showLink();
-  draw();
+  look(null);
+}
+
+/** Say above the panels what is not as usual; nothing takes the line away. */
+function tell(text) {
+  find("banner").hidden = !text;
+  find("banner").textContent = text;
 }
 
 function setPaused(value) {
@@ -151,9 +156,9 @@ function take(message) {
 }
 
 function redraw() {
-  if (moment && !live.points.includes(moment)) moment = null;
-  timeline.set(live.points, live.events, hop());
-  if (moment) timeline.show(span, moment.at + span / 2);
+  if (moment && !live.points.includes(moment)) look(null);
+  timeline.set(live.points, live.events, live.step);
+  timeline.show(span, moment?.at ?? null);
 }
 
 /** Name the session that is shown; the history gives no hello with its messages. */
@@ -223,41 +228,41 @@ find("door").addEventListener("submit", () => {
 
 /** Show a session from an array of its messages; `Back to live` leaves it. */
 export function openSession(messages) {
-  const past = new Store();
+  const past = new Store(PAST);
   for (const message of messages) past.take(message);
+  showPast(past, past.newest?.at ?? 0);
+}
+
+/** Show a session of so many seconds, and say which of them are here. */
+function showPast(past, seconds, isWhole = true) {
+  opening = null;
   setPaused(false);
   show(past);
+  const { points, stride } = past;
+  const range = points.length ? `${clock(points[0].at)} to ${clock(past.newest.at)}` : "no score";
+  const some = stride > 1 ? `, one score of ${stride}` : "";
+  const rest = isWhole ? "" : " The rest is too long for this page: export it.";
+  tell(`Past session ${past.session}: nothing here is live. ${range} of ${clock(seconds)}${some}.${rest}`);
 }
 
-/** Fetch from the agent; `missing` is said if it has nothing there. */
-async function fetchJson(path, missing) {
-  const gone = () => {
-    throw new Error("The agent does not answer.");
-  };
-  const answer = await fetch(path, { headers: link.authorization }).catch(gone);
-  if (!answer.ok) throw new Error(answer.status === 404 ? missing : `${answer.status} ${answer.statusText}`);
-  return answer.json();
-}
-
-async function fetchSession(id) {
-  const messages = [];
-  let after = null;
-  for (let page = 0; page < PAGES; page++) {
-    const query = after === null ? "" : `?after=${after}`;
-    const answer = await fetchJson(`/sessions/${encodeURIComponent(id)}${query}`, "It is not kept any more.");
-    messages.push(...(answer.messages ?? answer));
-    after = answer.next ?? null;
-    if (after === null) break;
-  }
-  return messages;
-}
-
-async function openPast(id) {
+async function openPast(id, seconds) {
+  const past = new Store(PAST);
+  past.clear(id);
+  opening = past;
+  let isWhole = false;
   try {
-    openSession(await fetchSession(id));
+    for await (const { messages, isLast } of fetchPages(id, link.authorization)) {
+      if (opening !== past) return;
+      for (const message of messages) past.take(message);
+      isWhole = isLast;
+      tell(`Opening session ${id}: ${clock(past.newest?.at ?? 0)} of ${clock(seconds)} are here.`);
+      draw();
+    }
+    showPast(past, seconds, isWhole);
   } catch (error) {
-    find("banner").hidden = false;
-    find("banner").textContent = `Session ${id} cannot be opened: ${error.message}`;
+    if (opening !== past) return;
+    opening = null;
+    tell(`Session ${id} cannot be opened: ${error.message}`);
   }
 }
 
@@ -267,7 +272,7 @@ function listed(past) {
   const isRunning = past.id === live.session && past.reason === null && isHeard();
   const end = isRunning ? ", still running" : past.reason === null ? ", no end" : "";
   button.textContent = `${past.id}: ${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}${end}`;
-  button.addEventListener("click", () => openPast(past.id));
+  button.addEventListener("click", () => openPast(past.id, past.seconds));
   const item = document.createElement("li");
   item.append(button);
   return item;
@@ -278,8 +283,7 @@ find("past").addEventListener("click", async () => {
   find("shelf-why").textContent = "looking …";
   find("sessions").replaceChildren();
   try {
-    const answer = await fetchJson("/sessions", "No history is kept here: start the agent with --history.");
-    const sessions = answer.sessions ?? answer;
+    const sessions = await fetchList(link.authorization);
     find("shelf-why").textContent = sessions.length ? "" : "None yet.";
     find("sessions").replaceChildren(...sessions.map(listed));
   } catch (error) {
@@ -293,11 +297,11 @@ find("pause").addEventListener("click", () => setPaused(!isPaused));
 find("live").addEventListener("click", goLive);
 find("scrub").addEventListener("input", ({ target }) => {
   look(shown.points[target.value] ?? null);
-  if (moment) timeline.show(span, Math.max(moment.at + span / 2, span));
+  if (moment) timeline.show(span, moment.at);
 });
 find("spans").addEventListener("change", ({ target }) => {
   span = Number(target.value);
-  timeline.show(span, moment ? moment.at + span / 2 : null);
+  timeline.show(span, moment?.at ?? null);
 });
 
 const THEMES = ["auto", "light", "dark"];

@@ -1,7 +1,7 @@
 // The timeline: three panes on one axis, fused score and modalities, conflict, events. Knows points
 // and events of the store, and the chart library. Knows no socket.
 
-import { band, line } from "./marks.js";
+import { band, line, Upright } from "./marks.js";
 import { clock, happening, MODALITIES, signed } from "./words.js";
 
 const { createChart, createSeriesMarkers, LineSeries } = LightweightCharts;
@@ -38,7 +38,7 @@ export class Timeline {
   #last = null;
   #span = 300;
   #hop = 0.5;
-  #isFollowing = true;
+  #centre = null; // what is in the middle; null: the newest is at the right
   #marked = [];
   #told = "";
 
@@ -55,7 +55,11 @@ export class Timeline {
     this.series.conflict = add(band({}), clash, 1);
     this.lane = this.chart.addSeries(LineSeries, { ...QUIET, priceFormat: axis(() => ""), autoscaleInfoProvider: between(-1, 1) }, 2);
     this.markers = createSeriesMarkers(this.lane, []);
-    this.chart.panes().forEach((pane, i) => pane.setStretchFactor([10, 2.2, 1.8][i]));
+    this.upright = new Upright(this.chart);
+    this.chart.panes().forEach((pane, i) => {
+      pane.setStretchFactor([10, 2.2, 1.8][i]);
+      pane.attachPrimitive(this.upright);
+    });
     this.zero = this.series.score.createPriceLine({ price: 0, lineWidth: 1, lineStyle: 0, axisLabelVisible: false });
     this.chart.subscribeClick(({ time }) => time != null && onPick(time));
     this.paint();
@@ -72,11 +76,12 @@ export class Timeline {
     this.series.conflict.applyOptions({ color: colours.clash });
     this.lane.applyOptions({ color: "transparent" });
     this.zero.applyOptions({ color: colours.soft });
+    this.upright.paint(colours.ink);
     this.#told = "";
     this.#mark();
   }
 
-  /** Show a whole session. */
+  /** Take a whole session; `hop` is the seconds from one point to the next. */
   set(points, events, hop = 0.5) {
     this.#hop = hop;
     const rows = [];
@@ -91,7 +96,6 @@ export class Timeline {
     this.#bars = rows.length;
     this.#last = last;
     this.mark(events);
-    this.show(this.#span);
   }
 
   add(point) {
@@ -99,14 +103,21 @@ export class Timeline {
     this.#push(point);
   }
 
-  /** Show the newest seconds, or those that end at `end`. */
-  show(span, end = null) {
+  /** Show the newest seconds, or those around a moment; all of a session that is shorter. */
+  show(span, centre = null) {
     this.#span = span;
-    this.#isFollowing = end === null;
-    // A young session is drawn wide: its first seconds are all there is.
-    const wide = end === null ? Math.min(span / this.#hop, Math.max(FEWEST, this.#bars)) : span / this.#hop;
-    const right = end === null ? this.#bars : Math.max(1, this.#bars - (this.#last - end) / this.#hop);
-    this.chart.timeScale().setVisibleLogicalRange({ from: right - wide, to: right + 1 });
+    this.#centre = centre;
+    const scale = this.chart.timeScale();
+    const wide = Math.min(span / this.#hop, Math.max(FEWEST, this.#bars));
+    const middle = centre === null ? null : scale.timeToIndex(centre, true);
+    const wish = middle === null ? this.#bars : Math.max(middle + wide / 2, wide);
+    const right = Math.min(this.#bars, wish);
+    scale.setVisibleLogicalRange({ from: right - wide, to: right + 1 });
+  }
+
+  /** Draw a line through a moment that somebody has chosen; null: none. */
+  choose(time) {
+    this.upright.move(time);
   }
 
   mark(events) {
@@ -119,7 +130,7 @@ export class Timeline {
     this.lane.update({ time: point.at, value: 0 });
     this.#bars += 1;
     this.#last = point.at;
-    if (this.#isFollowing && this.#bars < this.#span / this.#hop) this.show(this.#span);
+    if (this.#bars < this.#span / this.#hop) this.show(this.#span, this.#centre);
   }
 
   #mark() {

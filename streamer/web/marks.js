@@ -1,5 +1,5 @@
-// Two ways to draw that the chart library has not: a line that breaks where nothing is known, and
-// a band between two values. Knows the library's interface for custom series, and nothing else.
+// What the chart library cannot draw: a line that breaks where nothing is known, a band between two
+// values, and an upright line at a moment. Knows the library's interfaces for these, and nothing else.
 
 const { customSeriesDefaultOptions } = LightweightCharts;
 
@@ -73,3 +73,39 @@ function paintBand(scope, stretches, toY, { color }) {
 
 export const line = (options) => view(paintLine, { lineWidth: 1.5, ...options });
 export const band = (options) => view(paintBand, options);
+
+/** An upright line through every pane that it is attached to, at a time or nowhere. */
+export class Upright {
+  #time = null;
+  #colour = "";
+  #redraw = null;
+
+  constructor(chart) {
+    this.scale = chart.timeScale();
+    const views = [{ zOrder: () => "top", renderer: () => ({ draw: (target) => this.#draw(target) }) }];
+    this.paneViews = () => views;
+  }
+
+  attached({ requestUpdate }) {
+    this.#redraw = requestUpdate; // of any pane: it is the whole chart's
+  }
+
+  move(time) {
+    if (time === this.#time) return;
+    this.#time = time;
+    this.#redraw();
+  }
+
+  paint(colour) {
+    this.#colour = colour;
+  }
+
+  #draw(target) {
+    const x = this.#time === null ? null : this.scale.timeToCoordinate(this.#time);
+    if (x === null) return;
+    target.useBitmapCoordinateSpace(({ context, bitmapSize, horizontalPixelRatio: ratio }) => {
+      context.fillStyle = this.#colour;
+      context.fillRect(Math.round((x - 0.75) * ratio), 0, Math.max(1, Math.round(1.5 * ratio)), bitmapSize.height);
+    });
+  }
+}

@@ -91,10 +91,13 @@ export function showWords({ words, tail }, attended) {
   put("heaviest", named.length ? `Weighed most: ${named.join(", ")}` : "");
 }
 
-/** The word that was attended to; the recogniser may have moved it a little since. */
+/** A word without its case and punctuation, which change when its sentence is complete. */
+const bare = (text) => text.toLowerCase().replace(/[^\p{L}\p{M}\p{N}]/gu, "") || text;
+
+/** The word that was attended to; the recogniser may have moved or dressed it a little since. */
 function closest(words, text, at) {
   const away = (word) => Math.abs(word.start - at);
-  const same = words.filter((word) => word.text === text && away(word) < MOVED);
+  const same = words.filter((word) => bare(word.text) === bare(text) && away(word) < MOVED);
   return same.sort((a, b) => away(a) - away(b))[0];
 }
 
@@ -110,13 +113,14 @@ export function showEvents(events) {
   put("count", events.length > LISTED ? `newest ${LISTED} of ${events.length}` : `${events.length || "none"}`);
 }
 
-/** Show what the instrument says of itself: state, strain, latency and losses; or last said. */
-export function showHealth(store, isHeard) {
-  const { status, newest } = store;
-  const message = newest?.message;
+/** Show what the instrument says of itself now, or said at a moment: strain, latency, losses. */
+export function showHealth(store, isHeard, moment) {
+  const message = (moment ?? store.newest)?.message;
+  const status = store.statusAt(moment?.message);
   const lost = Object.entries(status?.lost ?? {}).map(([what, why]) => `${what}: ${plain(why)}`);
   const pill = find("state");
-  const state = store.end ? "ended" : isHeard ? status?.state : "unknown";
+  const newest = store.end ? "ended" : isHeard ? status?.state : "unknown";
+  const state = moment ? status?.state : newest;
   pill.dataset.state = state ?? "connecting";
   put("state", state ?? "–");
   const facts = {
@@ -126,7 +130,7 @@ export function showHealth(store, isHeard) {
     "of it waiting": seconds(message?.latency.align),
     "slowest input": seconds(message?.latency.features),
     Model: message ? `${(message.latency.model * 1000).toFixed(1)} ms` : "–",
-    Dropped: drops(message?.dropped),
+    "Dropped since start": drops(message?.dropped),
     "Missed by this page": `${store.missed} messages`,
   };
   const list = find("health");
@@ -140,15 +144,27 @@ export function showHealth(store, isHeard) {
   put("notice", status?.notice ?? "");
 }
 
+const TICK = 0.02; // seconds of sound in what `dropped` counts
+/** What is lost of each input, in words that a reader can weigh. */
+const LOSSES = {
+  text: (count) => `${count} ${count === 1 ? "phrase" : "phrases"}`,
+  audio: (count) => `${(count * TICK).toFixed(2)} s of sound`,
+  vision: (count) => `${count} ${count === 1 ? "picture" : "pictures"}`,
+  asr: (count) => `${(count * TICK).toFixed(2)} s never recognised`,
+};
+
 function drops(dropped) {
   const some = Object.entries(dropped ?? {}).filter(([, count]) => count);
-  return some.map(([name, count]) => `${name} ${count}`).join(", ") || "nothing";
+  return some.map(([name, count]) => LOSSES[name]?.(count) ?? `${name} ${count}`).join(", ") || "nothing";
 }
 
 /** Say how much of the session is kept. */
-export function showKept(store, limit) {
-  const { points, forgotten } = store;
+export function showKept({ points, gone, stride, seen, limits }) {
   const from = points.length ? clock(points[0].at) : "0:00";
-  const gone = forgotten ? ` ${forgotten} older ones were dropped; the timeline begins at ${from}.` : "";
-  put("kept", `${points.length} of at most ${limit} scores kept in this page.${gone}`);
+  const parts = [`${points.length} of at most ${limits.scores} scores kept in this page.`];
+  if (stride > 1) parts.push(`That is one of ${stride} of its ${seen}, from the first to the last.`);
+  if (gone.scores) parts.push(`${gone.scores} older ones were dropped; the timeline begins at ${from}.`);
+  if (gone.events) parts.push(`The oldest ${gone.events} events were dropped.`);
+  if (gone.phrases) parts.push(`The oldest ${gone.phrases} utterances were dropped.`);
+  put("kept", parts.join(" "));
 }

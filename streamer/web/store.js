@@ -1,14 +1,15 @@
 // What the page remembers of one session, bounded. Knows messages; knows no element and no socket.
 
-/** Scores kept: one hour at a hop of 0.5 s. */
-export const LIMIT = 7200;
+/** What is kept of the session that runs: one hour at a hop of 0.5 s; the oldest goes. */
+export const LIVE = { scores: 7200, events: 500, phrases: 2000, statuses: 500 };
+/** What is kept of a past one: four hours; then every second score goes, and none of the ends. */
+export const PAST = { scores: 28_800, events: 2000, phrases: 8000, statuses: 2000, thins: true };
 /** So many go at once when there are more: the chart is drawn anew only every few minutes. */
 const SLICE = 300;
-const EVENTS = 500;
-const PHRASES = 2000;
 
 export class Store {
-  constructor() {
+  constructor(limits = LIVE) {
+    this.limits = limits;
     this.clear(null);
   }
 
@@ -17,10 +18,12 @@ export class Store {
     this.points = [];
     this.events = [];
     this.phrases = new Map();
-    this.forgotten = 0;
+    this.statuses = [];
+    this.seen = 0; // scores
+    this.stride = 1; // of so many scores one is kept
+    this.gone = { scores: 0, events: 0, phrases: 0 }; // the oldest, to stay within the limits
     this.missed = 0;
     this.hello = null;
-    this.status = null;
     this.end = null;
   }
 
@@ -28,10 +31,11 @@ export class Store {
   take(message) {
     const isFresh = message.session !== this.session;
     if (isFresh) this.clear(message.session);
-    const keep = { sentiment: this.#score, event: this.#event, text: this.#phrase }[message.type];
-    let changed = keep ? keep.call(this, message) : message.type;
+    const keep = {
+      sentiment: this.#score, event: this.#event, text: this.#phrase, status: this.#status,
+    }[message.type];
+    const changed = keep ? keep.call(this, message) : message.type;
     if (message.type === "hello") this.hello = message;
-    if (message.type === "status") this.status = message;
     if (message.type === "missed") this.missed += message.missed;
     if (message.type === "session_end") this.end = message;
     return isFresh ? "fresh" : changed;
@@ -39,6 +43,18 @@ export class Store {
 
   get newest() {
     return this.points.at(-1) ?? null;
+  }
+
+  /** What the instrument said of itself last, or before a score. */
+  statusAt(message) {
+    return this.statuses.findLast(({ seq }) => !message || seq <= message.seq) ?? null;
+  }
+
+  /** Seconds from one point to the next, gaps aside; the history gives no hello that says it. */
+  get step() {
+    if (this.hello) return this.hello.hop * this.stride;
+    const steps = this.points.slice(1).map(({ at }, i) => at - this.points[i].at);
+    return steps.sort((a, b) => a - b)[steps.length >> 1] ?? 0.5;
   }
 
   /** Words of the seconds before a moment, oldest first, with the tail of the newest utterance. */
@@ -59,30 +75,56 @@ export class Store {
     const [lo, hi] = message.interval ?? [null, null];
     const at = message.window.end;
     if (this.newest && at <= this.newest.at) return "late";
+    if (this.newest && this.newest.number % this.stride) this.points.pop();
     this.points.push({
       at, lo, hi,
+      number: this.seen++,
       score: message.sentiment,
       text: parts.text.sentiment, audio: parts.audio.sentiment, vision: parts.vision.sentiment,
       conflict: message.conflict,
       message,
     });
-    if (this.points.length <= LIMIT) return "point";
-    this.points.splice(0, SLICE);
-    this.forgotten += SLICE;
-    this.#forgetBefore(this.points[0].at);
+    if (this.points.length <= this.limits.scores) return "point";
+    if (this.limits.thins) this.#thin();
+    else this.#cut();
     return "points";
+  }
+
+  /** Let every second score go, but for the newest: the whole session stays in sight. */
+  #thin() {
+    this.stride *= 2;
+    const { newest, stride } = this;
+    this.points = this.points.filter((point) => point.number % stride === 0 || point === newest);
+  }
+
+  #cut() {
+    this.points.splice(0, SLICE);
+    this.gone.scores += SLICE;
+    this.#forgetBefore(this.points[0].at);
   }
 
   #event(message) {
     this.events.push(message);
-    if (this.events.length > EVENTS) this.events.shift();
+    if (this.events.length > this.limits.events) {
+      this.events.shift();
+      this.gone.events += 1;
+    }
     return "event";
+  }
+
+  #status(message) {
+    this.statuses.push(message);
+    if (this.statuses.length > this.limits.statuses) this.statuses.shift();
+    return "status";
   }
 
   #phrase(message) {
     this.phrases.delete(message.utterance);
     this.phrases.set(message.utterance, message);
-    if (this.phrases.size > PHRASES) this.phrases.delete(this.phrases.keys().next().value);
+    if (this.phrases.size > this.limits.phrases) {
+      this.phrases.delete(this.phrases.keys().next().value);
+      this.gone.phrases += 1;
+    }
     return "text";
   }
 
