@@ -14,7 +14,7 @@ from torch import Tensor
 
 SHARE = 0.9
 """Of the labels that an interval is to hold."""
-STEPS = {"text": [4, 8, 16], "audio": [25, 50, 75], "vision": [3, 7, 13]}
+STEPS = {"text": [4, 8, 12], "audio": [25, 50, 75], "vision": [3, 7, 13]}
 """Valid steps in the window at which the next level begins: tokens of text, ticks (20 ms) of audio,
 frames (10 Hz) of vision."""
 LEVELS = 4

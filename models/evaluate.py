@@ -7,9 +7,10 @@ forward pass from the initial state, with a window as long as the clip: attentio
 clip in which a modality is missing scores 0 there, and is counted.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,8 @@ class Evaluation:
     encoder: TextEncoder
     head: Head
     form: Form
+    card: Card = field(default_factory=lambda: Card(trained={}))
+    """Whose intervals are measured."""
 
     def texts(self, rows: Sequence[TextRow], heard: float = 1.0) -> list[Clip]:
         """Return the clips of written texts, of which a share of the words has been heard.
@@ -86,10 +89,19 @@ class Evaluation:
     def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
         """Return the figures after each share of `SHARES`, under `heard`.
 
+        Beside them is `covered`: the share of labels inside the 90 % interval that a stream would
+        state, see `covered`.
+
         Args:
             clips: Returns the clips as far as a share of them has been heard.
         """
-        return [{"heard": share, **self._compared(clips(share))} for share in SHARES]
+        rows = []
+        for share in SHARES:
+            begun = clips(share)
+            found = self._compared(begun)
+            inside = covered(self.model, self.card, begun, self.head, self.form)
+            rows.append({"heard": share, **found, "covered": inside})
+        return rows
 
 
 def open_evaluation(
@@ -110,7 +122,7 @@ def open_evaluation(
     if not card.trained["sentiment" if head == "all" else head]:
         name = "fused" if head == "all" else head
         raise CheckpointError(f"checkpoint {checkpoint}: its {name} head is untrained")
-    return Evaluation(model, encoder_for(checkpoint), head, form)
+    return Evaluation(model, encoder_for(checkpoint), head, form, card)
 
 
 def read_rows(path: Path, form: Form = "mosi", mode: str | None = None) -> list[TextRow]:
@@ -169,6 +181,39 @@ def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.nda
             scores.append(output.heads[:, 0, MODALITIES.index(head)])
             present.append(output.present[:, 0, MODALITIES.index(head)])
     return torch.cat(scores).numpy(), torch.cat(present).numpy()
+
+
+@torch.inference_mode()
+def covered(
+    model: TamUlag, card: Card, clips: Sequence[Clip], head: Head, form: Form = "mosi"
+) -> float:
+    """Return the share of labels inside the 90 % interval of the fused estimate.
+
+    Args:
+        model: Its window is at least as long as the longest clip.
+        card: With the half widths.
+        clips: Independent of each other; those without an estimate or an interval do not count.
+        head: A modality that is alone in the fusion, or `all` for whatever is there.
+        form: Range of the labels.
+
+    Returns:
+        In [0, 1], or NaN where no clip counts.
+    """
+    alone = torch.tensor([head in ("all", name) for name in MODALITIES])
+    inside = []
+    for first in range(0, len(clips), BATCH):
+        part = clips[first : first + BATCH]
+        ticks, now = batch(model, part)
+        output = model(ticks, now, alone.expand(len(part), 1, -1))
+        heard = torch.stack([(p.weight[:, 0] > 0).sum(dim=-1) for p in output.attention], dim=-1)
+        for row, clip in enumerate(part):
+            there = output.present[row, 0].tolist()
+            counts = zip(MODALITIES, heard[row].tolist(), strict=True)
+            half = card.half_width(dict(itertools.compress(counts, there)))
+            if half is not None:
+                label = clip.label * (LIMIT / LIMITS[form])
+                inside.append(abs(float(output.sentiment[row, 0]) - label) <= half)
+    return sum(inside) / len(inside) if inside else math.nan
 
 
 def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:

@@ -111,6 +111,8 @@ class Hearing(NamedTuple):
     attention: tuple[dict[int, float], dict[int, float], dict[int, float]]
     """Per modality the weight of each attended tick, those of text in the order in which they came,
     of the others the `SHOWN` heaviest."""
+    heard: tuple[int, int, int]
+    """Per modality the valid steps in the window: tokens of text, ticks of audio, frames of vision."""
 
 
 def hearings(output: Output) -> list[Hearing]:
@@ -120,8 +122,12 @@ def hearings(output: Output) -> list[Hearing]:
         _attended(pooled, len(pooled.time[0]) if name == "text" else SHOWN)
         for name, pooled in zip(MODALITIES, output.attention, strict=True)
     ]
+    heard = [np.count_nonzero(p.weight[:, 0].numpy(), axis=1).tolist() for p in output.attention]
     rows = zip(
-        *(column[:, 0].tolist() for column in columns), zip(*attended, strict=True), strict=True
+        *(column[:, 0].tolist() for column in columns),
+        zip(*attended, strict=True),
+        zip(*heard, strict=True),
+        strict=True,
     )
     return [Hearing(*row) for row in rows]
 
@@ -164,7 +170,7 @@ def describe(
         revision: Passed on.
     """
     modalities: dict[str, ModalityEstimate] = {}
-    present: list[str] = []
+    present: dict[str, int] = {}
     for index, name in enumerate(MODALITIES):
         report = reports.get(name)
         if report is None:
@@ -176,7 +182,7 @@ def describe(
             reason = report.lost or report.reason or UNSEEN[name]
             modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, report.age)
         else:
-            present.append(name)
+            present[name] = hearing.heard[index]
             sentiment = hearing.heads[index] if card.trained[name] else None
             weight = hearing.weight[index]
             modalities[name] = _present(sentiment, weight, report, timing.stale_after[name])
@@ -188,7 +194,7 @@ def describe(
         end=stop,
         warmup=stop < timing.window,
         sentiment=fused,
-        interval=_interval(fused, card.interval.get("+".join(present))),
+        interval=_interval(fused, card.half_width(present)),
         modalities=modalities,
         conflict=max(heard) - min(heard) if len(heard) > 1 else None,
         attention={name: _attention(hearing, name, words) for name in present},

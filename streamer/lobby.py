@@ -171,7 +171,8 @@ class Lobby:
             logger.warning("%d sessions begin anew: not handed over within %g s", left, limit)
         finally:
             for call in self._calls.let_go():
-                self._send_away(call, "restart: your session begins anew")
+                if call.name in self._senders:
+                    _dismiss(self._senders[call.name], "restart: your session begins anew")
         if self._closing:
             await asyncio.wait(self._closing, timeout=CLOSING)
 
@@ -372,6 +373,13 @@ def _keep(kept: Kept, call: Call, about: dict[str, Any], packed: bytes) -> bool:
         logger.warning("session %s is not kept: %s", call.name, error)
         return False
     return True
+
+
+def _dismiss(sender: Subscriber, reason: str) -> None:
+    """Close a sender without waiting for its answer: the time is over."""
+    sender.protocol.fail(RESTART, reason)
+    sender.send_data()
+    sender.transport.close()
 
 
 async def _close(sender: Subscriber, reason: str) -> None:

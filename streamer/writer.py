@@ -19,7 +19,7 @@ from .supervisor import in_thread
 
 logger = logging.getLogger("tamulag.writer")
 
-STOP_LIMIT = 1.8
+STOP_LIMIT = 1.5
 """Seconds that the last lines have to be written."""
 
 PATIENCE = 1.0

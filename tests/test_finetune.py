@@ -1,85 +1,66 @@
-"""Fine-tuning the text encoder: batches, variants, carried states, what changes."""
+"""Fine-tuning the text encoder: what changes, forks, and going on to the same numbers."""
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from learnable import quiet
 from tamulag.models import ModelConfig, TamUlag
-from tamulag.models.encoder import EncoderState
-from tamulag.models.finetune import (
-    TextNet,
-    TuneRecipe,
-    _varied,
-    batches,
-    evaluate,
-    finetune,
-    mean_weights,
-    mixed,
-)
+from tamulag.models.data import DataError
+from tamulag.models.finetune import finetune, mean_weights, turns
+from tamulag.models.runs import LAST
 from tamulag.models.text import TextEncoder
+from tamulag.models.textnet import TuneRecipe, Weights
+
+TRAIN = "good film,2,train\nbad film,-2,train\ndull film,-1,train\n"
+VALID = "fine film,1,valid\npoor film,-1,valid\nso so,0,valid\n"
+STAGES = [
+    "epoch 1/2",
+    "epoch 2/2, fork 1/2",
+    "epoch 2/2, fork 2/2",
+    "mean of 2 forks",
+]
 
 
-@pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return TextEncoder()
+class Stopped(Exception):  # noqa: N818
+    """Somebody pressed Ctrl-C."""
 
 
-def test_batches_hold_each_row_once() -> None:
-    """Nothing is dropped, nothing is repeated, and lengths inside a batch are similar."""
-    lengths = np.random.default_rng(1).integers(1, 60, 500)
-    found = list(batches(lengths.tolist(), 16, np.random.default_rng(0)))
-    assert sorted(np.concatenate(found)) == list(range(500))
-    spread = np.mean([np.ptp(lengths[rows]) for rows in found])
-    assert spread < 0.25 * np.ptp(lengths)
+def table(folder: Path, rows: str = TRAIN + VALID) -> Path:
+    path = folder / "made" / "texts.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"text,label,mode\n{rows}")
+    return path
 
 
-def test_batches_come_in_another_order_each_time() -> None:
-    """The draw is random, and the same for the same stream of random numbers."""
-    lengths = list(range(100))
-    streams = (np.random.default_rng(seed) for seed in (0, 0, 1))
-    draw = [next(batches(lengths, 10, rng)).tolist() for rng in streams]
-    assert draw[0] == draw[1] != draw[2]
+def forked(folder: Path) -> TuneRecipe:
+    """Return a training of one common epoch and two forks of one."""
+    path = table(folder)
+    return TuneRecipe(
+        train=[path],
+        valid=[path],
+        extra=[path],
+        extra_epochs=1,
+        layers=1,
+        epochs=2,
+        forks=2,
+        batch=1,
+        average=0.5,
+    )
 
 
-def test_carried_states_are_those_of_other_rows() -> None:
-    """With share 1 every row begins with some row of the batch before, but its own level."""
-    fresh = EncoderState(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), torch.zeros(4, 1))
-    before = EncoderState(torch.ones(3, 1, 2), 2 * torch.ones(3, 1, 2), torch.ones(3, 1))
-    state = mixed(fresh, before, 1.0, np.random.default_rng(0))
-    assert (state.h == 1).all()
-    assert (state.c == 2).all()
-    assert (state.level == 0).all()
-    assert (mixed(fresh, before, 0.0, np.random.default_rng(0)).h == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("bare", "prefix", "said"), [(1.0, 0.0, "well done all"), (0.0, 0.0, "well, done all!")]
-)
-def test_a_bare_sentence_has_no_punctuation(bare: float, prefix: float, said: str) -> None:
-    """Some recognisers give none."""
-    recipe = TuneRecipe(train=[], valid=[], bare=bare, prefix=prefix)
-    assert _varied(["well,", "done", "all!"], recipe, np.random.default_rng(0)) == said.split()
-
-
-def test_a_prefix_keeps_the_beginning() -> None:
-    """Live words come one after the other."""
-    recipe = TuneRecipe(train=[], valid=[], bare=0.0, prefix=1.0)
-    words = list("abcdefgh")
-    lengths = {len(_varied(words, recipe, np.random.default_rng(seed))) for seed in range(50)}
-    assert lengths == {3, 4, 5, 6, 7}
-    assert _varied(words, recipe, np.random.default_rng(0))[:3] == words[:3]
-
-
-def test_a_sentence_alone_equals_the_same_in_a_batch(encoder: TextEncoder) -> None:
-    """Padding does not count."""
+def tuned(
+    recipe: TuneRecipe, log: Callable[[str], None] = quiet, folder: Path | None = None
+) -> tuple[dict[str, float], Weights]:
+    """Return figures and all tensors."""
     torch.manual_seed(0)
-    net = TextNet(encoder, TamUlag(ModelConfig()).text)
-    rows = [(["a", "very", "good", "and", "rather", "long", "film"], 1.0), (["bad"], -1.0)]
-    together = evaluate(net, encoder, rows)["MAE"]
-    alone = np.mean([evaluate(net, encoder, [row])["MAE"] for row in rows])
-    assert together == pytest.approx(alone, abs=1e-5)
+    encoder, branch = TextEncoder(), TamUlag(ModelConfig()).text
+    figures = finetune(encoder, branch, recipe, np.random.default_rng(0), log, folder=folder)
+    return figures, {**encoder.network.state_dict(), **branch.state_dict()}
 
 
 def test_only_the_last_layers_change(tmp_path: Path) -> None:
@@ -88,7 +69,9 @@ def test_only_the_last_layers_change(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in encoder.network.state_dict().items()}
     path = tmp_path / "made" / "texts.csv"
     path.parent.mkdir()
-    path.write_text("text,label\ngood film,2\nbad film,-2\n")
+    path.write_text(
+        "text,label,mode\ngood film,2,train\nbad film,-2,train\nbad,-1,valid\nfine,1,valid\n"
+    )
     recipe = TuneRecipe(train=[path], valid=[path], layers=1, epochs=1, batch=1, average=0.0)
     torch.manual_seed(0)
     branch = TamUlag(ModelConfig()).text
@@ -102,31 +85,64 @@ def test_only_the_last_layers_change(tmp_path: Path) -> None:
 
 def test_forks_part_after_a_common_beginning(tmp_path: Path) -> None:
     """Each goes on from the same weights in an order of its own; their mean is measured too."""
-    path = tmp_path / "made" / "texts.csv"
-    path.parent.mkdir()
-    lines = (f"{word} film,{label}\n" for word, label in (("good", 2), ("bad", -2), ("dull", -1)))
-    path.write_text("text,label\n" + "".join(lines))
     said: list[str] = []
-    recipe = TuneRecipe(
-        train=[path],
-        valid=[path],
-        extra=[path],
-        extra_epochs=1,
-        layers=1,
-        epochs=2,
-        forks=2,
-        batch=1,
-        average=0.5,
-    )
-    torch.manual_seed(0)
-    branch = TamUlag(ModelConfig()).text
-    figures = finetune(TextEncoder(), branch, recipe, np.random.default_rng(0), said.append)
+    figures, _ = tuned(forked(tmp_path), said.append)
     names, measured = zip(*(line.strip().split(": ") for line in said), strict=True)
-    assert names == ("epoch 1/2", "epoch 2/2, fork 1/2", "epoch 2/2, fork 2/2", "mean of 2 forks")
+    assert list(names) == STAGES
     assert len(set(measured)) == 4
     assert figures["made.MAE"] == pytest.approx(
         min(float(line.split("MAE ")[1].split()[0]) for line in measured), abs=1e-4
     )
+
+
+def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """Stopped in each epoch in turn, what was done is not done again, and nothing differs."""
+    recipe = forked(tmp_path)
+    figures, tensors = tuned(recipe)
+    for place, stage in enumerate(STAGES):
+        folder, said = tmp_path / f"run-{place}", list[str]()
+
+        def stop(line: str, stage: str = stage) -> None:
+            if stage in line:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            tuned(recipe, stop, folder)
+        again, same = tuned(recipe, said.append, folder)
+        assert again == figures
+        assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+        measured = [line for line in said if "MAE" in line]
+        assert [line.strip().split(": ")[0] for line in measured] == STAGES[place:]
+    with (folder / "metrics.csv").open(newline="") as file:
+        assert [row["fork"] for row in csv.DictReader(file)] == ["1.0", "1.0", "2.0"]
+
+
+def test_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    """The message names what differs, and a damaged file is told."""
+    recipe = forked(tmp_path)
+    tuned(recipe, folder=tmp_path / "run")
+    other = TuneRecipe(**(vars(recipe) | {"batch": 2}))
+    with pytest.raises(DataError, match="other settings of batch: set them back"):
+        tuned(other, folder=tmp_path / "run")
+    (tmp_path / "run" / LAST).write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="cannot be gone on from"):
+        tuned(recipe, folder=tmp_path / "run")
+
+
+def test_test_rows_change_nothing(tmp_path: Path) -> None:
+    """The field's file may hold them; they are neither trained on nor choose the epoch."""
+    recipe = forked(tmp_path)
+    without = tuned(recipe)
+    table(tmp_path, TRAIN + VALID + "a wonderful secret,3,test\n")
+    with_test = tuned(recipe)
+    assert with_test[0] == without[0]
+    assert all(torch.equal(without[1][name], with_test[1][name]) for name in without[1])
+
+
+def test_turns_are_the_common_epochs_and_then_each_fork() -> None:
+    """Fork 0 goes on from the common ones."""
+    recipe = TuneRecipe(train=[], valid=[], extra_epochs=1, epochs=3, forks=2)
+    assert turns(recipe) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 def test_the_mean_of_weights_is_taken_tensor_by_tensor() -> None:

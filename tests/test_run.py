@@ -104,11 +104,11 @@ def test_a_run_that_ends_by_itself_is_done(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Exit code 0; a person sees what runs, and that it has ended."""
     assert attempt(monkeypatch, model, freed) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out.startswith("tamulag-stream 9.9: failing\n")
     assert "session ended (end)" in out
     assert err == ""
@@ -119,11 +119,11 @@ def test_an_untrained_head_is_announced(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Nobody waits for a number that cannot come."""
     attempt(monkeypatch, model, freed, vision=False)
-    out = capsys.readouterr().out.splitlines()
+    out = capfd.readouterr().out.splitlines()
     assert [line for line in out if line.startswith("head")] == ["head vision: untrained"]
 
 
@@ -131,13 +131,13 @@ def test_every_expected_error_of_a_group_is_told(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Errors from inside task groups, however deep, are one line each; exit code 1."""
     inner = ExceptionGroup("inner", [PublisherError("port taken: choose another")])
     both = ExceptionGroup("both", [SourceError("camera away: plug it in"), inner])
     assert attempt(monkeypatch, model, freed, both) == 1
-    assert capsys.readouterr().err.splitlines() == [
+    assert capfd.readouterr().err.splitlines() == [
         "tamulag-stream: camera away: plug it in",
         "tamulag-stream: port taken: choose another",
     ]
@@ -148,7 +148,7 @@ def test_a_bug_beside_an_expected_error_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The expected one is told, the bug keeps its traceback."""
     both = ExceptionGroup("both", [SourceError("camera away"), ZeroDivisionError("a bug")])
@@ -156,7 +156,7 @@ def test_a_bug_beside_an_expected_error_is_not_hidden(
         attempt(monkeypatch, model, freed, both)
     assert caught.group_contains(ZeroDivisionError)
     assert not caught.group_contains(SourceError)
-    assert "camera away" in capsys.readouterr().err
+    assert "camera away" in capfd.readouterr().err
     assert freed.yes
 
 
@@ -168,36 +168,34 @@ def test_a_reader_that_has_left_is_no_failure(
     assert freed.yes
 
 
-def test_every_problem_of_a_file_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_problem_of_a_file_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Exit code 1; nothing is loaded."""
     path = tmp_path / "mine.toml"
     path.write_text('[session]\nhop = "fast"\n[camera]\ncolour = 1\n')
     assert run(path, {}, demo=False, verbose=False) == 1
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert "session.hop" in err
     assert "camera.colour" in err
 
 
-def test_an_employee_is_not_scored_without_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_employee_is_not_scored_without_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
     """The run does not start; the line names the law and the key."""
     agent = {"session.subject": "agent", "source.path": "talk.wav"}
     assert run(None, agent, demo=False, verbose=False) == 2
-    assert "session.employee_scoring_is_lawful" in capsys.readouterr().err
+    assert "session.employee_scoring_is_lawful" in capfd.readouterr().err
 
 
 def test_the_reason_to_score_an_employee_is_logged(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """At each start, at the usual level, in the form of the log and with the session's name."""
     about = {"subject": "agent", "employee_scoring_is_lawful": "pilots, for safety"}
     settings = {f"session.{key}": value for key, value in about.items()}
     attempt(monkeypatch, model, freed, settings=settings | {"log.format": "json"})
-    line = json.loads(capsys.readouterr().err)
+    line = json.loads(capfd.readouterr().err)
     assert line["message"].endswith("lawful: pilots, for safety")
     assert len(line["session"]) == 8
 
@@ -206,18 +204,18 @@ def test_what_a_person_can_mend_is_a_json_line_too(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A collector of logs sees why the program ended; exit code 1."""
     error = SourceError("camera away: plug it in")
     assert attempt(monkeypatch, model, freed, error, settings={"log.format": "json"}) == 1
-    assert json.loads(capsys.readouterr().err)["message"] == "camera away: plug it in"
+    assert json.loads(capfd.readouterr().err)["message"] == "camera away: plug it in"
 
 
-def test_a_wrong_option_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_wrong_use(capfd: pytest.CaptureFixture[str]) -> None:
     """Exit code 2; the command line is named as the place."""
     assert run(None, {"source.speed": "fast"}, demo=False, verbose=False) == 2
-    assert "command line: source.speed" in capsys.readouterr().err
+    assert "command line: source.speed" in capfd.readouterr().err
 
 
 def test_an_option_wins_over_the_demo() -> None:
@@ -237,7 +235,7 @@ def test_json_lines_on_standard_output_stand_alone(
 
 
 def test_garbage_is_looked_for_again_after_a_failed_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Loading leaves the collector aside, but only loading."""
 
@@ -248,4 +246,4 @@ def test_garbage_is_looked_for_again_after_a_failed_start(
     monkeypatch.setattr(module, "build", fail)
     assert run(None, QUIET | {"source.path": "clip.mp4"}, demo=False, verbose=False) == 1
     assert gc.isenabled()
-    assert "no such clip" in capsys.readouterr().err
+    assert "no such clip" in capfd.readouterr().err

@@ -180,14 +180,13 @@ def test_best_epoch_is_kept(folder: Path) -> None:
     assert scores["MAE"] == pytest.approx(first, abs=1e-4)
 
 
-@pytest.mark.parametrize(("held", "counts"), [(["held"], (120, 40)), ([], (160, 160))])
-def test_held_out_groups_are_never_trained_on(
-    folder: Path, held: list[str], counts: tuple[int, int]
-) -> None:
-    """A speaker is on one side only; without groups the files themselves are the split."""
-    text = text_recipe(folder).model_copy(update={"valid_groups": held})
+def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
+    """A speaker is on one side only; without groups a file cannot be on both."""
+    text = text_recipe(folder)
     rows, valid = read_rows(text, "text")
-    assert (len(rows.labels), len(valid.labels)) == counts
+    assert (len(rows.labels), len(valid.labels)) == (120, 40)
+    with pytest.raises(DataError, match="give two files, or valid_groups"):
+        read_rows(text.model_copy(update={"valid_groups": []}), "text")
 
 
 @pytest.mark.parametrize(
@@ -245,11 +244,13 @@ def test_vectors_of_another_length_are_refused(folder: Path) -> None:
         read_rows(text, "text")
 
 
-SENTENCES = """text,label
-a wonderful film,2.0
-simply wonderful and moving,2.5
-a terrible film,-2.0
-simply terrible and dull,-2.5
+SENTENCES = """text,label,mode
+a wonderful film,2.0,train
+simply wonderful and moving,2.5,train
+a terrible film,-2.0,train
+simply terrible and dull,-2.5,train
+wonderful,2.0,valid
+terrible,-2.0,valid
 """
 
 
@@ -335,7 +336,9 @@ def test_words_alone_without_recurrence(tmp_path: Path) -> None:
     """Labels in [-1, 1] are stretched, the figures are those of CH-SIMS, the branch has no LSTM."""
     (tmp_path / "made").mkdir()
     table = tmp_path / "made" / "texts.csv"
-    table.write_text("text,label\ngood,1\nbad,-1\nso so,0\n")
+    table.write_text(
+        "text,label,mode\ngood,1,train\nbad,-1,train\nfine,1,valid\nso so,0,valid\npoor,-1,valid\n"
+    )
     values = f'train = ["{table.as_posix()}"]\nvalid = ["{table.as_posix()}"]\ndata = "made"\n'
     more = 'form = "sims"\nrecurrent = false\nside = 1.0\nlayers = 1\nepochs = 1\nbatch = 3\n'
     path = recipe(tmp_path, f"[tune]\n{values}{more}[fusion]\nsteps = 1\n")

@@ -42,7 +42,11 @@ dt { color: var(--soft) } dd { margin: 0; text-align: right; font-variant-numeri
 `;
 
 const percent = (value) => `${(100 * (value + LIMIT)) / (2 * LIMIT)}%`;
-const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(1);
+
+function signed(value) {
+  const rounded = value.toFixed(1);
+  return (Number(rounded) < 0 ? "\u2212" : "+") + rounded.replace("-", ""); // never a negative nothing
+}
 
 function element(name, className, ...children) {
   const made = document.createElement(name);

@@ -87,7 +87,7 @@ export function showWords({ words, tail }, attended) {
   if (tail) spans.push(make("span", "tail", tail));
   const empty = spans.length ? [] : [make("span", "quiet", "Nothing was said in these 20 s.")];
   find("words").replaceChildren(...[...spans, ...empty].flatMap((span) => [span, " "]));
-  const named = attended.map(([text, , weight]) => `${text} ${Math.round(weight * 100)} %`);
+  const named = attended.map(([text, , weight]) => `${text}\u00a0${Math.round(weight * 100)}\u00a0%`);
   put("heaviest", named.length ? `Weighed most: ${named.join(", ")}` : "");
 }
 

@@ -2,8 +2,12 @@
 
 export const MODALITIES = ["text", "audio", "vision"];
 
-export const signed = (value, digits = 2) =>
-  value == null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+/** A number with its sign; what rounds to nothing is not negative. */
+export function signed(value, digits = 2) {
+  if (value == null) return "–";
+  const rounded = value.toFixed(digits);
+  return (Number(rounded) < 0 ? "−" : "+") + rounded.replace("-", "");
+}
 
 export const plain = (word) => word.replaceAll("_", " ");
 
