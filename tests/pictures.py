@@ -35,7 +35,7 @@ READY = f"""() => {{
     const [minutes, seconds] = document.querySelector("#window").textContent.split(" to ").at(-1)
         .split(":").map(Number);
     return document.querySelector("#state").textContent === "online"
-        && parts.every(({dataset}) => dataset.status === "ok") && 60 * minutes + seconds >= {SECONDS}
+        && parts.every((it) => it.dataset.status === "ok") && 60 * minutes + seconds >= {SECONDS}
         && document.querySelectorAll("#words .heavy").length >= 4;
 }}"""
 """A score of each modality, marked words, a timeline to look at, and nothing given up."""

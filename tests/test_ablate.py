@@ -9,6 +9,7 @@ import pytest
 from learnable import quiet, recipe, toml, write
 from tamulag.models.ablate import ablate, cells
 from tamulag.models.data import DataError
+from tamulag.models.recipe import model_config
 from tamulag.models.runs import LAST
 
 GRID = 'ablate = { fusion = ["concat", "hadamard"], labels = ["none", "both"] }'
@@ -101,3 +102,34 @@ def test_finished_cell_names_its_settings(packed: Path, tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     assert found["settings"]["seeds"] == [1, 2]
     assert found["settings"]["model"]["tam"] == "softmax"
+
+
+def test_similarity_is_asked_of_ulag_alone() -> None:
+    """Labels without it are one cell, which says that it is unused."""
+    lines = 'ablate = { labels = ["ulgm", "ulag"], similarity = ["dot", "cosine"] }'
+    grid = cells(recipe(Path("packed.pkl"), lines))
+    assert [(cell["labels"], cell["similarity"]) for cell, _ in grid] == [
+        ("ulgm", "unused"),
+        ("ulag", "dot"),
+        ("ulag", "cosine"),
+    ]
+    assert [chosen.model.similarity for _, chosen in grid] == [None, "dot", "cosine"]
+
+
+def test_sizes_are_those_of_every_recurrent_network() -> None:
+    """The paper's text has none and stays; a branch's other sizes stay too."""
+    grid = cells(recipe(Path("packed.pkl"), "ablate = { layers = [1, 2], hidden = [5] }"))
+    assert [(cell["layers"], cell["hidden"]) for cell, _ in grid] == [("1", "5"), ("2", "5")]
+    configs = [model_config(chosen, {}) for _, chosen in grid]
+    assert [config.audio.layers for config in configs] == [1, 2]
+    assert {(c.audio.hidden, c.vision.hidden, c.audio.out) for c in configs} == {(5, 5, 4)}
+    assert len({config.text for config in configs}) == 1
+
+
+def test_a_listed_size_is_a_column_of_the_table(packed: Path, tmp_path: Path) -> None:
+    """And what is not listed is none."""
+    path = written(tmp_path, packed, "ablate = { layers = [2] }", epochs=1)
+    ablate(path, tmp_path / "out", log=quiet, tell=quiet)
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert table[0].startswith("| tam | fusion | labels | residual | layers | valid.MAE |")
+    assert table[2].startswith("| softmax | cross_sum | both | plain | 2 | ")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from learnable import toml, write
 from tamulag.models.checkpoint import load
 from tamulag.models.data import DataError
+from tamulag.models.runs import LAST
 from tamulag.streamer.cli import app
 
 
@@ -82,3 +83,80 @@ def test_crossval_names_the_table_that_is_missing() -> None:
     done = run("crossval", "--config", config, "--head", "text")
     assert isinstance(done.exception, DataError)
     assert "no table [text] of feature files" in str(done.exception)
+
+
+@pytest.mark.parametrize("option", ["--only audio", "--base default"])
+def test_options_of_heads_are_refused_in_a_joint_training(folder: Path, option: str) -> None:
+    """All four tasks would be trained, whatever was asked for."""
+    done = train(folder, *option.split())
+    assert done.exit_code == 2
+    assert "leave it out" in done.output
+    assert option.split()[0] in done.output
+
+
+TUNE = """[tune]
+train = ["{0}"]
+valid = ["{0}"]
+data = "made"
+layers = 1
+epochs = 2
+batch = 2
+recurrent = false
+[fusion]
+steps = 1
+"""
+SENTENCES = "text,label,mode\ngood,2,train\nbad,-2,train\nfine,1,valid\npoor,-1,valid\nso,0,valid\n"
+
+
+@pytest.fixture
+def tune(tmp_path: Path) -> Path:
+    """Return a training file of words alone."""
+    (tmp_path / "texts.csv").write_text(SENTENCES, encoding="utf-8")
+    path = tmp_path / "words.toml"
+    path.write_text(TUNE.format((tmp_path / "texts.csv").as_posix()), encoding="utf-8")
+    return path
+
+
+def tuned(path: Path, *more: str) -> Result:
+    folder = path.parent
+    out = folder / "words.safetensors"
+    return run("train", "--config", path, "--out", out, "--runs", folder / "runs", *more)
+
+
+@pytest.mark.parametrize("more", [["--only", "sentiment"], ["--only", "sentiment", "--resume"]])
+def test_resume_is_refused_where_nothing_is_kept(tune: Path, more: list[str]) -> None:
+    """Only the text encoder's training is kept to go on from."""
+    done = tuned(tune, *more)
+    assert done.exit_code == 2
+    assert "leave it out" in done.output
+
+
+def test_resume_with_nothing_there_is_refused(tune: Path) -> None:
+    """It does not begin anew in silence."""
+    error = tuned(tune, "--resume").exception
+    assert isinstance(error, DataError)
+    assert "there is no" in str(error)
+
+
+def test_a_stopped_training_of_words_goes_on(tune: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped when the text is done: the same file as at once, and what was kept is removed."""
+    assert tuned(tune).exit_code == 0
+    out, last = tune.parent / "words.safetensors", tune.parent / "runs" / "words-text" / LAST
+    at_once = out.read_bytes()
+    assert not last.exists()
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tamulag.models.train.copy_head", stopped)
+        assert tuned(tune).exit_code != 0
+    assert last.exists()
+    error = tuned(tune).exception
+    assert isinstance(error, DataError)
+    assert "give --resume to go on" in str(error)
+    done = tuned(tune, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "goes on after 2 of 2 epochs" in done.output
+    assert out.read_bytes() == at_once
+    assert not last.exists()

@@ -14,6 +14,7 @@ from tamulag.models.data import (
     DataError,
     MediaRow,
     TextRow,
+    has_modes,
     is_media,
     read_clips,
     read_labelled,
@@ -314,3 +315,9 @@ def test_texts_and_states_must_be_as_many() -> None:
     """A label is never given to another text."""
     with pytest.raises(ValueError, match="zip"):
         text_clips([TextRow("so good", 2.0, "v1")], [])
+
+
+@pytest.mark.parametrize(("header", "told"), [("text,label,mode", True), ("text,label", False)])
+def test_a_csv_with_modes_is_told(tmp_path: Path, header: str, told: bool) -> None:
+    """By its header; a row is not looked at."""
+    assert has_modes(table(tmp_path, f"{header}\nmode,1,x\n")) is told

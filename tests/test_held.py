@@ -84,3 +84,11 @@ def test_files_of_their_own_are_taken_whole(tmp_path: Path) -> None:
     assert [len(clips) for clips in parts.values()] == [3, 2]
     with pytest.raises(DataError, match=r"share .*mine"):
         split_clips(table(one, valid=[one, other]), quiet)
+
+
+def test_one_file_by_two_paths_is_one_file(tmp_path: Path) -> None:
+    """A clip is not on both sides because a path was written in another way."""
+    path = file(tmp_path, "abcde")
+    again = tmp_path / ".." / tmp_path.name / path.name
+    parts = split_clips(table(path, valid=[again]), quiet)
+    assert [len(clips) for clips in parts.values()] == [4, 1]

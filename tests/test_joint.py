@@ -10,10 +10,10 @@ import torch
 
 from learnable import quiet, recipe, write
 from tamulag.models.batches import Corpus
-from tamulag.models.data import DataError, write_clips
+from tamulag.models.data import Clip, DataError, write_clips
 from tamulag.models.joint import Task, build, load_splits, train_epoch
 from tamulag.models.packed import read_packed
-from tamulag.models.recipe import JointRecipe
+from tamulag.models.recipe import DataTable, JointRecipe
 from tamulag.models.score import estimate
 
 PLAIN = {"drop_modality": 0.0, "prefix": 0.0, "joined": 1}
@@ -205,3 +205,17 @@ def test_preset_stream_trains_on_a_packed_file(packed: Path) -> None:
     table = chosen.model.model_copy(update={"preset": "stream", "audio": {}, "vision": {}})
     task = started(chosen.model_copy(update={"model": table}))
     assert math.isfinite(train_epoch(task, 1, quiet)[0]["loss.total"])
+
+
+@pytest.mark.parametrize(("count", "warned"), [(7, True), (120, False)])
+def test_few_validation_clips_are_told(tmp_path: Path, count: int, warned: bool) -> None:
+    """Of seven clips one is validated: the log warns that its figures say nothing."""
+    values, ticks = {"audio": np.ones((2, 4), np.float32)}, {"audio": np.arange(2)}
+    clips = [Clip(row / 100, str(row), values, ticks) for row in range(count)]
+    path = tmp_path / "mine.safetensors"
+    write_clips(path, clips, about="")
+    chosen = recipe(path)
+    data = DataTable(train=[path], valid=[path])
+    lines: list[str] = []
+    load_splits(chosen.model_copy(update={"data": data}), lines.append)
+    assert any(line.startswith("warning: 1 validation clips") for line in lines) is warned

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tamulag.streamer.jsonl import QUEUE, JsonlPublisher
-from tamulag.streamer.publisher import PublisherError
+from tamulag.streamer.publisher import PublisherError, caught_up
 
 LINES = ['{"seq": 1}', '{"text": "안녕"}']
 
@@ -275,3 +275,37 @@ def test_a_full_disk_costs_no_line_but_those_sent_meanwhile(tmp_path: Path) -> N
     assert torn == LINES[0][:TORN]
     assert whole == LINES
     assert publisher.dropped == 1
+
+
+def test_whoever_waits_for_the_backlog_loses_nothing(pipe: Pipe) -> None:
+    """A file at full speed goes on when its reader does; a stop ends the waiting without it."""
+    count = 2 * QUEUE
+
+    async def scenario() -> int:
+        publisher, ending = JsonlPublisher(pipe.path), asyncio.Event()
+        await publisher.open()
+        publisher.publish("sentiment", 3 * LONG)  # more than the pipe takes
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(caught_up([publisher], ending, most=0), 0.2)
+        reading = asyncio.create_task(lines_read(pipe, count + 1))
+        for _ in range(count):
+            publisher.publish("sentiment", LONG)
+            await caught_up([publisher], ending)
+        await caught_up([publisher], ending, most=0)
+        await reading
+        publisher.publish("sentiment", 3 * LONG)
+        ending.set()
+        await asyncio.wait_for(caught_up([publisher], ending, most=0), 1.0)
+        reading = asyncio.create_task(lines_read(pipe, 1))
+        await publisher.close()
+        await reading
+        return publisher.dropped
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == 0
+
+
+async def lines_read(pipe: Pipe, count: int) -> None:
+    while count > 0:
+        got = pipe.read()
+        count -= got.count(b"\n")
+        await asyncio.sleep(0 if got else 0.001)

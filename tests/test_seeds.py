@@ -168,3 +168,9 @@ def test_finished_run_can_be_made_smaller(packed: Path, tmp_path: Path) -> None:
     forget(folder)
     assert not list(folder.glob(f"*/{LAST}"))
     assert len(list(folder.glob(f"*/{BEST}"))) == 2
+
+
+def test_nothing_to_go_on_with_is_told(packed: Path, tmp_path: Path) -> None:
+    """--resume with a wrong folder does not begin anew in silence."""
+    with pytest.raises(DataError, match="--resume: there is no .*tiny to go on with"):
+        trained(tmp_path, packed, resume=True)
