@@ -31,9 +31,7 @@ def spoken(encoder: TextEncoder, rows: Sequence[TextRow], counts: Sequence[int])
         rows: As `read_labelled` returns them.
         counts: Words of each that have been heard; what is beyond its last word is ignored.
     """
-    begun = [
-        " ".join(encoder.split(row.text)[:n]) for row, n in zip(rows, counts, strict=True)
-    ]
+    begun = [" ".join(encoder.split(row.text)[:n]) for row, n in zip(rows, counts, strict=True)]
     states: list[Array] = []
     for first in range(0, len(begun), BATCH):
         states += encoder.encode_batch(begun[first : first + BATCH])
@@ -71,9 +69,7 @@ def begun_texts(
     return _pooled(branch, begun, clips, [sources[there[number]] for number in clips])
 
 
-def begun_rows(
-    branch: Branch, rows: Rows, recipe: BranchRecipe, rng: np.random.Generator
-) -> Begun:
+def begun_rows(branch: Branch, rows: Rows, recipe: BranchRecipe, rng: np.random.Generator) -> Begun:
     """Return clips and random beginnings of them, of one valid step up to all.
 
     Args:

@@ -112,7 +112,7 @@ class Hearing(NamedTuple):
     """Per modality the weight of each attended tick, those of text in the order in which they came,
     of the others the `SHOWN` heaviest."""
     heard: tuple[int, int, int]
-    """Per modality the valid steps in the window: tokens of text, ticks of audio, frames of vision."""
+    """Per modality the valid steps in the window: tokens, ticks of sound, frames."""
 
 
 def hearings(output: Output) -> list[Hearing]:

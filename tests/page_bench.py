@@ -88,10 +88,10 @@ def row(page: Page, running: Aside, session: CDPSession, indices: range) -> str:
     paced(page, running, last[: SINGLE // 2])
     now = spent(session)
     work, script = ((a - b) / SINGLE * 2000 for a, b in zip(now, before, strict=True))
-    kept = page.locator("#kept").inner_text().split()[0]
     minutes = indices.stop * HOP / 60
     figures = f"{heap(session):5.1f} MB  {work:5.1f} ms per score, {script:4.1f} in scripts"
     frames = framed(page, running, last[SINGLE // 2 :])
+    kept = page.locator("#kept").inner_text().split()[0]
     return f"{minutes:4.0f} min  {kept:>5} kept  {figures}  {frames}"
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save as tensors_to_bytes
 from contract import ends, same_state, stream
 from tamulag.models import MODALITIES, TamUlag
 from tamulag.models.checkpoint import (
+    FORMAT,
     SHIPPED,
     Card,
     CheckpointError,
@@ -26,6 +27,7 @@ from tamulag.models.checkpoint import (
     resolve,
     save,
 )
+from tamulag.models.tam_ulag import config_dict
 from tamulag.models.text import encoder_for
 
 CARD = Card(
@@ -35,6 +37,40 @@ CARD = Card(
     figures={"text.MAE": 0.5},
 )
 Tensors = dict[str, torch.Tensor]
+
+
+@pytest.mark.parametrize(
+    ("heard", "half"),
+    [
+        ({"text": 3, "audio": 500}, 2.5),
+        ({"text": 4, "audio": 24}, 2.5),
+        ({"text": 4, "audio": 25}, 1.5),
+        ({"text": 8, "audio": 50}, 0.75),
+        ({"audio": 50}, 1.0),
+        ({"text": 8}, None),
+    ],
+)
+def test_of_what_was_heard_least_decides_the_half_width(
+    heard: dict[str, int], half: float | None
+) -> None:
+    """Where beginnings were not calibrated it is that of whole clips, else there is none."""
+    card = Card(
+        trained={},
+        interval={"text+audio": 0.75, "audio": 1.0},
+        begun={"text+audio": [2.5, 1.5]},
+        heard={"text": [4, 8], "audio": [25, 50]},
+    )
+    assert card.half_width(heard) == half
+
+
+def test_card_of_an_older_program_is_read(model: TamUlag, tmp_path: Path) -> None:
+    """One that knows no half widths of beginnings: the whole clip's holds for them too."""
+    path = tmp_path / "old.safetensors"
+    old = {"trained": CARD.trained, "interval": {"text": 1.5}, "data": {}, "figures": {}}
+    meta = {"format": FORMAT, "config": config_dict(model.config), "card": old}
+    save_file(model.state_dict(), path, metadata={"tamulag": json.dumps(meta)})
+    _, card = load(str(path))
+    assert card.half_width({"text": 1}) == card.half_width({"text": 100}) == 1.5
 
 
 @pytest.fixture

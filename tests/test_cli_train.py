@@ -91,7 +91,7 @@ def test_options_of_heads_are_refused_in_a_joint_training(folder: Path, option: 
     done = train(folder, *option.split())
     assert done.exit_code == 2
     assert "leave it out" in done.output
-    assert option.split()[0] in done.output
+    assert option.split(maxsplit=1)[0] in done.output
 
 
 TUNE = """[tune]

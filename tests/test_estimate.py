@@ -154,6 +154,21 @@ def test_interval_belongs_to_the_present_modalities() -> None:
     assert told(card=card).interval is None
 
 
+def test_interval_narrows_as_more_is_heard() -> None:
+    """The number of attended steps chooses the half width; steps without weight do not count."""
+    card = Card(
+        trained=TRAINED.trained,
+        interval={"text": 1.0},
+        begun={"text": [2.0]},
+        heard={"text": [3]},
+    )
+    for tokens, interval in ((2, (-1.5, 2.5)), (3, (-0.5, 1.5))):
+        said = [(380 + n, 1 / tokens) for n in range(tokens)] + [(300, 0.0)] * 5
+        rest = pooled({390: 1.0}), pooled({395: 1.0})
+        out = output(attention=(pooled(said), *rest))
+        assert told(out, card=card, audio=None, vision=None).interval == interval
+
+
 def test_interval_ends_at_the_scale() -> None:
     """No one can be more positive than 3."""
     card = Card(trained=TRAINED.trained, interval={"text+audio+vision": 1.0})

@@ -1,6 +1,8 @@
 """A checkpoint is measured on labelled clips as the field scores: once, over the whole clip."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from tamulag.models.evaluate import (
     Form,
     Head,
     batch,
+    covered,
     estimates,
     evaluate_texts,
     open_evaluation,
@@ -163,8 +166,32 @@ def test_anytime_rows_end_with_the_whole(model: TamUlag, encoder: TextEncoder) -
     ready = Evaluation(model, encoder, "audio", "mosi")
     rows = ready.anytime(heard)
     assert [row["heard"] for row in rows] == list(SHARES)
+    assert math.isnan(rows[-1].pop("covered"))
     assert rows[-1] == {"heard": 1.0} | ready.figures(clips)
     assert rows[0]["MAE"] != rows[-1]["MAE"]
+
+
+def test_covered_is_the_share_inside_the_interval(model: TamUlag) -> None:
+    """Of the fused estimate, with the half width for what was heard; without one nothing counts."""
+    clips = [clip(model, "audio", length=n, label=3.0) for n in (4, 8, 12)]
+    scores, _ = estimates(model, clips, "all")
+    far = np.abs(scores - 3.0)
+    exact = Card(trained={}, interval={"audio": float(far[2]) + 1e-4})
+    begun = replace(exact, begun={"audio": [float(far[0]) - 1e-4]}, heard={"audio": [8]})
+    assert covered(model, begun, clips[:1], "all") == 0.0
+    assert covered(model, begun, clips[2:], "all") == 1.0
+    assert covered(model, begun, [clips[0], clips[2]], "all") == 0.5
+    assert math.isnan(covered(model, Card(trained={}), clips, "all"))
+    thirds = [replace(c, label=1.0) for c in clips]
+    assert covered(model, begun, thirds, "all", "sims") == covered(model, begun, clips, "all")
+
+
+def test_covered_takes_the_head_alone(model: TamUlag) -> None:
+    """Of a clip with words and voice the interval of the voice is that without words."""
+    both = [clip(model, "text", "audio", seed=seed) for seed in range(3)]
+    card = Card(trained={}, interval={"audio": 6.0})
+    assert covered(model, card, both, "audio") == 1.0
+    assert math.isnan(covered(model, card, both, "all"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ STAGES = [
 ]
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody pressed Ctrl-C."""
 
 

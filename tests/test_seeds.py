@@ -172,5 +172,5 @@ def test_finished_run_can_be_made_smaller(packed: Path, tmp_path: Path) -> None:
 
 def test_nothing_to_go_on_with_is_told(packed: Path, tmp_path: Path) -> None:
     """--resume with a wrong folder does not begin anew in silence."""
-    with pytest.raises(DataError, match="--resume: there is no .*tiny to go on with"):
+    with pytest.raises(DataError, match=r"--resume: there is no .*tiny to go on with"):
         trained(tmp_path, packed, resume=True)

@@ -1,5 +1,7 @@
 """The text encoder with its branch: padding does not count, rates rise and fall."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_rates_rise_and_fall() -> None:
     """From a tenth of ten steps to the whole, then along a cosine to nothing."""
     rates = [factor(step, 20, 0.5) for step in range(21)]
     assert rates[:11] == pytest.approx([*(step / 10 for step in range(1, 11)), 1.0])
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[20] == pytest.approx(0.0)
 
 

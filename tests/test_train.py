@@ -142,6 +142,9 @@ def test_every_set_of_modalities_has_its_interval(trained: str) -> None:
     assert len(sets) == 7
     assert card.interval.keys() == sets
     assert all(0 < half < 6 for half in card.interval.values())
+    assert card.begun.keys() == card.clips.keys() == sets
+    assert all(row == sorted(row, reverse=True) for row in card.begun.values())
+    assert all(card.begun[name][-1] >= half for name, half in card.interval.items())
 
 
 def test_features_are_standardised_with_the_training_rows(folder: Path, trained: str) -> None:

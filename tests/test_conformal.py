@@ -1,0 +1,104 @@
+"""Intervals hold nine of ten labels, however much was heard and of whatever corpus."""
+
+import numpy as np
+import pytest
+import torch
+
+from tamulag.models.conformal import LEVELS, STEPS, Residuals, half_width, levels, widths
+
+CLIPS = 400
+NOISE = (2.0, 1.0, 0.5, 0.25)
+"""Standard deviation of the error per level, least heard first."""
+
+
+def residuals(seed: int, clips: int = CLIPS, noise: tuple[float, ...] = NOISE) -> Residuals:
+    """Return one residual per clip and level, normal with a known deviation."""
+    size = np.abs(np.random.default_rng(seed).normal(size=(clips, LEVELS)) * noise)
+    level = torch.arange(LEVELS).repeat(clips)
+    clip = torch.arange(clips).repeat_interleave(LEVELS).unsqueeze(-1)
+    made = torch.from_numpy(size.ravel()).float()
+    return Residuals(made, level, clip, torch.zeros_like(clip))
+
+
+def together(one: Residuals, other: Residuals) -> Residuals:
+    """Return the residuals of two corpora."""
+    clip, source = other.clip + int(one.clip.max()) + 1, other.source + 1
+    moved = other._replace(clip=clip, source=source)
+    return Residuals(*(torch.cat(pair) for pair in zip(one, moved, strict=True)))
+
+
+def all_of(found: Residuals) -> list[float]:
+    """Return the half widths of the only set, least heard first."""
+    made = widths({"text": found})
+    return [*made.begun["text"], made.interval["text"]]
+
+
+def inside(half: list[float], found: Residuals, level: int) -> float:
+    """Return the share of residuals of a level that its half width holds."""
+    return float((found.size[found.level == level] <= half[level]).float().mean())
+
+
+@pytest.mark.parametrize("level", range(LEVELS))
+def test_each_level_covers_nine_of_ten_new_labels(level: int) -> None:
+    """Over new draws of the same noise, neither clearly less nor all of them."""
+    half = all_of(residuals(0))
+    share = np.mean([inside(half, residuals(seed), level) for seed in range(1, 21)])
+    assert 0.87 < share < 0.95
+
+
+def test_half_widths_are_those_of_the_noise() -> None:
+    """The 90 % quantile of a normal distribution's distance from 0 is 1.645 deviations."""
+    half = all_of(residuals(0, clips=4000))
+    assert half == pytest.approx([1.645 * deviation for deviation in NOISE], rel=0.06)
+
+
+def test_a_beginning_is_never_narrower_than_more() -> None:
+    """Also where the residuals of less happen to be smaller."""
+    half = all_of(residuals(0, noise=(0.25, 2.0, 0.5, 1.0)))
+    assert half == sorted(half, reverse=True)
+    assert half[0] == half[1]
+
+
+def test_each_corpus_is_covered() -> None:
+    """Not only the one with the most clips: the widest corpus gives the half width."""
+    small = residuals(2, clips=60, noise=(4.0, 2.0, 1.0, 0.5))
+    half = all_of(together(residuals(1, clips=2000), small))
+    assert half == all_of(small)
+    assert min(inside(half, small, level) for level in range(LEVELS)) > 0.89
+
+
+def test_repeated_clips_do_not_count_as_more() -> None:
+    """The rank comes from distinct clips: twenty draws of ten ask for the largest residual."""
+    size = torch.linspace(0.1, 1.0, 10)
+    assert half_width(size.repeat(20), 10) == 1.0
+    assert half_width(torch.linspace(0.1, 1.0, 200), 200) == pytest.approx(0.91, abs=0.01)
+
+
+def test_too_few_clips_have_no_interval() -> None:
+    """Of eight clips none gives the 90 % quantile, however often they are drawn."""
+    assert half_width(torch.ones(800), 8) is None
+    assert widths({"text": residuals(0, clips=8)}) == ({}, {}, {}, {})
+
+
+def test_the_rarest_modality_counts() -> None:
+    """Of pairs of many texts with few voices it is the voices that give n."""
+    many = residuals(0)
+    clip = torch.cat([many.clip, many.clip % 30], dim=1)
+    pairs = many._replace(clip=clip, source=torch.zeros_like(clip))
+    assert widths({"text+audio": pairs}).clips == {"text+audio": [30] * LEVELS}
+
+
+def test_a_level_without_clips_takes_all() -> None:
+    """Where no clip was ever heard for long, the half width is that of all residuals."""
+    some = residuals(0)
+    few = Residuals(*(part[some.level < 2] for part in some))
+    half = all_of(few)
+    assert half[2] == half[3] == half_width(few.size, CLIPS)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_levels_begin_at_their_steps(name: str) -> None:
+    """One step less belongs to the level before."""
+    edges = torch.tensor(STEPS[name])
+    assert levels(edges, name).tolist() == [1, 2, 3]
+    assert levels(edges - 1, name).tolist() == [0, 1, 2]
