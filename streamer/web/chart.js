@@ -117,7 +117,7 @@ export class Timeline {
 
   /** Draw a line through a moment that somebody has chosen; null: none. */
   choose(time) {
-    void time;
+    this.upright.move(time);
   }
 
   mark(events) {

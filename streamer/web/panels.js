@@ -97,7 +97,7 @@ const bare = (text) => text.toLowerCase().replace(/[^\p{L}\p{M}\p{N}]/gu, "") ||
 /** The word that was attended to; the recogniser may have moved or dressed it a little since. */
 function closest(words, text, at) {
   const away = (word) => Math.abs(word.start - at);
-  const same = words.filter((word) => word.text === text && away(word) < MOVED);
+  const same = words.filter((word) => bare(word.text) === bare(text) && away(word) < MOVED);
   return same.sort((a, b) => away(a) - away(b))[0];
 }
 

@@ -2,7 +2,7 @@
 // addresses of the history; knows no element and nothing of what is in a message.
 
 /** Pages of a session that are asked for at most: a million messages, two days and a half. */
-const PAGES = 40;
+const PAGES = 2000;
 
 /** Fetch from the agent; `missing` is said if it has nothing there. */
 async function fetchJson(path, headers, missing) {
