@@ -47,7 +47,7 @@ def levels(heard: Tensor, name: str) -> Tensor:
     return torch.bucketize(heard, torch.tensor(STEPS[name]), right=True)
 
 
-def half_width(size: Tensor, count: int) -> float | None:
+def half_width(size: Tensor, count: int, weight: Tensor | None = None) -> float | None:
     """Return the split conformal half width at 90 %, or None where there is none.
 
     q = their ceil(0.9 (n + 1)) / n quantile (Vovk et al. 2005; Lei et al. 2018), with n distinct
@@ -56,19 +56,24 @@ def half_width(size: Tensor, count: int) -> float | None:
     Args:
         size: (R,) distances |estimate - label|, any number per clip.
         count: Distinct clips that they are of, n.
+        weight: (R,) what each counts; None: all alike.
     """
     rank = int(np.ceil(SHARE * (count + 1)))
     if rank > count:
         return None
-    place = int(np.ceil(rank / count * len(size)))
-    return round(float(size.sort().values[place - 1]), 4)
+    rising, order = size.sort()
+    mass = torch.ones_like(size) if weight is None else weight[order]
+    share = mass.double().cumsum(dim=0) / mass.double().sum()
+    # Less than any step, so that rounding does not take the next residual.
+    place = int(torch.searchsorted(share, rank / count - 1e-9))
+    return round(float(rising[min(place, len(rising) - 1)]), 4)
 
 
 def widths(found: Mapping[str, Residuals]) -> Widths:
     """Return the half widths of each set of modalities, per level.
 
-    Within a level every corpus is calibrated alone and the widest one holds: so 90 % are inside
-    in each corpus and not only in the largest. What is known of less is never narrower.
+    Within a level every corpus counts the same, however many clips it has: 90 % are inside on
+    average over the corpora, not only in the largest. What is known of less is never narrower.
 
     Args:
         found: Per set of present modalities, e.g. `text+audio`. A set with fewer than 9 distinct
@@ -91,17 +96,18 @@ def widths(found: Mapping[str, Residuals]) -> Widths:
 def _level(found: Residuals, level: int) -> tuple[float, int] | None:
     """Return half width and n of one level; of all residuals where the level has too few clips."""
     here = found.level == level
-    per_source = [
-        _width(found, here & (found.source == corpora).all(dim=1))
-        for corpora in found.source.unique(dim=0)
-    ]
-    known = [width for width in per_source if width is not None]
-    return max(known) if known else _width(found, torch.ones_like(here))
+    return _width(found, here) or _width(found, torch.ones_like(here))
 
 
 def _width(found: Residuals, rows: Tensor) -> tuple[float, int] | None:
-    count = _rarest(found.clip[rows])
-    half = half_width(found.size[rows], count)
+    size, clip = found.size[rows], found.clip[rows]
+    if not len(size):
+        return None
+    _, corpus = found.source[rows].unique(dim=0, return_inverse=True)
+    clips = torch.tensor([_rarest(clip[corpus == one]) for one in corpus.unique()])
+    # Kish's effective size of samples that count the same in all: few clips of one weigh on n.
+    count = int(len(clips) ** 2 / (1 / clips.double()).sum() + 1e-6)
+    half = half_width(size, count, 1 / corpus.bincount()[corpus])
     return None if half is None else (half, count)
 
 

@@ -18,6 +18,8 @@ const SHAPES = { shift: "square", spike: "arrowDown", silence: "circle" };
 const NAMED = 14;
 /** Scores that fill the width at least. */
 const FEWEST = 60;
+/** New scores wait until they move the picture by so many pixels: each drawing is one of all scores. */
+const STEP = 0.25;
 
 /** Colours as the style sheet has them now; the canvas cannot read variables. */
 function palette(element) {
@@ -41,6 +43,7 @@ export class Timeline {
   #centre = null; // what is in the middle; null: the newest is at the right
   #marked = [];
   #told = "";
+  #waiting = []; // points that are not drawn yet
 
   /** @param {HTMLElement} element @param {(time: number) => void} onPick */
   constructor(element, onPick) {
@@ -53,7 +56,7 @@ export class Timeline {
     for (const name of MODALITIES) this.series[name] = add(line({}), score);
     this.series.score = add(line({ lineWidth: 2.5 }), score);
     this.series.conflict = add(band({}), clash, 1);
-    this.lane = this.chart.addSeries(LineSeries, { ...QUIET, priceFormat: axis(() => ""), autoscaleInfoProvider: between(-1, 1) }, 2);
+    this.lane = this.chart.addSeries(LineSeries, { ...QUIET, lineVisible: false, priceFormat: axis(() => ""), autoscaleInfoProvider: between(-1, 1) }, 2);
     this.markers = createSeriesMarkers(this.lane, []);
     this.upright = new Upright(this.chart);
     this.chart.panes().forEach((pane, i) => {
@@ -84,6 +87,7 @@ export class Timeline {
   /** Take a whole session; `hop` is the seconds from one point to the next. */
   set(points, events, hop = 0.5) {
     this.#hop = hop;
+    this.#waiting = [];
     const rows = [];
     let last = null;
     for (const point of points) {
@@ -98,15 +102,17 @@ export class Timeline {
     this.mark(events);
   }
 
+  /** Take a new point; where many share a pixel it is drawn with the next ones. */
   add(point) {
-    if (this.#isGap(this.#last, point.at)) this.#push({ at: this.#last + this.#hop });
-    this.#push(point);
+    this.#waiting.push(point);
+    if (this.#waiting.length * this.chart.timeScale().options().barSpacing >= STEP) this.#catchUp();
   }
 
   /** Show the newest seconds, or those around a moment; all of a session that is shorter. */
   show(span, centre = null) {
     this.#span = span;
     this.#centre = centre;
+    this.#catchUp();
     const scale = this.chart.timeScale();
     const wide = Math.min(span / this.#hop, Math.max(FEWEST, this.#bars));
     const middle = centre === null ? null : scale.timeToIndex(centre, true);
@@ -117,12 +123,20 @@ export class Timeline {
 
   /** Draw a line through a moment that somebody has chosen; null: none. */
   choose(time) {
+    this.#catchUp();
     this.upright.move(time);
   }
 
   mark(events) {
     this.#marked = events;
     this.#mark();
+  }
+
+  #catchUp() {
+    for (const point of this.#waiting.splice(0)) {
+      if (this.#isGap(this.#last, point.at)) this.#push({ at: this.#last + this.#hop });
+      this.#push(point);
+    }
   }
 
   #push(point) {

@@ -26,35 +26,71 @@ function view(paint, options) {
   };
 }
 
-/** Stretches of the visible bars without a gap; each bar's time is its place on the axis. */
-function runs(bars, { from, to }) {
+/** Bars of one stroke at most: the renderer takes several times as long for one long path. */
+const PIECE = 64;
+
+/**
+ * Stretches of the visible bars without a gap, cut into pieces which share the bar where they meet;
+ * each bar's time is its place on the axis.
+ */
+export function runs(bars, { from, to }) {
   const found = [];
   let last = null;
   for (let i = Math.max(0, Math.floor(from) - 1); i < Math.min(bars.length, Math.ceil(to) + 1); i++) {
-    if (last === null || bars[i].time - last > 1) found.push([]);
-    found.at(-1).push(bars[i]);
-    last = bars[i].time;
+    const bar = bars[i];
+    if (last === null || bar.time - last.time > 1) found.push([]);
+    else if (found.at(-1).length === PIECE) found.push([last]);
+    found.at(-1).push(bar);
+    last = bar;
   }
   return found;
 }
 
-function path(context, scope, bars, value, toY) {
-  for (const bar of bars) {
-    const y = toY(value(bar.originalData.values)) * scope.verticalPixelRatio;
-    context.lineTo(bar.x * scope.horizontalPixelRatio, y);
+/**
+ * The bars that a line needs: of each column of pixels the first, the lowest, the highest and the
+ * last, in their order. What is between them covers no other pixel, and takes as long to draw.
+ */
+export function thin(bars, value, ratio = 1) {
+  const kept = [];
+  for (let first = 0, next; first < bars.length; first = next) {
+    const column = Math.floor(bars[first].x * ratio);
+    let [low, high] = [first, first];
+    let lowest = value(bars[first]);
+    let highest = lowest;
+    // A bar out of sight has no x (NaN): it is a column of its own, which the canvas leaves out.
+    for (next = first + 1; next < bars.length && Math.floor(bars[next].x * ratio) === column; next++) {
+      const now = value(bars[next]);
+      if (now < lowest) [low, lowest] = [next, now];
+      if (now > highest) [high, highest] = [next, now];
+    }
+    for (const i of [first, Math.min(low, high), Math.max(low, high), next - 1]) {
+      if (kept.at(-1) !== bars[i]) kept.push(bars[i]);
+    }
+  }
+  return kept;
+}
+
+const lower = (bar) => bar.originalData.values[0];
+const upper = (bar) => bar.originalData.values[1];
+
+/** Go along one of the bars' values, there or, from the newest to the oldest, back. */
+function path({ context, horizontalPixelRatio, verticalPixelRatio }, bars, value, toY, isBack) {
+  const needed = thin(bars, value, horizontalPixelRatio);
+  for (const bar of isBack ? needed.reverse() : needed) {
+    context.lineTo(bar.x * horizontalPixelRatio, toY(value(bar)) * verticalPixelRatio);
   }
 }
 
 function paintLine(scope, stretches, toY, { color, lineWidth }) {
   const { context, horizontalPixelRatio } = scope;
-  context.strokeStyle = context.fillStyle = color;
+  context.strokeStyle = color;
   context.lineWidth = lineWidth * horizontalPixelRatio;
   context.lineJoin = context.lineCap = "round";
   for (const bars of stretches) {
     context.beginPath();
-    path(context, scope, bars, (values) => values[0], toY);
+    path(scope, bars, lower, toY);
     // One lonely score is a dot: a line of no length.
-    if (bars.length === 1) path(context, scope, bars, (values) => values[0], toY);
+    if (bars.length === 1) path(scope, bars, lower, toY);
     context.stroke();
   }
 }
@@ -64,8 +100,8 @@ function paintBand(scope, stretches, toY, { color }) {
   context.fillStyle = color;
   for (const bars of stretches) {
     context.beginPath();
-    path(context, scope, bars, (values) => values[0], toY);
-    path(context, scope, [...bars].reverse(), (values) => values[1], toY);
+    path(scope, bars, lower, toY);
+    path(scope, bars, upper, toY, true);
     context.closePath();
     context.fill();
   }

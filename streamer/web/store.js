@@ -62,7 +62,8 @@ export class Store {
     const words = [];
     let tail = "";
     for (const phrase of this.phrases.values()) {
-      for (const word of phrase.words) {
+      const isNear = phrase.words.at(-1)?.start > moment - span;
+      for (const word of isNear ? phrase.words : []) {
         if (word.start > moment - span && word.start <= moment) words.push(word);
       }
       tail = phrase.final ? "" : phrase.tail;
