@@ -227,21 +227,23 @@ class WebSocketPublisher:
             return
         server.close(close_connections=False)
         leaving = asyncio.gather(*(one.leave() for one in (*self._subscribers, *self._senders)))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE):
                 await leaving
                 await server.wait_closed()
-        except TimeoutError:
-            for connection in tuple(self._connections):
-                connection.transport.abort()
-            async with asyncio.timeout(_LAST_TASKS):
-                await server.wait_closed()
+        # Also who is in a handshake: when the loop ends nobody else would close that.
+        for connection in tuple(self._connections):
+            connection.transport.abort()
+        async with asyncio.timeout(_LAST_TASKS):
+            await server.wait_closed()
 
     def _came(self, connection: Subscriber) -> str | None:
         self._connections.add(connection)
         self._peers[connection.peer] += 1
         reason = None
-        if self._peers[connection.peer] > self._limits.per_address:
+        if self._server is None:
+            reason = "the server is closing"
+        elif self._peers[connection.peer] > self._limits.per_address:
             reason = "too many from one address"
         elif self._pending > self._limits.pending:
             reason = "too many without handshake or token"

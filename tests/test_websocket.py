@@ -1,6 +1,7 @@
 """The server: who is let in, what it serves besides, how it ends. Real sockets, real TLS."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -8,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 
@@ -528,11 +530,11 @@ def test_close_delivers_what_waits() -> None:
             long = "x" * 3_000_000
             for payload in (long, "end"):
                 server.publish("sentiment", payload)
-            closing = asyncio.create_task(server.close())
+            ending = asyncio.create_task(server.close())
             assert [await connection.recv() for _ in range(3)] == ["hello", long, "end"]
             await connection.wait_closed()
             assert connection.close_code == 1001
-            await closing
+            await ending
 
     serve(scenario)
 
@@ -555,6 +557,23 @@ def test_close_is_bounded_and_leaves_nothing() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", range(2))
+def test_who_comes_at_the_last_moment_is_cut(turns: int) -> None:
+    """However far a connection has come when `close` begins, its socket does not stay open."""
+
+    async def main() -> None:
+        server = publisher()
+        with closing(socket.socket()) as sock:
+            sock.setblocking(False)
+            async with served(server):
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()  # an open transport warns as it goes, which is an error here
 
 
 def test_closing_twice_or_unopened_is_harmless() -> None:
