@@ -72,7 +72,7 @@ class Notables:
         earlier = [value for at, value in self._scores if at > end - RECENT]
         usual = median(earlier) if earlier else score
         if self._begins("spike", len(earlier) >= FEWEST, abs(score - usual), SPIKE):
-            yield Notable("spike", end, f"{score:+.1f} after {usual:+.1f}")
+            yield Notable("spike", end, f"{_tenths(score)} after {_tenths(usual)}")
 
     def _shift(self, end: float) -> Iterator[Notable]:
         recent = [value for at, value in self._scores if at > end - RECENT]
@@ -80,7 +80,7 @@ class Notables:
         is_known = min(len(recent), len(before)) >= FEWEST
         now, then = (fmean(recent), fmean(before)) if is_known else (0.0, 0.0)
         if self._begins("shift", is_known, abs(now - then), SHIFT):
-            yield Notable("shift", end, f"from {then:+.1f} to {now:+.1f}")
+            yield Notable("shift", end, f"from {_tenths(then)} to {_tenths(now)}")
 
     def _begins(self, event: str, is_known: bool, size: float, bound: float) -> bool:
         """Return whether an event begins; it goes on until its size is below half the bound."""
@@ -90,3 +90,8 @@ class Notables:
             self._going.add(event)
             return True
         return False
+
+
+def _tenths(score: float) -> str:
+    """Return a signed score with one place; what rounds to 0 is +0.0, never -0.0."""
+    return f"{round(score, 1) + 0.0:+.1f}"

@@ -48,6 +48,11 @@ def test_a_level_that_changes_is_one_shift() -> None:
     assert found[0].detail == "from +0.0 to +1.1"
 
 
+def test_nothing_is_ever_minus_zero() -> None:
+    """A level just below 0 is told as +0.0."""
+    assert events([-0.02] * 30 + [1.2] * 60)[0].detail == "from +0.0 to +1.1"
+
+
 def test_a_shift_back_is_told_as_well() -> None:
     """The first has ended by then."""
     found = events([0.0] * 30 + [1.2] * 60 + [0.0] * 40)
