@@ -18,6 +18,8 @@ STEPS = {"text": [4, 8, 12], "audio": [25, 50, 75], "vision": [3, 7, 13]}
 """Valid steps in the window at which the next level begins: tokens of text, ticks (20 ms) of audio,
 frames (10 Hz) of vision."""
 LEVELS = 4
+FEWEST = 9
+"""Distinct clips below which there is no 90 % quantile."""
 
 
 class Widths(NamedTuple):
@@ -105,6 +107,11 @@ def _width(found: Residuals, rows: Tensor) -> tuple[float, int] | None:
         return None
     _, corpus = found.source[rows].unique(dim=0, return_inverse=True)
     clips = torch.tensor([_rarest(clip[corpus == one]) for one in corpus.unique()])
+    if len(clips) > 1 and clips.max() >= FEWEST > clips.min():
+        # So few say nothing of their corpus, and would leave the others without an interval.
+        enough = rows.clone()
+        enough[rows] = (clips >= FEWEST)[corpus]
+        return _width(found, enough)
     # Kish's effective size of samples that count the same in all: few clips of one weigh on n.
     count = int(len(clips) ** 2 / (1 / clips.double()).sum() + 1e-6)
     half = half_width(size, count, 1 / corpus.bincount()[corpus])

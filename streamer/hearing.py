@@ -197,6 +197,7 @@ class Hearing:
             while block := self._next():
                 for phrase in self._hear(*block):
                     put(phrase)
+            self._began = time.monotonic()
             for phrase in self._listener.finish():
                 put(phrase)
         except SourceLost as lost:

@@ -50,6 +50,7 @@ class Writer:
         self._lines = deque((time.monotonic(), line) for line in lines)
         self._changed = threading.Condition()
         self._is_writing = False
+        self._wrote = 0.0  # when the newest line was
         self._has_failed = False
         self._is_ending = False
         self._thread = threading.Thread(
@@ -65,9 +66,10 @@ class Writer:
 
     @property
     def waited(self) -> float:
-        """Seconds that the oldest unwritten line has waited."""
+        """Seconds for which lines have waited and none was written: slow is not standing still."""
         with self._changed:
-            return time.monotonic() - self._lines[0][0] if self._lines else 0.0
+            since = max(self._lines[0][0], self._wrote) if self._lines else time.monotonic()
+            return time.monotonic() - since
 
     def put(self, line: bytes) -> None:
         """Add the newest line."""
@@ -85,7 +87,7 @@ class Writer:
     async def end(self) -> list[bytes]:
         """Write what waits, and return what a failure left unwritten.
 
-        Gives up after `STOP_LIMIT` seconds, or at once if a line has waited for longer than
+        Gives up after `STOP_LIMIT` seconds, or at once if nothing could be written for longer than
         `PATIENCE`: then the lines are dropped, and the thread stays behind in its write.
         """
         with self._changed:
@@ -120,6 +122,7 @@ class Writer:
         with self._changed:
             if self._is_writing:
                 self._lines.popleft()
+                self._wrote = time.monotonic()
             self._is_writing = False
             self._changed.wait_for(lambda: self._lines or self._is_ending)
             self._is_writing = bool(self._lines)

@@ -117,3 +117,10 @@ def test_levels_begin_at_their_steps(name: str) -> None:
     edges = torch.tensor(STEPS[name])
     assert levels(edges, name).tolist() == [1, 2, 3]
     assert levels(edges - 1, name).tolist() == [0, 1, 2]
+
+
+def test_a_tiny_corpus_takes_no_interval_away() -> None:
+    """One clip says nothing of its corpus; the others are calibrated without it."""
+    large = residuals(1)
+    both = together(large, residuals(2, clips=1))
+    assert widths({"text": both}) == widths({"text": large})

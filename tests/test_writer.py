@@ -67,6 +67,28 @@ def test_the_oldest_that_waits_goes_and_not_the_one_in_the_systems_hands() -> No
     assert dropped == 3
 
 
+def test_a_slow_reader_is_none_that_stands_still() -> None:
+    """Lines that wait for longer than a second while others are written are all waited for."""
+
+    async def scenario(file: FileIO, reader: int) -> tuple[float, int, bytes]:
+        writer = Writer("lines", file, size=9)
+        for _ in range(6):
+            writer.put(bytes(4000))
+        got, longest = b"", 0.0
+        for _ in range(6):
+            await asyncio.sleep(PATIENCE / 4)
+            longest = max(longest, writer.waited)
+            got += os.read(reader, 3500)
+        reading = asyncio.create_task(asyncio.to_thread(everything, reader))
+        await writer.end()
+        return longest, writer.dropped, got + await reading
+
+    with pipe() as (file, reader):
+        longest, dropped, got = asyncio.run(scenario(file, reader))
+    assert longest < PATIENCE
+    assert (dropped, len(got)) == (0, 24_000)
+
+
 def test_a_reader_that_keeps_a_line_waiting_is_not_waited_for() -> None:
     """Beyond a second the end comes at once."""
 
