@@ -9,17 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .browser import PICTURES, SOUNDS
+from .browser import OLDEST, PICTURES, SOUNDS
 from .ingest import Frame, PictureHeader, SenderHello
 from .pipe import Order, Take, Taken
 from .sample import TICK_RATE
 
 AHEAD = 8
 """Frames of a worker that are under way; what waits longer waits here, where it can be dropped."""
-
-
-OLDEST = 5.0
-"""Seconds of sound that may wait, however few frames they are; a recogniser is granted no more."""
 
 
 FRESH = 1.0

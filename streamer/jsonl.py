@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .publisher import PublisherError, Tell, tell_nobody
 from .supervisor import in_thread
-from .writer import PATIENCE, Writer, duplicate, write
+from .writer import PATIENCE, Writer, begun, duplicate
 
 QUEUE = 1000
 """Lines that may wait for the disk or the reader: of one live session, some minutes."""
@@ -129,12 +129,7 @@ def _open(path: str, unwritten: bytes) -> FileIO:
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
         file = FileIO(path, "ab")
-    try:
-        write(file, unwritten)
-    except OSError:
-        file.close()
-        raise
-    return file
+    return begun(file, unwritten)
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -5,15 +5,13 @@ Knows the messages and one stream of text. Knows no colours and no cursor: piped
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
-from io import FileIO
 from typing import TextIO
 
 from . import message
 from .publisher import PublisherError
 from .sample import MODALITIES
 from .supervisor import in_thread
-from .writer import Writer, duplicate, write
+from .writer import Writer, begun, duplicate
 
 QUEUE = 100
 """Lines that may wait for a reader: almost a minute of scores."""
@@ -59,7 +57,7 @@ class TerminalPublisher:
         """
         first = b"\n" * self._is_back
         try:
-            file = await in_thread("terminal open", partial(_open, self._out, first))
+            file = await in_thread("terminal open", lambda: begun(duplicate(self._out), first))
         except OSError as error:
             raise _lost(error) from error
         self._writer = Writer(self.name, file, size=QUEUE)
@@ -100,16 +98,6 @@ class TerminalPublisher:
             self._dropped += 1
         elif text and self._writer is not None:
             self._writer.put(f"{text}\n".encode(self._out.encoding, "replace"))
-
-
-def _open(out: TextIO, first: bytes) -> FileIO:
-    file = duplicate(out)
-    try:
-        write(file, first)
-    except OSError:
-        file.close()
-        raise
-    return file
 
 
 def _lost(error: OSError) -> PublisherError:

@@ -51,7 +51,7 @@ class Writer:
         self._changed = threading.Condition()
         self._is_writing = False
         self._wrote = 0.0  # when the newest line was
-        self._has_failed = False
+        self._error: BaseException | None = None
         self._is_ending = False
         self._thread = threading.Thread(
             target=self._work, args=(file, loop), name=f"tamulag.{name}", daemon=True
@@ -62,7 +62,7 @@ class Writer:
     def backlog(self) -> int:
         """Lines that are not written yet; none after a failure, as nothing is waited for."""
         with self._changed:
-            return 0 if self._has_failed else len(self._lines)
+            return len(self._lines) if self._error is None else 0
 
     @property
     def waited(self) -> float:
@@ -74,7 +74,7 @@ class Writer:
     def put(self, line: bytes) -> None:
         """Add the newest line."""
         with self._changed:
-            if self._has_failed or self._is_ending:
+            if self._error is not None or self._is_ending:
                 self.dropped += 1
                 return
             if len(self._lines) - self._is_writing == self._size:
@@ -97,7 +97,8 @@ class Writer:
         await in_thread(f"{self._name} end", self._thread.join, limit)
         with self._changed:
             rest = [line for _, line in self._lines]
-            if self._has_failed:
+            if self._error is not None:
+                self._say(self._error, len(rest))
                 return rest
             self.dropped += len(rest)
             while len(self._lines) > self._is_writing:
@@ -113,7 +114,7 @@ class Writer:
                     write(file, line)
         except BaseException as error:
             with self._changed:
-                self._has_failed = True
+                self._error = error
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._settle, error)
 
@@ -127,6 +128,13 @@ class Writer:
             self._changed.wait_for(lambda: self._lines or self._is_ending)
             self._is_writing = bool(self._lines)
             return self._lines[0][1] if self._lines else None
+
+    def _say(self, error: BaseException, lines: int) -> None:
+        """Tell of a failure that nobody may look for any more; a reader that has left is none."""
+        if not isinstance(error, OSError):
+            raise error
+        if lines and not isinstance(error, BrokenPipeError):
+            logger.warning("%s: %d lines are not written: %s", self._name, lines, error)
 
     def _settle(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -144,6 +152,20 @@ def write(file: FileIO, data: bytes) -> None:
         if written is None:
             raise BlockingIOError(errno.EAGAIN, "its reader is not ready")
         data = data[written:]
+
+
+def begun(file: FileIO, first: bytes) -> FileIO:
+    """Return the file when its first bytes are written; close it if they cannot be.
+
+    Raises:
+        OSError: As `write`.
+    """
+    try:
+        write(file, first)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def duplicate(out: TextIO) -> FileIO:

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from urllib.error import HTTPError
@@ -89,17 +90,24 @@ def test_a_screen_reader_gets_a_meter(browser: Browser, tmp_path: Path) -> None:
         expect(meter).to_have_attribute("aria-valuetext", "+1.2, positive")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(browser: Browser, tmp_path: Path, scheme: str) -> None:
-    """On the example page, with a score and a modality that is missing."""
+@contextmanager
+def showing(browser: Browser, folder: Path, scheme: str) -> Iterator[Page]:
+    """Open the example page with a score and a modality that is missing."""
     with (
-        site(tmp_path) as origin,
+        site(folder) as origin,
         aside(lambda: server(origin)) as running,
-        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
+        opened(browser, f"{origin}/{write(folder, running.server.port)}") as page,
     ):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         show(running, page)
         expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
+        yield page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    """On the example page, with a score and a modality that is missing."""
+    with showing(browser, tmp_path, scheme) as page:
         assert faults(page) == []
 
 
@@ -159,14 +167,7 @@ def test_a_token_is_a_property(browser: Browser, tmp_path: Path, late: bool) -> 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_legible_in_light_and_dark(browser: Browser, tmp_path: Path, scheme: str) -> None:
     """The number stands out by 4.5 to 1 from its ground, as WCAG 2 asks for."""
-    with (
-        site(tmp_path) as origin,
-        aside(lambda: server(origin)) as running,
-        opened(browser, f"{origin}/{write(tmp_path, running.server.port)}") as page,
-    ):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        show(running, page)
-        expect(page.locator("tamulag-meter")).to_contain_text("+1.2")
+    with showing(browser, tmp_path, scheme) as page:
         colours = page.locator("tamulag-meter").evaluate(COLOURS)
         light, dark = sorted((luminance(colour) for colour in colours), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 
+import pytest
+
 from tamulag.streamer.writer import PATIENCE, Writer
 
 
@@ -123,3 +125,16 @@ def test_a_failure_gives_back_what_it_left() -> None:
     rest, error = asyncio.run(scenario(FileIO(end, "wb")))
     assert rest == [b"a", b"b"]
     assert isinstance(error, BrokenPipeError)
+
+
+def test_what_a_full_disk_leaves_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where nobody looks at `failed` any more; the lines come back."""
+
+    async def scenario() -> list[bytes]:
+        writer = Writer("lines", FileIO("/dev/full", "wb"), size=9)
+        writer.put(b"first\n")
+        await asyncio.wait([writer.failed], timeout=5)
+        return await writer.end()
+
+    assert asyncio.run(scenario()) == [b"first\n"]
+    assert "1 lines are not written" in caplog.text
