@@ -27,6 +27,6 @@ install() {
         return
     fi
     echo "Installing into $root/.venv; the first time this takes minutes and several GB." >&2
-    "$bin/pip" install --disable-pip-version-check -e "$root$2" >&2
+    "$bin/pip" install --quiet --disable-pip-version-check -e "$root$2" >&2
     echo "$wanted" >"$stamp"
 }
