@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import stream_main
+from .cli.main import stream_main
 
 sys.exit(stream_main())

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tamulag.models import ModelConfig, TamUlag
-from tamulag.models.tam_ulag import BranchConfig
+from tamulag.models.nn.tam_ulag import BranchConfig
 
 if TYPE_CHECKING:
-    from exports import Exported
+    from support.onnx_exports import Exported
 
 torch.set_num_threads(1)
 
@@ -52,7 +52,7 @@ def model() -> TamUlag:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
     """Return a model of the shipped forms and its export; made once, as it takes seconds."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    from exports import exported_to
+    from support.onnx_exports import exported_to
 
     return exported_to(tmp_path_factory.mktemp("exported"), ModelConfig())
 

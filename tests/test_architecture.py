@@ -1,3 +1,5 @@
+"""Who may import whom: one ordered list of folders for each package, and three pure folders."""
+
 import ast
 import re
 import sys
@@ -9,118 +11,143 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STREAMER = ROOT / "streamer"
-MODELS = ROOT / "models"
 
-PURE = [
-    *(STREAMER / f"{name}.py" for name in ("sample", "align", "session", "turns", "estimate")),
-    *(STREAMER / f"{name}.py" for name in ("recording", "hall", "handover")),
-    *(STREAMER / f"{name}.py" for name in ("message", "transcript", "config", "tables")),
-    *(STREAMER / f"{name}.py" for name in ("fit", "stretch", "placement", "pressure", "watch")),
-    *(STREAMER / f"{name}.py" for name in ("ring", "trail", "growth", "seat")),
-    *(MODELS / f"{name}.py" for name in ("encoder", "attention", "fusion", "tam_ulag")),
-    *(MODELS / f"{name}.py" for name in ("turn", "rings", "seats")),
-]
+FOLDERS = {
+    "models": ("nn", "runtime", "text", "data", "evaluation", "training", "bench"),
+    "streamer": (
+        *("core", "aio", "config", "protocol", "features", "sources", "publishers", "webserver"),
+        *("storage", "agent", "server", "cluster", "app", "offline", "bench", "cli"),
+    ),
+}
+"""The folders of each package; a folder imports itself and those before it."""
+
+PURE = ("streamer/core", "streamer/protocol", "streamer/config")
 IMPURE = {
-    *("asyncio", "threading", "time", "socket"),
-    *("cv2", "sounddevice", "websockets", "aiomqtt", "av", "mediapipe", "vosk"),
+    *("asyncio", "threading", "multiprocessing", "subprocess", "time", "socket", "sqlite3"),
+    *("cv2", "sounddevice", "websockets", "aiomqtt", "av", "mediapipe", "vosk", "ray"),
 }
-USERS_OF_MODELS = {
-    *("session", "turns", "estimate"),  # step, and what a step gives
-    *("hall", "serve", "cli_serve", "capacity"),  # many sessions
-    *("build", "run", "streamable", "cli", "cli_bench", "cli_train"),  # composition
-    "exported",  # the exported step beside torch, before it is kept
-    "front",  # the text encoder, in a worker process of the server
-    *("shares", "charts", "cli_speed"),  # what the model's part of a session costs
-    *("archive", "offline", "rerun", "verify"),  # the same checkpoint again, the other way again
-    *("cli_data", "extract", "parts", "corpora"),  # training data; not part of the live path
-    *("fleet", "wing"),  # the same on a cluster, and its sessions
-}
-"""The files of streamer/ that may import tamulag.models."""
+"""What a pure folder never imports: event loops, threads, clocks, sockets and devices."""
 
-TESTED_ELSEWHERE = {
-    "server": "puts the parts of a server in one task group; test_serve.py runs it",
-    "cli_serve": "declares options; test_serve.py and test_capacity.py run both verbs",
-    "port": "puts the WebSocket server together; test_build.py and test_serve.py open it",
-    "followers": "who hears a session and when no more; test_serve.py follows some",
-    "place": "three lines around a hall; test_calls.py and test_lobby.py sit in it",
-    "rings": "the rows of one modality; test_seats.py steps, keeps and moves all three",
-    "seat": "what the gateway knows of one session; test_cluster.py moves it about",
-    "crew": "a few lines of Ray; test_gateway.py and test_outage.py run on it",
-    "nodes": "two Ray nodes; test_fleet.py and test_outage.py kill one",
-    "cli_cluster": "declares options; test_outage.py runs the verb",
-    "tables": "declares keys and ranges; test_config.py tries each of them",
-    "source": "says the shape of a source and does nothing; each source's test keeps its promise",
-}
-
-SOURCES = sorted(chain(STREAMER.glob("*.py"), MODELS.glob("*.py")))
-"""Every file of the two packages."""
-
-CODE = [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))]
+SOURCES = sorted(chain((ROOT / "streamer").rglob("*.py"), (ROOT / "models").rglob("*.py")))
+CODE = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+LONGEST_FILE = 400
 
 
 def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+    return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield what a file imports, at its top or inside a function; `.x` for a relative import."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Yield the absolute name of all that a file imports, at its top or inside a function.
+
+    Imports for annotations alone (`if TYPE_CHECKING`) do not count.
+    """
+    package = ["tamulag", *path.relative_to(ROOT).parts[:-1]]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # `from tamulag import models` imports tamulag.models as well.
-            start = "." * node.level + (f"{node.module}." if node.module else "")
-            yield from (start + alias.name for alias in node.names)
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def reaches(path: Path, package: str) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for name in imports(path))
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("path", PURE, ids=name_of)
-def test_pure_file_knows_no_device_socket_thread_or_clock(path: Path) -> None:
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_folder_imports_only_those_before_it(path: Path) -> None:
+    """The order of `FOLDERS` is the whole rule; the two `__init__` files may export from all."""
+    package, *inner = path.relative_to(ROOT).parts
+    if len(inner) == 1:
+        return
+    allowed = FOLDERS[package][: FOLDERS[package].index(inner[0]) + 1]
+    found = [name for name in imports(path) if is_within(name, f"tamulag.{package}")]
+    assert [n for n in found if [*n.split("."), ""][2] not in allowed] == []
+
+
+def test_every_folder_is_in_the_order() -> None:
+    """No folder escapes the rule."""
+    for package, order in FOLDERS.items():
+        there = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert there == set(order)
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_pure_folder_knows_no_device_socket_thread_or_clock(folder: str) -> None:
     """The core gets times and arrays as arguments, so that a replay gives the same numbers."""
-    assert {name.split(".")[0] for name in imports(path)}.isdisjoint(IMPURE)
+    impure = {
+        name_of(path): found
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if (found := {name.split(".")[0] for name in imports(path)} & IMPURE)
+    }
+    assert impure == {}
 
 
 def test_models_never_import_streamer() -> None:
     """The model can be used, trained and exported without the agent."""
-    assert not [path for path in MODELS.glob("*.py") if reaches(path, "tamulag.streamer")]
+    files = [path for path in SOURCES if path.is_relative_to(ROOT / "models")]
+    users = [p for p in files if any(is_within(n, "tamulag.streamer") for n in imports(p))]
+    assert users == []
 
 
-def test_only_the_joints_of_streamer_import_models() -> None:
-    """Sources and publishers do not know that there is a network."""
-    users = {path.stem for path in STREAMER.glob("*.py") if reaches(path, "tamulag.models")}
-    assert users
-    assert users <= USERS_OF_MODELS
+def test_sources_publishers_and_pages_do_not_import_models() -> None:
+    """Who captures and who sends does not know that there is a network."""
+    without = ("aio", "config", "protocol", "sources", "publishers", "webserver", "storage")
+    files = chain.from_iterable((ROOT / "streamer" / name).rglob("*.py") for name in without)
+    assert [p for p in files if any(is_within(n, "tamulag.models") for n in imports(p))] == []
 
 
 @pytest.mark.parametrize("package", ["streamer", "models"])
 def test_package_has_one_identity(package: str) -> None:
     """Neither folder is a top-level module, so that no class exists twice."""
     assert package not in sys.modules
-    assert not [name_of(path) for path in CODE if reaches(path, package)]
+    assert [p for p in CODE if any(is_within(name, package) for name in imports(p))] == []
 
 
-@pytest.mark.parametrize("folder", [STREAMER, MODELS], ids=name_of)
-def test_import_inside_a_package_is_relative(folder: Path) -> None:
+@pytest.mark.parametrize("package", ["streamer", "models"])
+def test_import_inside_a_package_is_relative(package: str) -> None:
     """A package can be renamed by one line of pyproject.toml."""
-    own = f"tamulag.{folder.name}"
-    assert not [name_of(path) for path in folder.glob("*.py") if reaches(path, own)]
+    absolute = re.compile(rf"^\s*(from|import) tamulag\.{package}\b", re.MULTILINE)
+    assert [p for p in (ROOT / package).rglob("*.py") if absolute.search(p.read_text())] == []
 
 
-def test_every_file_has_its_test() -> None:
-    """The test of a file is found by its name; exceptions are few and stay true."""
-    names = {path.stem for path in SOURCES if not path.stem.startswith("__")}
-    tested = {path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_*.py")}
-    assert names - tested == set(TESTED_ELSEWHERE)
+def test_packages_of_pyproject_are_the_tree() -> None:
+    """A folder that is not listed would be missing from an installed copy."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    files = [path for path in SOURCES if path.name == "__init__.py"]
+    there = {".".join(["tamulag", *path.relative_to(ROOT).parts[:-1]]) for path in files}
+    assert set(settings["packages"]) == there
+
+
+def test_tests_mirror_the_folders() -> None:
+    """tests/core/test_aligner.py tests streamer/core/aligner.py; models/ has tests/models/."""
+    code = {path.relative_to(ROOT).with_suffix("").as_posix() for path in SOURCES}
+    strays = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        inner = path.relative_to(ROOT / "tests")
+        if len(inner.parts) == 1 or inner.parts[0] in ("pages", "support"):
+            continue
+        where = inner.parent if inner.parts[0] == "models" else "streamer" / inner.parent
+        if (where / inner.stem.removeprefix("test_")).as_posix() not in code:
+            strays.append(name_of(path))
+    assert strays == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
     """No file has more than 400 lines."""
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
 
 
 def test_every_dependency_is_explained() -> None:

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from chromium import Aside, aside, chromium, complaints, opened, site
-from peers import missed
-from tamulag.streamer import embed
-from tamulag.streamer.access import Access
-from tamulag.streamer.ingest import Frame, SenderHello
-from tamulag.streamer.reception import Reception
-from tamulag.streamer.sample import Modality
-from tamulag.streamer.source import Put
-from tamulag.streamer.websocket import WebSocketPublisher
-
-from .axe import faults
-from .devices import spoken, wait_for
+from support.axe import faults
+from support.browser import Aside, aside, chromium, complaints, opened, site
+from support.devices import spoken, wait_for
+from support.websocket_peers import missed
+from tamulag.streamer.core.sample import Modality
+from tamulag.streamer.core.source import Put
+from tamulag.streamer.protocol.ingest import Frame, SenderHello
+from tamulag.streamer.server.single_sender import SingleSender
+from tamulag.streamer.webserver import widgets
+from tamulag.streamer.webserver.access_control import Access
+from tamulag.streamer.webserver.server import WebSocketPublisher
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "call_centre.html"
 PART = {"sentiment": 1.25, "weight": 1.0, "status": "ok", "age": 0.0}
@@ -102,7 +101,7 @@ KEEP_TRACKS = """
 def call(folder: Path) -> Iterator[Call]:
     """Open the page as it is shipped, but for the port of the agent."""
     heard = Heard("text", "audio")
-    taken = Reception(
+    taken = SingleSender(
         voice=heard,
         face=Heard("vision"),
         subject="customer",
@@ -184,13 +183,13 @@ def test_call_centre_page_without_an_agent(tmp_path: Path) -> None:
         line.is_over()
 
 
-def sending(origin: str, taken: Reception) -> WebSocketPublisher:
+def sending(origin: str, taken: SingleSender) -> WebSocketPublisher:
     return WebSocketPublisher(
         Access(origins=(origin,)),
         0,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=embed.shelves(),
+        shelves=widgets.routes(),
         receive=taken.receive,
     )
 
@@ -202,7 +201,7 @@ def page_of_call(folder: Path, running: Aside) -> None:
 
 
 @contextmanager
-def working(taken: Reception) -> Iterator[None]:
+def working(taken: SingleSender) -> Iterator[None]:
     """Run the sources of a reception, as the agent does."""
     stop = threading.Event()
     threads = [

@@ -18,20 +18,19 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import ClientConnection, connect
 
-from certificates import authority
-from chromium import as_devices, aside, chromium, complaints, opened
-from peers import missed
-from tamulag.streamer import embed
-from tamulag.streamer.access import Access, Token
-from tamulag.streamer.ingest import Frame, SenderHello
-from tamulag.streamer.reception import Reception
-from tamulag.streamer.sample import Modality
-from tamulag.streamer.source import Put
-from tamulag.streamer.websocket import WebSocketPublisher
-
-from .axe import faults
-from .devices import end, free_port, need, spoken, wait_for
-from .serving import Serving
+from support.axe import faults
+from support.browser import as_devices, aside, chromium, complaints, opened
+from support.certificates import authority
+from support.devices import end, free_port, need, spoken, wait_for
+from support.running_server import Serving
+from support.websocket_peers import missed
+from tamulag.streamer.core.sample import Modality
+from tamulag.streamer.core.source import Put
+from tamulag.streamer.protocol.ingest import Frame, SenderHello
+from tamulag.streamer.server.single_sender import SingleSender
+from tamulag.streamer.webserver import widgets
+from tamulag.streamer.webserver.access_control import Access, Token
+from tamulag.streamer.webserver.server import WebSocketPublisher
 
 CLIP = "retalking_face_1.mp4"
 SECRET = "correct-horse-battery"
@@ -235,7 +234,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
     own = authority(tmp_path).sign("server")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(own.certificate, own.key)
-    taken = Reception(
+    taken = SingleSender(
         voice=Unheard("text", "audio"),
         face=Unheard("vision"),
         subject="customer",
@@ -248,7 +247,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         0,
         hello=lambda: "hello",
         missed=missed,
-        shelves=embed.shelves(captures=True),
+        shelves=widgets.routes(captures=True),
         receive=taken.receive,
     )
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:

@@ -11,8 +11,9 @@ from functools import partial
 import pytest
 from playwright.sync_api import Browser, expect
 
-from chromium import Aside, aside, chromium, complaints, opened
-from dashboard import (
+from support.axe import faults
+from support.browser import Aside, aside, chromium, complaints, opened
+from support.dashboard import (
     MINUS,
     START,
     at,
@@ -24,10 +25,8 @@ from dashboard import (
     shown,
     shown_loosely,
 )
-from page_bench import arrived
-from tamulag.streamer.access import Access, Token
-
-from .axe import faults
+from support.page_bench import arrived
+from tamulag.streamer.webserver.access_control import Access, Token
 
 SECRET = "correct-horse-battery"
 NUMBER = re.compile(f"^[{MINUS}+]\\d\\.\\d\\d$")

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Browser, Page
 
-from chromium import aside, chromium
-from dashboard import server, shown
+from support.browser import aside, chromium
+from support.dashboard import server, shown
 
 
 @pytest.fixture(scope="module")

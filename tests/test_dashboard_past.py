@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-import past
-from chromium import Aside, aside, chromium
-from dashboard import MINUS, head, hello, score, server, shown, shown_loosely
-from tamulag.streamer import pages
-from tamulag.streamer.history import History
-from tamulag.streamer.store import Store
-from tamulag.streamer.websocket import WebSocketPublisher
+from support import past_sessions
+from support.browser import Aside, aside, chromium
+from support.dashboard import MINUS, head, hello, score, server, shown, shown_loosely
+from tamulag.streamer.storage.history import History
+from tamulag.streamer.storage.history_db import Store
+from tamulag.streamer.webserver import dashboard
+from tamulag.streamer.webserver.server import WebSocketPublisher
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_past_sessions_have_their_names(browser: Browser, tmp_path: Path) -> Non
 def keeping(path: Path) -> WebSocketPublisher:
     """Return a server of session "s" that shows a history too."""
     kept = History(path, hello=str, tell=print, max_age=1e9, max_bytes=10**9)
-    shelves = {**pages.shelves(), **kept.shelves()}
+    shelves = {**dashboard.routes(), **kept.shelves()}
     return WebSocketPublisher(
         None, 0, hello=lambda: json.dumps(hello()), missed=str, shelves=shelves
     )
@@ -103,11 +103,15 @@ def test_a_long_session_has_its_beginning_and_its_end(browser: Browser, tmp_path
     path, last = tmp_path / "history.sqlite", 28_800
     values = {1: -2.5, last: 2.5}
     with Store(path, create=True) as store:
-        key = store.begin(past.hello("long"))
+        key = store.begin(past_sessions.hello("long"))
         store.append(
-            key, [past.score(i, values.get(i, 0.5), session="long") for i in range(1, last + 1)]
+            key,
+            [
+                past_sessions.score(i, values.get(i, 0.5), session="long")
+                for i in range(1, last + 1)
+            ],
         )
-        store.append(key, [past.end(last + 1, session="long")])
+        store.append(key, [past_sessions.end(last + 1, session="long")])
     with opened_past(browser, path, "long") as page:
         expect(page.locator("#banner")).to_contain_text("0:00 to 4:00:00 of 4:00:00.")
         expect(page.locator("#kept")).to_contain_text("28800 of at most 28800 scores")

@@ -18,16 +18,15 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from chromium import aside, chromium, opened, site
-from peers import missed
-from tamulag.streamer import embed
-from tamulag.streamer.access import Access, Token
-from tamulag.streamer.websocket import WebSocketPublisher
-
-from .devices import free_port, need, wait_for
-from .mosquitto import mosquitto, within
-from .sending import wave
-from .serving import Serving
+from support.broker import mosquitto, within
+from support.browser import aside, chromium, opened, site
+from support.devices import free_port, need, wait_for
+from support.running_server import Serving
+from support.senders import wave
+from support.websocket_peers import missed
+from tamulag.streamer.webserver import widgets
+from tamulag.streamer.webserver.access_control import Access, Token
+from tamulag.streamer.webserver.server import WebSocketPublisher
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SECRET = "correct-horse-battery"
@@ -58,7 +57,7 @@ def server(*origins: str, token: str | None = None, port: int = 0) -> WebSocketP
         port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=embed.shelves(),
+        shelves=widgets.routes(),
     )
 
 

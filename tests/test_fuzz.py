@@ -22,20 +22,34 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recorded import file_of, written
+from support.recordings import file_of, written
 from tamulag.models import ModelConfig, TamUlag
-from tamulag.models.checkpoint import Card, CheckpointError, dump_state, load, load_state, save
-from tamulag.models.data import Clip, DataError, is_media, read_clips, read_labelled, write_clips
-from tamulag.models.packed import read_packed
-from tamulag.models.recipe import read_joint
-from tamulag.models.tam_ulag import BranchConfig
-from tamulag.models.unpickle import UnsafePickle, unpickle
-from tamulag.streamer import message
-from tamulag.streamer.arrow import Recording
-from tamulag.streamer.config import ConfigError
-from tamulag.streamer.config import load as load_config
-from tamulag.streamer.recording import KINDS, RecordingError
-from tamulag.streamer.secret import SecretError, read_secret
+from tamulag.models.data.clips import (
+    Clip,
+    DataError,
+    is_media,
+    read_clips,
+    read_labelled,
+    write_clips,
+)
+from tamulag.models.data.mmsa_pickle import read_packed
+from tamulag.models.data.safe_pickle import UnsafePickle, unpickle
+from tamulag.models.nn.tam_ulag import BranchConfig
+from tamulag.models.runtime.checkpoint import (
+    Card,
+    CheckpointError,
+    dump_state,
+    load,
+    load_state,
+    save,
+)
+from tamulag.models.training.joint_recipe import read_joint
+from tamulag.streamer.config.loader import ConfigError
+from tamulag.streamer.config.loader import load as load_config
+from tamulag.streamer.config.secret_file import SecretError, read_secret
+from tamulag.streamer.protocol import messages
+from tamulag.streamer.storage.arrow_file import Recording
+from tamulag.streamer.storage.recording import KINDS, RecordingError
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("TAMULAG_FUZZ", "60"))
@@ -194,11 +208,11 @@ def test_training_files(spoil: Callable[[bytes], bytes]) -> None:
 @given(damage())
 def test_messages(spoil: Callable[[bytes], bytes]) -> None:
     """A message fits the schema or is a ValueError; one that fits can be sent on."""
-    line = message.encode(
-        message.State(session="k", seq=1, time=message.utc(0), state="online", notice="é")
+    line = messages.encode(
+        messages.State(session="k", seq=1, time=messages.utc(0), state="online", notice="é")
     )
     with contextlib.suppress(ValueError):
-        message.encode(message.decode(spoil(line.encode())))
+        messages.encode(messages.decode(spoil(line.encode())))
 
 
 @fuzzed

@@ -24,7 +24,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from .devices import end, free_port, mjpeg_camera, mosquitto, need, pulse_server, spoken, wait_for
+from support.devices import (
+    end,
+    free_port,
+    mjpeg_camera,
+    mosquitto,
+    need,
+    pulse_server,
+    spoken,
+    wait_for,
+)
 
 BIN = Path(sys.executable).parent
 SECONDS = float(os.environ.get("TAMULAG_LIVE_SECONDS", "15"))

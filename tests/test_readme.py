@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 from typer.main import get_command
 
-from tamulag.models.checkpoint import load, resolve
-from tamulag.models.evaluate import evaluate_texts
-from tamulag.streamer import message
-from tamulag.streamer.cli import app
+from tamulag.models.evaluation.evaluate import evaluate_texts
+from tamulag.models.runtime.checkpoint import load, resolve
+from tamulag.streamer.cli.main import app
+from tamulag.streamer.protocol import messages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -71,8 +71,8 @@ def test_there_are_two_commands_and_both_can_be_run() -> None:
 def test_the_message_shown_fits_the_schema() -> None:
     """The example is what a subscriber gets, not what it once was."""
     (example,) = blocks("json")
-    jsonschema.validate(json.loads(example), message.schema())
-    assert message.decode(example).type == "sentiment"
+    jsonschema.validate(json.loads(example), messages.schema())
+    assert messages.decode(example).type == "sentiment"
 
 
 def test_the_client_shown_is_python() -> None:
@@ -133,10 +133,10 @@ def test_every_example_named_is_there(page: Path) -> None:
 
 def test_every_message_field_and_status_is_explained() -> None:
     """docs/message.md names each type, each field, each status and each state of the schema."""
-    parts: dict[str, dict[str, object]] = message.schema()["$defs"]  # type: ignore[assignment]
+    parts: dict[str, dict[str, object]] = messages.schema()["$defs"]  # type: ignore[assignment]
     names = {name for part in parts.values() for name in part["properties"]}  # type: ignore[attr-defined]
-    kinds = [kind.model_fields["type"].annotation for kind in get_args(message.AnyMessage)]
-    literals = [*kinds, message.Status, message.StateWord]
+    kinds = [kind.model_fields["type"].annotation for kind in get_args(messages.AnyMessage)]
+    literals = [*kinds, messages.Status, messages.StateWord]
     words = names.union(*(get_args(literal) for literal in literals))
     assert {word for word in words if f"`{word}`" not in MESSAGE} == set()
 

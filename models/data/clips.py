@@ -1,0 +1,313 @@
+"""Clips with labels as feature files, and CSVs of texts and of media files.
+
+Knows arrays, safetensors files and CSV files. Knows no front end: `tamulag extract` fills these
+files with the features that run live. Nothing in a feature file can run code.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..nn.tam_ulag import LIMIT, MODALITIES
+
+FORMAT = "tamulag-features-1"
+HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
+"""Columns of what people said of each modality alone."""
+Array = npt.NDArray[np.float32]
+
+
+class DataError(RuntimeError):
+    """A data file cannot be used; the text names the file, the row and the remedy."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled clip: its valid feature vectors, oldest first, and when they happened."""
+
+    label: float
+    """Sentiment in [-3, 3], or in the range of the data set that it comes from."""
+    group: str
+    """Who speaks, or another name of what must not be split between training and validation."""
+    values: dict[str, Array]
+    """Per modality (T, D) float32; a modality without anything valid is left out."""
+    ticks: dict[str, npt.NDArray[np.int64]]
+    """Per modality (T,), ticks of 20 ms from the clip's start."""
+    unimodal: dict[str, float] = field(default_factory=dict)
+    """Per modality what people said of it alone; a modality that nobody labelled is left out."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row of a CSV of texts."""
+
+    text: str
+    label: float
+    group: str
+    """The video, else the row's last line."""
+    unimodal: dict[str, float] = field(default_factory=dict)
+    """Human labels of each modality alone, where the CSV has them (CH-SIMS)."""
+
+
+@dataclass(frozen=True)
+class MediaRow:
+    """One row of a CSV of media files."""
+
+    file: Path
+    label: float
+    text: str = ""
+    """What is said; empty: unknown."""
+    group: str = ""
+
+
+def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
+    """Write a feature file, atomically; values are kept as float16 to halve it.
+
+    Args:
+        path: File to write, `.safetensors`.
+        clips: Any number of clips, each with any subset of modalities.
+        about: Where the clips come from, for people.
+    """
+    tensors: dict[str, npt.NDArray[np.generic]] = {
+        "label": np.array([clip.label for clip in clips], np.float32)
+    }
+    for name in MODALITIES:
+        present = [clip.values[name] for clip in clips if name in clip.values]
+        if present:
+            lengths = [len(clip.values[name]) if name in clip.values else 0 for clip in clips]
+            tensors[f"{name}.values"] = np.concatenate(present).astype(np.float16)
+            tensors[f"{name}.ticks"] = np.concatenate(
+                [clip.ticks[name] for clip in clips if name in clip.values]
+            )
+            tensors[f"{name}.lengths"] = np.array(lengths, np.int64)
+    for name in MODALITIES:
+        if any(name in clip.unimodal for clip in clips):
+            human = [clip.unimodal.get(name, math.nan) for clip in clips]
+            tensors[f"{name}.label"] = np.array(human, np.float32)
+    meta = {"format": FORMAT, "about": about, "groups": json.dumps([clip.group for clip in clips])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    save_file(tensors, temporary, metadata=meta)
+    temporary.replace(path)
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """Read a feature file.
+
+    Raises:
+        DataError: If the file is missing, damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            meta = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"feature file {path} cannot be read ({error}): run tamulag extract"
+        ) from error
+    if meta.get("format") != FORMAT:
+        raise DataError(
+            f"feature file {path} has format {meta.get('format')!r}, expected {FORMAT!r}"
+        )
+    try:
+        return _clips(tensors, json.loads(meta["groups"]))
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"feature file {path} is damaged ({type(error).__name__} {error}): run tamulag extract"
+        ) from error
+
+
+def _clips(tensors: Mapping[str, npt.NDArray[Any]], groups: Sequence[str]) -> list[Clip]:
+    cuts = {
+        name: np.concatenate([[0], np.cumsum(tensors[f"{name}.lengths"])])
+        for name in MODALITIES
+        if f"{name}.lengths" in tensors
+    }
+    return [
+        Clip(
+            float(label),
+            groups[row],
+            {
+                name: tensors[f"{name}.values"][cut[row] : cut[row + 1]].astype(np.float32)
+                for name, cut in cuts.items()
+                if cut[row + 1] > cut[row]
+            },
+            {
+                name: tensors[f"{name}.ticks"][cut[row] : cut[row + 1]]
+                for name, cut in cuts.items()
+                if cut[row + 1] > cut[row]
+            },
+            {
+                name: float(tensors[key][row])
+                for name in MODALITIES
+                if (key := f"{name}.label") in tensors and not math.isnan(tensors[key][row])
+            },
+        )
+        for row, label in enumerate(tensors["label"])
+    ]
+
+
+def write_texts(path: Path, rows: Iterable[tuple[str, float]]) -> int:
+    """Write texts and their sentiment in [-3, 3] as a CSV, atomically, and return their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        count = sum(1 for row in rows if writer.writerow([row[0], f"{row[1]:.4f}"]))
+    temporary.replace(path)
+    return count
+
+
+def read_texts(path: Path) -> list[tuple[str, float, str]]:
+    """Read a CSV with the columns `text,label` and optionally `video_id`.
+
+    Returns:
+        Text, sentiment in [-3, 3] and group (the video, else the row's last line) of each row.
+
+    Raises:
+        DataError: If the file, a column or a number is missing or out of range.
+    """
+    return [(row.text, row.label, row.group) for row in read_labelled(path)]
+
+
+def read_labelled(path: Path, *, mode: str | None = None, limit: float = LIMIT) -> list[TextRow]:
+    """Read a CSV of texts in the form of the field's `label.csv`.
+
+    Args:
+        path: CSV with the columns `text,label` and optionally `video_id`, `mode` and the human
+            labels `label_T`, `label_A`, `label_V`.
+        mode: Keep the rows of one split, e.g. `train`; None: all rows.
+        limit: Labels lie in [-limit, limit]: 3 for CMU-MOSI and CMU-MOSEI, 1 for CH-SIMS.
+
+    Raises:
+        DataError: If the file, a column or a number is missing or out of range.
+    """
+    return [
+        TextRow(
+            row["text"] or "",
+            _label(path, line, row, "label", limit),
+            row.get("video_id") or str(line),
+            {n: _label(path, line, row, key, limit) for n, key in HUMAN.items() if row.get(key)},
+        )
+        for line, row in _table(path, {"text", "label"}, mode)
+    ]
+
+
+def read_media(
+    path: Path, *, folder: Path | None = None, mode: str | None = None, limit: float = LIMIT
+) -> list[MediaRow]:
+    """Read a CSV with the columns `file,label` and optionally `text` and `group`.
+
+    Args:
+        path: The CSV; without a group the file is one of its own.
+        folder: Where the files lie; None: beside the CSV.
+        mode: Keep the rows of one split, as `read_labelled` does.
+        limit: Labels lie in [-limit, limit].
+
+    Raises:
+        DataError: If the CSV, a column, a file or a number is missing or out of range.
+    """
+    rows = []
+    for line, row in _table(path, {"file", "label"}, mode):
+        file = (folder or path.parent) / (row["file"] or "")
+        if not file.is_file():
+            raise DataError(
+                f"{path} line {line}: no file {file}: correct the column file, or remove the row"
+            )
+        label = _label(path, line, row, "label", limit)
+        rows.append(MediaRow(file, label, row.get("text") or "", row.get("group") or row["file"]))
+    return rows
+
+
+def is_media(path: Path) -> bool:
+    """Return whether a CSV is one of media files: whether it has a column `file`.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return "file" in _columns(path)
+
+
+def has_modes(path: Path) -> bool:
+    """Return whether a CSV says with a column `mode` which rows are for what.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return "mode" in _columns(path)
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV: {error}") from error
+
+
+def _table(path: Path, wanted: set[str], mode: str | None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield last line and values of each row; DataError without a column or a row of the mode."""
+    wanted = wanted | ({"mode"} if mode else set())
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = wanted - set(reader.fieldnames or ())
+            if missing:
+                remedy = ""
+                if missing == {"text"} and "file" in (reader.fieldnames or ()):
+                    remedy = "; add it, or have the words recognised with --asr moonshine"
+                raise DataError(
+                    f"{path}: column {', '.join(sorted(missing))} is missing: "
+                    f"found {','.join(reader.fieldnames or ()) or 'nothing'}{remedy}"
+                )
+            seen = set()
+            for row in reader:
+                seen.add(row.get("mode"))
+                if mode is None or row["mode"] == mode:
+                    yield reader.line_num, row
+            if mode and seen and mode not in seen:
+                there = ", ".join(sorted(map(str, seen)))
+                raise DataError(f"{path}: no row has the mode {mode!r}: there are {there}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV: {error}") from error
+
+
+def _label(path: Path, line: int, row: dict[str, str], column: str, limit: float) -> float:
+    try:
+        label = float(row[column])
+    except (TypeError, ValueError):
+        label = math.nan
+    if not -limit <= label <= limit:
+        raise DataError(
+            f"{path} line {line}: {column} {row[column]!r} must be a number "
+            f"in [-{limit:g}, {limit:g}]"
+        )
+    return label
+
+
+def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
+    """Return clips of written text: all words stand at tick 0, as nobody spoke them.
+
+    Args:
+        rows: As `read_labelled` returns them.
+        states: Token states (K, D) of each row.
+    """
+    return [
+        Clip(
+            row.label,
+            row.group,
+            {"text": values} if len(values) else {},
+            {"text": np.zeros(len(values), np.int64)} if len(values) else {},
+            row.unimodal,
+        )
+        for row, values in zip(rows, states, strict=True)
+    ]

@@ -1,0 +1,245 @@
+"""Measure a checkpoint on labelled clips.
+
+Knows clips, CSVs of texts, the text encoder and the metrics. Knows no front end and no stream.
+
+The field scores a whole utterance with one number. So a clip is scored once, at its end, in one
+forward pass from the initial state, with a window as long as the clip: attention sees all of it. A
+clip in which a modality is missing scores 0 there, and is counted.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ..data.clips import Clip, DataError, TextRow, read_labelled
+from ..data.label_scale import LIMITS, Form
+from ..data.prefix_texts import spoken
+from ..nn.encoder import Ticks
+from ..nn.tam_ulag import LIMIT, MODALITIES, TamUlag
+from ..runtime.checkpoint import Card, CheckpointError, load
+from ..text.text_encoder import TextEncoder, encoder_for
+from .metrics import mosi_metrics, sims_metrics
+
+Head = Literal["text", "audio", "vision", "all"]
+
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Shares of a clip that has been heard, for anytime curves."""
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A head of a checkpoint, its text encoder, and the form of the figures."""
+
+    model: TamUlag
+    encoder: TextEncoder
+    head: Head
+    form: Form
+    card: Card = field(default_factory=lambda: Card(trained={}))
+    """Whose intervals are measured."""
+
+    def texts(self, rows: Sequence[TextRow], heard: float = 1.0) -> list[Clip]:
+        """Return the clips of written texts, of which a share of the words has been heard.
+
+        Args:
+            rows: As `read_labelled` returns them.
+            heard: In (0, 1]; the words are rounded up.
+        """
+        words = [len(self.encoder.split(row.text)) for row in rows]
+        return spoken(self.encoder, rows, [math.ceil(heard * n - 1e-9) for n in words])
+
+    def figures(self, clips: Sequence[Clip]) -> dict[str, float]:
+        """Compare the estimates of clips, at least one, with their labels.
+
+        Returns:
+            n, MAE, Corr, Acc2_has0, Acc2_non0, F1_has0, F1_non0, Acc7 (`mosi`), or n, MAE, Corr,
+            Acc2, Acc3, Acc5, F1 (`sims`); and `missing`, the clips without an estimate.
+
+        Raises:
+            CheckpointError: If the checkpoint was trained on vectors of other sizes.
+            DataError: If there is no clip of which the head could say something.
+        """
+        found = self._compared(clips)
+        if found["missing"] == len(clips):
+            raise DataError(
+                f"none of {len(clips)} clips has anything for the head {self.head}: nothing to "
+                "measure; give other clips or another modality"
+            )
+        return found
+
+    def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
+        _check_sizes(self.model, clips)
+        scores, present = estimates(self.model, clips, self.head)
+        predicted = np.where(present, scores, 0.0) * (LIMITS[self.form] / LIMIT)
+        measure = mosi_metrics if self.form == "mosi" else sims_metrics
+        truth = np.array([clip.label for clip in clips])
+        return measure(predicted, truth) | {"missing": int((~present).sum())}
+
+    def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
+        """Return the figures after each share of `SHARES`, under `heard`.
+
+        Beside them is `covered`: the share of labels inside the 90 % interval that a stream would
+        state, see `covered`.
+
+        Args:
+            clips: Returns the clips as far as a share of them has been heard.
+        """
+        rows = []
+        for share in SHARES:
+            begun = clips(share)
+            found = self._compared(begun)
+            inside = covered(self.model, self.card, begun, self.head, self.form)
+            rows.append({"heard": share, **found, "covered": inside})
+        return rows
+
+
+def open_evaluation(
+    checkpoint: str, *, head: Head = "text", form: Form = "mosi", window: int | None = None
+) -> Evaluation:
+    """Load a checkpoint to measure one of its heads.
+
+    Args:
+        checkpoint: Name or path.
+        head: A modality, or `all` for the fused head.
+        form: Of the figures.
+        window: Ticks of the longest clip; None: that of the training.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used or its head is untrained.
+    """
+    model, card = load(checkpoint, window=window)
+    if not card.trained["sentiment" if head == "all" else head]:
+        name = "fused" if head == "all" else head
+        raise CheckpointError(f"checkpoint {checkpoint}: its {name} head is untrained")
+    return Evaluation(model, encoder_for(checkpoint), head, form, card)
+
+
+def read_rows(path: Path, form: Form = "mosi", mode: str | None = None) -> list[TextRow]:
+    """Read the texts of a CSV of texts or of media files, with labels in the range of the form.
+
+    Raises:
+        DataError: If the CSV cannot be used or is empty.
+    """
+    rows = read_labelled(path, mode=mode, limit=LIMITS[form])
+    if not rows:
+        raise DataError(f"{path} has no rows: expected a header text,label and rows below it")
+    return rows
+
+
+def evaluate_texts(
+    path: Path, checkpoint: str, progress: Callable[[int], None]
+) -> dict[str, float]:
+    """Compare the text head's estimates with the labels of a CSV, in the MOSI form.
+
+    Args:
+        path: CSV with the columns `text,label`, labels in [-3, 3].
+        checkpoint: Name or path.
+        progress: Called with the number of rows that are done.
+
+    Raises:
+        DataError: If the CSV cannot be used or is empty.
+        CheckpointError: If the checkpoint cannot be used or its text head is untrained.
+    """
+    rows = read_rows(path)
+    evaluation = open_evaluation(checkpoint)
+    figures = evaluation.figures(evaluation.texts(rows))
+    progress(len(rows))
+    return figures
+
+
+@torch.inference_mode()
+def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Score each clip at its end.
+
+    Args:
+        model: Its window is at least as long as the longest clip.
+        clips: Independent of each other.
+        head: A modality, or `all` for the fused head.
+
+    Returns:
+        (N,) float32 estimates in [-3, 3], and (N,) bool whether there was anything to estimate.
+    """
+    scores, present = [], []
+    for first in range(0, len(clips), BATCH):
+        ticks, now = batch(model, clips[first : first + BATCH])
+        output = model(ticks, now)
+        if head == "all":
+            scores.append(output.sentiment[:, 0])
+            present.append(output.present[:, 0].any(dim=-1))
+        else:
+            scores.append(output.heads[:, 0, MODALITIES.index(head)])
+            present.append(output.present[:, 0, MODALITIES.index(head)])
+    return torch.cat(scores).numpy(), torch.cat(present).numpy()
+
+
+@torch.inference_mode()
+def covered(
+    model: TamUlag, card: Card, clips: Sequence[Clip], head: Head, form: Form = "mosi"
+) -> float:
+    """Return the share of labels inside the 90 % interval of the fused estimate.
+
+    Args:
+        model: Its window is at least as long as the longest clip.
+        card: With the half widths.
+        clips: Independent of each other; those without an estimate or an interval do not count.
+        head: A modality that is alone in the fusion, or `all` for whatever is there.
+        form: Range of the labels.
+
+    Returns:
+        In [0, 1], or NaN where no clip counts.
+    """
+    alone = torch.tensor([head in ("all", name) for name in MODALITIES])
+    inside = []
+    for first in range(0, len(clips), BATCH):
+        part = clips[first : first + BATCH]
+        ticks, now = batch(model, part)
+        output = model(ticks, now, alone.expand(len(part), 1, -1))
+        heard = torch.stack([(p.weight[:, 0] > 0).sum(dim=-1) for p in output.attention], dim=-1)
+        for row, clip in enumerate(part):
+            there = output.present[row, 0].tolist()
+            counts = zip(MODALITIES, heard[row].tolist(), strict=True)
+            half = card.half_width(dict(itertools.compress(counts, there)))
+            if half is not None:
+                label = clip.label * (LIMIT / LIMITS[form])
+                inside.append(abs(float(output.sentiment[row, 0]) - label) <= half)
+    return sum(inside) / len(inside) if inside else math.nan
+
+
+def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:
+    for name in MODALITIES:
+        taken = getattr(model.config, name).dim
+        found = {clip.values[name].shape[1] for clip in clips if name in clip.values}
+        if found - {taken}:
+            raise CheckpointError(
+                f"the checkpoint takes {name} vectors of {taken} values, the front end gives "
+                f"{max(found - {taken})}: use a checkpoint of this version, or train one"
+            )
+
+
+def batch(model: TamUlag, clips: Sequence[Clip]) -> tuple[dict[str, Ticks], torch.Tensor]:
+    """Return clips as one padded batch of ticks, and the tick (B, 1) after each clip's last."""
+    ticks = {}
+    for name in MODALITIES:
+        dim = getattr(model.config, name).dim
+        nothing = (torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64))
+        pairs = [
+            (torch.from_numpy(clip.values[name]), torch.from_numpy(clip.ticks[name]))
+            if name in clip.values
+            else nothing
+            for clip in clips
+        ]
+        values = pad_sequence([v for v, _ in pairs], batch_first=True)
+        time = pad_sequence([t for _, t in pairs], batch_first=True)
+        lengths = torch.tensor([len(v) for v, _ in pairs])
+        mask = torch.arange(values.shape[1]) < lengths.unsqueeze(-1)
+        ticks[name] = Ticks(values, mask, time, time)
+    ends = [max((int(time.max()) for time in clip.ticks.values()), default=0) + 1 for clip in clips]
+    return ticks, torch.tensor(ends).unsqueeze(-1)

@@ -1,0 +1,220 @@
+"""Save and load a model with its configuration, and the state of running sessions.
+
+Knows safetensors files. Refuses what is missing or left over; nothing in a file can run code.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..nn.attention import Memory
+from ..nn.encoder import EncoderState
+from ..nn.tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
+
+FORMAT = "tamulag-1"
+MINILM = "all-minilm-l6-v2"
+MULTILINGUAL = "multilingual-e5-small"
+ENCODER = "text_encoder."
+"""Prefix of the tensors of the text encoder."""
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the text names the file and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a checkpoint says of itself."""
+
+    trained: dict[str, bool]
+    """For `sentiment` (the fused head) and each modality: whether its head was trained."""
+    interval: dict[str, float] = field(default_factory=dict)
+    """Half width of the 90 % interval per set of present modalities, e.g. `text+audio`: the
+    conformal quantile of validation residuals. A set that is not here has no interval."""
+    begun: dict[str, list[float]] = field(default_factory=dict)
+    """Half widths while little was heard, least first; `interval` holds after them. A set that is
+    not here was calibrated on whole clips alone."""
+    heard: dict[str, list[int]] = field(default_factory=dict)
+    """Per modality the valid steps in the window at which the next of these half widths begins."""
+    clips: dict[str, list[int]] = field(default_factory=dict)
+    """Distinct clips of the rarest modality behind each half width, the last of `interval`."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Per head: the corpus it was trained on."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Measured on validation rows."""
+    text_encoder: str = MINILM
+    """Which text encoder made the token states that the text branch was trained on."""
+    tuned: list[str] = field(default_factory=list)
+    """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
+
+    def half_width(self, heard: Mapping[str, int]) -> float | None:
+        """Return the half width of the 90 % interval, or None where it was not calibrated.
+
+        Args:
+            heard: Valid steps in the window of each modality that is present, text first. The one
+                of which least was heard decides.
+        """
+        key = "+".join(heard)
+        if key not in self.begun:
+            return self.interval.get(key)
+        level = min(bisect_right(self.heard[name], count) for name, count in heard.items())
+        return [*self.begun[key], self.interval[key]][level]
+
+
+def resolve(name: str) -> Path:
+    """Return the file of a shipped checkpoint's name, or of a path.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(name) if name.endswith(".safetensors") else SHIPPED / f"{name}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+        raise CheckpointError(
+            f"checkpoint {name!r} not found: shipped are {shipped}; or give a .safetensors file"
+        )
+    return path
+
+
+def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | None = None) -> None:
+    """Write every tensor of the model, its configuration and its card to `path`, atomically.
+
+    Args:
+        model: To be saved.
+        card: To be saved; its `tuned` is set from the argument of that name.
+        path: File to write.
+        tuned: Fine-tuned tensors of the text encoder by their names there; kept as float16.
+    """
+    tuned = tuned or {}
+    card = replace(card, tuned=sorted(tuned))
+    meta = {"format": FORMAT, "config": config_dict(model.config), "card": card.__dict__}
+    temporary = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors |= {f"{ENCODER}{name}": t.to(torch.float16).contiguous() for name, t in tuned.items()}
+    save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
+    temporary.chmod(0o644)  # the library makes it readable for its owner alone
+    temporary.replace(path)
+
+
+def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
+    """Load a checkpoint for inference.
+
+    Args:
+        name: Name of a shipped checkpoint, or path of a `.safetensors` file.
+        window: Ticks over which attention pools, if not those of the training.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, of another format, or if a tensor is
+            missing or left over.
+    """
+    path = resolve(name)
+    tensors, meta = _read(path)
+    try:
+        config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
+        model, card = TamUlag(config), Card(**meta["card"])
+        tuned = {key for key in tensors if key.startswith(ENCODER)}
+        if tuned != {f"{ENCODER}{name}" for name in card.tuned}:
+            raise KeyError(f"text encoder: card and file differ in {len(tuned)} tensors")
+        model.load_state_dict({key: t for key, t in tensors.items() if key not in tuned})
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
+    return model.eval(), card
+
+
+def encoder_name(name: str) -> str:
+    """Return which text encoder made the token states that a checkpoint's text branch takes.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged.
+    """
+    return str(dict(_read(resolve(name))[1].get("card", {})).get("text_encoder", MINILM))
+
+
+def load_tuned(name: str) -> dict[str, Tensor]:
+    """Return the fine-tuned tensors of the text encoder in a checkpoint, float32.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged.
+    """
+    return {
+        key.removeprefix(ENCODER): tensor.float()
+        for key, tensor in _read(resolve(name))[0].items()
+        if key.startswith(ENCODER)
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = dict(json.loads((file.metadata() or {}).get("tamulag", "{}")))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({error}): fetch it again"
+        ) from error
+    if meta.get("format") != FORMAT:
+        found = meta.get("format")
+        raise CheckpointError(
+            f"checkpoint {path} has format {found!r}, expected {FORMAT!r}: train it again"
+        )
+    return tensors, meta
+
+
+def dump_state(state: State) -> bytes:
+    """Return the state of running sessions as bytes, for hand-over or a restart."""
+    tensors = {}
+    for name, branch in zip(MODALITIES, state, strict=True):
+        for part in branch:
+            for key, tensor in part._asdict().items():
+                tensors[f"{name}.{key}"] = tensor.detach().contiguous()
+    return tensors_to_bytes(tensors)
+
+
+def load_state(data: bytes, like: State) -> State:
+    """Return the state that `dump_state` wrote.
+
+    Args:
+        data: From `dump_state`.
+        like: A state of the model that goes on, e.g. `initial_state(B)`.
+
+    Raises:
+        CheckpointError: If a tensor is missing or left over, or has another shape.
+    """
+    try:
+        tensors = tensors_from_bytes(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"state of {len(data)} bytes cannot be read ({error})") from error
+    branches = []
+    for name, branch in zip(MODALITIES, like, strict=True):
+        encoder = {key: tensors.pop(f"{name}.{key}", None) for key in EncoderState._fields}
+        memory = {key: tensors.pop(f"{name}.{key}", None) for key in Memory._fields}
+        for part, wanted in ((encoder, branch.encoder), (memory, branch.memory)):
+            for key, tensor in wanted._asdict().items():
+                _check_tensor(f"{name}.{key}", part[key], tensor)
+        branches.append(BranchState(EncoderState(**encoder), Memory(**memory)))  # type: ignore[arg-type]
+    if tensors:
+        raise CheckpointError(
+            f"state holds left-over tensors {sorted(tensors)}: it is of another model"
+        )
+    return State(*branches)
+
+
+def _check_tensor(name: str, tensor: Tensor | None, wanted: Tensor) -> None:
+    if tensor is None or tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+        found = "nothing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
+        raise CheckpointError(
+            f"state tensor {name}: expected {wanted.dtype} {tuple(wanted.shape)}, found {found}"
+        )

@@ -1,0 +1,253 @@
+"""The folder of one training run: what to go on from, its curves, and its best checkpoint.
+
+    runs/NAME/seed-1/last.safetensors   model, optimiser, labels and figures after the last epoch
+                     best.safetensors   checkpoint of the epoch with the lowest validation L1
+                     metrics.csv        one row per epoch
+                     labels.csv         generated labels of some training clips over the epochs
+                     attention.json     attention over time of some validation clips, best epoch
+                     events.out.*       the same curves for TensorBoard, where it is installed
+
+Knows tensors by name, and files. Knows no loss and no batch. Nothing random is stored: all draws
+of an epoch come from the seed and the epoch's number.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..data.clips import DataError
+from .joint_recipe import JointRecipe
+from .ulgm_labels import Ulgm
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+Log = Callable[[str], None]
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much."""
+Record = dict[str, float]
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+FREE = {"name", "seeds", "epochs", "patience", "threads", "ablate"}
+"""Settings that may change between a run and its going on."""
+
+
+@dataclass
+class Journal:
+    """What a run knows of its past."""
+
+    history: list[Record] = field(default_factory=list)
+    """Figures of each epoch."""
+    best: int = 0
+    """Epoch, from 1, with the lowest validation L1; 0 = none yet."""
+    reached: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Per modality the sum of its task's weights so far; 0 = its head was never trained."""
+    labels: list[list[list[float]]] = field(default_factory=list)
+    """Per epoch, for the same few clips: y, then the targets of text, audio, vision."""
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of epochs that are done."""
+        return len(self.history)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained."""
+
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    ulgm: Ulgm | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that training changes, under flat names."""
+        out = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        for place, state in self.optimiser.state_dict()["state"].items():
+            out |= {f"optimiser.{place}.{key}": tensor for key, tensor in state.items()}
+        if self.ulgm is not None:
+            out |= {f"labels.{name}": tensor for name, tensor in self.ulgm.tensors().items()}
+        return out
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` returned.
+
+        Raises:
+            ValueError: If a tensor is missing or left over, or has another shape.
+            RuntimeError: Likewise.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"net": {}, "optimiser": {}, "labels": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor
+        self.net.load_state_dict(parts["net"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimiser"].items():
+            place, _, key = name.partition(".")
+            state.setdefault(int(place), {})[key] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        if self.ulgm is not None:
+            self.ulgm.restore(parts["labels"])
+
+
+def save_last(folder: Path, job: Job, journal: Journal, recipe: JointRecipe) -> None:
+    """Write all that is needed to go on, atomically."""
+    write_state(folder, job.tensors(), settings(recipe), vars(journal))
+
+
+def load_last(folder: Path, job: Job, recipe: JointRecipe) -> Journal:
+    """Restore a job from its folder; a folder without a finished epoch gives an empty journal.
+
+    Raises:
+        DataError: If the file is damaged or of other settings.
+    """
+    journal = Journal()
+
+    def restore(tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        job.restore(tensors)
+        vars(journal).update(vars(Journal(**meta)))
+
+    read_state(folder, settings(recipe), restore)
+    return journal
+
+
+def write_state(
+    folder: Path, tensors: Mapping[str, Tensor], now: dict[str, object], meta: object
+) -> None:
+    """Write what a run goes on from, atomically.
+
+    Args:
+        folder: Of the run.
+        tensors: No two of them share memory.
+        now: The settings; plain values.
+        meta: All else, plain values.
+    """
+    temporary = folder / f"{LAST}.partial"
+    flat = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"journal": meta, "settings": now})
+    save_file(flat, temporary, metadata={"tamulag": text})
+    temporary.replace(folder / LAST)
+
+
+def read_state(
+    folder: Path,
+    now: dict[str, object],
+    restore: Callable[[dict[str, Tensor], dict[str, Any]], None],
+) -> bool:
+    """Read what `write_state` wrote and give it to `restore`; return whether there was anything.
+
+    Raises:
+        DataError: If the file is damaged or of other settings.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["tamulag"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        was = meta["settings"]
+        differ = sorted(key for key in was | now if was.get(key) != now.get(key))
+        if differ:
+            raise DataError(
+                f"{path} was made with other settings of {', '.join(differ)}: "
+                "set them back, or choose another name"
+            )
+        restore(tensors, meta["journal"])
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be gone on from ({error}): remove its folder") from error
+    return True
+
+
+def settings(recipe: JointRecipe) -> dict[str, object]:
+    """Return what must be the same for a run to go on."""
+    return recipe.model_dump(mode="json", exclude=FREE)
+
+
+def write_tables(folder: Path, journal: Journal) -> None:
+    """Write `metrics.csv` and `labels.csv` anew, so that nothing is in them twice."""
+    write_metrics(folder, journal.history)
+    _write(
+        folder / "labels.csv",
+        ["epoch", "clip", "label", "text", "audio", "vision"],
+        [
+            [epoch, clip, *values]
+            for epoch, sample in enumerate(journal.labels, 1)
+            for clip, values in enumerate(sample)
+        ],
+    )
+
+
+def write_metrics(folder: Path, history: Sequence[Record]) -> None:
+    """Write `metrics.csv` anew: the figures of each epoch."""
+    names = list(dict.fromkeys(key for record in history for key in record))
+    rows = [[record.get(name, "") for name in names] for record in history]
+    _write(folder / "metrics.csv", names, rows)
+
+
+def _write(path: Path, names: list[str], rows: Sequence[Sequence[object]]) -> None:
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    temporary.replace(path)
+
+
+class Curves:
+    """The curves of a run for TensorBoard; without it they go to metrics.csv alone.
+
+    Args:
+        folder: Of the run.
+        epoch: Epochs that are done; what a stopped run wrote of later ones is hidden.
+        log: Told once where TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, epoch: int, log: Log) -> None:
+        self._add: Callable[[str, float, int], object] | None = None
+        self._close: Callable[[], None] | None = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log("TensorBoard is not installed (`pip install tensorboard`): curves go to CSV only")
+            return
+        writer = SummaryWriter(str(folder), purge_step=epoch + 1)
+        self._add, self._close = writer.add_scalar, writer.close
+
+    def add(self, record: Record, epoch: int) -> None:
+        """Add the figures of an epoch."""
+        if self._add is not None:
+            for name, value in record.items():
+                self._add(name.replace(".", "/", 1), value, epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._close is not None:
+            self._close()
+
+
+@contextmanager
+def kept_curves(
+    folder: Path | None, epoch: int, log: Log
+) -> Iterator[Callable[[Record, int], None]]:
+    """Give what adds an epoch's figures to the curves of a folder; nothing without one."""
+    if folder is None:
+        yield lambda _record, _epoch: None
+        return
+    curves = Curves(folder, epoch, log)
+    try:
+        yield curves.add
+    finally:
+        curves.close()

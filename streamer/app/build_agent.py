@@ -1,0 +1,334 @@
+"""The composition root: a configuration becomes an agent with its parts.
+
+Knows every part by name and how they fit. Runs nothing.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tamulag.models.nn.tam_ulag import TICK_RATE, TamUlag
+from tamulag.models.runtime.checkpoint import Card, load
+from tamulag.models.runtime.onnx_engine import step_for
+from tamulag.models.runtime.session_step import Step
+
+from ..agent.agent import Agent
+from ..agent.clock import SessionClock
+from ..config.loader import Config
+from ..core.estimate import Timing
+from ..core.session import Session
+from ..core.source import Now, Source, SourceError
+from ..features.audio_pipeline import AudioPipeline
+from ..protocol import messages
+from ..protocol.session_messages import RunInfo
+from ..publishers.mqtt_login import Login
+from ..publishers.publisher import Publisher, Speaker
+from ..storage.recorder import MEGABYTE
+from .build_recording import record
+from .build_web import WebOptions, build_web
+from .checkpoint_check import check_streamable
+
+if TYPE_CHECKING:
+    from ..server.single_sender import SingleSender
+    from ..storage.history import History
+
+NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
+DAY = 86400.0
+HEADS = ("sentiment", "text", "audio", "vision")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An agent that has not run yet, and what must be freed when it has."""
+
+    agent: Agent
+    resources: ExitStack
+
+
+def build(config: Config) -> Built:
+    """Load the model and make sources and publishers; opens no device and no port.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        AssetError: If a pretrained part is missing or damaged.
+        SourceError: If nothing is to be captured, or the recogniser has no model.
+        PublisherError: If an address cannot be used.
+    """
+    model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
+    check_streamable(model.config, config)
+    clock = SessionClock()
+    paced = config.source.path is None or config.source.speed == "1"
+    with ExitStack() as resources:
+        reception = _reception(config, clock.now, resources)
+        sources = reception.sources if reception else _sources(config, clock.now, resources)
+        asked = {modality for source in sources for modality in _wanted(config, source)}
+        agent = Agent(
+            session=Session(
+                model,
+                card,
+                asked,
+                timing_of(config),
+                names_words=config.session.privacy == "none",
+                step=_step(config, model),
+            ),
+            sources=sources,
+            publishers=[],
+            about=about_of(config, card, [source.name for source in sources]),
+            clock=clock,
+            paced=paced,
+            duration=config.session.duration,
+            heartbeat=config.websocket.heartbeat,
+            sends_words=config.session.privacy == "none",
+        )
+        visitors = WebOptions(receive=reception.receive if reception else None)
+        agent.publishers.extend(publishers_of(config, agent, agent.tell_output, visitors))
+        record(config, agent)
+        _report(config, agent)
+        return Built(agent, resources.pop_all())
+
+
+def demo_files() -> tuple[Path, Path]:
+    """Return a real portrait and real speech that installed packages carry.
+
+    Raises:
+        SourceError: If one of them is missing.
+    """
+    files = (
+        ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+        ("moonshine_voice", "assets/two_cities.wav"),
+    )
+    found = []
+    for package, name in files:
+        spec = find_spec(package)
+        path = Path(spec.origin).parent / name if spec and spec.origin else None
+        if path is None or not path.is_file():
+            raise SourceError(f"the demo needs {name} of {package}: pip install {package}")
+        found.append(path)
+    return found[0], found[1]
+
+
+def timing_of(config: Config) -> Timing:
+    """Return the numbers of a session."""
+    session = config.session
+    return Timing(
+        window=session.window,
+        hop=session.hop,
+        lateness=session.lateness,
+        stale_after=session.stale_after.model_dump(),
+        missing_after=session.missing_after.model_dump(),
+    )
+
+
+def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
+    sources: list[Source] = []
+    if config.source.path is not None:
+        return [_media(config, now, resources)]
+    if config.camera.device is not None:
+        from ..features.vision import VisionFeatures
+        from ..sources.camera import CameraSource
+
+        vision = resources.enter_context(VisionFeatures())
+        sources.append(
+            CameraSource(config.camera.device, vision, now=now, latency=config.camera.latency)
+        )
+    if config.microphone.device not in (None, "none"):
+        from ..sources.microphone import MicrophoneSource
+
+        device = config.microphone.device
+        sound = _sound(config, now, resources, paced=True)
+        sources.append(
+            MicrophoneSource(
+                None if device == "default" else device,
+                sound,
+                now=now,
+                latency=config.microphone.latency,
+            )
+        )
+    if not sources:
+        raise SourceError(NOTHING)
+    return sources
+
+
+def _reception(config: Config, now: Now, resources: ExitStack) -> "SingleSender | None":
+    """Return what takes a sender in, with its two sources, if one may come."""
+    if not config.ingest.enabled:
+        return None
+    from tamulag.models.text.text_encoder import encoder_for
+
+    from ..features.vision import VisionFeatures
+    from ..server.receiving import SenderLimits
+    from ..server.single_sender import SingleSender
+    from ..sources.remote_features import RemoteAudio, RemoteVision
+
+    limits = config.ingest
+    return SingleSender(
+        voice=RemoteAudio(
+            _sound(config, now, resources, paced=True),
+            config.session.subject,
+            encoder_for(config.model.checkpoint).encode,
+        ),
+        face=RemoteVision(resources.enter_context(VisionFeatures())),
+        subject=config.session.subject,
+        takes_words=config.asr.engine == "none",
+        now=now,
+        limits=SenderLimits(
+            message=limits.max_message,
+            rate=limits.max_rate,
+            bandwidth=limits.max_bandwidth,
+            duration=limits.max_duration,
+        ),
+    )
+
+
+def _media(config: Config, now: Now, resources: ExitStack) -> Source:
+    from ..features.vision import VisionFeatures
+    from ..sources.media_file import MediaSource
+
+    paced = config.source.speed == "1"
+    return MediaSource(
+        str(config.source.path),
+        sound=_sound(config, now, resources, paced=paced),
+        vision=resources.enter_context(VisionFeatures()),
+        now=now if paced else None,
+        speed=config.source.speed,
+        loop=config.source.loop,
+        still=config.source.still,
+    )
+
+
+def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> AudioPipeline:
+    from ..features.asr.open import open_recogniser
+    from ..features.asr.recogniser import Listener
+    from ..features.audio import AudioFeatures
+
+    recogniser = open_recogniser(config.asr.engine, config.asr.model)
+    listener = None
+    if recogniser is not None:
+        from tamulag.models.text.text_encoder import encoder_for
+
+        listener = Listener(
+            recogniser, encoder_for(config.model.checkpoint).encode, now=now if paced else None
+        )
+    path = AudioPipeline(AudioFeatures(), listener, threaded=paced)
+    resources.callback(path.close)
+    return path
+
+
+def _wanted(config: Config, source: Source) -> tuple[str, ...]:
+    """Return what a source is asked for; what a file has is seen only when it is open."""
+    if config.source.path is None:
+        return source.modalities
+    return ("audio", "vision") if config.asr.engine == "none" else ("text", "audio", "vision")
+
+
+def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
+    """Return what a session says of itself; `sources` are their names."""
+    return RunInfo(
+        version=metadata.version("tamulag-stream"),
+        checkpoint=config.model.checkpoint,
+        heads={
+            name: messages.Head(trained=card.trained[name], data=card.data.get(name))
+            for name in HEADS
+        },
+        sources=sources,
+        subject=messages.Subject(role=config.session.subject, id=config.session.subject_id),
+        notice=config.session.notice,
+    )
+
+
+Tell = Callable[[str, str | None, str], None]
+
+
+def tell_nobody(name: str, reason: str | None, detail: str) -> None:
+    """Leave it to the log that a publisher is lost or back."""
+
+
+def publishers_of(
+    config: Config,
+    speaker: Speaker,
+    tell: Tell = tell_nobody,
+    visitors: WebOptions | None = None,
+) -> list[Publisher]:
+    """Make the publishers that the settings name; none is open yet.
+
+    Args:
+        config: The settings.
+        speaker: Whoever is published.
+        tell: Called with name, reason and detail when a publisher is lost that opens itself again.
+        visitors: Who may come to the WebSocket server, beside subscribers.
+
+    Raises:
+        PublisherError: If an address cannot be used.
+    """
+    publishers: list[Publisher] = []
+    history = _history(config, speaker, tell)
+    if config.websocket.enabled:
+        pages = history.shelves() if history else {}
+        publishers += build_web(config, speaker, pages, visitors or WebOptions())
+    publishers += [] if history is None else [history]
+    if config.mqtt.url is not None:
+        from ..publishers.home_assistant import announced
+        from ..publishers.mqtt import MqttPublisher
+
+        publishers.append(
+            MqttPublisher(
+                config.mqtt.url,
+                status=speaker.offline,
+                login=_login(config),
+                site=config.session.site,
+                device=config.session.device,
+                keepalive=config.mqtt.keepalive,
+                queue=32 + 2 * (visitors.senders if visitors else 0),
+                announced=announced(config),
+                tell=partial(tell, "mqtt"),
+            )
+        )
+    if config.jsonl.path is not None:
+        from ..publishers.jsonl import JsonlPublisher
+
+        # At full speed the reader is waited for, which is no loss.
+        is_waited_for = config.source.path is not None and config.source.speed != "1"
+        lost = {} if is_waited_for else {"tell": partial(tell, "jsonl")}
+        publishers.append(JsonlPublisher(config.jsonl.path, **lost))
+    return publishers
+
+
+def _login(config: Config) -> Login:
+    return Login(**config.mqtt.model_dump(include=set(Login.__dataclass_fields__)))
+
+
+def _step(config: Config, model: TamUlag) -> Step:
+    chosen = config.model
+    path = None if chosen.onnx is None else Path(chosen.onnx)
+    return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
+
+
+def _report(config: Config, agent: Agent) -> None:
+    """Report to the service manager, where one started us and asks for it."""
+    if "NOTIFY_SOCKET" in os.environ:
+        from ..publishers.systemd import ServicePublisher
+
+        agent.publishers.append(ServicePublisher(os.environ, hop=config.session.hop))
+
+
+def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
+    """Return what keeps a live session; a replay is in a recording already."""
+    if not (config.history.enabled and isinstance(speaker, Agent)):
+        return None
+    from ..storage.history import History
+    from ..storage.history_db import default_path
+
+    chosen = config.history
+    return History(
+        default_path() if chosen.path is None else Path(chosen.path),
+        hello=speaker.hello,
+        tell=partial(tell, "history"),
+        max_age=chosen.max_age * DAY,
+        max_bytes=chosen.max_size * MEGABYTE,
+    )

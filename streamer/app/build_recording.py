@@ -1,0 +1,92 @@
+"""An agent gets its recorder; a recording gets its session.
+
+Knows what must be the same for the same numbers: checkpoint, timing, threads. Writes no file.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from tamulag.models.nn.tam_ulag import TICK_RATE
+from tamulag.models.runtime.checkpoint import Card, load, resolve
+
+from ..agent.agent import Agent
+from ..config.loader import Config
+from ..core.session import Session
+from ..storage.recorder import MEGABYTE, Recorder
+from ..storage.recording import Header, Patience, RecordingError
+
+
+def record(config: Config, agent: Agent) -> None:
+    """Let a recorder hear what the agent's session is given and what it says, if one is wanted.
+
+    Raises:
+        CheckpointError: If the checkpoint's file cannot be found.
+    """
+    if config.record.path is None:
+        return
+    sha256 = _sha256(config.model.checkpoint)
+    agent.recorder = Recorder(
+        Path(config.record.path),
+        lambda: _header(config, agent, sha256),
+        agent.clock.now,
+        file_limit=config.record.file_size * MEGABYTE,
+        total_limit=config.record.total * MEGABYTE,
+        results_only=config.session.privacy == "strict",
+    )
+    agent.session.journal = agent.recorder
+    agent.publishers.append(agent.recorder)
+
+
+def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
+    """Make the session of a recording, fresh, and the card of its checkpoint.
+
+    Args:
+        header: Of the recording.
+        checkpoint: Name or path that is used whatever the recording was made with; None: the
+            recording's, which must be the same file still.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        RecordingError: If it is another one, or nothing of what went in was recorded.
+    """
+    if header.privacy == "strict":
+        raise RecordingError(
+            f"recording of session {header.session} holds results alone, because it was made "
+            "with --privacy strict: it can be read, but not replayed"
+        )
+    if checkpoint is None and (found := _sha256(header.checkpoint)) != header.sha256:
+        raise RecordingError(
+            f"recording of session {header.session} was made with another checkpoint "
+            f"{header.checkpoint!r} (sha256 {header.sha256[:12]}, this one is {found[:12]}): "
+            "name that one, or this one, with --checkpoint"
+        )
+    torch.set_num_threads(header.threads)
+    name = checkpoint or header.checkpoint
+    model, card = load(name, window=round(header.window * TICK_RATE))
+    return Session(model, card, header.asked, header.timing), card
+
+
+def _header(config: Config, agent: Agent, sha256: str) -> Header:
+    timing = agent.session.timing
+    return Header(
+        session=agent.name,
+        version=agent.about.version,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        checkpoint=config.model.checkpoint,
+        sha256=sha256,
+        asked=agent.session.asked,
+        window=timing.window,
+        hop=timing.hop,
+        lateness=timing.lateness,
+        stale_after=Patience(**timing.stale_after),
+        missing_after=Patience(**timing.missing_after),
+        epoch=agent.clock.epoch,
+        privacy=config.session.privacy,
+    )
+
+
+def _sha256(checkpoint: str) -> str:
+    return hashlib.sha256(resolve(checkpoint).read_bytes()).hexdigest()

@@ -1,0 +1,221 @@
+"""The composition root of `tamulag serve`: settings become a server with its parts.
+
+Knows every part by name and how they fit. Runs nothing.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from tamulag.models import TamUlag
+from tamulag.models.nn.tam_ulag import TICK_RATE
+from tamulag.models.runtime.checkpoint import Card, load
+from tamulag.models.runtime.engine_choice import engine_timings, sizes_of
+from tamulag.models.runtime.onnx_engine import OnnxStep, made_from
+from tamulag.models.runtime.session_step import Step
+
+from ..cluster.backend import ClusterBackend
+from ..config.loader import Config
+from ..core.sample import Block, Input
+from ..core.session_batch import SessionBatch
+from ..server.admission import Admission
+from ..server.backend import LocalBackend, SessionBackend
+from ..server.feature_workers.pipeline import PipelineConfig
+from ..server.feature_workers.pool import FeatureWorkerPool
+from ..server.ingest_endpoint import IngestEndpoint, ServerPolicy
+from ..server.receiving import SenderLimits
+from ..server.server import Server
+from ..server.sessions import SessionOutput, SessionRegistry
+from ..server.snapshot_store import SnapshotStore
+from .build_agent import about_of, publishers_of, timing_of
+from .build_web import WebOptions
+from .checkpoint_check import check_streamable
+
+logger = logging.getLogger("tamulag.serve")
+
+WIRE = 1.6
+"""How much more than its step a session costs, with its frames and its messages."""
+
+
+def build(config: Config, until: ExitStack) -> Server:
+    """Load the model and make the server; opens no port and starts no process but a Ray.
+
+    Args:
+        config: Of the server.
+        until: Takes the end of a Ray.
+
+    Raises:
+        DataError: If a Ray that was asked for cannot be had.
+        CheckpointError: If the checkpoint cannot be used.
+        PublisherError: If an address cannot be used.
+        KeptError: If the folder of a handover cannot be used.
+    """
+    model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
+    check_streamable(model.config, config)
+    calls, chosen = _calls(config, model, card, until), config.serve
+    kept = _kept(config)
+    pool = _pool(config, calls)
+    look_at_cores(chosen.workers)
+    cost = cost_of(model, card, config)
+    admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
+    server = Server(
+        calls=calls,
+        admission=admission,
+        timing=timing_of(config),
+        name=config.session.device,
+        front=pool,
+        kept=kept,
+        heartbeat=config.websocket.heartbeat,
+    )
+    server.lobby = IngestEndpoint(
+        calls, pool, admission, _terms(config), greet=server.greet, kept=kept
+    )
+    server.publishers.extend(
+        publishers_of(
+            config,
+            server,
+            server.tell_output,
+            WebOptions(
+                receive=server.lobby.receive,
+                greet=server.greet_named,
+                shelves=server.shelves(),
+                senders=chosen.seats,
+            ),
+        )
+    )
+    calls.outlets.extend(one for one in server.publishers if isinstance(one, SessionOutput))
+    return server
+
+
+def _calls(config: Config, model: TamUlag, card: Card, until: ExitStack) -> SessionRegistry:
+    shows = config.session.privacy == "none"
+    step, sizes = engine_of(model, config)
+    hall = SessionBatch(
+        model,
+        card,
+        timing_of(config),
+        seats=config.serve.seats if config.serve.ray is None else 1,
+        names_words=shows,
+        step=step,
+        sizes=sizes,
+    )
+    calls = SessionRegistry(
+        _place(config, hall, model, until),
+        about_of(config, card, ["senders"]),
+        linger=config.serve.linger,
+        sends_words=shows,
+    )
+    if isinstance(calls.place, ClusterBackend):
+        calls.place.tell = calls.unanswered
+    return calls
+
+
+def _kept(config: Config) -> SnapshotStore | None:
+    """Return where sessions wait for the next server; with strict privacy no word is written."""
+    folder = config.serve.handover
+    if folder is not None and config.session.privacy == "strict":
+        logger.warning("nothing is handed over: --privacy strict lets no word be written")
+        return None
+    return None if folder is None else SnapshotStore(Path(folder))
+
+
+def look_at_cores(workers: int) -> None:
+    """Warn of more worker processes than there are cores."""
+    cores = os.cpu_count() or 1
+    if workers > cores:
+        told = "--workers %d on %d cores: they take time from each other and from the server"
+        logger.warning(told, workers, cores)
+
+
+def _place(config: Config, hall: SessionBatch, model: TamUlag, until: ExitStack) -> SessionBackend:
+    checkpoint = identity(model, config)
+    if config.serve.ray is None:
+        return LocalBackend(hall, checkpoint)
+    from ..app.build_cluster import cluster_of
+
+    return cluster_of(config, hall, checkpoint, until)
+
+
+def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, Collection[int]]:
+    """Return what steps in place of torch, and how many sessions at a time.
+
+    Raises:
+        CheckpointError: If the exported file cannot be used.
+    """
+    chosen = config.model
+    if chosen.onnx is None or chosen.engine == "torch":
+        return None, ()
+    step = OnnxStep(Path(chosen.onnx), model, chosen.checkpoint).step
+    if chosen.engine == "onnxruntime":
+        return step, range(1, config.serve.seats + 1)
+    found = engine_timings(model, step, hop=round(config.session.hop * TICK_RATE))
+    faster = [choice.sessions for choice in found if choice.is_faster]
+    logger.info("onnxruntime is the faster one for %s sessions, measured: %s", faster, found)
+    return step, sizes_of(found)
+
+
+def identity(model: TamUlag, config: Config) -> str:
+    """Return what identifies weights and features: a session goes on with the same alone."""
+    made = made_from(model, config.model.checkpoint)
+    return f"{made['checkpoint_sha256']} {metadata.version('tamulag-stream')}"
+
+
+def cost_of(model: TamUlag, card: Card, config: Config) -> float:
+    """Measure what share of a core a session with voice and face takes, its wire included."""
+    sessions, hops = 32, 6
+    hall = SessionBatch(model, card, timing_of(config), seats=sessions)
+    size = round(config.session.hop * TICK_RATE)
+    voice = np.zeros((size, model.config.audio.dim), np.float32)
+    face = np.zeros((max(size // model.config.vision.period, 1), model.config.vision.dim))
+    for number in range(sessions):
+        hall.open(str(number), ("audio", "vision"))
+    spent = []
+    for hop in range(hops):
+        at, before = hop * config.session.hop, time.thread_time()
+        for number in range(sessions):
+            hall.push(str(number), Block("vision", at, face.astype(np.float32)))
+            hall.push(str(number), Block("audio", at, voice))
+        hall.step()
+        spent.append(time.thread_time() - before)
+    return WIRE * sorted(spent)[hops // 2] / sessions / config.session.hop
+
+
+def _pool(config: Config, calls: SessionRegistry) -> FeatureWorkerPool | None:
+    if not config.serve.workers:
+        return None
+
+    def deliver(session: str, inputs: list[Input]) -> None:
+        for item in inputs:
+            calls.take(session, item)
+
+    front = PipelineConfig(
+        checkpoint=config.model.checkpoint,
+        subject=config.session.subject,
+        asr=config.asr.engine,
+        asr_model=config.asr.model,
+    )
+    return FeatureWorkerPool(
+        workers=config.serve.workers, front=front, deliver=deliver, tell=calls.front_end
+    )
+
+
+def _terms(config: Config) -> ServerPolicy:
+    limits = config.ingest
+    return ServerPolicy(
+        subject=config.session.subject,
+        server=config.session.device,
+        listens=config.asr.engine != "none",
+        limits=SenderLimits(
+            message=limits.max_message,
+            rate=limits.max_rate,
+            bandwidth=limits.max_bandwidth,
+            duration=limits.max_duration,
+        ),
+        timing={"window": config.session.window, "hop": config.session.hop},
+    )

@@ -1,0 +1,88 @@
+"""The WebSocket port of a configuration: its server, its pages, and the figures of /metrics.
+
+Knows the settings of the port and what belongs on it. Runs nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..config.loader import Config
+from ..config.schema import WebSocketConfig
+from ..protocol import messages
+from ..publishers.publisher import Publisher, Speaker
+from ..webserver import dashboard, widgets
+from ..webserver.access_control import AuthSettings, access, is_loopback
+from ..webserver.connection import Limits
+from ..webserver.metrics import Metrics
+from ..webserver.routes import Route
+from ..webserver.server import Greet, Receive, WebSocketPublisher
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebOptions:
+    """Who may come beside subscribers.
+
+    Attributes:
+        receive: Takes what somebody sends.
+        greet: Greets who follows one of many sessions.
+        shelves: More pages, by path.
+        senders: At once; they count for what one address may open.
+    """
+
+    receive: Receive | None = None
+    greet: Greet | None = None
+    shelves: Mapping[str, Route] = field(default_factory=dict)
+    senders: int = 0
+
+
+def build_web(
+    config: Config, speaker: Speaker, shelves: Mapping[str, Route], visitors: WebOptions
+) -> list[Publisher]:
+    """Return the server, and the counter whose pages it shows.
+
+    Args:
+        config: The settings.
+        speaker: Whoever is published.
+        shelves: Pages of the history, by path.
+        visitors: Who may come beside subscribers.
+
+    Raises:
+        PublisherError: If the address cannot be used.
+    """
+    chosen = config.websocket
+    lock = AuthSettings(**chosen.model_dump(include=set(AuthSettings.__dataclass_fields__)))
+    metrics = Metrics(speaker.gauges)
+    server = WebSocketPublisher(
+        access(chosen.host, lock, origins=chosen.origins),
+        chosen.port,
+        hello=speaker.hello,
+        missed=lambda count: messages.missed(speaker.hello(), count),
+        shelves={
+            **dashboard.routes(),
+            **widgets.routes(captures=visitors.receive is not None),
+            **metrics.shelves(),
+            **shelves,
+            **visitors.shelves,
+        },
+        limits=_limits(chosen, visitors.senders),
+        receive=visitors.receive,
+        greet=visitors.greet,
+    )
+    metrics.seats = server
+    return [server, metrics]
+
+
+def _limits(chosen: WebSocketConfig, senders: int) -> Limits:
+    # Who is on this machine is one address, a proxy for many others too.
+    # After a restart all senders come at once: they are told when to come again, not cut.
+    pending = max(chosen.max_pending, senders)
+    many = chosen.max_subscribers + pending + senders
+    few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20
+    return Limits(
+        subscribers=chosen.max_subscribers,
+        per_address=chosen.max_per_address or few,
+        pending=pending,
+        queue=chosen.queue,
+        message=chosen.max_message,
+        rate=chosen.max_rate,
+    )

@@ -1,0 +1,391 @@
+"""Break a running agent on purpose, and say how long it takes to notice and to mend.
+
+Knows the faults and what is measured of them. What is broken stands on the stage (stage.py); the
+agent runs in a process of its own, exactly as a user starts it.
+"""
+
+import contextlib
+import json
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from .rig.bad_clients import Pipe, malformed, stalled
+from .rig.probe import Message, MessageProbe, Receipt, has_score, is_back, is_lost
+from .rig.processes import (
+    BROKER,
+    CAMERA,
+    MICROPHONE,
+    Broker,
+    Camera,
+    Microphone,
+    Streaming,
+    broker,
+    camera,
+    microphone,
+    missing,
+    small_disk,
+    streaming,
+    wait_for,
+)
+
+LIMIT = 20.0
+"""Seconds after which something is not waited for any longer: its cell stays empty."""
+
+PAUSE = 3.0
+"""Seconds for which something is away after its loss was told."""
+
+STEP = 20.0
+"""Seconds by which the wall clock is set forward, for two seconds."""
+
+
+class Row(NamedTuple):
+    """What one fault did; None: it does not apply, or it did not come within 20 s."""
+
+    fault: str
+    degraded_s: float | None
+    """From the fault to the status that tells it."""
+    recovered_s: float | None
+    """From the end of the fault to the status without it, or to the end of what must go."""
+    lost: int | None
+    """Messages that a subscriber missed; for a recording: scores that are not in it."""
+    status: str
+    """What the status said, or why the fault was not tried."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A running agent with all that can be broken; None where a tool is missing."""
+
+    agent: Streaming
+    broker: Broker | None
+    camera: Camera | None
+    microphone: Microphone | None
+    disk: Path
+    """Where it records."""
+    is_tmpfs: bool
+    steps_clock: bool
+
+
+class Fault(NamedTuple):
+    """A fault by name, the commands that it needs, and how to cause it."""
+
+    name: str
+    tools: Sequence[str]
+    cause: Callable[[Scene, str], Row]
+
+
+def faults(
+    picture: Path,
+    voice: Path,
+    tell: Callable[[Row], None],
+    *,
+    only: Collection[str] = (),
+    steps_clock: bool = False,
+) -> list[Row]:
+    """Cause faults, one after the other; all of them take about three minutes.
+
+    Args:
+        picture: Of a face, for the camera.
+        voice: Sound file, for the microphone.
+        tell: Is told each row as soon as it is known.
+        only: Names of the faults that are wanted, of `ALL`; none: all of them.
+        steps_clock: Whether the wall clock of this machine may be set, for two seconds.
+
+    Raises:
+        StageError: If an agent does not start.
+    """
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        tell(row)
+
+    wanted = [fault for fault in RUNNING if not only or fault.name in only]
+    if wanted:
+        with _scene(picture, voice, steps_clock) as scene:
+            for fault in wanted:
+                gone = missing(fault.tools)
+                add(_skipped(fault.name, gone) if gone else fault.cause(scene, fault.name))
+    if not only or UNREAD in only:
+        add(_unread(UNREAD))
+    for name, number in ENDING.items():
+        if not only or name in only:
+            gone = missing(BROKER)
+            add(_skipped(name, gone) if gone else _ended(name, number))
+    return rows
+
+
+def _skipped(name: str, why: str) -> Row:
+    return Row(name, None, None, None, f"skipped: {why}")
+
+
+@contextmanager
+def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        disk, is_tmpfs = stack.enter_context(small_disk(folder / "disk"))
+        enter = stack.enter_context
+        hub = None if missing(BROKER) else enter(broker())
+        eye = None if missing(CAMERA) else enter(camera(picture))
+        ear = None if missing(MICROPHONE) else enter(microphone(folder, voice))
+        options = ["--asr", "none", "--record", str(disk)]
+        options += ["--mqtt", f"mqtt://127.0.0.1:{hub.port}"] if hub else []
+        options += ["--camera", eye.url] if eye else []
+        options += ["--microphone", "default" if ear else "none"] if eye or ear else []
+        if not (eye or ear):
+            options += ["--source", str(voice), "--loop"]
+        environment = ear.environment if ear else None
+        agent = enter(streaming(folder / "log", *options, environment=environment))
+        for modality, there in (("vision", eye), ("audio", ear)):
+            if there:
+                agent.witness.first(has_score(modality), since=0.0, limit=LIMIT)
+        yield Scene(agent, hub, eye, ear, disk, is_tmpfs, steps_clock)
+
+
+def _passed(begin: float, told: float | None) -> float | None:
+    return None if told is None else round(told - begin, 2)
+
+
+def _broken(
+    scene: Scene, name: str, what: str, spoil: Callable[[], object], mend: Callable[[], object]
+) -> Row:
+    """Spoil and mend something whose loss the status tells."""
+    witness = scene.agent.witness
+    begin = time.monotonic()
+    spoil()
+    degraded = witness.first(is_lost(what), since=begin, limit=LIMIT)
+    time.sleep(PAUSE)
+    mended = time.monotonic()
+    mend()
+    back = witness.first(is_back(what), since=mended, limit=LIMIT)
+    told: Message = degraded.message if degraded else {"state": "online", "lost": {}}
+    return Row(
+        name,
+        _passed(begin, degraded.at if degraded else None),
+        _passed(mended, back.at if back else None),
+        witness.skipped(begin, time.monotonic()),
+        f"{told['state']}: {what} {told['lost'].get(what, 'not told')}",
+    )
+
+
+def _frozen(scene: Scene, name: str) -> Row:
+    hub = scene.broker
+    assert hub is not None
+    with hub.witness() as heard:
+        time.sleep(1.0)
+        begin = time.monotonic()
+        row = _broken(
+            scene,
+            name,
+            "mqtt",
+            lambda: hub.process.send_signal(signal.SIGSTOP),
+            lambda: hub.process.send_signal(signal.SIGCONT),
+        )
+        return _delivered(scene, row, [heard], begin)
+
+
+def _killed(scene: Scene, name: str) -> Row:
+    hub = scene.broker
+    assert hub is not None
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        first = stack.enter_context(hub.witness())
+        later: list[MessageProbe] = []
+
+        def kill() -> None:
+            hub.process.kill()
+            hub.process.wait(5.0)
+
+        def restart() -> None:
+            hub.start()
+            later.append(stack.enter_context(hub.witness()))
+
+        time.sleep(1.0)
+        row = _broken(scene, name, "mqtt", kill, restart)
+        return _delivered(scene, row, [first, *later], begin)
+
+
+def _delivered(scene: Scene, row: Row, heard: Sequence[MessageProbe], begin: float) -> Row:
+    """Count the scores that the WebSocket had and the broker's subscribers had not."""
+    end = time.monotonic()
+    time.sleep(2.0)
+    mine = scene.agent.witness.scores(begin + 1.0, end)
+    theirs = {seq for one in heard for seq in one.scores(begin, time.monotonic())}
+    return row._replace(lost=len(mine - theirs))
+
+
+def _without_camera(scene: Scene, name: str) -> Row:
+    eye = scene.camera
+    assert eye is not None
+    return _broken(scene, name, "vision", eye.unplug, eye.start)
+
+
+def _without_microphone(scene: Scene, name: str) -> Row:
+    ear = scene.microphone
+    assert ear is not None
+    return _broken(scene, name, "audio", ear.unplug, ear.plug)
+
+
+def _stalled(scene: Scene, name: str) -> Row:
+    found = stalled(scene.agent.port)
+    ages = f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms for {found.readers} others"
+    return Row(name, None, found.gone_s, found.lost, f"cut; {ages}")
+
+
+def _malformed(scene: Scene, name: str) -> Row:
+    begin = time.monotonic()
+    found = malformed(scene.agent.port)
+    witness = scene.agent.witness
+    goes_on = witness.first(lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=LIMIT)
+    lost = witness.skipped(begin, time.monotonic())
+    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.kept} kept"
+    return Row(name, None, None, lost if goes_on else None, told)
+
+
+def _stepped(scene: Scene, name: str) -> Row:
+    """Set the wall clock forward and back: neither scores nor their `time` may jump."""
+    if not scene.steps_clock:
+        return _skipped(name, "it sets the clock of this machine for 2 s: allow it by --step-clock")
+    begin, wall = time.monotonic(), time.time()
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, wall + STEP)
+    except PermissionError:
+        return _skipped(name, "only root may set the clock: sudo")
+    try:
+        time.sleep(2.0)
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
+    time.sleep(2.0)
+    witness = scene.agent.witness
+    told = [r for r in witness if r.at >= begin]
+    is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in told)
+    lost = witness.skipped(begin, time.monotonic())
+    said = "degraded" if is_lossy else "online"
+    return Row(name, None, None, lost, f"{said}; `time` was off by {_jump(told):.2f} s at most")
+
+
+def _jump(told: Sequence[Receipt]) -> float:
+    """Return how far the stamps of messages are from the moments of their receipt, at most."""
+    stamps = [datetime.fromisoformat(r.message["time"]).timestamp() for r in told]
+    apart = [stamp - r.at for stamp, r in zip(stamps, told, strict=True)]
+    return max(apart) - min(apart) if apart else 0.0
+
+
+def _full(scene: Scene, name: str) -> Row:
+    """Leave no room for the recording; the session goes on without it, and it can be read."""
+    witness, pid = scene.agent.witness, scene.agent.process.pid
+    files = sorted(scene.disk.glob("*/*"))
+    if scene.is_tmpfs:
+        begin = _fill(scene.disk / "filler")
+    else:
+        # Without the right to mount a disk the largest file it may write is made small.
+        size = max(file.stat().st_size for file in files)
+        begin = time.monotonic()
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 1, resource.RLIM_INFINITY))
+    degraded = witness.first(is_lost("recording"), since=begin, limit=LIMIT)
+    time.sleep(PAUSE)
+    reason = degraded.message["lost"]["recording"] if degraded else "not told"
+    scores = len(witness.scores(begin, time.monotonic()))
+    kept = _recorded(scene.disk)
+    return Row(
+        name,
+        _passed(begin, degraded.at if degraded else None),
+        None,
+        witness.skipped(begin, time.monotonic()),
+        f"degraded: recording {reason}; {scores} scores went on, {len(kept)} can be read",
+    )
+
+
+def _fill(file: Path) -> float:
+    """Write until there is no room; return when that was."""
+    with file.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+        while True:
+            out.write(bytes(4096))
+    return time.monotonic()
+
+
+def _recorded(folder: Path) -> set[int]:
+    """Return the numbers of the scores in the one recording of a folder."""
+    from ..storage.arrow_file import Recording
+
+    rows = list(Recording(folder).rows())
+    told = [json.loads(row.text) for row in rows if row.kind == "message" and row.text]
+    return {message["seq"] for message in told if message["type"] == "sentiment"}
+
+
+def _ended(name: str, number: signal.Signals) -> Row:
+    """End an agent in the middle; its recording and its last status stay behind."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        hub = stack.enter_context(broker())
+        outputs = ["--record", str(folder / "kept"), "--mqtt", f"mqtt://127.0.0.1:{hub.port}"]
+        agent = stack.enter_context(streaming(folder / "log", "--demo", "--loop", *outputs))
+        agent.witness.first(has_score("audio"), since=0.0, limit=LIMIT)
+        time.sleep(PAUSE)
+        begin = time.monotonic()
+        agent.process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            agent.process.wait(LIMIT)
+        gone = time.monotonic()
+        wait_for(lambda: '"offline"' in hub.retained(), LIMIT, "the status `offline`")
+        known = agent.witness.scores(0.0, begin)
+        lost = len(known - _recorded(folder / "kept"))
+        code = agent.process.poll()
+        told = f"offline; exit {code}, {len(known) - lost} of {len(known)} scores recorded"
+        return Row(name, None, round(gone - begin, 2), lost, told)
+
+
+def _unread(name: str) -> Row:
+    """Read no more of an agent's standard output, then end it: it may wait for nobody."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out = stack.enter_context(contextlib.closing(Pipe()))
+        options = ("--demo", "--loop", "--asr", "none", "--jsonl", "-")
+        agent = stack.enter_context(streaming(folder / "log", *options, out=out.writer))
+        agent.witness.first(has_score("audio"), since=0.0, limit=LIMIT)
+        out.drain()
+        begin = time.monotonic()
+        degraded = agent.witness.first(is_lost("jsonl"), since=begin, limit=LIMIT)
+        time.sleep(PAUSE)
+        lost = agent.witness.skipped(begin, stopped := time.monotonic())
+        agent.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            agent.process.wait(LIMIT)
+        told = "degraded: jsonl publisher_lost" if degraded else "not told"
+        return Row(
+            name,
+            _passed(begin, degraded.at if degraded else None),
+            _passed(stopped, time.monotonic()),
+            lost,
+            f"{told}; exit {agent.process.poll()} after SIGTERM",
+        )
+
+
+RUNNING = (
+    Fault("broker frozen", BROKER, _frozen),
+    Fault("broker killed, restarted", BROKER, _killed),
+    Fault("camera gone, back", CAMERA, _without_camera),
+    Fault("microphone gone, back", MICROPHONE, _without_microphone),
+    Fault("subscriber never reads", (), _stalled),
+    Fault("2 % malformed messages", (), _malformed),
+    Fault("wall clock stepped", (), _stepped),
+    Fault("disk full while recording", (), _full),
+)
+"""Those that one agent goes through, in this order: after the last it records no more."""
+
+UNREAD = "reader of stdout never reads"
+"""One that an agent of its own goes through."""
+
+ENDING = {"SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
+
+ALL = (*(fault.name for fault in RUNNING), UNREAD, *ENDING)
+"""The names of the rows."""

@@ -1,0 +1,203 @@
+"""How many seats one server carries: a real server, seats in other processes, real time.
+
+Knows the server's process, its processor time and memory (Linux). Steps a hall of its own only to
+compare many sessions together with one by one.
+"""
+
+import multiprocessing
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tamulag.models.runtime.checkpoint import load
+
+from ..core.sample import TICK_RATE, Block
+from ..core.session_batch import SessionBatch
+from .rig.proc_usage import memory, spent
+from .rig.processes import StageError
+from .rig.senders import AGAIN, HOP, LAST, TRIES, SenderLoad, run_senders
+from .rig.subscribers import percentile
+
+SETTLING = 4.0
+"""Seconds after the last seat has begun until the load is taken."""
+
+STARTING, ENDING = 60.0, 10.0
+"""Seconds that the server may take."""
+
+
+class Capacity(NamedTuple):
+    """What the seats and the server's process showed."""
+
+    asked: int
+    sessions: int
+    """That were let in."""
+    realtime: bool
+    """Whether each of them got every score, 99 of 100 before the next hop had ended."""
+    p50_ms: float
+    """From when a hop's last feature was due to its score."""
+    p99_ms: float
+    late_ms: float
+    """Most by which the senders themselves were late."""
+    scores: int
+    wanted: int
+    cores: float
+    """Of the server, with all seats in."""
+    us_per_score: float
+    """Processor time of the server."""
+    mb_per_session: float
+    refused: dict[str, int]
+
+
+class Batched(NamedTuple):
+    """One hop of many sessions; processor microseconds of the thread."""
+
+    sessions: int
+    together_us: float
+    """Per session, all in one step."""
+    one_by_one_us: float
+    """Per session, each in a step of its own."""
+    speedup: float
+
+
+def capacity(
+    sessions: int, seconds: float, *, senders: int = 1, options: tuple[str, ...] = ()
+) -> Capacity:
+    """Let seats that send features come to a server within a few seconds, and time its scores.
+
+    Args:
+        sessions: Seats.
+        seconds: That each of them sends.
+        senders: Processes of seats.
+        options: More of `tamulag serve`.
+
+    Raises:
+        StageError: If the server does not start, or ends.
+    """
+    program = str(Path(sys.executable).with_name("tamulag"))
+    command = [program, "serve", "--websocket", "127.0.0.1:0", "--workers", "0"]
+    with subprocess.Popen(
+        [*command, "--seats", str(sessions), *options], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            return _measured(server, sessions, seconds, senders)
+        finally:
+            server.terminate()
+            try:
+                server.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _measured(
+    server: "subprocess.Popen[str]", sessions: int, seconds: float, senders: int
+) -> Capacity:
+    assert server.stdout is not None
+    limit = threading.Timer(STARTING, server.kill)
+    limit.start()
+    line = server.stdout.readline()
+    limit.cancel()
+    found = re.search(r"ws://[^:]+:(\d+)/", line)
+    if found is None:
+        raise StageError(f"the server said {line!r}: run `tamulag serve` by hand")
+    spread, hops = max(2.0, sessions / 100), round(seconds / HOP)
+    before, worked = memory(server.pid).resident, spent(server.pid)
+    seats = [
+        _seats(int(found[1]), len(range(k, sessions, senders)), hops, spread)
+        for k in range(senders)
+    ]
+    try:
+        time.sleep(spread + SETTLING)
+        steady, begun = spent(server.pid), time.monotonic()
+        time.sleep(max(1.0, seconds - spread - SETTLING))
+        if server.poll() is not None:
+            raise StageError(f"the server ended with {server.returncode}")
+        cores = (spent(server.pid) - steady) / (time.monotonic() - begun)
+        grown = memory(server.pid).resident - before
+        loads = [_load(pipe, spread + seconds + 2 * LAST + TRIES * AGAIN) for _, pipe in seats]
+        worked = spent(server.pid) - worked
+    finally:
+        for process, pipe in seats:
+            process.terminate()
+            process.join(ENDING)
+            pipe.close()
+    return _summed(sessions, hops, loads, cores, worked, grown)
+
+
+def _seats(port: int, seats: int, hops: int, spread: float) -> tuple[BaseProcess, Connection]:
+    spawned = multiprocessing.get_context("spawn")
+    ours, theirs = spawned.Pipe()
+    process = spawned.Process(
+        target=run_senders, args=(port, seats, hops, HOP, spread, theirs), daemon=True
+    )
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _load(pipe: Connection, limit: float) -> SenderLoad:
+    if not pipe.poll(limit):
+        raise StageError("the seats do not answer: try fewer")
+    return SenderLoad(*pipe.recv())
+
+
+def _summed(
+    asked: int, hops: int, loads: list[SenderLoad], cores: float, worked: float, grown: float
+) -> Capacity:
+    late = sorted(1000 * age for load in loads for age in load.late)
+    refused: Counter[str] = sum((Counter(load.refused) for load in loads), Counter())
+    wanted = sum(load.wanted for load in loads)
+    sessions, p99 = wanted // hops, percentile(late, 99)
+    return Capacity(
+        asked=asked,
+        sessions=sessions,
+        realtime=sessions > 0 and len(late) == wanted and p99 < 1000 * HOP,
+        p50_ms=percentile(late, 50),
+        p99_ms=p99,
+        late_ms=1000 * max(load.behind for load in loads),
+        scores=len(late),
+        wanted=wanted,
+        cores=cores,
+        us_per_score=1e6 * worked / max(1, len(late)),
+        mb_per_session=grown / max(1, sessions),
+        refused=dict(refused),
+    )
+
+
+def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Batched:
+    """Step many sessions, at least 2, together and one by one, in turn, on the same features."""
+    model, card = load(checkpoint)
+    rng = np.random.default_rng(0)
+    ticks = round(HOP * TICK_RATE)
+    voice = rng.standard_normal((ticks, model.config.audio.dim)).astype(np.float32)
+    face = rng.standard_normal(
+        (ticks // model.config.vision.period, model.config.vision.dim)
+    ).astype(np.float32)
+    halls = {size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)}
+    spent: dict[int, list[float]] = {size: [] for size in halls}
+    for hall in halls.values():
+        for number in range(sessions):
+            hall.open(str(number), ("audio", "vision"))
+    for hop in range(hops + 1):
+        for size, hall in halls.items():
+            for number in range(sessions):
+                hall.push(str(number), Block("vision", hop * HOP, face))
+                hall.push(str(number), Block("audio", hop * HOP, voice))
+            spent[size].append(_timed(hall))
+    together, alone = (1e6 * float(np.median(times[1:])) / sessions for times in spent.values())
+    return Batched(sessions, together, alone, alone / together)
+
+
+def _timed(hall: SessionBatch) -> float:
+    before = time.thread_time()
+    while hall.waiting:
+        hall.step()
+    return time.thread_time() - before

@@ -1,0 +1,111 @@
+"""Run a whole agent for minutes, with subscribers, and see whether it grows or falls behind.
+
+Knows the agent's process, its memory (Linux) and what its subscribers get. Runs no model itself.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .rig.probe import Receipt, has_score
+from .rig.proc_usage import memory, spent
+from .rig.processes import Streaming, streaming
+from .rig.subscribers import SubscriberLoad, percentile
+
+SUBSCRIBERS = 50
+WARM_UP = 60.0
+"""Seconds in which memory may grow: queues, caches and heaps find their size."""
+
+INTERVAL = 5.0
+"""Seconds between two looks at the memory."""
+
+
+class Soak(NamedTuple):
+    """What a run showed; milliseconds from the end of a hop to the receipt of its score."""
+
+    minutes: float
+    rss_mb_per_min: float | None
+    """Least squares after the first minute; None for a run that is shorter than two."""
+    rss_mb: tuple[float, float]
+    """After the warm-up, or at the start of a shorter run, and at the end."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    received: int
+    lost: int
+    """Messages that a subscriber missed."""
+    dropped: dict[str, int]
+    """Inputs, of the last score."""
+    cores: float
+    load: float
+    """Of the machine, mean over the last minute, whoever caused it."""
+
+
+def soak(
+    options: Sequence[str],
+    minutes: float,
+    tell: Callable[[str], None],
+    environment: dict[str, str] | None = None,
+) -> Soak:
+    """Stream for some minutes to 50 subscribers in another process.
+
+    Args:
+        options: Of `tamulag-stream`: what is captured.
+        minutes: From the first score.
+        tell: Is told the memory, once a minute.
+        environment: Of the agent; None: ours.
+
+    Raises:
+        StageError: If the agent does not start.
+        RuntimeError: If it ends before the time is up.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        streaming(Path(folder) / "log", *options, environment=environment) as agent,
+    ):
+        agent.witness.first(has_score("audio"), since=0.0, limit=60.0)
+        with SubscriberLoad(agent.port, SUBSCRIBERS) as crowd:
+            looks, cores = _watch(agent, minutes * 60, tell)
+            heard = crowd.heard()
+        last = [r for r in agent.witness if r.message["type"] == "sentiment"][-1]
+    times, sizes = (np.array(column) for column in zip(*looks, strict=True))
+    settled = times >= min(WARM_UP, times[-1] / 2)
+    slope = np.polyfit(times[settled], sizes[settled], 1)[0] * 60 if minutes >= 2 else None
+    return Soak(
+        minutes=minutes,
+        rss_mb_per_min=None if slope is None else round(float(slope), 3),
+        rss_mb=(round(float(sizes[settled][0]), 1), round(float(sizes[-1]), 1)),
+        p50_ms=percentile(heard.hop, 50),
+        p95_ms=percentile(heard.hop, 95),
+        p99_ms=percentile(heard.hop, 99),
+        received=len(heard.hop),
+        lost=heard.lost,
+        dropped=_dropped(last),
+        cores=round(cores, 2),
+        load=round(os.getloadavg()[0], 2),
+    )
+
+
+def _watch(
+    agent: Streaming, seconds: float, tell: Callable[[str], None]
+) -> tuple[list[tuple[float, float]], float]:
+    """Return time and MB of each look, and how many cores the agent took."""
+    pid, begin = agent.process.pid, time.monotonic()
+    before, looks = spent(pid), [(0.0, memory(pid).resident)]
+    while (passed := time.monotonic() - begin) < seconds:
+        time.sleep(min(INTERVAL, seconds - passed))
+        if agent.process.poll() is not None:
+            raise RuntimeError(f"the agent ended after {passed:.0f} s: run it by hand, --verbose")
+        looks.append((time.monotonic() - begin, memory(pid).resident))
+        if int(looks[-1][0] // 60) > int(looks[-2][0] // 60):
+            tell(f"{looks[-1][0]:.0f} s: {looks[-1][1]:.1f} MB")
+    return looks, (spent(pid) - before) / (time.monotonic() - begin)
+
+
+def _dropped(score: Receipt) -> dict[str, int]:
+    return dict(score.message["dropped"])

@@ -1,0 +1,103 @@
+"""Measure the WebSocket server: many subscribers in other processes, some of which never read.
+
+Knows the server. Knows no agent and no model: the messages are as long as real ones and say when
+they were sent.
+"""
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from ..webserver.connection import Limits
+from ..webserver.server import WebSocketPublisher
+from .rig.subscribers import STARTING, Heard, SubscriberLoad, percentile
+
+PROCESSES = 2
+"""Of subscribers; the server is a third, as it is where it runs."""
+
+LENGTH = 1400
+"""Bytes of a message, about those of a score with three modalities."""
+
+
+class Fanout(NamedTuple):
+    """What was measured; milliseconds from `publish` to receipt, seconds."""
+
+    subscribers: int
+    stalled: int
+    p50_ms: float
+    p99_ms: float
+    stalled_gone_s: float | None
+    """Until the last one was cut; None if there was none, or if one was not."""
+    received: int
+    expected: int
+    cpu: float
+    """Share of a core that the server used."""
+
+
+async def fanout(
+    subscribers: int, stalled: int, *, seconds: float = 10.0, hop: float = 0.5
+) -> Fanout:
+    """Publish a message every `hop` seconds on the loopback and say when it arrived.
+
+    Raises:
+        TimeoutError: If the subscribers cannot connect within a minute.
+        RuntimeError: If no message arrived at all.
+    """
+    total = subscribers + stalled
+    server = WebSocketPublisher(
+        port=0,
+        hello=lambda: "hello",
+        missed=lambda count: f"missed {count}",
+        limits=Limits(subscribers=total, per_address=total, pending=total),
+    )
+    await server.open()
+    running = asyncio.create_task(server.run(), name="tamulag.fanout")
+    try:
+        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as crowd:
+            async with asyncio.timeout(STARTING):
+                while server.subscribers < total:  # noqa: ASYNC110 (bounded by the timeout)
+                    await asyncio.sleep(0.05)
+            cpu = time.process_time()
+            sent, gone = await _publish(server, subscribers, seconds, hop)
+            cpu = (time.process_time() - cpu) / seconds
+            latencies = (await _heard(crowd)).sent
+    finally:
+        running.cancel()
+        await server.close()
+    if not latencies:
+        raise RuntimeError(f"none of {sent} messages arrived: try fewer than {subscribers}")
+    return Fanout(
+        subscribers=subscribers,
+        stalled=stalled,
+        p50_ms=percentile(latencies, 50),
+        p99_ms=percentile(latencies, 99),
+        stalled_gone_s=gone if stalled else None,
+        received=len(latencies),
+        expected=sent * subscribers,
+        cpu=cpu,
+    )
+
+
+async def _publish(
+    server: WebSocketPublisher, subscribers: int, seconds: float, hop: float
+) -> tuple[int, float | None]:
+    """Return how many messages were sent, and after how long the stalled were gone."""
+    start = time.monotonic()
+    sent, gone = 0, None
+    while sent * hop < seconds:
+        server.publish("sentiment", f"{time.monotonic():020.6f}".ljust(LENGTH))
+        sent += 1
+        while (now := time.monotonic()) < start + sent * hop:
+            if gone is None and server.subscribers <= subscribers:
+                gone = now - start
+            await asyncio.sleep(min(0.02, start + sent * hop - now))
+    return sent, gone
+
+
+async def _heard(crowd: SubscriberLoad) -> Heard:
+    """Let the server go on while its subscribers tell what they got."""
+    crowd.ask()
+    async with asyncio.timeout(STARTING):
+        while not crowd.is_ready():  # noqa: ASYNC110 (bounded by the timeout)
+            await asyncio.sleep(0.02)
+    return crowd.answers()

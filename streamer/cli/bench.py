@@ -1,0 +1,366 @@
+"""The verbs that measure: `tamulag bench ...`.
+
+Knows their options and what they print. Parts are imported only by the verb that needs them.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .data import Json, bar, quiet_threads
+from .train import told
+
+if TYPE_CHECKING:
+    from tamulag.models.data.clips import Clip
+    from tamulag.models.text.text_encoder import TextEncoder
+
+    from ..bench.drift import Drift
+
+bench_app = typer.Typer(help="Measure speed, memory and what the method promises.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    bench_app.command("train")(bench_train)
+    bench_app.command("labels")(bench_labels)
+    bench_app.command("fusion")(bench_fusion)
+    bench_app.command("text")(bench_text)
+    bench_app.command("long")(bench_long)
+    bench_app.command("fanout")(bench_fanout)
+    bench_app.command("faults")(bench_faults)
+    bench_app.command("soak")(bench_soak)
+    app.add_typer(bench_app, name="bench")
+
+
+def bench_train(
+    equal: Annotated[bool, typer.Option("--equal", help="Same maths, trimmed and sorted.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="And bfloat16 autocast.")] = False,
+    like_framework: Annotated[
+        bool, typer.Option("--like-framework", help="Padded to the full lengths, not sorted.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Training clips.")] = 1284,
+    epochs: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="0 = one per core.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the paper preset on a synthetic file of MOSI's exact shapes; default: all variants.
+
+    The figures on top are those of the fastest variant that was asked for.
+
+    Example: tamulag bench train --json
+    """
+    quiet_threads()
+    from tamulag.models.bench.step_cost import machine
+    from tamulag.models.bench.training_speed import Variant, bench
+
+    asked: dict[Variant, bool] = {"padded": like_framework, "equal": equal, "fast": fast}
+    variants = [name for name, chosen in asked.items() if chosen] or list(asked)
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr if as_json else sys.stdout)
+
+    rows = bench(variants, log, samples=samples, epochs=epochs, threads=threads)
+    best = min(rows, key=lambda row: row.seconds_per_epoch)
+    ratios = {
+        f"ratio_{row.variant}": rows[0].seconds_per_epoch / row.seconds_per_epoch
+        for row in rows
+        if rows[0].variant == "padded"
+    }
+    where = machine()._asdict() | {"threads": threads or os.cpu_count()}
+    report = {
+        "preset": "paper-mosi",
+        "samples": samples,
+        "seconds_per_epoch": best.seconds_per_epoch,
+        "peak_rss_mb": best.peak_rss_mb,
+        **ratios,
+        "rows": [row._asdict() for row in rows],
+        "machine": where,
+    }
+    if as_json:
+        print(json.dumps(report))
+    else:
+        table([where])
+        for name, ratio in ratios.items():
+            print(f"{name} {ratio:.2f}")
+
+
+def bench_labels(
+    data: Annotated[Path, typer.Option(help="CSV with text,label,label_T,label_A,label_V.")],
+    valid: Annotated[
+        Path | None, typer.Option(help="CSV that chooses the epoch. Default: valid.csv beside it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per row.")] = 5,
+    epochs: Annotated[int, typer.Option(min=2, help="At most.")] = 8,
+    snr: Annotated[
+        list[float] | None, typer.Option(help="Noise of simulated voice and face in dB.")
+    ] = None,
+    gradient: Annotated[
+        Literal["full", "experts", "none"], typer.Option(help="Reach of the loss of a ULAG label.")
+    ] = "full",
+    as_json: Json = False,
+) -> None:
+    """Compare generated unimodal labels with those that people gave, on CH-SIMS.
+
+    The joint training sees the clips' labels alone. Text is real. Voice and face do not exist for
+    this corpus: they are SIMULATED from the human labels, with noise of `--snr` dB per clip.
+
+    Example: tamulag bench labels --data data/sims/train.csv
+    """
+    quiet_threads()
+    from tamulag.models.bench.label_agreement import KINDS, against, setting
+    from tamulag.models.runtime.checkpoint import MULTILINGUAL
+    from tamulag.models.text.text_encoder import TextEncoder
+
+    with told() as (log, tell):
+        log("text is encoded")
+        encoder = TextEncoder(name=MULTILINGUAL)
+        rows = against(
+            _clips(data, encoder),
+            _clips(valid or data.parent / "valid.csv", encoder),
+            snrs=[0.0] if snr is None else snr,
+            seeds=range(1, seeds + 1),
+            epochs=epochs,
+            gradient=gradient,
+            log=log,
+            tell=tell,
+        )
+    if as_json:
+        print(json.dumps({"seeds": seeds, "rows": [_plain(row._asdict()) for row in rows]}))
+        return
+    print("| labels | trained on | modality | Corr | MAE | sign | change |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        cells = [_with(value, row.interval.get(key)) for key, value in row.figures.items()]
+        where = setting(row.snr) if row.labels in KINDS else "nothing"
+        print(f"| {row.labels} | {where} | {row.modality} | {' | '.join(cells)} |")
+
+
+def _clips(path: Path, encoder: "TextEncoder") -> "list[Clip]":
+    from tamulag.models.data.clips import HUMAN, DataError, read_labelled, text_clips
+
+    rows = [row for row in read_labelled(path, limit=1.0) if row.unimodal.keys() == HUMAN.keys()]
+    if not rows:
+        raise DataError(f"{path} has no row with {', '.join(HUMAN.values())}: use CH-SIMS's file")
+    states = encoder.encode_batch([row.text for row in rows])
+    return text_clips(rows, states)
+
+
+def bench_fusion(
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    config: Annotated[Path, typer.Option(help="The training file that made it.")] = Path(
+        "configs/train/default.toml"
+    ),
+    votes: Annotated[
+        Path | None, typer.Option(help="CREMA-D's tabulatedVotes.csv: what people do.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairings.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare the fused head with means and a product of experts on held-out pairings.
+
+    On clips of different people with nearly equal labels, per set of modalities; and on conflicts,
+    where one modality is clearly negative and the other positive.
+
+    Example: tamulag bench fusion --votes data/crema_d/tabulatedVotes.csv
+    """
+    quiet_threads()
+    import numpy as np
+
+    from tamulag.models.bench.crema_votes import weighing
+    from tamulag.models.bench.fusion_comparison import compare, open_validation
+
+    people = weighing(votes) if votes else None
+    rows, conflicts = compare(open_validation(checkpoint, config), np.random.default_rng(seed))
+    if as_json:
+        report = {
+            "rows": [row._asdict() for row in rows],
+            "conflicts": [row._asdict() for row in conflicts],
+            "people": people._asdict() if people else None,
+        }
+        print(json.dumps(report))
+        return
+    table(row._asdict() for row in rows)
+    print()
+    table(row._asdict() for row in conflicts)
+    if people:
+        print()
+        table([people._asdict()])
+
+
+def bench_text(
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    updates: Annotated[int, typer.Option(min=1, help="Timed per length.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Time how long new words take on one thread: encoder and text branch, milliseconds.
+
+    Example: tamulag bench text --checkpoint zh
+    """
+    quiet_threads()
+    from tamulag.models.bench.text_latency import text_updates
+
+    rows = [row._asdict() for row in text_updates(checkpoint, updates=updates)]
+    if as_json:
+        print(json.dumps({"checkpoint": checkpoint, "updates": updates, "rows": rows}))
+    else:
+        table(rows)
+
+
+def bench_long(
+    data: Annotated[list[Path], typer.Option(help="Media file; may be given several times.")],
+    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
+    duration: Annotated[float, typer.Option(min=180, help="Seconds of stream time.")] = 3600.0,
+    as_json: Json = False,
+) -> None:
+    """Loop clips for an hour of stream time: is the score still that of the first minute?
+
+    A clip goes through the live front end once, and what it gives through one session again and
+    again. Exit code 1 if a score of voice or face differs by more than 0.1 on average.
+
+    Example: tamulag bench long --data clip.mp4
+    """
+    quiet_threads()
+    from ..bench.drift import LAW
+
+    rows: list[dict[str, object]] = []
+    broken = False
+    for path in data:
+        found = _hour(path, checkpoint, duration)
+        rows += [{"file": path.name, **drift._asdict()} for drift in found]
+        means = ", ".join(f"{drift.modality} {drift.mean:.4f}" for drift in found)
+        print(f"{path.name}: mean distance {means}", file=sys.stderr)
+        broken |= any(d.mean > LAW for d in found if d.modality != "sentiment")
+    if as_json:
+        print(json.dumps({"law": LAW, "broken": broken, "rows": rows}))
+    else:
+        table(rows)
+    raise typer.Exit(1 if broken else 0)
+
+
+def _hour(path: Path, checkpoint: str, duration: float) -> "list[Drift]":
+    from tamulag.models.runtime.checkpoint import load
+
+    from ..bench.drift import drifts, loop_of, stream
+    from ..core.estimate import Timing
+    from ..core.session import Session
+    from ..offline.extract import play
+
+    timing = Timing()
+    model, card = load(checkpoint)
+    loop = loop_of(play(path), timing.hop)
+    session = Session(model, card, {sample.modality for sample in loop.samples}, timing)
+    with bar(path.name, round(duration)) as progress:
+        estimates = stream(session, loop, duration, progress)
+    return drifts(estimates, loop.period, timing)
+
+
+def _plain(value: object) -> object:
+    """Return a value for JSON, which has no nan."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _with(value: float, interval: float | None) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
+
+
+def table(rows: Iterable[Mapping[str, object]]) -> None:
+    """Print rows of the same keys as a table in Markdown."""
+    for number, row in enumerate(rows):
+        if not number:
+            print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        cells = (f"{x:.3f}" if isinstance(x, float) else str(x) for x in row.values())
+        print(f"| {' | '.join(cells)} |")
+
+
+def bench_fanout(
+    subscribers: Annotated[int, typer.Option(min=1, max=5000)] = 1000,
+    stalled: Annotated[int, typer.Option(min=0, max=100, help="Who never read.")] = 10,
+    seconds: Annotated[float, typer.Option(min=1, max=600)] = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Measure the WebSocket server with subscribers in processes of their own, on the loopback.
+
+    Example: tamulag bench fanout --subscribers 200 --stalled 1
+    """
+    import asyncio
+
+    from tamulag.models.bench.step_cost import machine
+
+    from ..bench.websocket_fanout import fanout
+
+    found, where = asyncio.run(fanout(subscribers, stalled, seconds=seconds)), machine()._asdict()
+    if as_json:
+        print(json.dumps(found._asdict() | {"machine": where}))
+        return
+    table([where])
+    gone = found.stalled_gone_s
+    print(f"received {found.received} of {found.expected}, {found.cpu:.3f} of a core")
+    print(f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms")
+    if stalled:
+        print("stalled: not all gone" if gone is None else f"stalled: gone after {gone:.1f} s")
+
+
+def bench_faults(
+    only: Annotated[list[str] | None, typer.Option(help="Name of a row; may be repeated.")] = None,
+    step_clock: Annotated[
+        bool, typer.Option("--step-clock", help="Set this machine's clock for 2 s; needs root.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Break a running agent on purpose: how soon does it tell, how soon is it well again?
+
+    For real, on the loopback: broker, camera, microphone, subscribers, disk, signals. Takes about
+    three minutes. What needs a command that is missing is skipped, with the reason.
+
+    Example: tamulag bench faults --only "kill -9"
+    """
+    from ..app.build_agent import demo_files
+    from ..bench.faults import ALL, Row, faults
+
+    unknown = set(only or ()) - set(ALL)
+    if unknown:
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))}: choose of {', '.join(map(repr, ALL))}"
+        )
+
+    def tell(row: Row) -> None:
+        print(f"{row.fault}: {row.status}", file=sys.stderr)
+
+    files = demo_files()
+    rows = [row._asdict() for row in faults(*files, tell, only=only or (), steps_clock=step_clock)]
+    if as_json:
+        print(json.dumps({"rows": rows}))
+    else:
+        table({k: "-" if v is None else v for k, v in row.items()} for row in rows)
+
+
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.2, max=1440)] = 10.0,
+    source: Annotated[
+        Path | None, typer.Option(help="Clip with face and voice. Default: those of --demo.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Stream a clip for minutes, words on, to 50 subscribers: memory, delays, drops. Linux only.
+
+    Example: tamulag bench soak --minutes 10
+    """
+    from ..bench.soak import soak
+
+    options = ["--loop"] + (["--demo"] if source is None else ["--source", str(source)])
+    found = soak(options, minutes, lambda text: print(text, file=sys.stderr))
+    if as_json:
+        print(json.dumps(_plain(found._asdict())))
+        return
+    for name, value in found._asdict().items():
+        print(f"{name:15} {value}")

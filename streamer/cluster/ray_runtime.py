@@ -1,0 +1,123 @@
+"""Connect to a Ray cluster, or start a Ray that only this machine reaches.
+
+Knows Ray's addresses and tokens. Knows no sessions and no files.
+"""
+
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from tamulag.models.data.clips import DataError
+
+REMEDY = "pip install 'tamulag-stream[ray]'"
+
+CONNECT_TIME = 20.0
+"""Seconds for a cluster to answer, the start of the program that asks included."""
+
+STORE = 200_000_000
+"""Bytes of the object store of a Ray that is started here; a part is 1 MB for a minute of film."""
+
+
+def is_installed() -> bool:
+    """Return whether the extra `ray` is there, without importing it."""
+    return importlib.util.find_spec("ray") is not None
+
+
+@contextmanager
+def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
+    """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
+
+    Args:
+        address: HOST:PORT, or None for a Ray of our own.
+        processors: Of a Ray of our own; None = all.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        DataError: If that cannot be done; the message has the remedy.
+    """
+    if not is_installed():
+        raise DataError(f"Ray is not installed: {REMEDY}, or take --engine processes")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        with _own(processors) as ray:
+            yield ray
+        return
+    if _is_loopback(address):
+        _stay_inside()
+    _check(address)
+    with _connected(address=address) as ray:
+        yield ray
+
+
+@contextmanager
+def _own(processors: int | None) -> Iterator[Any]:
+    """Start a Ray that no other machine and no other user reaches, and leave nothing of it."""
+    _stay_inside()
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
+    # Not below the user's TMPDIR: the path of a Unix socket may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.name == "posix" else None)
+    try:
+        with _connected(
+            address="local",
+            num_cpus=processors,
+            object_store_memory=STORE,
+            include_dashboard=False,
+            _temp_dir=folder,
+        ) as ray:
+            yield ray
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _connected(**settings: Any) -> Iterator[Any]:
+    import ray
+
+    # Ray tells of each retry on the standard output, which belongs to the program.
+    with redirect_stdout(sys.stderr):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _stay_inside() -> None:
+    """Keep Ray on 127.0.0.1; to be called before it is imported.
+
+    On Linux it takes the machine's outer address even where 127.0.0.1 is asked for, and listens on
+    all of them. The variable is the one that macOS and Windows have by default.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
+def _check(address: str) -> None:
+    """Ask a cluster whether it is there, within a limit: Ray's own attempt may take for ever."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=CONNECT_TIME, check=False)
+    except subprocess.TimeoutExpired:
+        answers = False
+    else:
+        answers = done.returncode == 0
+    if not answers:
+        raise DataError(
+            f"no Ray cluster answers at {address} within {CONNECT_TIME:g} s: take the HOST:PORT of "
+            "`ray start --head`; if it has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        )

@@ -1,0 +1,202 @@
+"""The bookkeeping of a session: samples, phrases and notices become turns, turns become estimates.
+
+Knows the aligner, the words and who is missing. Knows no model: what a turn does to the state, and
+how many sessions are stepped together, is not seen here.
+
+Words are placed by the time at which they were spoken and admitted by the time at which they became
+available.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.session_step import StepInput, TickArrays, Utterance
+
+from .aligner import PERIOD, Aligner, Hop
+from .estimate import Estimate, Presence, StepOutput, Timing, describe
+from .sample import MODALITIES, TICK_RATE, Block, Input, Modality, Phrase, Sample, Word, tick_of
+
+WAITING_PHRASES = 256
+"""Phrases that may wait for the hop that admits them; beyond that the oldest is dropped."""
+
+
+class PendingStep(NamedTuple):
+    """A turn, and what was known of the session at that time."""
+
+    turn: StepInput
+    reports: Mapping[str, Presence]
+    words: Mapping[int, str]
+    revision: int
+
+
+class StepBuilder:
+    """One person in front of one set of devices, without the model.
+
+    Args:
+        dims: Features of each vector, for `audio` and `vision`.
+        card: Which heads are trained, and the half widths of their intervals.
+        asked: The modalities that were asked for; the others are `off`.
+        timing: Window, hop and lateness.
+        names_words: Whether estimates name the words that attention looks at.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        card: Card,
+        asked: Collection[str],
+        timing: Timing,
+        *,
+        names_words: bool = True,
+    ) -> None:
+        self.timing = timing
+        self.asked: tuple[Modality, ...] = tuple(name for name in MODALITIES if name in asked)
+        self.aligner = Aligner(
+            {name: dims[name] for name in self.asked if name != "text"},
+            hop=round(timing.hop * TICK_RATE),
+            lateness=timing.lateness,
+        )
+        self.revision = 0
+        """Times at which words that had been scored were changed."""
+        self.late_phrases = 0
+        """Phrases that were dropped: of utterances already closed, or beyond `WAITING_PHRASES`."""
+        self.reports: dict[str, Presence] = {name: Presence() for name in self.asked}
+        self.utterance: Phrase | None = None
+        self.waiting: deque[Phrase] = deque(maxlen=WAITING_PHRASES)
+        self.words: dict[int, str] = {}
+        self._names_words = names_words
+        self._card = card
+
+    @property
+    def now(self) -> float:
+        """Session time up to which hops have been closed, in seconds."""
+        return (self.aligner.end - self.aligner.hop) / TICK_RATE
+
+    def push(self, item: Input | Block) -> list[PendingStep]:
+        """Take one input; return the turns of the hops that it closes, oldest first.
+
+        Raises:
+            ValueError: If it is of a modality that was not asked for, or of a wrong size.
+        """
+        if isinstance(item, Sample):
+            return [self._due(hop) for hop in self.aligner.push(item)]
+        if isinstance(item, Block):
+            return [self._due(hop) for hop in self.aligner.push_block(item)]
+        if isinstance(item, Phrase):
+            if "text" not in self.asked:
+                raise ValueError("text phrase: text was not asked for in this session")
+            self.late_phrases += len(self.waiting) == WAITING_PHRASES
+            self.waiting.append(item)
+        elif item.modality in self.reports:
+            self.reports[item.modality].lost = item.reason
+        return []
+
+    def advance(self, now: float) -> list[PendingStep]:
+        """Return the turns of hops that ended before `now - lateness` (session time)."""
+        return [self._due(hop) for hop in self.aligner.advance(now)]
+
+    def close(self, now: float | None = None) -> list[PendingStep]:
+        """Return the turns of everything that is still held; see `Session.close`."""
+        limit = self.now + self.timing.window if now is None else now
+        known = [phrase.timestamp for phrase in self.waiting if phrase.timestamp <= limit]
+        # A phrase is admitted by a hop that ends at or after its time and is still open.
+        open_tick = self.aligner.end - self.aligner.hop + 1
+        least = max(math.ceil(max(known) * TICK_RATE), open_tick) if known else 0
+        due = [self._due(hop) for hop in self.aligner.close(least)]
+        self.late_phrases += len(self.waiting)
+        self.waiting.clear()
+        return due
+
+    def estimate(self, due: PendingStep, hearing: StepOutput) -> Estimate:
+        """Put what the model said of a turn into words."""
+        return describe(
+            hearing,
+            due.turn.end,
+            timing=self.timing,
+            reports=due.reports,
+            card=self._card,
+            words=due.words,
+            revision=due.revision,
+        )
+
+    def _due(self, hop: Hop) -> PendingStep:
+        rows = {name: self._observe(name, hop) for name in hop.grids}
+        fresh = self._restarted(hop.end)
+        utterances = [self._said(phrase, hop.end) for phrase in self._admitted(hop.end)]
+        text, audio, vision = (
+            name in self.reports and self.reports[name].counts for name in MODALITIES
+        )
+        turn = StepInput(hop.end, fresh, rows, utterances, (text, audio, vision))
+        reports = {name: replace(report) for name, report in self.reports.items()}
+        return PendingStep(turn, reports, self.words, self.revision)
+
+    def _observe(self, name: str, hop: Hop) -> TickArrays:
+        """Note what came of audio or vision and return it."""
+        grid, report = hop.grids[name], self.reports[name]
+        if grid.seen is not None:
+            report.reason = grid.reason
+        if grid.mask.any():
+            report.last = int(grid.time[grid.mask][-1]) + PERIOD[name]
+        return TickArrays(grid.values, grid.mask, grid.time, grid.time + PERIOD[name])
+
+    def _restarted(self, end: int) -> frozenset[str]:
+        """Return who is missing from now on: a new voice or face starts afresh."""
+        fresh = []
+        for name, report in self.reports.items():
+            was_missing = report.missing
+            report.grow(end, self.timing.missing_after[name])
+            if report.missing and not was_missing:
+                fresh.append(name)
+        return frozenset(fresh)
+
+    def _admitted(self, end: int) -> list[Phrase]:
+        """Take the phrases known at tick `end`: of each utterance the newest, in order."""
+        newest: dict[int, Phrase] = {}
+        while self.waiting and self.waiting[0].timestamp * TICK_RATE <= end:
+            phrase = self.waiting.popleft()
+            current = self.utterance
+            closed = current is not None and (
+                phrase.utterance < current.utterance
+                or (phrase.utterance == current.utterance and current.final)
+            )
+            if closed:
+                self.late_phrases += 1
+            else:
+                newest[phrase.utterance] = phrase
+        return [newest[number] for number in sorted(newest)]
+
+    def _said(self, phrase: Phrase, end: int) -> Utterance:
+        """Note the words of a phrase and return its tokens."""
+        before, self.utterance = self.utterance, phrase
+        is_same = before is not None and before.utterance == phrase.utterance
+        known = _texts(before.words) if before is not None and is_same else []
+        if _texts(phrase.words)[: len(known)] != known:
+            self.revision += 1
+        starts = [min(tick_of(word.start), end - 1) for word in phrase.words]
+        self._remember(dict(zip(starts, _texts(phrase.words), strict=True)), phrase, end)
+        time = np.array([starts[i] for i in phrase.word_of_token], np.int64)
+        rows = TickArrays(
+            phrase.values, np.ones(len(time), np.bool_), time, np.full(len(time), end)
+        )
+        begins = before is not None and not is_same and not before.final
+        return Utterance(rows, begins, phrase.final)
+
+    def _remember(self, words: dict[int, str], phrase: Phrase, end: int) -> None:
+        """Keep the words of the window, to name what attention looks at."""
+        oldest = end - self.timing.window * TICK_RATE
+        words = words if self._names_words else dict.fromkeys(words, "")
+        self.words = {t: w for t, w in (self.words | words).items() if t >= oldest}
+        report = self.reports["text"]
+        for word in phrase.words[-1:]:
+            report.last = max(report.last or 0, min(tick_of(word.end), end))
+        report.grow(end, self.timing.missing_after["text"])
+
+
+def _texts(words: tuple[Word, ...]) -> list[str]:
+    return [word.text for word in words]

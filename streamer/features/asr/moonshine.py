@@ -1,0 +1,157 @@
+"""Recognise English speech with the weights that moonshine-voice 0.1.0 carries.
+
+Knows Moonshine and the session clock. Knows no thread, no device and nothing of committed words.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...core.sample import Array
+from ...core.source import SourceError, SourceLost
+from .recogniser import SAMPLE_RATE, Steps
+from .transcript import Hypothesis, spread
+
+RENEW = 60.0
+"""Seconds after which Moonshine gets a new stream, for a stream keeps all its sound in memory."""
+
+SPARE = 3
+"""Further steps that are left out between two recognitions while only finals are wanted."""
+
+LONG = 5.0
+"""Seconds of an open line after which Moonshine, which recognises the whole line at every step,
+does so at every second step only; after twice as many at every third, and so on."""
+
+
+class MoonshineRecogniser:
+    """English, by the weights inside moonshine-voice 0.1.0; word times are spread over the line.
+
+    Args:
+        update: Seconds of sound per step; each step of open speech costs one recognition.
+
+    Raises:
+        SourceError: If the package or its weights are missing or cannot be loaded.
+    """
+
+    def __init__(self, *, update: float = 0.3) -> None:
+        self.partials = True
+        self._update = update
+        self._steps = Steps(round(update * SAMPLE_RATE))
+        self._stream: Any = None
+        self._utterance = 0
+        self._load()
+
+    def _load(self) -> None:
+        remedy = "run `pip install moonshine-voice==0.1.0`, or choose vosk or none"
+        try:
+            import moonshine_voice as moonshine
+        except ImportError as error:
+            raise SourceError(f"moonshine_voice cannot be imported: {error}; {remedy}") from error
+        folder = Path(moonshine.__file__).parent / "assets" / "tiny-en"
+        self._failure = moonshine.MoonshineError
+        # Its other threads only wait, busily, for work that is too small to share: two thirds of
+        # the recogniser's processor time, and no answer comes sooner.
+        os.environ.setdefault("MOONSHINE_ORT_SINGLE_THREAD", "1")
+        try:
+            # Only the package's transcriber: its microphone module needs PortAudio.
+            self._transcriber = moonshine.Transcriber(
+                folder,
+                model_arch=moonshine.ModelArch.TINY,
+                options={"return_audio_data": "false", "transcription_interval": self._update},
+            )
+        except self._failure as error:
+            raise SourceError(f"no Moonshine weights in {folder}: {error}; {remedy}") from error
+
+    def accept(self, block: Array, start: int) -> list[Hypothesis]:
+        """Hear a block; see `Recogniser`."""
+        out = self.finish() if self._steps.is_torn(start) else []
+        with self._loss():
+            for step in self._steps.push(block, start):
+                out += self._hear(step)
+        return out
+
+    def finish(self) -> list[Hypothesis]:
+        """Close the open utterance; see `Recogniser`."""
+        rest = self._steps.rest()
+        self._steps.restart()
+        if self._stream is None:
+            return []
+        with self._loss():
+            # Moonshine takes no empty sound.
+            if len(rest):
+                self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
+            transcript = self._stream.stop()
+        if transcript is None:
+            raise SourceLost("asr_lost", "moonshine failed at the end; restart if it stays")
+        out = self._hypotheses(transcript.lines, last=True)
+        self._end()
+        return out
+
+    def reopen(self) -> None:
+        """Load the weights anew; see `Recogniser`."""
+        self.close()
+        self._utterance += 1
+        self._steps.restart()
+        self._load()
+
+    def close(self) -> None:
+        """Free the stream and the weights."""
+        self._end()
+        self._transcriber.close()
+
+    @contextmanager
+    def _loss(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failure as error:
+            raise SourceLost("asr_lost", f"moonshine: {error}; restart if it stays") from error
+
+    def _begin(self, base: int) -> None:
+        self._stream = self._transcriber.create_stream(update_interval=math.inf)
+        self._stream.start()
+        self._base = base
+        self._heard = self._skipped = self._done = 0
+        self._length = 0.0
+
+    def _end(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._utterance += self._done
+
+    def _hear(self, step: Array) -> list[Hypothesis]:
+        if self._stream is None:
+            self._begin(self._steps.base)
+        self._stream.add_audio(step.tolist(), SAMPLE_RATE)
+        self._heard += len(step)
+        if self._skipped < self._length // LONG + (0 if self.partials else SPARE):
+            self._skipped += 1
+            return []
+        self._skipped = 0
+        out = self._hypotheses(self._stream.update_transcription().lines)
+        if self._length == 0 and self._heard > RENEW * SAMPLE_RATE:
+            # The new stream hears the last step again, lest it miss the onset of a word.
+            base = self._base + self._heard - len(step)
+            self._end()
+            self._begin(base)
+            self._stream.add_audio(step.tolist(), SAMPLE_RATE)
+            self._heard = len(step)
+        return out
+
+    def _hypotheses(self, lines: list[Any], *, last: bool = False) -> list[Hypothesis]:
+        out: list[Hypothesis] = []
+        self._length = 0.0
+        for line in lines[self._done :]:
+            final = line.is_complete or last
+            if final or (line.is_updated and self.partials):
+                begin = self._base / SAMPLE_RATE + line.start_time
+                words = spread(line.text, begin, line.duration)
+                out.append(Hypothesis(self._utterance + self._done, words, final))
+            if final:
+                self._done += 1
+            else:
+                self._length = line.duration
+        return out

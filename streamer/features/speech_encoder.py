@@ -1,0 +1,91 @@
+"""Turn a second of speech into states of a speech recogniser's encoder, tick by tick.
+
+Knows the encoder of the packaged Moonshine model. Knows no microphone, no file and no words: the
+states of its second layer still say how something is spoken; the last ones mostly what.
+"""
+
+import functools
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.sample import Array
+from .pretrained import locate
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+SPEECH_DIM = 288
+CONTEXT = 16000
+"""Samples (one second) that the encoder sees; it answers for the end of them."""
+BLOCK_TICKS = 5
+"""Ticks of 20 ms that one call answers for."""
+
+_LAYER = "/layers.1/Add_1_output_0"
+"""What the second of six transformer layers gives; docs/features.md says why this one."""
+_OUTPUTS = 16
+"""Place of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
+
+
+class SpeechEncoder:
+    """Two layers of moonshine-tiny-en's encoder (Jeffries et al. 2024); the same bits each time.
+
+    Raises:
+        AssetError: If the model's files are missing or damaged.
+    """
+
+    def __init__(self) -> None:
+        self._session = _session()
+
+    def encode(self, wave: Array) -> Array:
+        """Return the states of the last five ticks.
+
+        Args:
+            wave: Shape (16000,), float32 mono at 16 kHz in [-1, 1], zeros before the start.
+
+        Returns:
+            Shape (5, 288), float32; state k belongs to tick k of the last 100 ms and depends on
+            nothing after them.
+        """
+        mask = np.ones((1, CONTEXT), np.int64)
+        states = self._session.run(None, {"input_values": wave[None], "attention_mask": mask})[0][0]
+        # The encoder gives about 41 states a second: the newest at or before each tick's end.
+        rate = len(states) / CONTEXT
+        ends = CONTEXT - 320 * np.arange(BLOCK_TICKS)[::-1]
+        picked: Array = states[(ends * rate).astype(np.int64) - 1]
+        return picked
+
+
+@functools.cache
+def _session() -> "InferenceSession":
+    # One for the process: it holds no state, and its weights are 8 MB.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    path = locate("moonshine-tiny-en") / "encoder_model.ort"
+    model = answering(path.read_bytes(), _LAYER)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def answering(model: bytes, name: str) -> bytes:
+    """Return a model of one output that gives the value `name` of its graph instead.
+
+    A file in ONNX Runtime's format offers its outputs only, and has no tool that edits it. It is a
+    flatbuffer: its list of outputs can be pointed at another name, which is added at the end.
+
+    Args:
+        model: Content of an .ort file.
+        name: Value that one of its nodes computes; for another, loading or running it fails.
+    """
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession
+
+    changed = bytearray(model)
+    table = InferenceSession.InferenceSession.GetRootAs(changed, 0).Model().Graph()._tab
+    place = table.Vector(table.Offset(_OUTPUTS))
+    changed += bytes(-len(changed) % 4)
+    struct.pack_into("<I", changed, place, len(changed) - place)
+    text = name.encode()
+    return bytes(changed + struct.pack("<I", len(text)) + text + bytes(1))

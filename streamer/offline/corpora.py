@@ -1,0 +1,134 @@
+"""Public corpora as rows of material and sentiment, with the mapping of their labels.
+
+Knows the folders of RAVDESS and of FER2013 with the FER+ votes, and the rated sentences in the
+source archive of vaderSentiment. Knows no features.
+"""
+
+import csv
+import html
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tamulag.models.data.clips import DataError, MediaRow
+
+VALENCE = {
+    "happy": 2.0,
+    "calm": 1.0,
+    "surprised": 1.0,
+    "neutral": 0.0,
+    "sad": -2.0,
+    "angry": -2.0,
+    "fearful": -2.0,
+    "disgust": -2.0,
+}
+"""Emotions of RAVDESS on the sentiment scale; a choice of this project, not a human rating."""
+STRONG = 1.25
+BORDER = 0.25
+"""FER2013 cuts faces so tightly that the landmarker needs a border of this share around them."""
+ENLARGE = 4
+RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
+"""Opinions; the sentences of newspaper editorials beside them are left out."""
+RATING = 4.0
+"""Ratings of these sentences lie in [-4, 4]: the mean of twenty people (Hutto and Gilbert 2014)."""
+LONGEST = 64 << 20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One labelled picture of a corpus."""
+
+    label: float
+    group: str
+    image: npt.NDArray[np.uint8]
+    """RGB (H, W, 3)."""
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV; raises DataError if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def ravdess(folder: Path) -> Iterator[MediaRow]:
+    """Yield the acted speech of RAVDESS, one group per actor (Livingstone and Russo 2018)."""
+    for row in read_table(folder / "labels.csv"):
+        label = VALENCE[row["emotion"]] * (STRONG if row["intensity"] == "strong" else 1.0)
+        yield MediaRow(folder / row["file"], label, group=row["actor"])
+
+
+def faces(folder: Path, split: str) -> Iterator[Picture]:
+    """Yield the faces of FER2013 with three times the valence of their FER+ votes.
+
+    Args:
+        folder: With `labels.csv`, `images.bin` and `offsets.npy`.
+        split: `train` or `valid`.
+
+    A face that nobody could name has no valence and is left out.
+
+    Raises:
+        DataError: If one of the three files is missing or damaged.
+    """
+    import cv2
+
+    rows = read_table(folder / "labels.csv")
+    try:
+        packed = np.fromfile(folder / "images.bin", np.uint8)
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"pictures of {folder} cannot be read: {error}") from error
+    for row in rows:
+        if row["split"] != split or not row["valence_from_votes"]:
+            continue
+        index = int(row["index"])
+        grey = cv2.imdecode(packed[offsets[index] : offsets[index + 1]], cv2.IMREAD_GRAYSCALE)
+        if grey is None:
+            raise DataError(f"{folder / 'images.bin'}: picture {index} is damaged: fetch it again")
+        large = cv2.resize(grey, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
+        edge = round(BORDER * large.shape[0])
+        framed = cv2.copyMakeBorder(large, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+        image = np.repeat(framed[:, :, None], 3, axis=2).astype(np.uint8)
+        yield Picture(3.0 * float(row["valence_from_votes"]), row["name"], image)
+
+
+def vader(archive: Path) -> Iterator[tuple[str, float]]:
+    """Yield rated sentences and their sentiment in [-3, 3].
+
+    Args:
+        archive: Source archive of the package vaderSentiment, 3.3.2, as it was downloaded.
+
+    Raises:
+        DataError: If the archive or a list of ratings in it is missing or damaged.
+    """
+    try:
+        with tarfile.open(archive) as outer:
+            packed = _member(outer, "hutto_ICWSM_2014.tar.gz")
+        with tarfile.open(fileobj=io.BytesIO(packed)) as inner:
+            lists = [_member(inner, f"{name}_GroundTruth.txt").decode("utf-8") for name in RATED]
+    except (OSError, tarfile.TarError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{archive} cannot be read as the source archive of vaderSentiment ({error}): "
+            "run pip download --no-deps --no-binary :all: vaderSentiment==3.3.2"
+        ) from error
+    for line in chain.from_iterable(map(str.splitlines, lists)):
+        _, rating, text = line.split("\t", 2)
+        # Two apostrophes stand for a quotation mark there, and tweets are HTML.
+        yield html.unescape(text.replace("''", '"')).strip(), 3.0 / RATING * float(rating)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the content of the member whose path ends in a name, not more than 64 MiB of it."""
+    for member in archive:
+        if member.isfile() and member.name.endswith(f"/{name}"):
+            file = archive.extractfile(member)
+            return file.read(LONGEST) if file else b""
+    raise KeyError(f"no {name} in it")

@@ -1,0 +1,246 @@
+"""The offline path: whole-file features through the model's `forward`, for `tamulag verify`.
+
+Knows features, words and the model. Knows no session, no aligner and no state: it works out anew
+which hops there are, which modality counts, and where its state starts afresh, so that a mistake of
+the live path shows as a difference.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from tamulag.models import TamUlag, Ticks
+from tamulag.models.runtime.checkpoint import Card
+
+from ..core.estimate import Timing
+from ..core.sample import (
+    MODALITIES,
+    TICK_RATE,
+    VISION_TICKS,
+    Input,
+    Notice,
+    Phrase,
+    Sample,
+    tick_of,
+)
+from ..features.asr.recogniser import Encode
+from .extract import Part, part_of
+
+SIZES = {"audio": 1, "vision": VISION_TICKS}
+"""Ticks of one feature vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the offline path says of the hop that ends at `end`."""
+
+    end: float
+    """Seconds."""
+    sentiment: float | None
+    """Fused, in [-3, 3]; None where nobody is present or the head is untrained."""
+    heads: dict[str, float | None]
+    """Of each modality alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one modality looks like at one hop."""
+
+    since: int = 0
+    """First tick that its state has seen."""
+    counts: bool = False
+    said: tuple[tuple[Phrase, int], ...] = ()
+    """Text: the phrases in its state, each with the tick at which it came in."""
+
+    @property
+    def beginning(self) -> tuple[object, ...]:
+        """What must be equal for two hops to follow from one state."""
+        return self.since, tuple((id(phrase), end) for phrase, end in self.said)
+
+
+@dataclass(slots=True)
+class _Ear:
+    """The words known at a hop, one phrase of each utterance."""
+
+    waiting: list[Phrase]
+    known: dict[int, tuple[Phrase, int]] = field(default_factory=dict)
+    last: int | None = None
+    """Tick at which the newest word ended."""
+
+    def hear(self, end: int) -> None:
+        """Admit what was available at tick `end`."""
+        while self.waiting and self.waiting[0].timestamp * TICK_RATE <= end:
+            phrase = self.waiting.pop(0)
+            self.known[phrase.utterance] = (phrase, end)
+            for word in phrase.words[-1:]:
+                self.last = max(self.last or 0, min(tick_of(word.end), end))
+
+
+def scores(
+    model: TamUlag,
+    card: Card,
+    found: Sequence[Input],
+    phrases: Sequence[Phrase],
+    *,
+    asked: Sequence[str],
+    timing: Timing,
+    encode: Encode,
+) -> list[Score]:
+    """Score every hop of a file.
+
+    Args:
+        model: In evaluation mode.
+        card: Which heads are trained.
+        found: What the front end found in the whole file.
+        phrases: Words with the time at which each became available; encoded anew here.
+        asked: Modalities.
+        timing: Of the hops.
+        encode: Words -> token states and word indices.
+    """
+    part = part_of(found)
+    lost = {item.modality for item in found if isinstance(item, Notice) and item.reason}
+    ends = _ends(found, phrases, round(timing.hop * TICK_RATE))
+    views = {
+        name: _text(phrases, ends, timing) if name == "text" else _seen(name, part, ends, timing)
+        for name in MODALITIES
+        if name in asked
+    }
+    rows = list(zip(ends, *views.values(), strict=True))
+    out: list[Score] = []
+    # Within a stretch the model's state has one beginning: one pass gives all its hops.
+    for _, stretch in groupby(rows, key=lambda row: [view.beginning for view in row[1:]]):
+        hops = list(stretch)
+        now = [row[0] for row in hops]
+        allowed = [
+            [
+                name in views and name not in lost and row[1 + list(views).index(name)].counts
+                for name in MODALITIES
+            ]
+            for row in hops
+        ]
+        begun = dict(zip(views, hops[0][1:], strict=True))
+        ticks = {name: _ticks(name, view, part, now[-1], encode) for name, view in begun.items()}
+        out += _forward(model, card, ticks, now, allowed)
+    return out
+
+
+@torch.inference_mode()
+def _forward(
+    model: TamUlag,
+    card: Card,
+    ticks: dict[str, Ticks | None],
+    now: list[int],
+    allowed: list[list[bool]],
+) -> list[Score]:
+    there = {name: part for name, part in ticks.items() if part is not None}
+    output = model(there, torch.tensor([now]), torch.tensor([allowed]))
+    out = []
+    for hop, end in enumerate(now):
+        present = output.present[0, hop].tolist()
+        heads: dict[str, float | None] = {
+            name: float(output.heads[0, hop, index]) if is_there and card.trained[name] else None
+            for index, (name, is_there) in enumerate(zip(MODALITIES, present, strict=True))
+        }
+        is_scored = any(present) and card.trained["sentiment"]
+        fused = float(output.sentiment[0, hop]) if is_scored else None
+        out.append(Score(end / TICK_RATE, fused, heads))
+    return out
+
+
+def _ends(found: Sequence[Input], phrases: Sequence[Phrase], hop: int) -> list[int]:
+    """Return the ticks at which hops end; the last one may be shorter."""
+    # A picture fills its tenth of a second, wherever in it it was taken.
+    length = max(
+        (
+            (tick_of(item.timestamp) // SIZES[item.modality] + 1) * SIZES[item.modality]
+            for item in found
+            if isinstance(item, Sample)
+        ),
+        default=0,
+    )
+    words = max((math.ceil(phrase.timestamp * TICK_RATE) for phrase in phrases), default=0)
+    last = -(-max(length, words) // VISION_TICKS) * VISION_TICKS
+    return [*range(hop, last, hop), last] if last else []
+
+
+def _seen(name: str, part: Part, ends: Sequence[int], timing: Timing) -> list[_View]:
+    """Follow audio or vision from hop to hop."""
+    size = SIZES[name]
+    starts = _slots(name, part)
+
+    def last(end: int) -> int | None:
+        before = starts[starts < end]
+        return int(before[-1]) + size if len(before) else None
+
+    return _followed(ends, last, timing.missing_after[name])
+
+
+def _followed(
+    ends: Sequence[int], last: Callable[[int], int | None], missing_after: float
+) -> list[_View]:
+    views: list[_View] = []
+    since, was_missing, begin = 0, True, 0
+    for end in ends:
+        newest = last(end)
+        missing = newest is None or (end - newest) / TICK_RATE > missing_after
+        if missing and not was_missing:
+            since = begin
+        views.append(_View(since, not missing))
+        was_missing, begin = missing, end
+    return views
+
+
+def _text(phrases: Sequence[Phrase], ends: Sequence[int], timing: Timing) -> list[_View]:
+    """Follow the words from hop to hop; a long silence forgets them before new ones come in."""
+    ear, views, was_missing = _Ear(list(phrases)), [], True
+
+    def is_missing(end: int) -> bool:
+        return ear.last is None or (end - ear.last) / TICK_RATE > timing.missing_after["text"]
+
+    for end in ends:
+        if is_missing(end) and not was_missing:
+            ear.known.clear()
+        ear.hear(end)
+        was_missing = is_missing(end)
+        views.append(_View(0, not was_missing, tuple(ear.known.values())))
+    return views
+
+
+def _slots(name: str, part: Part) -> np.ndarray:
+    time = part.ticks.get(name, np.zeros(0, np.int64))
+    return time // SIZES[name] * SIZES[name]
+
+
+def _ticks(name: str, view: _View, part: Part, end: int, encode: Encode) -> Ticks | None:
+    """Return everything of a modality from the beginning of its state to tick `end`."""
+    if name == "text":
+        return _tokens(view, encode)
+    time = _slots(name, part)
+    chosen = (time >= view.since) & (time < end)
+    if not chosen.any():
+        return None
+    return _ticks_of(part.values[name][chosen], time[chosen], time[chosen] + SIZES[name])
+
+
+def _tokens(view: _View, encode: Encode) -> Ticks | None:
+    parts = []
+    for phrase, end in view.said:
+        states, word_of_token = encode([word.text for word in phrase.words])
+        starts = [min(tick_of(word.start), end - 1) for word in phrase.words]
+        time = np.array([starts[index] for index in word_of_token], np.int64)
+        parts.append((states, time, np.full(len(time), end, np.int64)))
+    if not sum(len(states) for states, _, _ in parts):
+        return None
+    values, time, ready = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _ticks_of(values, time, ready)
+
+
+def _ticks_of(values: np.ndarray, time: np.ndarray, ready: np.ndarray) -> Ticks:
+    mask = torch.ones((1, len(time)), dtype=torch.bool)
+    arrays = (torch.from_numpy(array)[None] for array in (values, time, ready))
+    states, at, known = arrays
+    return Ticks(states, mask, at, known)

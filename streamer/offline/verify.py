@@ -1,0 +1,204 @@
+"""Compares two ways to the same scores: live and offline of a file, recorded and replayed.
+
+Knows how to run both ways and how far they are apart. Prints nothing.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from tamulag.models.nn.tam_ulag import TICK_RATE
+from tamulag.models.runtime.checkpoint import load
+from tamulag.models.text.text_encoder import encoder_for
+
+from ..agent.replay import feed
+from ..app.build_agent import build
+from ..app.build_recording import session_of
+from ..config.loader import Config
+from ..core.estimate import LIMIT, Estimate
+from ..core.sample import MODALITIES, Array, Call, Input, Phrase, Sample
+from ..core.session import Session
+from ..core.source import SourceError
+from ..protocol.messages import decode
+from ..storage.arrow_file import Recording
+from ..storage.recording import ESTIMATE, RecordingError, Row
+from .extract import play
+from .reference_scorer import Score, scores
+
+TOLERANCE = 1e-5
+"""Largest difference between two ways that counts as none."""
+
+APART = 2 * LIMIT
+"""Difference where only one of the two says a number: as far as two scores can be apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far two ways are apart, over all hops."""
+
+    hops: int
+    """Hops that both ways have."""
+    differences: Mapping[str, float]
+    """Largest difference by what was compared, in units of sentiment unless its name says else."""
+
+    @property
+    def max_abs_diff(self) -> float:
+        """The largest difference of all scores."""
+        return max(self.differences.values(), default=0.0)
+
+
+@dataclass
+class Kept:
+    """A journal in memory."""
+
+    samples: list[Sample] = field(default_factory=list)
+    phrases: list[Phrase] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
+
+    def took(self, item: Input) -> None:
+        """Keep a sample or a phrase."""
+        if isinstance(item, Sample):
+            self.samples.append(item)
+        elif isinstance(item, Phrase):
+            # What comes when a hop has closed is known from the next tick on.
+            closed = self.estimates[-1].end if self.estimates else 0.0
+            known = max(item.timestamp, closed + 1 / TICK_RATE)
+            self.phrases.append(replace(item, timestamp=known))
+
+    def called(self, name: Call, now: float | None) -> None:
+        """Keep no calls: the offline path has none."""
+
+    def said(self, estimate: Estimate) -> None:
+        """Keep an estimate."""
+        self.estimates.append(estimate)
+
+
+def verify_file(path: Path, config: Config) -> Comparison:
+    """Play a media file through the live path and through the offline path.
+
+    Each way has feature extractors of its own. The recogniser runs once, in the live path: the
+    offline path takes its words and the times at which they became available, and encodes them
+    anew.
+
+    Args:
+        path: Media file.
+        config: With `path` as its source, at speed `max`.
+
+    Raises:
+        SourceError: If the file cannot be played.
+        CheckpointError: If the checkpoint cannot be used.
+    """
+    live, session = _live(config)
+    found = play(path)
+    model, card = load(config.model.checkpoint, window=round(session.timing.window * TICK_RATE))
+    heard = "text" in session.asked
+    encode = encoder_for(config.model.checkpoint).encode if heard else _nothing
+    offline = scores(
+        model,
+        card,
+        found,
+        live.phrases,
+        asked=session.asked,
+        timing=session.timing,
+        encode=encode,
+    )
+    if len(live.estimates) != len(offline):
+        raise SourceError(
+            f"{path}: the live path has {len(live.estimates)} hops, the offline path "
+            f"{len(offline)}: this is a fault of the program"
+        )
+    return Comparison(len(offline), _scores_apart(live.estimates, offline))
+
+
+def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
+    """Replay a recording and compare every number of every estimate with what was recorded.
+
+    Of a recording that does not reach the session's end (killed, full) the estimates that it holds
+    are compared.
+
+    Args:
+        folder: Of the recording.
+        checkpoint: See `session_of`.
+
+    Raises:
+        RecordingError: If the recording cannot be replayed.
+        CheckpointError: If the checkpoint cannot be used.
+    """
+    recording = Recording(folder)
+    session, _ = session_of(recording.header, checkpoint)
+    replayed: deque[Estimate] = deque()
+    worst, hops, is_whole = {"estimates": 0.0}, 0, False
+    for row in recording.rows():
+        if row.kind == "estimate":
+            recorded = _recorded(row)
+            hops += 1
+            fresh = asdict(replayed.popleft()) if replayed else None
+            worst["estimates"] = max(worst["estimates"], apart(asdict(recorded), fresh))
+        elif row.kind == "message":
+            is_whole = is_whole or _ends(row)
+        else:
+            replayed.extend(feed(session, row))
+    if replayed and is_whole:
+        worst["estimates"] = APART
+    return Comparison(hops, worst)
+
+
+def apart(one: object, other: object) -> float:
+    """Return the largest difference of two structures of numbers.
+
+    What is there on one side only, or is another word, is `APART`. Two NaN are equal.
+    """
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        if math.isnan(one) or math.isnan(other):
+            return 0.0 if math.isnan(one) and math.isnan(other) else APART
+        return abs(one - other)
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((apart(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return max((apart(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    return 0.0 if one == other else APART
+
+
+def _ends(row: Row) -> bool:
+    try:
+        return decode(row.text or "").type == "session_end"
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise RecordingError(f"recording holds a damaged message ({problem})") from error
+
+
+def _recorded(row: Row) -> Estimate:
+    try:
+        return ESTIMATE.validate_json(row.text or "")
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise RecordingError(f"recording holds a damaged estimate ({problem})") from error
+
+
+def _scores_apart(live: Sequence[Estimate], offline: Sequence[Score]) -> dict[str, float]:
+    worst = dict.fromkeys(("fused", *MODALITIES), 0.0)
+    for one, other in zip(live, offline, strict=True):
+        pairs = {"fused": (one.sentiment, other.sentiment)}
+        pairs |= {name: (one.modalities[name].sentiment, other.heads[name]) for name in MODALITIES}
+        for name, pair in pairs.items():
+            worst[name] = max(worst[name], apart(*pair))
+    return worst
+
+
+def _live(config: Config) -> tuple[Kept, Session]:
+    built = build(config)
+    with built.resources:
+        kept = built.agent.session.journal = Kept()
+        asyncio.run(built.agent.run())
+    return kept, built.agent.session
+
+
+def _nothing(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
+    """Encode no words: none was asked for."""
+    return np.zeros((0, 0), np.float32), ()

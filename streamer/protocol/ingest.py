@@ -1,0 +1,303 @@
+"""What a page or program may send us: its hello, then frames of sound, pictures, words, features.
+
+Knows bytes, their checks and the WebSocket close codes that answer wrong ones. Knows no connection,
+no clock and no features of its own. A frame is 4 bytes of length (big-endian), a JSON header of
+that length, and the payload.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from ..core.sample import Array
+from .messages import Part, Role
+
+BAD_DATA, POLICY, TOO_BIG = 1007, 1008, 1009
+"""Close codes of RFC 6455."""
+
+MAX_HEADER = 8192
+"""Bytes of a frame's JSON header."""
+
+MAX_SECONDS = 0.5
+"""Sound in one frame, and how long one may hold it back before it is late."""
+
+MAX_SIDE = 1920
+"""Pixels of a picture's side."""
+
+MAX_ROWS = 64
+"""Feature rows or words in one frame."""
+
+Timestamp = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class IngestError(ValueError):
+    """What came cannot be used; the connection is closed with `code` and this text.
+
+    Attributes:
+        code: WebSocket close code.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason.encode()[:120].decode(errors="ignore"))  # a close frame has 123
+        self.code = code
+
+
+class SoundForm(Part):
+    """How the sound is written."""
+
+    encoding: Literal["pcm_s16le", "mulaw"] = Field(description="16 bit little-endian, or G.711")
+    rate: Literal[8000, 16000, 48000] = Field(description="Hz")
+    channels: Literal[1, 2] = 1
+    roles: list[Role] = Field([], description="Who is on each channel; empty: their mean is heard")
+
+
+class PictureForm(Part):
+    """How the pictures are written."""
+
+    encoding: Literal["jpeg"] = Field(description="Baseline or progressive, sides up to 1920")
+
+
+class SenderHello(Part):
+    """The first message of a sender, as text."""
+
+    type: Literal["hello"] = "hello"
+    v: Literal[1] = 1
+    role: Role | None = Field(
+        None, description="Whom it is about; must be whom this session scores"
+    )
+    audio: SoundForm | None = None
+    vision: PictureForm | None = None
+    words: bool = Field(False, description="Recognised words come, in place of our recogniser")
+    features: list[Literal["audio", "vision"]] = Field([], description="Those that come ready made")
+    clock: Literal["arrival", "sender"] = Field(
+        "arrival", description="sender: timestamps are session time; `tamulag serve` alone"
+    )
+    session: str | None = Field(
+        None, pattern=r"^[\w.-]{1,64}$", description="Name of the session; `tamulag serve` alone"
+    )
+    resume: str | None = Field(
+        None,
+        max_length=64,
+        description="Of an earlier `ready`: go on with that session; `tamulag serve` alone",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse what contradicts itself."""
+        if not (self.audio or self.vision or self.words or self.features):
+            raise ValueError("nothing is offered: give audio, vision, words or features")
+        for name in self.features:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} comes twice: leave it out of features")
+        if self.audio and self.audio.roles and len(self.audio.roles) != self.audio.channels:
+            raise ValueError("audio.roles must have one role for each channel")
+        return self
+
+
+class SoundHeader(Part):
+    """Of sound: the payload holds its samples, those of two channels in turn."""
+
+    kind: Literal["audio"] = "audio"
+    timestamp: Timestamp = Field(description="Of its first sample, seconds on the sender's clock")
+    position: int | None = Field(
+        None, ge=0, le=2**53, description="Samples recorded before it, those that were not sent too"
+    )
+
+
+class PictureHeader(Part):
+    """Of a picture: the payload is a JPEG file."""
+
+    kind: Literal["image"] = "image"
+    timestamp: Timestamp = Field(description="Of its capture, seconds on the sender's clock")
+
+
+class SentWord(Part):
+    """A recognised word."""
+
+    text: str = Field(min_length=1, max_length=64)
+    start: Timestamp
+    end: Timestamp
+    confidence: Share | None = None
+
+
+class WordsHeader(Part):
+    """The words of an utterance that stand; a later frame of the same number replaces them."""
+
+    kind: Literal["words"] = "words"
+    timestamp: Timestamp = Field(description="When they were recognised, on the sender's clock")
+    utterance: int = Field(ge=0, le=10**6)
+    words: list[SentWord] = Field(max_length=MAX_ROWS)
+    final: bool = Field(description="Nothing more comes under this number")
+
+
+class FeaturesHeader(Part):
+    """Of ready features: the payload is float32, little-endian, rows of docs/features.md."""
+
+    kind: Literal["features"] = "features"
+    timestamp: Timestamp = Field(description="Of the first row, on the sender's clock")
+    modality: Literal["audio", "vision"] = Field(description="Rows follow each 0.02 s or 0.1 s")
+    reason: Literal["silence", "no_sound", "no_face", "no_picture"] | None = Field(
+        None, description="Why there is no row: silence, no_face; then the payload is empty"
+    )
+
+
+class EndHeader(Part):
+    """Nothing more comes: say what is still held."""
+
+    kind: Literal["end"] = "end"
+    timestamp: Timestamp = Field(description="Of now, on the sender's clock")
+
+
+Header = SoundHeader | PictureHeader | WordsHeader | FeaturesHeader | EndHeader
+
+_HEADER: TypeAdapter[Header] = TypeAdapter(Annotated[Header, Field(discriminator="kind")])
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A checked frame.
+
+    Attributes:
+        header: Says what it is, and when.
+        sound: Shape (n,) or (n, channels), int16, of a SoundHeader.
+        rows: Shape (n, D), float32, of a FeaturesHeader.
+        picture: A JPEG file, of a PictureHeader.
+    """
+
+    header: Header
+    sound: npt.NDArray[np.int16] | None = None
+    rows: Array | None = None
+    picture: bytes = b""
+
+
+def parse_hello(text: str | bytes, subject: Role) -> SenderHello:
+    """Return the hello of a sender.
+
+    Args:
+        text: Its first message.
+        subject: Whom this session scores.
+
+    Raises:
+        IngestError: If it is none, or about somebody else.
+    """
+    try:
+        hello = SenderHello.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise IngestError(BAD_DATA, f"no valid hello: {_first(error)}") from None
+    roles = hello.audio.roles if hello.audio else []
+    if hello.role not in (None, subject) or (roles and subject not in roles):
+        raise IngestError(POLICY, f"this session scores a {subject}: offer its channel")
+    return hello
+
+
+def channel(form: SoundForm, subject: Role) -> int | None:
+    """Return which channel is heard; None: the mean of all."""
+    return form.roles.index(subject) if form.roles else None
+
+
+def parse_frame(data: bytes, hello: SenderHello, dims: Mapping[str, int]) -> Frame:
+    """Return a frame of a sender.
+
+    Args:
+        data: A binary message.
+        hello: What was promised.
+        dims: Numbers in a row of features, for `audio` and `vision`.
+
+    Raises:
+        IngestError: If it cannot be read, or was not promised.
+    """
+    size = int.from_bytes(data[:4], "big")
+    if len(data) < 4 or not 2 <= size <= min(MAX_HEADER, len(data) - 4):
+        raise IngestError(BAD_DATA, f"a header of {size} bytes does not fit into {len(data)}")
+    try:
+        header = _HEADER.validate_json(data[4 : 4 + size], strict=True)
+    except ValidationError as error:
+        raise IngestError(BAD_DATA, f"no valid header: {_first(error)}") from None
+    payload = data[4 + size :]
+    if isinstance(header, SoundHeader) and hello.audio:
+        return Frame(header, sound=_sound(payload, hello.audio))
+    if isinstance(header, PictureHeader) and hello.vision:
+        _check_picture(payload)
+        return Frame(header, picture=payload)
+    if isinstance(header, EndHeader) or (isinstance(header, WordsHeader) and hello.words):
+        return Frame(header)
+    if isinstance(header, FeaturesHeader) and header.modality in hello.features:
+        return Frame(header, rows=_rows(payload, header, dims[header.modality]))
+    raise IngestError(POLICY, f"{header.kind} was not offered in the hello")
+
+
+def build_frame(header: Header, payload: bytes = b"") -> bytes:
+    """Return the bytes of a frame: for programs that send, and for tests."""
+    text = header.model_dump_json(exclude_none=True).encode()
+    return len(text).to_bytes(4, "big") + text + payload
+
+
+def picture_size(jpeg: bytes) -> tuple[int, int]:
+    """Return width and height as a JPEG file states them.
+
+    Raises:
+        IngestError: If it is no JPEG file, or states none.
+    """
+    place = 2
+    while jpeg[:2] == b"\xff\xd8" and place + 9 <= len(jpeg) and jpeg[place] == 0xFF:
+        marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(jpeg[place + i : place + i + 2], "big") for i in (5, 7))
+            return width, height
+        place += 2 + max(length, 2)
+    raise IngestError(BAD_DATA, "an image is no JPEG file")
+
+
+def _check_picture(jpeg: bytes) -> None:
+    width, height = picture_size(jpeg)
+    # Before it is decoded: a small file may unfold to gigabytes.
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise IngestError(TOO_BIG, f"an image of {width}x{height}: sides up to {MAX_SIDE}")
+
+
+def _sound(payload: bytes, form: SoundForm) -> npt.NDArray[np.int16]:
+    is_wide = form.encoding == "pcm_s16le"
+    if len(payload) % (form.channels * (2 if is_wide else 1)):
+        raise IngestError(BAD_DATA, f"{len(payload)} bytes are no whole samples")
+    flat = np.frombuffer(payload, "<i2" if is_wide else np.uint8)
+    sound = flat.astype(np.int16) if is_wide else _MULAW[flat]
+    if len(sound) > MAX_SECONDS * form.rate * form.channels:
+        raise IngestError(TOO_BIG, f"more than {MAX_SECONDS} s of sound in one frame")
+    return sound if form.channels == 1 else sound.reshape(-1, form.channels)
+
+
+def _rows(payload: bytes, header: FeaturesHeader, dim: int) -> Array:
+    if len(payload) % (4 * dim) or len(payload) > 4 * dim * MAX_ROWS:
+        raise IngestError(BAD_DATA, f"{len(payload)} bytes are not 1 to {MAX_ROWS} rows of {dim}")
+    rows = np.frombuffer(payload, "<f4").astype(np.float32).reshape(-1, dim)
+    if (len(rows) == 0) != (header.reason is not None) or not np.isfinite(rows).all():
+        raise IngestError(BAD_DATA, "features must be finite rows, or none and a reason")
+    return rows
+
+
+def _mulaw() -> npt.NDArray[np.int16]:
+    """Return the sample of each byte, as ITU-T G.711 has it."""
+    code = ~np.arange(256, dtype=np.uint8)
+    exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
+    size = (((mantissa << 3) + 132) << exponent) - 132
+    return np.where(code & 128, -size, size).astype(np.int16)
+
+
+_MULAW = _mulaw()
+
+
+def _first(error: ValidationError) -> str:
+    """Return where the first problem lies, and what it is; nothing of what was sent."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    # A name that the sender has chosen must not make lines of its own in a log.
+    place = ".".join(str(part) if _is_plain(part) else "?" for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _is_plain(part: int | str) -> bool:
+    return isinstance(part, int) or (part.isidentifier() and len(part) <= 32)

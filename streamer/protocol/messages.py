@@ -1,0 +1,356 @@
+"""Room 5: the one versioned schema of every output, over WebSocket, MQTT and JSON lines alike.
+
+Knows the words of the wire. Knows no sockets and no clock: whoever sends gives the wall time.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from ..core.estimate import LIMIT, Estimate
+from ..core.sample import MODALITIES, Phrase
+
+VERSION = 1
+NEUTRAL = 0.5
+"""Sentiment within this distance of 0 is labelled neutral: it rounds to class 0 of Acc7."""
+
+Sentiment = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Label = Literal["negative", "neutral", "positive"]
+Status = Literal["ok", "stale", "missing", "off", "untrained"]
+StateWord = Literal["online", "degraded", "offline"]
+Role = Literal["customer", "agent", "visitor"]
+
+
+class Part(BaseModel):
+    """Anything on the wire: immutable, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Subject(Part):
+    """Whom the session is about; never a name."""
+
+    role: Role = "customer"
+    id: str | None = Field(None, description="Pseudonym, where the settings give one")
+
+
+NOBODY_NAMED = Subject()
+
+
+class Message(Part):
+    """What every message carries."""
+
+    v: Literal[1] = 1
+    session: str = Field(description="Identifier of the session, unique per start")
+    seq: int = Field(
+        ge=0, description="Rises by one from message to message; hello and heartbeat repeat it"
+    )
+    time: str = Field(description="UTC wall time at sending, RFC 3339")
+    subject: Subject = NOBODY_NAMED
+
+
+class Window(Part):
+    """The stretch of session time that an estimate is about."""
+
+    start: float = Field(ge=0, description="Seconds since the session's start")
+    end: float = Field(ge=0, description="Seconds since the session's start")
+    warmup: bool = Field(description="True until a whole window has passed")
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Modality(Part):
+    """One modality's own estimate."""
+
+    sentiment: Sentiment | None = Field(description="A number only where status is ok or stale")
+    weight: Share = Field(description="Share of the modality in the fusion")
+    status: Status
+    reason: str | None = Field(
+        None, description="Why it is not ok: no_face, camera_lost, ...", exclude_if=_is_none
+    )
+    age: float | None = Field(
+        None, description="Seconds since its newest valid content", exclude_if=_is_none
+    )
+    revision: int | None = Field(
+        None,
+        description="Text only: times at which words that had been scored were changed",
+        exclude_if=_is_none,
+    )
+
+
+class Modalities(Part):
+    """The three modalities, in the field's order."""
+
+    text: Modality
+    audio: Modality
+    vision: Modality
+
+
+class Attention(Part):
+    """The heaviest ticks of each present modality."""
+
+    text: list[tuple[str, float, Share]] = Field([], description="word, session time, weight")
+    audio: list[tuple[float, Share]] = Field([], description="session time, weight")
+    vision: list[tuple[float, Share]] = Field([], description="session time, weight")
+
+
+class Latency(Part):
+    """Seconds; null where it cannot be measured (a file at full speed)."""
+
+    align: float | None = Field(description="From the end of the hop to its closing")
+    features: float | None = Field(description="Longest way of a sample of this hop, from capture")
+    model: float = Field(description="Spent in the model for this hop")
+    total: float | None = Field(description="From the end of the hop to sending")
+
+
+class SentimentMessage(Message):
+    """The estimate of one hop."""
+
+    type: Literal["sentiment"] = "sentiment"
+    window: Window
+    sentiment: Sentiment | None = Field(description="Fused estimate of all present modalities")
+    interval: tuple[Sentiment, Sentiment] | None = Field(
+        description="Calibrated 90 % interval; null where it was not calibrated"
+    )
+    valence: Annotated[float, Field(ge=-1, le=1)] | None = Field(description="sentiment / 3")
+    label: Label | None = Field(description="neutral within 0.5 of zero")
+    modalities: Modalities
+    conflict: float | None = Field(
+        ge=0, le=2 * LIMIT, description="Largest distance between present modalities"
+    )
+    attention: Attention
+    latency: Latency
+    dropped: dict[str, int] = Field(
+        description="Lost so far: phrases of text, ticks of 20 ms of audio, frames of vision; "
+        "asr: ticks of sound that the recogniser never got"
+    )
+
+
+class Head(Part):
+    """One output of the model."""
+
+    trained: bool = Field(description="An untrained head gives null, never a number")
+    data: str | None = Field(description="Corpus it was trained on")
+
+
+class Hello(Message):
+    """Sent first to each new subscriber."""
+
+    type: Literal["hello"] = "hello"
+    version: str = Field(description="Version of the program")
+    checkpoint: str
+    heads: dict[str, Head] = Field(description="sentiment (fused), text, audio, vision")
+    modalities: list[str] = Field(description="Those that were asked for")
+    sources: list[str]
+    window: float = Field(description="Seconds")
+    hop: float = Field(description="Seconds")
+    lateness: float = Field(description="Seconds")
+    epoch: str = Field(description="UTC wall time of session time 0, RFC 3339")
+
+
+class SpokenWord(Part):
+    """A committed word."""
+
+    text: str
+    start: float = Field(description="Seconds since the session's start")
+    end: float = Field(description="Seconds since the session's start")
+    confidence: float | None = Field(None, ge=0, le=1)
+
+
+class Text(Message):
+    """The committed words of an utterance; a later one of the same number replaces it."""
+
+    type: Literal["text"] = "text"
+    utterance: int
+    words: list[SpokenWord]
+    tail: str = Field("", description="Unstable words, for display only; never scored")
+    final: bool
+
+
+class Event(Message):
+    """Something happened that is not a score."""
+
+    type: Literal["event"] = "event"
+    event: str = Field(description="source_lost, source_back, ...")
+    modality: Literal["text", "audio", "vision"] | None = None
+    reason: str | None = None
+    detail: str = ""
+    at: float = Field(description="Seconds since the session's start")
+
+
+class State(Message):
+    """Whether the agent works, and which modalities are lost."""
+
+    type: Literal["status"] = "status"
+    state: StateWord
+    lost: dict[str, str] = Field({}, description="Lost modality or output, and reason")
+    pressure: list[str] = Field(
+        [],
+        description="Given up because the machine is too slow: vision_rate, asr_partials, hop",
+    )
+    notice: str | None = Field(None, description="For the people who are scored")
+
+
+class Bound(Message):
+    """Start or end of the session."""
+
+    type: Literal["session_start", "session_end"]
+    at: float = Field(description="Seconds since the session's start")
+    reason: str | None = None
+
+
+class Heartbeat(Message):
+    """Sent when nothing else is, so that a page notices a dead link."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+class Missed(Message):
+    """Sent to one slow subscriber, in the place of what it did not get."""
+
+    type: Literal["missed"] = "missed"
+    missed: int = Field(ge=1, description="Messages dropped for this subscriber since it was told")
+
+
+class Problem(Message):
+    """An error that a subscriber should know of."""
+
+    type: Literal["error"] = "error"
+    error: str
+
+
+AnyMessage = SentimentMessage | Hello | Text | Event | State | Bound | Heartbeat | Missed | Problem
+ANY: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="type")])
+
+
+def schema() -> dict[str, object]:
+    """Return the JSON Schema of all messages."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"tamulag-stream message, version {VERSION}",
+        **ANY.json_schema(mode="serialization"),
+    }
+
+
+def encode(message: AnyMessage) -> str:
+    """Return the message as one line of JSON; keys that say nothing are left out of modalities."""
+    return message.model_dump_json()
+
+
+def decode(line: str | bytes) -> AnyMessage:
+    """Return the message in a line of JSON.
+
+    Raises:
+        pydantic.ValidationError: If it does not fit the schema; a ValueError.
+    """
+    return ANY.validate_json(line)
+
+
+def missed(hello: str, count: int) -> str:
+    """Return the line that tells one subscriber how many messages it missed.
+
+    Args:
+        hello: A line of any message of the session, of now.
+        count: At least 1.
+    """
+    head = decode(hello).model_dump(include={"session", "seq", "time", "subject"})
+    return encode(Missed(missed=count, **head))
+
+
+def utc(epoch: float) -> str:
+    """Return a wall time (seconds since 1970) as RFC 3339 with milliseconds."""
+    return (
+        datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+def label(sentiment: float) -> Label:
+    """Return the word for a sentiment."""
+    if abs(sentiment) <= NEUTRAL:
+        return "neutral"
+    return "positive" if sentiment > 0 else "negative"
+
+
+def sentiment_message(
+    estimate: Estimate,
+    *,
+    session: str,
+    seq: int,
+    time: str,
+    latency: Latency,
+    dropped: Mapping[str, int],
+    subject: Subject = NOBODY_NAMED,
+) -> SentimentMessage:
+    """Return the message of an estimate; numbers are rounded to what they can bear."""
+    modalities = {
+        name: Modality(
+            sentiment=_rounded(part.sentiment),
+            weight=round(part.weight, 3),
+            status=part.status,
+            reason=part.reason,
+            age=_rounded(part.age, 2),
+            revision=estimate.revision if name == "text" and part.status != "off" else None,
+        )
+        for name, part in estimate.modalities.items()
+    }
+    value = _rounded(estimate.sentiment)
+    interval = estimate.interval
+    return SentimentMessage(
+        session=session,
+        seq=seq,
+        time=time,
+        subject=subject,
+        window=Window(
+            start=round(estimate.start, 2), end=round(estimate.end, 2), warmup=estimate.warmup
+        ),
+        sentiment=value,
+        interval=(round(interval[0], 2), round(interval[1], 2)) if interval else None,
+        valence=None if value is None else round(value / LIMIT, 4),
+        label=None if value is None else label(value),
+        modalities=Modalities(**modalities),
+        conflict=_rounded(estimate.conflict),
+        attention=Attention(**{name: _attention(estimate, name) for name in MODALITIES}),
+        latency=latency,
+        dropped=dict(dropped),
+    )
+
+
+def text_message(
+    phrase: Phrase, *, session: str, seq: int, time: str, subject: Subject = NOBODY_NAMED
+) -> Text:
+    """Return the message of an utterance's words."""
+    words = [
+        SpokenWord(
+            text=word.text,
+            start=round(word.start, 2),
+            end=round(word.end, 2),
+            confidence=_rounded(word.confidence, 3),
+        )
+        for word in phrase.words
+    ]
+    return Text(
+        session=session,
+        seq=seq,
+        time=time,
+        subject=subject,
+        utterance=phrase.utterance,
+        words=words,
+        tail=phrase.tail,
+        final=phrase.final,
+    )
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _attention(estimate: Estimate, name: str) -> Sequence[tuple[object, ...]]:
+    rows = estimate.attention.get(name, [])
+    return [
+        tuple(part if isinstance(part, str) else round(part, 3) for part in row) for row in rows
+    ]

@@ -1,0 +1,140 @@
+"""Publish messages as JSON lines: to a file, or to standard output for the next program.
+
+Knows files and pipes. Knows nothing of what the lines say.
+"""
+
+import asyncio
+import os
+import sys
+from functools import partial
+from io import FileIO
+from pathlib import Path
+
+from ..aio.background_writer import PATIENCE, BackgroundWriter, duplicate, open_with
+from ..aio.threads import in_thread
+from .publisher import PublisherError, Tell, tell_nobody
+
+QUEUE = 1000
+"""Lines that may wait for the disk or the reader: of one live session, some minutes."""
+
+LOOK = 0.2
+"""Seconds between two looks at whether lines wait too long."""
+
+
+class JsonlPublisher:
+    """One message per line, each written out at once, by a thread of its own.
+
+    A reader that keeps a line waiting for more than a second is told as lost, and as back when it
+    has caught up; meanwhile `QUEUE` lines wait, then the oldest go and are counted. Whoever wants
+    all of them waits for `backlog` (see `caught_up`), as a file at full speed does.
+
+    Args:
+        path: A file, which is appended to, or `-` for standard output.
+        tell: Called with `publisher_lost` and why when lines wait too long, and with None when they
+            do not any more.
+    """
+
+    name = "jsonl"
+
+    def __init__(self, path: str, tell: Tell = tell_nobody) -> None:
+        self._path = path
+        self._tell = tell
+        self._is_late = False
+        self._dropped = 0
+        self._unwritten: list[bytes] = []
+        self._writer: BackgroundWriter | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return self._dropped + (self._writer.dropped if self._writer else 0)
+
+    @property
+    def backlog(self) -> int:
+        """Lines that are not written yet."""
+        return self._writer.backlog if self._writer else 0
+
+    async def open(self) -> None:
+        """Open the file for appending; a last line that was torn by a crash is ended first.
+
+        After a loss the line that could not be written comes next, so that "open" means written.
+
+        Raises:
+            PublisherError: If the path cannot be written.
+        """
+        first, *rest = self._unwritten or [b""]
+        try:
+            file = await in_thread("jsonl open", partial(_open, self._path, first))
+        except OSError as error:
+            raise PublisherError(
+                f"cannot write {self._path} ({error.strerror or error}): "
+                "choose another file with --jsonl PATH, or - for standard output"
+            ) from error
+        self._writer = BackgroundWriter(self.name, file, size=QUEUE, lines=rest)
+        self._unwritten = []
+
+    def publish(self, kind: str, payload: str) -> None:
+        """Add one line; after a failed write `run` raises, and lines are dropped and counted."""
+        if self._writer is None:
+            self._dropped += 1
+        else:
+            self._writer.put(payload.encode() + b"\n")
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Add a line of one of many sessions: each names its own."""
+        self.publish(kind, payload)
+
+    async def run(self) -> None:
+        """Watch the writing until it fails.
+
+        Raises:
+            BrokenPipeError: If the program that read the lines has ended.
+            PublisherError: If the file cannot be written any more, e.g. the disk is full.
+        """
+        assert self._writer is not None, "open() comes first"
+        while not self._writer.failed.done():
+            await asyncio.wait([self._writer.failed], timeout=LOOK)
+            self._look(self._writer.waited)
+        error = self._writer.failed.result()
+        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+            raise error
+        raise PublisherError(
+            f"cannot write {self._path} any more ({error.strerror or error}): "
+            "make room, or choose another file with --jsonl PATH"
+        ) from error
+
+    async def close(self) -> None:
+        """Write what waits, for two seconds at most; the file closes with the last line."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._unwritten = await writer.end()
+            self._dropped += writer.dropped
+
+    def _look(self, waited: float) -> None:
+        if self._is_late == (waited > PATIENCE):
+            return
+        self._is_late = not self._is_late
+        if self._is_late:
+            why = f"lines wait for {self._path}: let its reader read, or choose a faster disk"
+            self._tell("publisher_lost", why)
+        else:
+            self._tell(None, f"{self._path} takes lines again")
+
+
+def _open(path: str, unwritten: bytes) -> FileIO:
+    """Open unbuffered, so that a line that failed is not written later behind our back."""
+    if path == "-":
+        # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
+        file = duplicate(sys.__stdout__ or sys.stdout)
+    else:
+        unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
+        file = FileIO(path, "ab")
+    return open_with(file, unwritten)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

@@ -1,0 +1,159 @@
+"""A worker process as the server sees it: started, fed, heard, watched, ended.
+
+Knows the process and the pipe to it. Knows no session; what the messages mean is the pool's.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import pickle
+import socket
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+
+from ...aio.threads import in_thread
+from .ipc import HEAD, Answer, Failed, Order, Ping, Pong, pack
+from .pipeline import PipelineConfig
+from .worker import serve
+
+logger = logging.getLogger("tamulag.front")
+
+STARTING = 60.0
+"""Seconds that a worker has to load its networks."""
+
+BEAT = 1.0
+"""Seconds from one ping to the next."""
+
+HUNG = 10
+"""Pings without an answer after which a worker is ended. Beats are counted, not time: a server
+that was stopped itself does not blame its workers."""
+
+LEAVING = 2.0
+"""Seconds that a worker has to end; then it is killed."""
+
+
+class WorkerError(RuntimeError):
+    """A worker cannot be started; the text says what is missing."""
+
+
+class WorkerProcess:
+    """A worker process, which may be started again when it is gone; used by the event loop alone.
+
+    Args:
+        name: For the log.
+        front: What it builds.
+    """
+
+    def __init__(self, name: str, front: PipelineConfig) -> None:
+        self.name = name
+        self._front = front
+        self._process: BaseProcess | None = None
+        self._loads: deque[float] = deque(maxlen=5)
+        self._unanswered = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return its process id while it is there."""
+        return self._process.pid if self._process else None
+
+    @property
+    def load(self) -> float:
+        """Return the share of the last five seconds in which it was busy, 0..1."""
+        return sum(self._loads) / max(len(self._loads), 1)
+
+    async def start(self) -> None:
+        """Start it and wait until it is loaded, 60 s at most.
+
+        Raises:
+            WorkerError: If it is not; then it is ended again.
+        """
+        self._loads.clear()
+        try:
+            await self._spawn()
+            async with asyncio.timeout(STARTING):
+                answer = await self._read()
+        except TimeoutError:
+            answer = Failed(f"it was not loaded within {STARTING:g} s")
+        except (EOFError, OSError) as error:
+            answer = Failed(f"it ended before it was loaded ({error}); see its lines on stderr")
+        if isinstance(answer, Failed):
+            await self.stop()
+            raise WorkerError(f"{self.name}: {answer.detail}")
+
+    def send(self, order: Order) -> None:
+        """Send an order; never waits, so the caller bounds what is under way.
+
+        What is sent to a process that is gone is lost; `run` tells.
+        """
+        if not self._writer.is_closing():
+            self._writer.write(pack(order))
+
+    async def run(self, heed: Callable[[Answer], None]) -> str:
+        """Hear the answers until the process is gone; return why, for people.
+
+        One that does not answer ten pings is killed.
+        """
+        self._unanswered = 0
+        self._beat()
+        try:
+            while True:
+                answer = await self._read()
+                if isinstance(answer, Pong):
+                    self._unanswered = 0
+                    self._loads.append(answer.load)
+                else:
+                    heed(answer)
+        except (EOFError, ConnectionError):
+            code = await self.stop()
+        finally:
+            self._timer.cancel()
+        if self._unanswered > HUNG:
+            return f"{self.name} did not answer for {HUNG * BEAT:g} s and was ended"
+        return f"{self.name} was ended by signal {-code}" if code < 0 else f"{self.name} failed"
+
+    def kill(self) -> None:
+        """End it at once; `run` notices."""
+        if self._process:
+            self._process.kill()
+
+    async def stop(self) -> int:
+        """Let it end, within 2 s, else kill it; return its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        self._writer.close()
+        await in_thread("front.stop", process.join, LEAVING)
+        if process.is_alive():
+            process.kill()
+            await in_thread("front.stop", process.join, LEAVING)
+        return process.exitcode or 0
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        # Spawned, not forked: a fork would copy the threads' locks of torch and mediapipe.
+        process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(theirs, self._front), name=self.name, daemon=True
+        )
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            await in_thread("front.start", process.start)
+        except BaseException:
+            self._writer.close()
+            raise
+        finally:
+            theirs.close()
+        self._process = process
+
+    def _beat(self) -> None:
+        self._unanswered += 1
+        if self._unanswered > HUNG:
+            self.kill()
+            return
+        self.send(Ping())
+        self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
+
+    async def _read(self) -> Answer:
+        size = int.from_bytes(await self._reader.readexactly(HEAD), "big")
+        answer: Answer = pickle.loads(await self._reader.readexactly(size))
+        return answer

@@ -1,0 +1,85 @@
+"""Fit the session clock to a device's count of samples, from when its blocks arrived.
+
+Knows two rows of times, counted and arrived. Knows no device, no sound and no clock of its own.
+"""
+
+from collections import deque
+
+import numpy as np
+
+STEP = 0.02
+"""Seconds, one tick: sound that stays later by more than this has lost samples on its way."""
+
+_HISTORY, _RECENT, _STEP_SECONDS = 120, 10, 5
+_ENOUGH = 30  # seconds of sound before a slope is told
+
+
+class ClockFit:
+    """Say when counted sound was recorded.
+
+    A block arrives late by chance and never early. So of each second of sound its least late block
+    alone counts, for two minutes; the median of the slopes between all of these (Theil-Sen) is the
+    drift, and the least late of the last ten seconds, carried along the slope, the offset. Work
+    per block is bounded.
+
+    Attributes:
+        slope: Session seconds that a counted second lasts, less 1; above 0: the device is slow.
+        is_known: Whether the slope was fitted yet, which takes 30 s of sound; before it is 0.
+        offset: Session time at which sample 0 was recorded, by the newest fit.
+        steps: Times at which all of five seconds was late by more than `STEP`: samples were lost
+            that the device said nothing of.
+    """
+
+    def __init__(self) -> None:
+        self.slope = 0.0
+        self.is_known = False
+        self.offset = 0.0
+        self.steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the offset, because samples were lost; the slope stays."""
+        self._least: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._open: tuple[float, float] | None = None
+
+    def add(self, counted: float, arrival: float) -> None:
+        """Take the arrival of a block.
+
+        Args:
+            counted: Length of all sound up to the block's end, seconds by the device's rate; rises.
+            arrival: Session time at which it was handed over.
+        """
+        lag = arrival - counted
+        if self._open is not None and int(counted) > int(self._open[0]):
+            self._close(self._open)
+            self._open = None
+        if self._open is None or lag < self._open[1]:
+            self._open = (counted, lag)
+        self.offset = self._level([*[*self._least][-_RECENT:], self._open])
+
+    def time_at(self, counted: float) -> float:
+        """Return the session time at which the sound had this length; needs one `add`."""
+        return self.offset + counted + self.slope * counted
+
+    def _level(self, points: list[tuple[float, float]]) -> float:
+        return min(lag - self.slope * counted for counted, lag in points)
+
+    def _close(self, least: tuple[float, float]) -> None:
+        """End a second of sound."""
+        self._least.append(least)
+        points = [*self._least]
+        before, new = points[:-_STEP_SECONDS][-_RECENT:], points[-_STEP_SECONDS:]
+        if before and self._level(new) - self._level(before) > STEP:
+            self.steps += 1
+            self.restart()
+            self._least.extend(new)
+        elif len(points) >= _ENOUGH:
+            self.slope = _slope(points)
+            self.is_known = True
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Return the median slope of all pairs."""
+    counted, lag = np.array(points).T
+    one, other = np.triu_indices(len(points), 1)
+    return float(np.median((lag[other] - lag[one]) / (counted[other] - counted[one])))

@@ -1,0 +1,293 @@
+"""A microphone, by name or index, as a source of audio samples and phrases.
+
+Knows PortAudio and counts what it hands over. Knows no features; where counted sound lies on the
+session clock is known by `placement`.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Collection
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.sample import TICK_RATE, Array, Modality
+from ..core.source import Now, Put, SourceError, SourceLost
+from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline, Resampler
+from .clock_sync import ClockSync
+
+if TYPE_CHECKING:
+    from sounddevice import CallbackFlags, InputStream
+
+_BLOCK_RATE = 50
+_QUEUE_BLOCKS = 250
+_FIRST_BLOCK_LIMIT, _BLOCK_LIMIT, _CHECK = 5.0, 1.2, 0.2
+_CLOSE_LIMIT = 0.3
+_FLUSH_LIMIT = 1.0
+
+_log = logging.getLogger("tamulag.microphone")
+
+
+class _Block(NamedTuple):
+    arrival: float
+    span: tuple[int, int]  # samples that the device handed over before it, and with it
+    values: Array
+    is_after_overflow: bool
+
+
+class MicrophoneSource:
+    """Record sound, place it on the session clock by counting samples, and push it on.
+
+    Up to 5 s of blocks wait if the extractor is busy. Beyond that all that waits is dropped and
+    counted, so that what is heard is of now again; the gap shows in the times of what follows.
+
+    Args:
+        device: Name (exact, or a part that only one input has), index, or None for the default.
+        sound: Takes the blocks; to be threaded if it has a recogniser.
+        now: The session clock.
+        rate: Hz to open the device at; None: 16 kHz if it takes that, else its own rate.
+        latency: Seconds from the sound to its arrival that the clock cannot see; subtracted.
+
+    Attributes:
+        overflows: Times at which the device said that it had lost samples.
+    """
+
+    def __init__(
+        self,
+        device: str | int | None,
+        sound: AudioPipeline,
+        *,
+        now: Now,
+        rate: int | None = None,
+        latency: float = 0.0,
+    ) -> None:
+        self.name = "microphone" if device is None else f"microphone {device}"
+        self.modalities: tuple[Modality, ...] = sound.modalities
+        self.overflows = 0
+        self._device = device
+        self._sound = sound
+        self._now = now
+        self._latency = latency
+        self._stream: InputStream | None = None
+        self._closing: threading.Thread | None = None
+        self._wanted_rate = rate
+        self._rate = SAMPLE_RATE
+        self._placement = ClockSync(rate or SAMPLE_RATE, latency)
+        self._before = (0, 0.0)  # gaps and seconds lost before the device was opened last
+        self._end = 0
+        self._is_list_stale = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._blocks: queue.Queue[_Block] = queue.Queue(_QUEUE_BLOCKS)
+        self._handed_over = 0
+        self._is_after_overflow = False
+        self._failure: BaseException | None = None
+        self._finished = threading.Event()
+
+    @property
+    def dropped(self) -> float:
+        """Seconds of sound lost, by the device or here."""
+        return self._before[1] + self._placement.dropped
+
+    def losses(self) -> dict[str, int]:
+        """Return the lost ticks; see `Source`."""
+        lost = round(self.dropped * TICK_RATE)
+        return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
+
+    def gauges(self) -> dict[str, float]:
+        """Return the clock of the device and the queues; see `Source`."""
+        placement, known = self._placement, {}
+        if placement.fit.is_known:
+            known["microphone_drift_ppm"] = -1e6 * placement.fit.slope
+        return known | {
+            "microphone_offset": placement.fit.offset,
+            "microphone_error": placement.error,
+            "microphone_gaps": self._before[0] + placement.gaps,
+            "microphone_overflows": self.overflows,
+            "microphone_dropped": self.dropped,
+            "microphone_waiting": self._blocks.qsize() / _BLOCK_RATE,
+            "asr_waiting": self._sound.waiting,
+        }
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Recognise finals only while `asr_partials` is given up; see `Source`."""
+        self._sound.relieve(steps)
+
+    def open(self) -> None:
+        """Open the microphone at 16 kHz, or at its own rate, and start recording.
+
+        Raises:
+            SourceError: If PortAudio is missing, the name fits no or several inputs, the device
+                cannot be opened, or its driver has not closed it yet since it was lost.
+        """
+        if self._closing is not None and self._closing.is_alive():
+            raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
+        sounddevice = _portaudio()
+        if self._is_list_stale:  # PortAudio lists the devices once, when it starts.
+            sounddevice._terminate()
+            sounddevice._initialize()
+        self._is_list_stale = True
+        self._begin()
+        try:
+            index = _find(sounddevice, self._device)
+            self._rate, channels = _form(sounddevice, index, self._wanted_rate)
+            self._stream = sounddevice.InputStream(
+                samplerate=self._rate,
+                blocksize=self._rate // _BLOCK_RATE,
+                device=index,
+                channels=channels,
+                dtype="float32",
+                callback=self._take,
+                finished_callback=self._finished.set,
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            self._close()
+            raise SourceError(
+                f"{self.name} cannot be opened ({error}): `tamulag devices` lists the inputs"
+            ) from error
+        self._is_list_stale = False
+
+    def run(self, put: Put, stop: threading.Event) -> None:
+        """Put samples and phrases until `stop` is set; sound from before is left out.
+
+        Raises:
+            SourceLost: If the stream ends or no block comes for 1.2 s.
+        """
+        try:
+            self._follow(put, stop)
+        except SourceLost:
+            self._is_list_stale = True
+            raise
+        finally:
+            self._close()
+            self._sound.finish(put, _FLUSH_LIMIT)
+
+    def _follow(self, put: Put, stop: threading.Event) -> None:
+        # Session time may have begun since `open`: earlier arrivals are of another time.
+        self._blocks = queue.Queue(_QUEUE_BLOCKS)
+        self._before = (self._before[0] + self._placement.gaps, self.dropped)
+        self._placement = ClockSync(self._rate, self._latency)
+        resampler = Resampler(self._rate)
+        expected: int | None = None
+        newest, limit = self._now(), _FIRST_BLOCK_LIMIT
+        while not stop.is_set():
+            try:
+                block = self._blocks.get(timeout=_CHECK)
+            except queue.Empty:
+                self._check(newest, limit)
+                continue
+            newest, limit = block.arrival, _BLOCK_LIMIT
+            is_torn = block.is_after_overflow or expected not in (None, block.span[0])
+            if is_torn:
+                resampler.finish()
+            self._push(block, resampler.push(block.values), put, is_torn=is_torn)
+            expected = block.span[1]
+
+    def _push(self, block: _Block, values: Array, put: Put, *, is_torn: bool) -> None:
+        if block.is_after_overflow:
+            self.overflows += 1
+            self._placement.fit.restart()
+        start, sound = self._placement.push(values, block.span, block.arrival, is_torn=is_torn)
+        # A device that was opened anew may be placed a little before the end of what was heard.
+        overlap = max(self._end - start, 0)
+        self._end = max(self._end, start + len(sound))
+        self._sound.push(sound[overlap:], start + overlap, put)
+
+    def _take(self, block: Array, length: int, time: object, status: "CallbackFlags") -> None:
+        """Keep one block; runs in PortAudio's thread, where an error would vanish."""
+        try:
+            self._is_after_overflow |= bool(status.input_overflow)
+            before, self._handed_over = self._handed_over, self._handed_over + len(block)
+            span = (before, self._handed_over)
+            if self._blocks.full():
+                self._is_after_overflow |= _emptied(self._blocks)
+            self._blocks.put_nowait(
+                _Block(self._now(), span, block.copy(), self._is_after_overflow)
+            )
+            self._is_after_overflow = False
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _check(self, newest: float, limit: float) -> None:
+        if self._failure:
+            raise self._failure
+        if self._finished.is_set() or not (self._stream and self._stream.active):
+            raise SourceLost("microphone_lost", f"{self.name} has stopped")
+        if self._now() - newest > limit:
+            raise SourceLost("microphone_lost", f"{self.name} gave no sound for {limit:g} s")
+
+    def _close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        # A driver that hangs must not keep the loss from being told; one thread waits for it.
+        self._closing = threading.Thread(
+            target=stream.close, args=(True,), name=f"tamulag.{self.name}.close", daemon=True
+        )
+        self._closing.start()
+        self._closing.join(_CLOSE_LIMIT)
+        if self._closing.is_alive():
+            _log.warning("%s: its driver does not close it; a thread is left behind", self.name)
+
+
+def _emptied(blocks: "queue.Queue[_Block]") -> bool:
+    """Drop all that waits; return whether the device had lost samples before one of it."""
+    is_after_overflow = False
+    with contextlib.suppress(queue.Empty):
+        while True:
+            is_after_overflow |= blocks.get_nowait().is_after_overflow
+    return is_after_overflow
+
+
+def _portaudio() -> ModuleType:
+    try:
+        import sounddevice
+    except OSError as error:
+        raise SourceError(
+            "PortAudio is missing: apt install libportaudio2 (macOS and Windows bring it along), "
+            "or use --microphone none"
+        ) from error
+    module: ModuleType = sounddevice
+    return module
+
+
+def _find(sounddevice: ModuleType, device: str | int | None) -> int | None:
+    """Return the index of an input, by exact name, part of a name or index."""
+    inputs = {
+        index: str(found["name"])
+        for index, found in enumerate(sounddevice.query_devices())
+        if found["max_input_channels"] > 0
+    }
+    listed = "; ".join(f"{index} {name}" for index, name in inputs.items()) or "none"
+    if not inputs:
+        raise SourceError("there is no microphone: connect one, or use --microphone none")
+    if device is None:
+        return None
+    text = str(device)
+    exact = [index for index, name in inputs.items() if text in (name, str(index))]
+    part = [index for index, name in inputs.items() if text.lower() in name.lower()]
+    fitting = exact or part
+    if len(fitting) == 1 or exact:
+        return fitting[0]
+    problem = "fits several inputs" if fitting else "is not among the inputs"
+    raise SourceError(f"microphone {device!r} {problem}: choose one of {listed}")
+
+
+def _form(sounddevice: ModuleType, index: int | None, wanted: int | None) -> tuple[int, int]:
+    """Return the first rate and channel count that the device accepts, mono before all channels."""
+    found = sounddevice.query_devices(index, "input")
+    own, all_channels = int(found["default_samplerate"]), int(found["max_input_channels"])
+    rates = [wanted] if wanted else [SAMPLE_RATE, own]
+    forms = [(rate, channels) for rate in rates for channels in (1, all_channels)]
+    for rate, channels in forms[:-1]:
+        try:
+            sounddevice.check_input_settings(index, channels, "float32", samplerate=rate)
+        except sounddevice.PortAudioError as error:
+            _log.debug("%s takes no %d Hz, %d channels: %s", found["name"], rate, channels, error)
+        else:
+            return rate, channels
+    return forms[-1]  # If it takes not even this, opening it says so.

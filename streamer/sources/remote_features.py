@@ -1,0 +1,179 @@
+"""What becomes of a sender's frames: they take the way of a live microphone and camera.
+
+Knows checked frames with their session times. Knows no connection, no queue and no thread.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from ..core.sample import TICK_RATE, VISION_TICKS, Modality, Phrase, Sample, Word
+from ..core.source import Put
+from ..features.asr.recogniser import Encode
+from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline, Resampler
+from ..protocol.ingest import FeaturesHeader, Frame, SenderHello, WordsHeader, channel
+from ..protocol.messages import Role
+from .camera import VisionExtractor
+from .clock_sync import ClockSync
+from .media_reader import MAX_WIDTH, Image
+
+_FLUSH_LIMIT = 1.0
+"""Seconds that the recogniser has for its last words."""
+
+
+class RemoteAudio:
+    """Sound through the same path as a microphone's; or words and rows that come ready made.
+
+    Args:
+        sound: Takes the blocks; threaded.
+        subject: Whose channel is heard.
+        encode: Words become token states, where no recogniser of ours listens.
+    """
+
+    modalities: tuple[Modality, ...] = ("text", "audio")
+
+    def __init__(self, sound: AudioPipeline, subject: Role, encode: Encode) -> None:
+        self._sound = sound
+        self._subject: Role = subject
+        self._encode = encode
+        self._end = 0
+        self._gaps = 0.0  # seconds lost with earlier senders
+        self._placement = ClockSync(SAMPLE_RATE)
+        self._newest = 0  # utterance
+        self.begin(SenderHello(words=True))
+
+    def begin(self, hello: SenderHello) -> None:
+        """Begin anew; see `Work`."""
+        form = hello.audio
+        self._rate = form.rate if form else SAMPLE_RATE
+        self._channel = channel(form, self._subject) if form else None
+        self._gaps += self._placement.dropped
+        self._placement = ClockSync(self._rate)
+        self._resampler = Resampler(self._rate)
+        self._expected: int | None = None
+        self._before = self._newest
+
+    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put samples and phrases; see `Work`."""
+        if frame.sound is not None:
+            self._hear(frame, place, span, put)
+        elif isinstance(frame.header, WordsHeader):
+            put(self._phrase(frame.header, place))
+        elif isinstance(frame.header, FeaturesHeader):
+            _put_rows(frame, frame.header, place, 1 / TICK_RATE, put)
+
+    def _hear(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        assert frame.sound is not None
+        values = frame.sound if self._channel is None else frame.sound[:, self._channel]
+        is_torn = self._expected not in (None, span[0])
+        if is_torn:
+            self._resampler.finish()
+        self._expected = span[1]
+        arrival = place + (span[1] - span[0]) / self._rate
+        sound = self._resampler.push(values)
+        start, placed = self._placement.push(sound, span, arrival, is_torn=is_torn)
+        overlap = max(self._end - start, -start, 0)
+        self._end = max(self._end, start + len(placed))
+        if overlap < len(placed):
+            self._sound.push(placed[overlap:], start + overlap, put)
+
+    def _phrase(self, header: WordsHeader, place: float) -> Phrase:
+        """Return a phrase; its words' times lie as far from the header's as the sender says."""
+        shift = place - header.timestamp
+        values, word_of_token = self._encode([word.text for word in header.words])
+        words = tuple(
+            Word(word.text, word.start + shift, word.end + shift, word.confidence)
+            for word in header.words
+        )
+        number = self._before + header.utterance + 1  # a new sender begins at 0 again
+        self._newest = max(self._newest, number)
+        return Phrase(place, number, words, values, word_of_token, header.final)
+
+    def end(self, put: Put) -> None:
+        """Let the recogniser say its last words; see `Work`."""
+        self._sound.finish(put, _FLUSH_LIMIT)
+
+    def losses(self) -> dict[str, int]:
+        """Return the lost ticks; see `Source`."""
+        lost = round((self._gaps + self._placement.dropped) * TICK_RATE)
+        return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
+
+    def gauges(self) -> dict[str, float]:
+        """Return what waits for the recogniser; see `Source`."""
+        return {"asr_waiting": self._sound.waiting}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Recognise finals only while `asr_partials` is given up; see `Source`."""
+        self._sound.relieve(steps)
+
+
+class RemoteVision:
+    """Pictures, described like a camera's, one of each vision tick; or rows that come ready made.
+
+    Args:
+        features: Extractor of the vision samples.
+    """
+
+    modalities: tuple[Modality, ...] = ("vision",)
+
+    def __init__(self, features: VisionExtractor) -> None:
+        self._features = features
+        self._tick = -1
+        self._stride = 1
+        self._broken = 0
+
+    def begin(self, hello: SenderHello) -> None:
+        """Begin anew; see `Work`. Nothing is kept from one picture to the next."""
+
+    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put one sample per tick; see `Work`."""
+        if isinstance(frame.header, FeaturesHeader):
+            _put_rows(frame, frame.header, place, VISION_TICKS / TICK_RATE, put)
+            return
+        tick = int(place * TICK_RATE / VISION_TICKS + 1e-5)
+        if place < 0 or tick < self._tick + self._stride:
+            return
+        image = _decoded(frame.picture)
+        if image is None:
+            self._broken += 1
+            return
+        self._tick = tick
+        put(self._features.push(image, place))
+
+    def end(self, put: Put) -> None:
+        """Do nothing: nothing is held; see `Work`."""
+
+    def losses(self) -> dict[str, int]:
+        """Return the pictures that could not be decoded; see `Source`."""
+        return {"vision": self._broken}
+
+    def gauges(self) -> dict[str, float]:
+        """Return nothing: nothing is held; see `Source`."""
+        return {}
+
+    def relieve(self, steps: Collection[str]) -> None:
+        """Describe every other tick while `vision_rate` is given up; see `Source`."""
+        self._stride = 2 if "vision_rate" in steps else 1
+
+
+def _put_rows(frame: Frame, header: FeaturesHeader, place: float, step: float, put: Put) -> None:
+    """Put the rows of a frame, one each `step` seconds; what was before the session is left out."""
+    if header.reason is not None and place >= 0:
+        put(Sample(header.modality, place, None, header.reason))
+    for count, row in enumerate(() if frame.rows is None else frame.rows):
+        if place + count * step >= 0:
+            put(Sample(header.modality, place + count * step, row))
+
+
+def _decoded(jpeg: bytes) -> Image | None:
+    """Return a picture, RGB, as small as a camera's; None: the file is damaged."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        return None
+    height, width = image.shape[:2]
+    if width > MAX_WIDTH:
+        size = (MAX_WIDTH, max(round(height * MAX_WIDTH / width), 1))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(image, np.uint8)

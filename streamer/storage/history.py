@@ -1,0 +1,242 @@
+"""Publisher: keeps what a session says in the history, and shows past sessions as pages.
+
+Knows queue, thread and when old sessions go. Knows no tables, and of the messages their kind.
+"""
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from ..aio.threads import in_thread
+from ..publishers.publisher import PublisherError
+from ..webserver.routes import Page, Route
+from .history_db import Store, StoreError, StoreFull
+from .history_view import item
+
+logger = logging.getLogger("tamulag.history")
+
+QUEUE = 4000
+"""Messages that may wait for the disk, about ten minutes; one that does not fit is dropped."""
+
+FLUSH = 0.5
+"""Seconds after which a message is in the file at the latest; a kill loses the rest."""
+
+PRUNE = 60.0
+"""Seconds between two looks at how old and how large the history is."""
+
+STOP_LIMIT = 1.8
+"""Seconds that the last messages have to be written."""
+
+LISTED = 500
+"""Newest sessions that the page shows at most."""
+
+SHOWN = 500
+"""Messages of one page; the next page begins after the last of them."""
+
+LEFT_OUT = frozenset(("heartbeat", "hello"))
+"""Heartbeats say nothing, and `hello` is kept with the session itself."""
+
+
+class History:
+    """Write messages into the history in a thread of its own; the event loop only queues them.
+
+    A disk that is full or broken ends the history and not the session: `tell` gets the reason,
+    and what comes later is counted in `dropped`.
+
+    Args:
+        path: The file; others may write to it at the same time.
+        hello: What the session says of itself; called once, with the first message.
+        tell: Told reason and detail when the history ends before its session; on the event loop.
+        max_age: Seconds after which a session that has ended is removed.
+        max_bytes: Of the file; beyond it the oldest sessions are removed.
+    """
+
+    name = "history"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        hello: Callable[[], str],
+        tell: Callable[[str, str], None],
+        max_age: float,
+        max_bytes: int,
+    ) -> None:
+        self.dropped = 0
+        self._path = path
+        self._hello = hello
+        self._tell = tell
+        self._limits = (max_age, max_bytes)
+        self._store: Store | None = None
+        self._lines: deque[str] = deque()
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._is_lost = False
+        self._thread: threading.Thread | None = None
+        self._bug: asyncio.Future[None] | None = None
+
+    async def open(self) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            PublisherError: If it cannot be written, or is not a history.
+        """
+        try:
+            self._store = await in_thread("history open", partial(Store, self._path, create=True))
+        except StoreError as error:
+            raise PublisherError(str(error)) from error
+
+    def publish(self, kind: str, payload: str) -> None:
+        """Queue a message."""
+        if kind in LEFT_OUT:
+            return
+        with self._changed:
+            if self._is_lost or self._is_ending or len(self._lines) == QUEUE:
+                self.dropped += 1
+                return
+            self._lines.append(payload)
+        if self._thread is None:
+            self._start()
+
+    async def run(self) -> None:
+        """Wait for a failure that is no disk's: a bug, which is raised."""
+        self._bug = asyncio.get_running_loop().create_future()
+        await self._bug
+
+    async def close(self) -> None:
+        """Write what waits, for `STOP_LIMIT` seconds at most."""
+        thread, self._thread = self._thread, None
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+        if thread is None:
+            if self._store is not None:
+                self._store.close()
+            return
+        await in_thread("history end", thread.join, STOP_LIMIT)
+        if thread.is_alive():
+            logger.warning("%s takes too long: its last messages are lost", self._path)
+
+    def shelves(self) -> Mapping[str, Route]:
+        """Return the pages by path: the list of sessions, and below it each session."""
+        return {"/sessions": Route(make=self._list_page, below=self._session_page)}
+
+    def _start(self) -> None:
+        assert self._store is not None, "open() comes first"
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._write,
+            args=(self._store, self._hello(), loop),
+            name="tamulag.history",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _write(self, store: Store, hello: str, loop: asyncio.AbstractEventLoop) -> None:
+        lines: list[str] | None = []
+        try:
+            with closing(store):
+                key = store.begin(hello)
+                due = 0.0
+                while (lines := self._next()) is not None:
+                    if lines:
+                        store.append(key, lines)
+                    if time.monotonic() >= due or store.size > self._limits[1]:
+                        self._prune(store, key)
+                        due = time.monotonic() + PRUNE
+        except StoreFull as error:
+            self._end(loop, "full", str(error), lines)
+        except StoreError as error:
+            self._end(loop, "removed", str(error), lines)
+        except sqlite3.Error as error:
+            reason = "disk_full" if _is_full(error) else "disk_error"
+            self._end(loop, reason, f"{self._path}: {error}", lines)
+        except BaseException as error:
+            self._end(loop, "bug", repr(error), lines)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._raise, error)
+
+    def _next(self) -> list[str] | None:
+        """Wait a little, then take what waits; None: there will be no more."""
+        with self._changed:
+            # Not woken by each message: those that come together are written together.
+            self._changed.wait_for(lambda: self._is_ending, FLUSH)
+            lines = list(self._lines)
+            self._lines.clear()
+            return None if self._is_ending and not lines else lines
+
+    def _prune(self, store: Store, key: int) -> None:
+        max_age, max_bytes = self._limits
+        old, room = store.prune(key, now=time.time(), max_age=max_age, max_bytes=max_bytes)
+        if old:
+            logger.info("%s: %d sessions were too old and are removed", self._path, old)
+        if room:
+            logger.warning("%s: the %d oldest sessions are removed for room", self._path, room)
+
+    def _end(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reason: str,
+        detail: str,
+        unwritten: list[str] | None,
+    ) -> None:
+        with self._changed:
+            self.dropped += len(self._lines) + len(unwritten or ())
+            self._lines.clear()
+            self._is_lost = True
+            is_ending = self._is_ending
+        logger.warning("the history ends before its session: %s", detail)
+        if not (is_ending or loop.is_closed()):
+            loop.call_soon_threadsafe(self._tell, reason, detail)
+
+    def _raise(self, error: BaseException) -> None:
+        if self._bug and not self._bug.done():
+            self._bug.set_exception(error)
+
+    def _list_page(self) -> Page:
+        return Page(HTTPStatus.OK, "", later=partial(_answer, self._list))
+
+    def _session_page(self, rest: str) -> Page:
+        name, _, query = rest.partition("?")
+        after = parse_qs(query).get("after", ["0"])[0]
+        if not (after.isascii() and after.isdecimal() and len(after) < 10):
+            return _json(HTTPStatus.BAD_REQUEST, {"error": "after: must be the seq of a message"})
+        return Page(HTTPStatus.OK, "", later=partial(_answer, self._session, name, int(after)))
+
+    def _list(self) -> Page:
+        with Store(self._path) as store:
+            return _json(HTTPStatus.OK, [item(past) for past in store.sessions(LISTED)])
+
+    def _session(self, name: str, after: int) -> Page:
+        with Store(self._path) as store:
+            head = json.dumps(item(store.session(name)))
+            lines = list(store.messages(name, after=after, limit=SHOWN))
+        following = json.loads(lines[-1])["seq"] if len(lines) == SHOWN else None
+        rows = ",\n".join(lines)
+        body = f'{{"session":{head},"next":{json.dumps(following)},"messages":[\n{rows}\n]}}\n'
+        return Page(HTTPStatus.OK, body, "application/json")
+
+
+def _answer(make: Callable[..., Page], *asked: object) -> Page:
+    try:
+        return make(*asked)
+    except StoreError as error:
+        return _json(HTTPStatus.NOT_FOUND, {"error": str(error)})
+
+
+def _json(status: HTTPStatus, value: object) -> Page:
+    return Page(status, json.dumps(value) + "\n", "application/json")
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

@@ -1,0 +1,267 @@
+"""Writes a recording while a session runs: a bounded queue, a thread, files with limits.
+
+Knows queue, thread and folder. Knows neither what the rows say nor how they are encoded.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from ..aio.threads import in_thread
+from ..core.estimate import Estimate
+from ..core.sample import Call, Input
+from ..publishers.publisher import PublisherError
+from .arrow_file import END, SUFFIX, batch_of, schema_of
+from .recording import Header, Row, estimate_row, input_row
+
+logger = logging.getLogger("tamulag.recording")
+
+QUEUE = 20_000
+"""Rows that may wait for the disk: some five minutes of a live session."""
+
+BATCH = 128
+"""Rows that are written together at most; what does not fit on a full disk is lost as a whole."""
+
+FLUSH = 0.5
+"""Seconds after which a row has been handed to the system at the latest; a kill loses the rest."""
+
+STOP_LIMIT = 1.8
+"""Seconds that the last rows have to be written."""
+
+MEGABYTE = 1_000_000
+
+
+class Recorder:
+    """Keeps what goes into a session and what comes out; a journal and a publisher at once.
+
+    The event loop only appends to a queue. Nothing is dropped from the middle, because a replay of
+    such a recording would be another one: when the queue or the folder is full, or the disk says
+    no, the recording ends, `lost` says why, and what comes later is counted in `dropped`.
+
+    Args:
+        folder: Gets a new folder for this session; what it holds is never removed or overwritten.
+        header: Called once, when the session has begun.
+        now: Session clock.
+        file_limit: Bytes at which the next file begins.
+        total_limit: Bytes of all recordings in `folder` at which this one ends.
+        results_only: Keep nothing of what went in, for `--privacy strict`.
+    """
+
+    name = "recording"
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Callable[[], Header],
+        now: Callable[[], float],
+        *,
+        file_limit: int,
+        total_limit: int,
+        results_only: bool = False,
+    ) -> None:
+        self.dropped = 0
+        """Rows that came after the recording had ended."""
+        self.lost: tuple[str, str] | None = None
+        """Reason (`full`, `disk_full`, `disk_error` or `too_slow`) and a line for people."""
+        self._folder = folder
+        self._header = header
+        self._now = now
+        self._limits = (file_limit, total_limit)
+        self._results_only = results_only
+        self._files: _Files | None = None
+        self._rows: deque[Row] = deque()
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._thread: threading.Thread | None = None
+        self._bug: asyncio.Future[None] | None = None
+
+    async def open(self) -> None:
+        """Make the folder, readable for its owner alone.
+
+        Raises:
+            PublisherError: If that is not possible.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "permission denied")
+        except OSError as error:
+            raise PublisherError(
+                f"cannot record in {self._folder} ({error.strerror}): "
+                "name a folder that can be written with --record DIR"
+            ) from error
+
+    def took(self, item: Input) -> None:
+        """Keep an input."""
+        if not self._results_only:
+            self._add(input_row(item, self._now()))
+
+    def called(self, name: Call, now: float | None) -> None:
+        """Keep a call that closes hops or changes their length."""
+        if not self._results_only:
+            self._add(Row(name, self._now(), now))
+
+    def said(self, estimate: Estimate) -> None:
+        """Keep an estimate."""
+        self._add(estimate_row(estimate, self._now()))
+
+    def publish(self, kind: str, payload: str) -> None:
+        """Keep a message as it was sent; heartbeats say nothing and are not kept."""
+        if kind != "heartbeat":
+            self._add(Row("message", self._now(), text=payload))
+
+    async def run(self) -> None:
+        """Wait for a failure that is no disk's: a bug, which is raised."""
+        self._bug = asyncio.get_running_loop().create_future()
+        await self._bug
+
+    async def close(self) -> None:
+        """Write what waits, for `STOP_LIMIT` seconds at most."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+        await in_thread("recording end", thread.join, STOP_LIMIT)
+        if thread.is_alive():
+            self._end("too_slow", f"{self._folder} took more than {STOP_LIMIT} s for the last rows")
+
+    def _add(self, row: Row) -> None:
+        with self._changed:
+            if self.lost or self._is_ending:
+                self.dropped += 1
+                return
+            self._rows.append(row)
+            is_full = len(self._rows) > QUEUE
+            if len(self._rows) == BATCH:
+                self._changed.notify()
+        if is_full:
+            self._end("too_slow", f"{self._folder} is {QUEUE} rows behind: use a faster disk")
+        elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin with the first row, when the session clock has begun as well."""
+        header = self._header()
+        name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.epoch)) + f"-{header.session}"
+        self._files = _Files(self._folder, name, header, *self._limits)
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._write, args=(self._files, loop), name="tamulag.recording", daemon=True
+        )
+        self._thread.start()
+
+    def _write(self, files: "_Files", loop: asyncio.AbstractEventLoop) -> None:
+        rows: list[Row] | None = []
+        try:
+            with contextlib.closing(files):
+                while (rows := self._next()) is not None:
+                    if rows:
+                        files.write(rows)
+        except _Full as error:
+            self._end("full", str(error), rows)
+        except OSError as error:
+            reason = "disk_full" if error.errno in FULL else "disk_error"
+            self._end(reason, f"{self._folder}: {error.strerror or error}", rows)
+        except BaseException as error:
+            self._end("bug", repr(error))
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._raise, error)
+
+    def _next(self) -> list[Row] | None:
+        """Wait a little, then take the rows that wait; None: there will be no more."""
+        with self._changed:
+            # Not woken by each row: rows that come together are written together.
+            self._changed.wait_for(self._is_due, FLUSH)
+            rows = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
+            is_over = self.lost is not None or (self._is_ending and not rows)
+        return None if is_over else rows
+
+    def _is_due(self) -> bool:
+        return self._is_ending or self.lost is not None or len(self._rows) >= BATCH
+
+    def _end(self, reason: str, detail: str, unwritten: Sequence[Row] | None = None) -> None:
+        with self._changed:
+            self.dropped += len(self._rows) + len(unwritten or ())
+            self._rows.clear()
+            if self.lost is None:
+                self.lost = (reason, detail)
+                logger.warning("the recording ends before its session: %s", detail)
+
+    def _raise(self, error: BaseException) -> None:
+        if self._bug and not self._bug.done():
+            self._bug.set_exception(error)
+
+
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class _Full(Exception):
+    """The recordings have the size that was allowed them."""
+
+
+class _Files:
+    """The files of one session, each made anew and for its owner alone."""
+
+    def __init__(
+        self, folder: Path, name: str, header: Header, file_limit: int, total_limit: int
+    ) -> None:
+        self._parent = folder
+        self._folder = folder / name
+        self._header = header
+        self._file_limit = file_limit
+        self._total_limit = total_limit
+        self._total = 0
+        self._part = 0
+        self._size = 0
+        self._file: BinaryIO | None = None
+
+    def write(self, rows: list[Row]) -> None:
+        """Write rows and hand them to the system."""
+        data = batch_of(rows, schema_of(self._header)).serialize()
+        if self._file is None or self._size + data.size > self._file_limit:
+            self._turn()
+        self._put(data.to_pybytes())
+
+    def close(self) -> None:
+        """End the file; after a failed write the buffer fails once more, which says nothing new."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with contextlib.suppress(OSError):
+            file.write(END)
+        with contextlib.suppress(OSError):
+            file.close()
+
+    def _turn(self) -> None:
+        if self._part == 0:
+            self._total = sum(f.stat().st_size for f in self._parent.glob(f"*/*{SUFFIX}"))
+            self._folder.mkdir(mode=0o700)
+        self.close()
+        path = self._folder / f"{self._part:04}{SUFFIX}"
+        # Exclusive: neither a file that is there nor what a link points to is overwritten.
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        header = self._header.model_copy(update={"part": self._part})
+        self._part, self._size = self._part + 1, 0
+        self._put(schema_of(header).serialize().to_pybytes())
+
+    def _put(self, data: bytes) -> None:
+        if self._total + len(data) > self._total_limit:
+            raise _Full(
+                f"the recordings in {self._parent} have {self._total / MEGABYTE:.0f} MB: "
+                "remove old ones, or raise record.total"
+            )
+        assert self._file is not None
+        self._file.write(data)
+        self._file.flush()
+        self._size += len(data)
+        self._total += len(data)

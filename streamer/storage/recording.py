@@ -1,0 +1,177 @@
+"""What a recording holds: a header and rows, in the order in which things happened.
+
+Knows what each row means and what it may hold: feature vectors, words and results, never sound or
+pictures. Knows no file, session, thread or clock.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from ..core.estimate import Estimate, Timing
+from ..core.sample import Array, Call, Input, Modality, Notice, Phrase, Sample, Word
+
+FORMAT = 1
+LONGEST = 1e8
+"""Seconds; no session time lies beyond it."""
+
+Kind = Literal["audio", "vision", "phrase", "notice", Call, "estimate", "message"]
+"""Samples, phrases and notices went in, and so did calls; estimates and messages came out."""
+KINDS: frozenset[str] = frozenset(get_args(Kind))
+
+Time = Annotated[float, Field(ge=-LONGEST, le=LONGEST, allow_inf_nan=False)]
+Age = Annotated[float, Field(ge=0.1, le=60)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class RecordingError(RuntimeError):
+    """A recording cannot be used; the text names it and the remedy."""
+
+
+class Part(BaseModel):
+    """Anything in a recording that is JSON: immutable, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Patience(Part):
+    """A time for each modality."""
+
+    text: Age
+    audio: Age
+    vision: Age
+
+
+class Header(Part):
+    """What must be the same for a replay to give the same numbers, and when it was."""
+
+    format: Literal[1] = 1
+    part: Count = 0
+    """Number of the file."""
+    session: str
+    version: str
+    """Of this program."""
+    torch: str
+    threads: Annotated[int, Field(ge=1, le=64)]
+    checkpoint: str
+    sha256: str
+    """Of the checkpoint's file."""
+    asked: Annotated[tuple[Modality, ...], Field(strict=False)]
+    window: Annotated[float, Field(ge=1, le=60)]
+    hop: Annotated[float, Field(ge=0.1, le=10)]
+    lateness: Annotated[float, Field(ge=0, le=2)]
+    stale_after: Patience
+    missing_after: Patience
+    epoch: Annotated[float, Field(ge=0, le=1e11)]
+    """Wall time of session time 0, seconds since 1970."""
+    privacy: Literal["none", "strict"] = "none"
+    """`strict`: holds results alone, nothing of what went in."""
+
+    @property
+    def timing(self) -> Timing:
+        """The numbers of the session."""
+        return Timing(
+            window=self.window,
+            hop=self.hop,
+            lateness=self.lateness,
+            stale_after=self.stale_after.model_dump(),
+            missing_after=self.missing_after.model_dump(),
+        )
+
+
+class Spoken(Part):
+    """A phrase without its token states, which lie in the row's values."""
+
+    utterance: Count
+    words: Annotated[tuple[tuple[str, Time, Time, float | None], ...], Field(strict=False)]
+    word_of_token: Annotated[tuple[Count, ...], Field(strict=False)]
+    size: Count
+    """Numbers per token state."""
+    final: bool
+    tail: str
+
+
+class Told(Part):
+    """A notice without its time."""
+
+    modality: Modality
+    reason: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that happened to the session, in the order in which it did."""
+
+    kind: Kind
+    arrived: float
+    """Session time at which it went in or came out, in seconds."""
+    at: float | None = None
+    """Timestamp of an input; the number that a call was given."""
+    values: Array | None = None
+    """(D,) float32 of a sample; (K * D,) of a phrase."""
+    text: str | None = None
+    """A sample's reason, or JSON."""
+
+
+ESTIMATE: TypeAdapter[Estimate] = TypeAdapter(Estimate)
+
+
+def input_row(item: Input, arrived: float) -> Row:
+    """Return the row of what goes into a session."""
+    if isinstance(item, Sample):
+        return Row(item.modality, arrived, item.timestamp, item.values, item.reason)
+    if isinstance(item, Notice):
+        told = Told(modality=item.modality, reason=item.reason, detail=item.detail)
+        return Row("notice", arrived, item.timestamp, None, told.model_dump_json())
+    spoken = Spoken(
+        utterance=item.utterance,
+        words=tuple((w.text, w.start, w.end, w.confidence) for w in item.words),
+        word_of_token=item.word_of_token,
+        size=item.values.shape[1],
+        final=item.final,
+        tail=item.tail,
+    )
+    return Row("phrase", arrived, item.timestamp, item.values.ravel(), spoken.model_dump_json())
+
+
+def estimate_row(estimate: Estimate, arrived: float) -> Row:
+    """Return the row of an estimate; its numbers keep all their bits."""
+    return Row("estimate", arrived, estimate.end, None, json.dumps(asdict(estimate)))
+
+
+def input_of(row: Row) -> Input:
+    """Return what went into the session.
+
+    Raises:
+        ValueError: If the row does not hold what its kind says.
+    """
+    if row.at is None or not abs(row.at) <= LONGEST:
+        raise ValueError(f"{row.kind} row with time {row.at}: at most {LONGEST:g} s are believed")
+    if row.kind == "audio":
+        return Sample("audio", row.at, row.values, row.text)
+    if row.kind == "vision":
+        return Sample("vision", row.at, row.values, row.text)
+    if row.kind == "notice":
+        told = Told.model_validate_json(row.text or "")
+        return Notice(row.at, told.modality, told.reason, told.detail)
+    return _phrase(Spoken.model_validate_json(row.text or ""), row.at, row.values)
+
+
+def _phrase(spoken: Spoken, at: float, values: Array | None) -> Phrase:
+    tokens, size = len(spoken.word_of_token), spoken.size
+    if values is None or len(values) != tokens * size:
+        raise ValueError(f"phrase row whose values are not {tokens} tokens of {size}")
+    if any(index >= len(spoken.words) for index in spoken.word_of_token):
+        raise ValueError(f"phrase row with a token beyond its {len(spoken.words)} words")
+    return Phrase(
+        timestamp=at,
+        utterance=spoken.utterance,
+        words=tuple(Word(*word) for word in spoken.words),
+        values=values.reshape(tokens, size),
+        word_of_token=spoken.word_of_token,
+        final=spoken.final,
+        tail=spoken.tail,
+    )

@@ -1,0 +1,206 @@
+"""Who may connect to us: addresses, the token, TLS, and how often a wrong token may be tried.
+
+Knows settings, certificates and where a token may come from. Opens no port and reads no request.
+"""
+
+import contextlib
+import hmac
+import ipaddress
+import os
+import ssl
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.secret_file import SecretError, read_secret
+from ..publishers.publisher import PublisherError
+
+VARIABLE = "TAMULAG_TOKEN"
+SHORTEST = 16
+"""Characters of a token; fewer could be guessed."""
+
+_MAKE_ONE = "make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthSettings:
+    """What the settings say of the token and of TLS, all of it optional; paths of files.
+
+    Attributes:
+        token_file: Holds the token; without it the environment may.
+        certificate: Ours, PEM, with its chain.
+        key: Of our certificate, PEM; None: it stands in the certificate's file.
+        client_ca: PEM; a client must show a certificate that one of these has signed.
+        plain: Whether a token may go over the network unencrypted.
+    """
+
+    token_file: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+    plain: bool = False
+
+
+class Token:
+    """A secret that shows itself to nobody.
+
+    Args:
+        text: The secret.
+        place: Where it stands, for errors.
+
+    Raises:
+        PublisherError: If it is too short, or cannot stand in a header.
+    """
+
+    def __init__(self, text: str, place: str = "the token") -> None:
+        if len(text) < SHORTEST:
+            raise PublisherError(f"{place} has fewer than {SHORTEST} characters: {_MAKE_ONE}")
+        if not (text.isascii() and text.isprintable()) or " " in text:
+            raise PublisherError(f"{place} has blanks or characters beyond ASCII: {_MAKE_ONE}")
+        self._bytes = text.encode()
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+    def matches(self, offered: str) -> bool:
+        """Compare in a time that does not tell how much of it is right."""
+        return hmac.compare_digest(self._bytes, offered.encode(errors="surrogatepass"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """A way in that may be opened.
+
+    Attributes:
+        host: Address to listen on.
+        token: What everybody must show; None: nothing.
+        tls: For the server; None: unencrypted.
+        origins: Web pages that may connect; programs send no origin.
+    """
+
+    host: str = "127.0.0.1"
+    token: Token | None = None
+    tls: ssl.SSLContext | None = None
+    origins: tuple[str, ...] = ()
+
+
+def access(host: str, lock: AuthSettings | None = None, *, origins: tuple[str, ...] = ()) -> Access:
+    """Return the way in for an address; one that others can reach must be locked.
+
+    A token file wins over the environment variable TAMULAG_TOKEN.
+
+    Raises:
+        PublisherError: If the address would be open to others, or a token or certificate cannot
+            be used.
+    """
+    lock = lock or AuthSettings()
+    address = "127.0.0.1" if host == "localhost" else host
+    token, tls = _token(lock), _tls(lock)
+    if not is_loopback(address):
+        _require_auth(address, lock, token)
+    return Access(host=address, token=token, tls=tls, origins=origins)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach an address; a name is never trusted to be one."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
+
+
+def network(address: str) -> str:
+    """Return what counts as one peer: an IPv4 address, or the 64 bits of an IPv6 network."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    mapped = parsed.ipv4_mapped
+    return str(mapped or ipaddress.ip_network((int(parsed), 64), strict=False))
+
+
+class Attempts:
+    """Counts wrong tokens per peer; remembers a bounded number of peers, the newest.
+
+    Args:
+        allowed: Wrong tokens after which a peer is blocked.
+        period: Seconds after which a peer begins anew.
+        remembered: Peers.
+    """
+
+    def __init__(self, allowed: int = 10, period: float = 60.0, remembered: int = 1024) -> None:
+        self._allowed = allowed
+        self._period = period
+        self._remembered = remembered
+        self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def is_blocked(self, peer: str, now: float) -> bool:
+        """Return whether the peer must wait; `now` in seconds of any steady clock."""
+        begun, count = self._wrong.get(peer, (now, 0))
+        return count >= self._allowed and now - begun < self._period
+
+    def add(self, peer: str, now: float) -> None:
+        """Count a wrong token."""
+        begun, count = self._wrong.pop(peer, (now, 0))
+        if now - begun >= self._period:
+            begun, count = now, 0
+        self._wrong[peer] = (begun, count + 1)
+        if len(self._wrong) > self._remembered:
+            self._wrong.popitem(last=False)
+
+
+def _token(lock: AuthSettings) -> Token | None:
+    if lock.token_file is not None:
+        try:
+            place = f"websocket.token_file = {lock.token_file}"
+            return Token(read_secret(Path(lock.token_file)), place)
+        except SecretError as error:
+            raise PublisherError(f"websocket.token_file: {error}") from None
+    text = os.environ.get(VARIABLE)
+    return None if text is None else Token(text, VARIABLE)
+
+
+def _tls(lock: AuthSettings) -> ssl.SSLContext | None:
+    if lock.certificate is None:
+        if lock.key is not None or lock.client_ca is not None:
+            raise PublisherError(
+                f"websocket.key = {lock.key}, websocket.client_ca = {lock.client_ca}: "
+                "they need websocket.certificate, give it or leave them out"
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    keys = "websocket.certificate, websocket.key"
+    values = f"{lock.certificate} and {lock.key or 'no key (it may stand in the certificate file)'}"
+    try:
+        # With an empty password an encrypted key is an error, not a question on the terminal.
+        context.load_cert_chain(lock.certificate, lock.key, password="")
+        if lock.client_ca is not None:
+            keys, values = "websocket.client_ca", lock.client_ca
+            context.load_verify_locations(lock.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise PublisherError(
+            f"cannot use {keys} = {values} ({error.strerror or error}): "
+            "give PEM files that can be read, not encrypted"
+        ) from error
+    return context
+
+
+def _require_auth(host: str, lock: AuthSettings, token: Token | None) -> None:
+    if lock.client_ca is not None:
+        return
+    if token is None:
+        raise PublisherError(
+            f"others can reach {host or 'every address'}, and nothing keeps them out: set "
+            "websocket.token_file (or "
+            f"{VARIABLE}) and websocket.certificate, or websocket.client_ca; "
+            "or use --websocket 127.0.0.1:PORT"
+        )
+    if lock.certificate is None and not lock.plain:
+        raise PublisherError(
+            f"the token and the scores would go to {host or 'every address'} unencrypted: set "
+            "websocket.certificate and websocket.key, or websocket.plain = true if the network "
+            "is trusted or encrypted otherwise"
+        )

@@ -1,0 +1,400 @@
+"""Publish messages to WebSocket subscribers: one server, many readers, newest wins.
+
+Knows the WebSocket protocol, through `websockets`, and the port's few pages of plain HTTP. Knows
+nothing of what the messages say.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import cast
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from ..aio.threads import in_thread
+from ..publishers.publisher import PublisherError
+from .access_control import Access, is_loopback
+from .connection import Connection, ConnectionPolicy, Limits, text_frame
+from .routes import Page, PageRequest, Route, Router
+from .session_subscribers import SessionSubscribers, session_of
+
+logger = logging.getLogger("tamulag.websocket")
+
+_protocol_logger = logging.getLogger("tamulag.websocket.protocol")
+_protocol_logger.setLevel(logging.WARNING)  # below it shows headers, and with them the token
+
+INGEST = "/ingest"
+"""Path of the WebSocket at which somebody may send."""
+
+_REFUSED = (
+    *(CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_DATA, CloseCode.POLICY_VIOLATION),
+    *(CloseCode.MESSAGE_TOO_BIG, CloseCode.TRY_AGAIN_LATER),
+)
+"""Close codes of senders that were turned away."""
+
+Receive = Callable[[Connection], Awaitable[None]]
+
+Greet = Callable[[str], str | None]
+"""Makes the first payload for who follows a session of that name; None: there is none."""
+
+_HANDSHAKE = 5.0
+"""Seconds for the TLS handshake, for the request, and for the first message with the token."""
+
+_CLOSING = 1.0
+"""Seconds that a subscriber has to answer the close frame."""
+
+_BEAT = 0.1
+"""Seconds between two looks at who is quiet."""
+
+_GOODBYE = 1.5
+"""Seconds that subscribers have to take what waits for them and to answer the close frame."""
+
+_LAST_TASKS = 0.4
+"""Seconds that the tasks of connections that were cut have to end."""
+
+
+class WebSocketPublisher:
+    """Serve every message to every subscriber.
+
+    A subscriber for which too much waits loses its oldest messages and is told how many. One that
+    does not take a message within `send_timeout` is cut, and so is one that stops reading while so
+    little is sent that its buffers never fill: it owes a pong, and is cut after
+    `heartbeat + send_timeout`.
+
+    Args:
+        access: The address, and who may come in.
+        port: TCP port; 0 lets the system choose, see `port`.
+        hello: Makes the payload that is sent first to each new subscriber; called at that time.
+        missed: Makes the payload that tells a subscriber how many messages it missed.
+        shelves: Pages of plain HTTP, by path.
+        limits: What subscribers may cost.
+        receive: Takes what comes in at /ingest, until the sender leaves; None: nothing does.
+        greet: Makes the payload that is sent first to who asks for one of many sessions, with
+            `/?session=NAME`; None: there is none of that name.
+    """
+
+    name = "websocket"
+
+    def __init__(
+        self,
+        access: Access | None = None,
+        port: int = 8765,
+        *,
+        hello: Callable[[], str],
+        missed: Callable[[int], str],
+        shelves: Mapping[str, Route] | None = None,
+        limits: Limits | None = None,
+        receive: Receive | None = None,
+        greet: Greet | None = None,
+    ) -> None:
+        self._dropped = 0
+        self.refused: Counter[str] = Counter()
+        self._access = access or Access()
+        self._receive = receive
+        self._greet = greet
+        self._followers = SessionSubscribers()
+        ways = ("/",) if receive is None else ("/", INGEST)
+        self._door = Router(access=self._access, shelves=shelves or {}, ways=ways)
+        self._port = port
+        self._hello = hello
+        self._limits = limits or Limits()
+        self._house = ConnectionPolicy(
+            limits=self._limits,
+            missed=missed,
+            came=self._came,
+            left=self._left,
+            failed=self._fail,
+        )
+        self._status: str | None = None
+        self._server: Server | None = None
+        self._connections: set[Connection] = set()
+        self._peers: Counter[str] = Counter()
+        self._subscribers: set[Connection] = set()
+        self._listeners: set[Connection] = set()  # those of them who follow no session of many
+        self._senders: set[Connection] = set()
+        self._error: Exception | None = None
+        self._failed = asyncio.Event()
+        # One page at a time is made in a thread: many requests are not many threads.
+        self._making = asyncio.Semaphore(1)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that subscribers were too slow for."""
+        return self._dropped + self._followers.dropped
+
+    @property
+    def port(self) -> int:
+        """The port that is served, once open."""
+        return self._port
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
+    def url(self) -> str:
+        """Where to connect, once open."""
+        host = f"[{self._access.host}]" if ":" in self._access.host else self._access.host
+        return f"{'wss' if self._access.tls else 'ws'}://{host}:{self._port}/"
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribers are connected."""
+        return len(self._subscribers)
+
+    async def open(self) -> None:
+        """Bind the port; subscribers are accepted from `run` on, when `hello` can be told.
+
+        Raises:
+            PublisherError: If the port is not free or the address not of this machine.
+        """
+        create = partial(Connection, house=self._house)
+        try:
+            self._server = await serve(
+                self._handle,
+                self._access.host,
+                self._port,
+                ssl=self._access.tls,
+                compression=None,
+                process_request=self._answer,
+                server_header=None,
+                open_timeout=_HANDSHAKE,
+                # Own pings, see Subscriber.look_after: these wait for ever behind a full buffer.
+                ping_interval=None,
+                close_timeout=_CLOSING,
+                max_size=self._limits.message,
+                write_limit=1,
+                logger=_protocol_logger,
+                create_connection=cast(type[ServerConnection], create),
+                start_serving=False,
+                backlog=min(self._limits.pending, 1024),
+            )
+        except (OSError, OverflowError) as error:
+            raise PublisherError(self._cannot_bind(error)) from error
+        self._port = self._server.sockets[0].getsockname()[1]
+        logger.info("serving %s", self.url)
+        if self._access.tls is None and not is_loopback(self._access.host):
+            logger.warning("the token goes to %s unencrypted", self.url)
+
+    def publish(self, kind: str, payload: str) -> None:
+        """Send a message to all; `hello` is left out, each subscriber has had its own."""
+        if kind == "hello":
+            return
+        if kind == "status":
+            self._status = payload
+        frame = text_frame(payload)
+        for subscriber in self._listeners:
+            self._dropped += subscriber.deliver(frame)
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Send a message of one of many sessions to those who follow it."""
+        self._followers.deliver(session, kind, payload)
+
+    async def run(self) -> None:
+        """Accept subscribers, and look after those who are quiet.
+
+        Raises:
+            PublisherError: If another program has taken the port since `open`.
+            Exception: Whatever `hello` or a connection's task raised unexpectedly.
+        """
+        assert self._server is not None, "open() comes first"
+        try:
+            await self._server.start_serving()
+        except OSError as error:
+            raise PublisherError(self._cannot_bind(error)) from error
+        clock = asyncio.get_running_loop().time
+        while self._error is None:
+            now = clock()
+            for subscriber in self._subscribers:
+                subscriber.look_after(now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT):
+                    await self._failed.wait()
+        raise self._error
+
+    async def close(self) -> None:
+        """Send what waits, close every connection with 1001, then cut those that do not answer."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close(close_connections=False)
+        leaving = asyncio.gather(*(one.leave() for one in (*self._subscribers, *self._senders)))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await leaving
+                await server.wait_closed()
+        # Also who is in a handshake: when the loop ends nobody else would close that.
+        for connection in tuple(self._connections):
+            connection.transport.abort()
+        async with asyncio.timeout(_LAST_TASKS):
+            await server.wait_closed()
+
+    def _came(self, connection: Connection) -> str | None:
+        self._connections.add(connection)
+        self._peers[connection.peer] += 1
+        reason = None
+        if self._server is None:
+            reason = "the server is closing"
+        elif self._peers[connection.peer] > self._limits.per_address:
+            reason = "too many from one address"
+        elif self._pending > self._limits.pending:
+            reason = "too many without handshake or token"
+        if reason:
+            self.refused[reason] += 1
+        return reason
+
+    @property
+    def _pending(self) -> int:
+        return len(self._connections) - len(self._subscribers) - len(self._senders)
+
+    def _left(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._subscribers.discard(connection)
+        self._listeners.discard(connection)
+        self._peers[connection.peer] -= 1
+        if not self._peers[connection.peer]:
+            del self._peers[connection.peer]
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._failed.set()
+
+    def _answer(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Awaitable[Response] | None:
+        assert isinstance(connection, Connection)
+        headers = request.headers
+        upgrades = ",".join(headers.get_all("Upgrade")).lower()
+        asked = PageRequest(
+            method=request.method,
+            target=request.path,
+            peer=connection.peer,
+            hosts=headers.get_all("Host"),
+            origins=headers.get_all("Origin"),
+            authorizations=headers.get_all("Authorization"),
+            is_upgrade="websocket" in upgrades,
+        )
+        try:
+            page, connection.is_known = self._door.answer(asked)
+        except Exception as error:
+            self._fail(error)
+            raise
+        if page is None:
+            return None
+        if page.later is not None:
+            return self._make(connection, page.later)
+        return self._respond(connection, page)
+
+    async def _make(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
+        """Answer with a page that takes a while; a bug in it ends the publisher, as any other."""
+        async with self._making:
+            try:
+                page = await in_thread("page", make)
+            except Exception as error:
+                self._fail(error)
+                raise
+        return self._respond(connection, page)
+
+    def _respond(self, connection: ServerConnection, page: Page) -> Response:
+        if page.status >= 400:
+            self.refused[f"{page.status.value} {page.status.phrase}"] += 1
+        return _response(connection, page)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Connection)
+        try:
+            refusal = await self._refusal(connection)
+            if refusal is None:
+                await self._attend(connection)
+            else:
+                code, reason = refusal
+                self.refused[reason] += 1
+                await connection.close(code, reason)
+        except Exception as error:
+            self._fail(error)
+            raise
+        finally:
+            self._subscribers.discard(connection)
+            self._listeners.discard(connection)
+            self._senders.discard(connection)
+
+    async def _attend(self, connection: Connection) -> None:
+        assert connection.request is not None
+        if self._receive is not None and connection.request.path.partition("?")[0] == INGEST:
+            self._senders.add(connection)
+            await self._receive(connection)
+            if connection.close_code in _REFUSED:
+                self.refused[f"sender, {connection.close_code}"] += 1
+            return
+        session = session_of(connection.request.path) if self._greet else None
+        if session is None:
+            self._welcome(connection, self._hello(), self._status)
+            self._listeners.add(connection)
+            await connection.listen()
+        else:
+            await self._watch(connection, session)
+        logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
+
+    async def _watch(self, connection: Connection, session: str) -> None:
+        """Let somebody follow one session of many."""
+        assert self._greet is not None
+        hello = self._greet(session)
+        if hello is None:
+            self.refused["no such session"] += 1
+            await connection.close(CloseCode.POLICY_VIOLATION, "no such session")
+            return
+        self._followers.add(session, connection)
+        try:
+            self._welcome(connection, hello, None)
+            await connection.listen()
+        finally:
+            self._followers.discard(session, connection)
+
+    async def _refusal(self, connection: Connection) -> tuple[CloseCode, str] | None:
+        """Return why a connection is not served, with the close code; None: it is."""
+        if not (connection.is_known or await self._has_token(connection)):
+            return CloseCode.POLICY_VIOLATION, "no valid token"
+        if len(self._subscribers) >= self._limits.subscribers:
+            return CloseCode.TRY_AGAIN_LATER, "too many subscribers"
+        return None
+
+    async def _has_token(self, connection: Connection) -> bool:
+        try:
+            async with asyncio.timeout(_HANDSHAKE):
+                return self._door.is_token(await connection.recv(), connection.peer)
+        except (TimeoutError, ConnectionClosed):
+            return False
+
+    def _welcome(self, connection: Connection, hello: str, status: str | None) -> None:
+        connection.deliver(text_frame(hello))
+        if status is not None:
+            connection.deliver(text_frame(status))
+        self._subscribers.add(connection)
+        logger.info("subscriber %s came from %s", connection.id, connection.peer)
+
+    def _cannot_bind(self, error: OSError | OverflowError) -> str:
+        host, port = self._access.host, self._port
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return (
+                f"port {port} on {host} is in use: "
+                "stop the other program or choose another with --websocket HOST:PORT"
+            )
+        reason = getattr(error, "strerror", None) or error
+        return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
+
+
+def _response(connection: ServerConnection, page: Page) -> Response:
+    response = connection.respond(page.status, page.body)
+    del response.headers["Content-Type"]
+    always = {"Content-Type": page.kind, "X-Content-Type-Options": "nosniff"}
+    for name, value in ({"Cache-Control": "no-store"} | always | dict(page.headers)).items():
+        response.headers[name] = value
+    return response

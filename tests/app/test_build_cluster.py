@@ -1,0 +1,154 @@
+"""`tamulag serve --ray local`, for real: senders, actors in processes, one of them killed."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from websockets.asyncio.client import connect
+
+from support.ingest_clients import Caller, Heard, call, sent_home
+from support.ray_cluster import is_busy, need_ray
+from support.running_server import Serving
+from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.protocol.ingest import FeaturesHeader, SenderHello, build_frame
+
+from ..cli.test_run_serve import FEATURES, assert_as_alone
+from ..offline.test_extract_ray import marked
+
+PROGRAM = Path(sys.executable).parent / "tamulag"
+HOPS = 20
+
+ENDING = 20.0
+"""Seconds for a server to end: Ray takes some more when it is gone itself."""
+
+
+async def played(url: str, server: Serving) -> tuple[list[Caller], int]:
+    """Let eight send, kill an actor's process meanwhile; return them and how many there were."""
+    calls = [asyncio.create_task(call(url, Caller(seed), hops=HOPS)) for seed in range(8)]
+    await asyncio.sleep(HOPS * 0.5 / 3)
+    actors = [one for one in psutil.Process(server.pid).children(recursive=True) if is_busy(one)]
+    actors[0].kill()
+    return list(await asyncio.gather(*calls)), len(actors)
+
+
+def test_a_killed_actor_costs_nobody_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sender hears what it would hear alone, and the server leaves nothing behind."""
+    need_ray()
+    monkeypatch.setenv("TAMULAG_TEST_GATEWAY", str(os.getpid()))
+    with Serving("--ray", "local", "--actors", "2..3") as server:
+        limit = time.monotonic() + 30
+        while _actors(server.pid) < 2 and time.monotonic() < limit:
+            time.sleep(0.1)
+        callers, actors = asyncio.run(played(server.url, server))
+        assert server.stop() == 0
+    assert actors == 2
+    for caller in callers:
+        assert caller.refused is None
+        assert_as_alone(caller.scores, caller.seed, HOPS)
+    monkeypatch.delenv("TAMULAG_TEST_GATEWAY")
+    limit = time.monotonic() + 5  # the system takes a moment to end what has been told to
+    while marked("TAMULAG_TEST_GATEWAY") and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not marked("TAMULAG_TEST_GATEWAY")
+
+
+def _actors(pid: int) -> int:
+    return sum(is_busy(one) for one in psutil.Process(pid).children(recursive=True))
+
+
+def test_without_ray_senders_are_told_and_the_server_lives() -> None:
+    """Within some seconds, with the reason; the port still answers."""
+    need_ray()
+
+    async def play(server: Serving) -> dict[str, str]:
+        async with connect(f"{server.url}ingest") as socket:
+            await socket.send(FEATURES.model_dump_json(exclude_none=True))
+            await socket.recv()
+            for process in psutil.Process(server.pid).children(recursive=True):
+                process.kill()
+            voice = FeaturesHeader(timestamp=0.0, modality="audio")
+            await socket.send(build_frame(voice, rows(0, 0)[0].tobytes()))
+            async with asyncio.timeout(15):
+                async for line in socket:
+                    said = json.loads(line)
+                    if said["type"] == "status" and said["state"] == "degraded":
+                        break
+        async with httpx.AsyncClient() as client:
+            page = await client.get(server.url.replace("ws", "http", 1) + "healthz")
+        assert page.status_code == 200
+        lost: dict[str, str] = said["lost"]
+        return lost
+
+    with Serving("--ray", "local", "--actors", "1") as server:
+        assert asyncio.run(play(server)) == {"scores": "cluster_lost"}
+        assert server.stop(ENDING) == 0
+
+
+async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[str, Any], list[Any]]:
+    """Send eight hops, hear their scores and stop the server; return `ready` and the scores."""
+    said: list[Any] = []
+    async with connect(f"{server.url}ingest") as socket, asyncio.timeout(20):
+        await socket.send(hello.model_dump_json(exclude_none=True))
+        ready: dict[str, Any] = json.loads(await socket.recv())
+        for number in range(first, first + 8):
+            voice, face = rows(5, number)
+            vision = FeaturesHeader(timestamp=number * HOP, modality="vision")
+            audio = FeaturesHeader(timestamp=number * HOP, modality="audio")
+            await socket.send(build_frame(vision, face.tobytes()))
+            await socket.send(build_frame(audio, voice.tobytes()))
+        while len(said) < 8:
+            line = json.loads(await socket.recv())
+            if line["type"] == "sentiment":
+                said.append(Heard(line["window"]["end"], line["sentiment"], 0.0))
+        assert server.stop(ENDING) == 0
+    return ready, said
+
+
+def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
+    """SIGTERM hands over what the wings hold; any server of the same weights goes on with it."""
+    need_ray()
+    folder = str(tmp_path / "sessions")
+    with Serving("--ray", "local", "--actors", "1", "--handover", folder) as server:
+        ready, before = asyncio.run(half(server, FEATURES, 0))
+    again = FEATURES.model_copy(update={"resume": ready["resume"]})
+    with Serving("--handover", folder) as server:
+        resumed, after = asyncio.run(half(server, again, 8))
+    assert (resumed["session"], resumed["resumed"]) == (ready["session"], True)
+    assert_as_alone(before + after, 5, 16)
+
+
+def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
+    """SIGTERM under load: the wings are asked for all at once, and each sender is told."""
+    need_ray()
+    options = ("--ray", "local", "--actors", "1", "--handover", str(tmp_path))
+    with Serving(*options) as server:
+        callers = asyncio.run(sent_home(server.url, 60, server.stop))
+    came = [caller for caller in callers if caller.ready]
+    assert len(came) > 40
+    assert {caller.closed for caller in came} == {1012}
+    assert len([*tmp_path.glob("*.session")]) == len(came)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--ray", "here"), 'serve.ray = "here": must be "local" or the address'),
+        (("--ray", "local", "--actors", "3..2"), "serve.max_actors (2) or less"),
+        (("--ray", "local", "--actors", "some"), "serve.min_actors"),
+    ],
+)
+def test_what_cannot_be_is_told(options: tuple[str, ...], told: str) -> None:
+    """With the value and the remedy."""
+    command = [str(PROGRAM), "serve", "--websocket", "127.0.0.1:0", "--workers", "0", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,48 @@
+"""What an agent records of its settings, and which session a recording gets."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.recordings import HEADER, Lines, agent_of, checkpoint, inputs, record
+from tamulag.models import TamUlag
+from tamulag.streamer.app.build_recording import session_of
+from tamulag.streamer.config.loader import load
+from tamulag.streamer.storage.arrow_file import Recording
+from tamulag.streamer.storage.recording import RecordingError
+
+
+def test_a_session_is_made_anew_from_the_header(tmp_path: Path, model: TamUlag) -> None:
+    """The modalities and all times are those of the recorded session."""
+    lines = Lines()
+    agent = agent_of(tmp_path, model, (), lines)
+    record(tmp_path, model, inputs(0.5))
+    session, _ = session_of(Recording(tmp_path / "records").header, None)
+    assert session.asked == agent.session.asked
+    assert session.timing == agent.session.timing
+
+
+def test_another_checkpoint_is_refused_unless_it_is_named(tmp_path: Path, model: TamUlag) -> None:
+    """A file of the same name with other weights gives other numbers."""
+    record(tmp_path, model, inputs(0.5))
+    header = Recording(tmp_path / "records").header
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    path = checkpoint(tmp_path, model)
+    with pytest.raises(RecordingError, match=r"made with another checkpoint .*--checkpoint"):
+        session_of(header, None)
+    assert session_of(header, str(path))[0].asked == header.asked
+
+
+def test_results_alone_cannot_be_replayed() -> None:
+    """The line says why."""
+    with pytest.raises(RecordingError, match="--privacy strict: it can be read, but not replayed"):
+        session_of(HEADER.model_copy(update={"privacy": "strict"}), None)
+
+
+def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path, model: TamUlag) -> None:
+    """Without `record.path` no file is written and no journal is kept."""
+    agent = agent_of(tmp_path, model, (), Lines(), record__path=None)
+    assert (agent.recorder, agent.session.journal) == (None, None)
+    assert load(None, {}).record.path is None

@@ -1,0 +1,34 @@
+"""How many seats a server carries: the bench, small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tamulag.streamer.bench.server_capacity import batched, capacity
+
+
+def test_who_is_told_to_try_again_gets_in_when_others_have_left() -> None:
+    """Two at a time are served; the other two come when the first have gone."""
+    found = capacity(4, 6.0, options=("--seats", "2"))
+    assert (found.sessions, found.refused) == (4, {})
+    assert found.scores == found.wanted == 4 * 12
+
+
+def test_many_together_cost_less_than_one_by_one() -> None:
+    """By much more than measuring errors."""
+    assert batched(16, hops=4).speedup > 2
+
+
+def test_a_few_seats_are_served_in_real_time() -> None:
+    """Each gets every score; the verb tells it as one object, with the keys others rely on."""
+    program = str(Path(sys.executable).with_name("tamulag"))
+    options = ["bench", "serve", "--sessions", "6", "--seconds", "6", "--senders", "2", "--json"]
+    # Not in this process: the verb lets memory stay with it for good.
+    done = subprocess.run([program, *options], check=True, capture_output=True, timeout=120)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["asked"], report["sessions"], report["refused"]) == (6, 6, {})
+    assert report["scores"] == report["wanted"] == 6 * 12
+    assert 0 < report["cores"] < 1
+    assert 0 < report["p50_ms"] <= report["p99_ms"]
+    assert {"realtime", "batched_speedup", "machine"} <= report.keys()

@@ -1,0 +1,300 @@
+"""`tamulag serve`, for real: senders, a restart, a full house."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from support.broker import Broker, listening, mosquitto, received
+from support.devices import need
+from support.ingest_clients import Caller, Heard, call, sent_home
+from support.running_server import Serving
+from support.senders import portrait, wave
+from tamulag.models.runtime.checkpoint import load
+from tamulag.streamer.app.build_server import look_at_cores
+from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.core.sample import Block
+from tamulag.streamer.core.session_batch import SessionBatch
+from tamulag.streamer.protocol.ingest import (
+    FeaturesHeader,
+    PictureForm,
+    PictureHeader,
+    SenderHello,
+    SoundForm,
+    SoundHeader,
+    build_frame,
+)
+
+FEATURES = SenderHello(features=["audio", "vision"], clock="sender")
+
+
+def alone(seed: int, hops: int) -> list[float | None]:
+    """Return what one session alone says of the rows of a seat."""
+    model, card = load("default")
+    hall = SessionBatch(model, card, seats=1)
+    hall.open("x", ("audio", "vision"))
+    said = []
+    for hop in range(hops):
+        voice, face = rows(seed, hop)
+        hall.push("x", Block("vision", hop * HOP, face))
+        hall.push("x", Block("audio", hop * HOP, voice))
+        said += [estimate.sentiment for _, estimate in hall.step()]
+    return said
+
+
+def assert_as_alone(scores: list[Heard], seed: int, hops: int) -> None:
+    assert [heard.end for heard in scores] == [HOP * (k + 1) for k in range(hops)]
+    assert [heard.sentiment for heard in scores] == pytest.approx(alone(seed, hops), abs=1e-4)
+
+
+async def sitting(url: str, number: int) -> None:
+    """Wait until so many sessions are there."""
+    async with asyncio.timeout(10), httpx.AsyncClient() as client:
+        seats: list[object] = []
+        while len(seats) < number:
+            seats = (await client.get(url.replace("ws", "http", 1) + "seats")).json()["seats"]
+
+
+def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
+    """Many at once, each at its own pace; a score has four digits on the wire."""
+
+    async def play(url: str) -> list[Caller]:
+        return await asyncio.gather(
+            *(call(url, Caller(seed), hops=12, paced=seed % 2 == 0) for seed in range(8))
+        )
+
+    with Serving("--asr", "none", workers=1) as server:
+        callers = asyncio.run(play(server.url))
+        assert server.stop() == 0
+    assert [caller.refused for caller in callers] == [None] * 8
+    for caller in callers:
+        assert_as_alone(caller.scores, caller.seed, 12)
+
+
+def test_a_full_house_says_when_to_come_again() -> None:
+    """Close code 1013 with a time; who is in is not disturbed."""
+
+    async def play(url: str) -> list[Caller]:
+        first = asyncio.create_task(call(url, Caller(1), hops=6))
+        await sitting(url, 1)
+        second = await call(url, Caller(2), hops=1)
+        return [await first, second]
+
+    with Serving("--seats", "1") as server:
+        first, second = asyncio.run(play(server.url))
+    assert (second.closed, second.refused) == (1013, "all 1 seats are taken: try again in 5 s")
+    assert_as_alone(first.scores, 1, 6)
+
+
+def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """SIGTERM hands the state over; with its key the sender goes on, to the same scores."""
+
+    async def half(url: str, caller: Caller, hello: SenderHello, first: int) -> None:
+        async with connect(f"{url}ingest") as socket:
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            caller.ready = json.loads(await socket.recv())
+            for hop in range(first, first + 8):
+                voice, face = rows(caller.seed, hop)
+                vision = FeaturesHeader(timestamp=hop * HOP, modality="vision")
+                audio = FeaturesHeader(timestamp=hop * HOP, modality="audio")
+                await socket.send(build_frame(vision, face.tobytes()))
+                await socket.send(build_frame(audio, voice.tobytes()))
+            async with asyncio.timeout(10):
+                while len(caller.scores) < first + 8:
+                    said = json.loads(await socket.recv())
+                    if said["type"] == "sentiment":
+                        assert said["window"]["warmup"] is (said["window"]["end"] < 5)
+                        caller.scores.append(Heard(said["window"]["end"], said["sentiment"], 0))
+            servers[0].stop()
+            with contextlib.suppress(ConnectionClosed):
+                async with asyncio.timeout(5):
+                    async for _ in socket:
+                        pass
+            caller.closed = socket.close_code
+
+    caller, folder = Caller(5), str(tmp_path / "sessions")
+    with Serving("--handover", folder) as one:
+        servers = [one]
+        asyncio.run(half(one.url, caller, FEATURES, 0))
+    assert caller.closed == 1012
+    name = caller.ready["session"]
+    again = FEATURES.model_copy(update={"resume": caller.ready["resume"]})
+    with Serving("--handover", folder) as other:
+        servers = [other]
+        asyncio.run(half(other.url, caller, again, 8))
+    assert (caller.ready["session"], caller.ready["resumed"]) == (name, True)
+    assert_as_alone(caller.scores, 5, 16)
+
+
+def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
+    """SIGTERM under load: each session is in the folder, each sender told to come again."""
+    with Serving("--handover", str(tmp_path), "--busiest", "1") as server:
+        callers = asyncio.run(sent_home(server.url, 300, server.stop))
+    came = [caller for caller in callers if caller.ready]
+    assert len(came) > 100
+    assert {caller.closed for caller in came} == {1012}
+    assert {caller.refused for caller in came} == {"restart: connect again, with your resume key"}
+    assert len([*tmp_path.glob("*.session")]) == len(came)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/sessions"])
+def test_a_folder_that_cannot_be_used_is_told(path: str) -> None:
+    """In a line that names it, before anybody comes."""
+    done = refused("--handover", path)
+    assert done.returncode == 1
+    assert f"--handover {path} cannot be used" in done.stderr
+
+
+def test_actors_without_a_ray_are_wrong_use() -> None:
+    """What would have no effect is told."""
+    done = refused("--actors", "3")
+    assert done.returncode == 2
+    assert "--actors are of a Ray: add --ray local" in done.stderr
+
+
+def refused(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that does not come up; return what it said, without any traceback."""
+    command = [str(Path(sys.executable).with_name("tamulag")), "serve", "--workers", "0"]
+    address = ("--websocket", "127.0.0.1:0")
+    done = subprocess.run(
+        [*command, *address, *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """They take time from each other; who has as many as cores hears nothing."""
+    cores = os.cpu_count() or 1
+    with caplog.at_level(logging.WARNING, "tamulag.serve"):
+        look_at_cores(cores)
+        assert not caplog.text
+        look_at_cores(cores + 1)
+    assert f"--workers {cores + 1} on {cores} cores" in caplog.text
+
+
+def test_who_follows_a_session_hears_that_one_alone() -> None:
+    """On the same port, by name; the figures of the server are beside it."""
+
+    async def play(url: str) -> None:
+        named = FEATURES.model_copy(update={"session": "seat-7"})
+        sending = asyncio.create_task(call(url, Caller(7), hops=8, hello=named))
+        other = asyncio.create_task(call(url, Caller(8), hops=8))
+        await sitting(url, 2)
+        async with connect(f"{url}?session=seat-7") as follower, asyncio.timeout(10):
+            lines = [json.loads(await follower.recv()) for _ in range(5)]
+        assert [line["session"] for line in lines] == ["seat-7"] * 5
+        assert lines[0]["modalities"] == ["audio", "vision"]
+        async with connect(f"{url}?session=nobody") as lost:
+            with pytest.raises(ConnectionClosed, match="no such session"):
+                await lost.recv()
+        async with httpx.AsyncClient() as client:
+            page = await client.get(url.replace("ws", "http", 1) + "metrics")
+            seats = await client.get(url.replace("ws", "http", 1) + "seats")
+        assert "tamulag_sessions 2.0" in page.text
+        assert "seat-7" in {seat["session"] for seat in seats.json()["seats"]}
+        async with connect(f"{url}?session=seat-7") as follower, asyncio.timeout(10):
+            with contextlib.suppress(ConnectionClosed):
+                async for line in follower:
+                    last = json.loads(line)
+            assert (last["type"], follower.close_code) == ("session_end", 1001)
+        await asyncio.gather(sending, other)
+
+    with Serving() as server:
+        asyncio.run(play(server.url))
+
+
+def test_scores_go_to_the_broker_by_session(tmp_path: Path) -> None:
+    """Each session has a topic of its own; nothing of it stays behind."""
+    need("mosquitto", "mosquitto")
+
+    async def play(url: str, broker: Broker) -> list[str]:
+        named = FEATURES.model_copy(update={"session": "seat-9"})
+        topics: list[str] = []
+        async with listening(broker, "tamulag/v1/site/seat-9/#") as client:
+            await call(url, Caller(9), hops=4, hello=named)
+            async with asyncio.timeout(10):
+                while topics.count("tamulag/v1/site/seat-9/state") < 4:
+                    topics.append((await received(client))[0])
+        async with listening(broker, "tamulag/v1/site/#") as client, asyncio.timeout(5):
+            topics.append((await received(client))[0])
+        return topics
+
+    with (
+        mosquitto(tmp_path, "allow_anonymous true") as broker,
+        Serving("--mqtt", broker.url) as server,
+    ):
+        topics = asyncio.run(play(server.url, broker))
+    assert topics[-1] == "tamulag/v1/site/device/status"
+
+
+def test_a_lost_front_end_costs_its_sessions_a_degraded() -> None:
+    """Sound and pictures are described by a process of its own: killed, it comes back."""
+    speech = wave()
+
+    async def play(server: Serving) -> list[tuple[str, str]]:
+        states: list[tuple[str, str]] = []
+        hello = SenderHello(
+            audio=SoundForm(encoding="pcm_s16le", rate=16000), vision=PictureForm(encoding="jpeg")
+        )
+        async with connect(f"{server.url}ingest") as socket:
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            assert json.loads(await socket.recv())["type"] == "ready"
+            sending = asyncio.create_task(talk(socket, speech))
+            killed = False
+            async with asyncio.timeout(60):
+                async for line in socket:
+                    said = json.loads(line)
+                    if said["type"] == "status":
+                        states.append((said["state"], said["lost"].get("audio", "")))
+                    if states and states[-1][0] == "online" and killed and len(states) > 2:
+                        break
+                    is_seen = (
+                        said["type"] == "sentiment"
+                        and said["modalities"]["vision"]["status"] == "ok"
+                    )
+                    if is_seen and not killed:
+                        killed = True
+                        for pid in children(server.pid):
+                            os.kill(pid, signal.SIGKILL)
+            sending.cancel()
+        return states
+
+    with Serving("--asr", "none", workers=1) as server:
+        states = asyncio.run(play(server))
+        assert server.stop() == 0
+    assert states[0] == ("online", "")
+    assert ("degraded", "front_end_lost") in states
+    assert states[-1] == ("online", "")
+
+
+async def talk(socket: ClientConnection, speech: np.ndarray) -> None:
+    """Send a voice and a portrait in real time, over and over."""
+    begun = time.monotonic()
+    for number in count():
+        await asyncio.sleep(max(0.0, begun + number * 0.1 - time.monotonic()))
+        place = number * 1600 % (len(speech) - 1600)
+        sound = SoundHeader(timestamp=number * 0.1, position=number * 1600)
+        await socket.send(build_frame(sound, speech[place : place + 1600].tobytes()))
+        image = PictureHeader(timestamp=number * 0.1)
+        await socket.send(build_frame(image, portrait()))
+
+
+def children(pid: int) -> list[int]:
+    """Return the worker processes of a server that a test started."""
+    workers = psutil.Process(pid).children(recursive=True)
+    return [p.pid for p in workers if "spawn_main" in " ".join(p.cmdline())]

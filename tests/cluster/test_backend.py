@@ -1,0 +1,378 @@
+"""Sessions on many wings that come, go and are lost: real halls, all in this process.
+
+`test_outage.py` and `test_gateway.py` do the same with Ray and real processes.
+"""
+
+import asyncio
+import json
+import pickle
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.recordings import ABOUT
+from tamulag.models import TamUlag
+from tamulag.streamer.cluster import backend as place
+from tamulag.streamer.cluster import worker_pool
+from tamulag.streamer.cluster.autoscaler import Autoscaler
+from tamulag.streamer.cluster.backend import ClusterBackend
+from tamulag.streamer.cluster.session_worker import Answer, Command, SessionWorker
+from tamulag.streamer.cluster.worker_pool import WorkerLost
+from tamulag.streamer.core.estimate import Estimate
+from tamulag.streamer.core.sample import Block, Input
+from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
+from tamulag.streamer.core.snapshot import SnapshotError
+from tamulag.streamer.server.sessions import SessionRegistry
+
+from ..core.test_session_batch import ASKED, alone, assert_same, hall, person
+from ..server.test_sessions import until
+
+
+class Near:
+    """A wing in this process; what goes in and out is pickled as on a way to another."""
+
+    def __init__(self, make: Callable[[], SessionBatch]) -> None:
+        self.is_there = True
+        self._wing = SessionWorker(make, "w")
+
+    async def ask(self, orders: Sequence[Command]) -> Answer:
+        await asyncio.sleep(0)
+        answer = self._wing.do(pickle.loads(pickle.dumps(list(orders))))
+        await asyncio.sleep(0)
+        if not self.is_there:  # what it has done by now is lost as well
+            raise WorkerLost("killed")
+        sent: Answer = pickle.loads(pickle.dumps(answer))
+        return sent
+
+    def end(self) -> None:
+        self.is_there = False
+
+
+class Nearby:
+    """Hires wings in this process, while there are some to be had."""
+
+    def __init__(self, make: Callable[[], SessionBatch]) -> None:
+        self.has_some = True
+        self.wings: list[Near] = []
+        self._make = make
+
+    async def hire(self) -> Near:
+        if not self.has_some:
+            raise WorkerLost("no processor")
+        self.wings.append(Near(self._make))
+        return self.wings[-1]
+
+    def kill(self, number: int = 0) -> None:
+        there = [wing for wing in self.wings if wing.is_there]
+        there[number % len(there)].is_there = False
+
+
+class Stage:
+    """A cluster of wings with the small model, quick for tests."""
+
+    def __init__(self, model: TamUlag, wings: int = 2, seats: int = 8) -> None:
+        self.crew = Nearby(lambda: hall(model))
+        self.growth = Autoscaler(1, 5)
+        self.growth.wanted = wings
+        self.cluster = ClusterBackend(
+            self.crew, self.growth, seats=seats, hop=0.5, check=lambda packed: None
+        )
+        self.said: dict[str, list[Estimate]] = {}
+
+    async def turns(self, count: int = 1) -> None:
+        for _ in range(count):
+            for said in await self.cluster.turn():
+                self.said.setdefault(said.name, []).append(said.estimate)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not is_so():
+                await self.turns()
+
+    async def settled(self) -> None:
+        await self.until(lambda: not self.cluster.waiting)
+
+    async def packed(self, name: str) -> bytes:
+        async with asyncio.timeout(10):
+            while not (packed := await self.cluster.pack([name])):
+                await self.turns()
+        return packed[name]
+
+    def push(self, name: str, items: list[Input]) -> None:
+        for item in items:
+            self.cluster.push(name, item)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second of a session be long, and a second of the clock short."""
+    monkeypatch.setattr(place, "TICK", 0.002)
+    monkeypatch.setattr(place, "SNAPSHOT", 1.0)
+    monkeypatch.setattr(worker_pool, "AGAIN", 0.01)
+
+
+def play(stage: Stage, what: Coroutine[Any, Any, None]) -> None:
+    async def main() -> None:
+        try:
+            await what
+        finally:
+            await stage.cluster.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_are_those_of_a_session_alone(model: TamUlag, seed: int) -> None:
+    """Whatever is lost, hired or drained meanwhile: none is missing, none is said twice."""
+    people = {f"p{number}": person(number) for number in range(6)}
+    stage, rng = Stage(model), np.random.default_rng(seed)
+
+    def happen() -> None:
+        chance = rng.random()
+        if chance < 0.06 and len(stage.cluster.staff.posts) > 0:
+            stage.crew.kill(int(rng.integers(10)))
+        elif chance < 0.12:
+            stage.growth.wanted = int(rng.integers(1, 5))
+        stage.crew.has_some = bool(rng.random() < 0.8)
+
+    async def run() -> None:
+        for name in people:
+            stage.cluster.open(name, ASKED)
+        rest = {name: list(items) for name, items in people.items()}
+        while any(rest.values()):
+            name = rng.choice([n for n, items in rest.items() if items])
+            size = int(rng.integers(1, 60))
+            stage.push(name, rest[name][:size])
+            del rest[name][:size]
+            happen()
+            await stage.turns(int(rng.integers(0, 3)))
+        stage.crew.has_some = True
+        for name in people:
+            stage.cluster.finish(name)
+        await stage.settled()
+
+    play(stage, run())
+    for name, items in people.items():
+        assert_same(stage.said[name], alone(model, items))
+    assert stage.cluster.staff.lost + stage.cluster.moved > 0
+    assert stage.cluster.anew == 0
+
+
+def test_a_lost_wing_costs_its_sessions_nothing(model: TamUlag) -> None:
+    """They go on at the others from their snapshots; only what came since is done again."""
+    stage, items = Stage(model), person(1)
+
+    async def run() -> None:
+        await stage.until(lambda: len(stage.cluster.staff.posts) == 2)
+        for name in "abcdef":
+            stage.cluster.open(name, ASKED)
+            stage.push(name, items[:150])
+        await stage.settled()
+        lost = stage.cluster.where("a")
+        assert lost is not None
+        hit = len(lost.seats)
+        stage.crew.wings[0 if lost is stage.cluster.staff.posts["wing 1"] else 1].end()
+        for name in "abcdef":
+            stage.push(name, items[150:])
+            stage.cluster.finish(name)
+        await stage.settled()
+        assert stage.cluster.recovered == hit
+        # Six of its hops had been said; none is older than the snapshot.
+        assert stage.cluster.repeated <= 3 * hit
+
+    play(stage, run())
+    for name in "abcdef":
+        assert_same(stage.said[name], alone(model, items))
+
+
+def test_a_new_wing_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
+    """Sessions move by snapshot, without a gap, and the drained wing is let go."""
+    stage, items = Stage(model, wings=1), person(2)
+
+    async def run() -> None:
+        for name in "abcdef":
+            stage.cluster.open(name, ASKED)
+            stage.push(name, items[:120])
+        await stage.until(lambda: len(stage.said) == 6)
+        stage.growth.wanted = 3
+        await stage.until(lambda: stage.cluster.moved > 0)
+        for name in "abcdef":
+            stage.push(name, items[120:])
+        stage.growth.wanted = 1
+        await stage.until(lambda: [w.is_there for w in stage.crew.wings] == [True, False, False])
+        for name in "abcdef":
+            stage.cluster.finish(name)
+        await stage.settled()
+
+    play(stage, run())
+    for name in "abcdef":
+        assert_same(stage.said[name], alone(model, items))
+    assert stage.cluster.staff.lost == 0
+
+
+def test_without_any_wing_sessions_are_degraded_and_go_on(
+    model: TamUlag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lives, each session is told why nothing is said, and nothing is lost."""
+    monkeypatch.setattr(place, "LATE", 0.05)
+    stage, lines = Stage(model), list[dict[str, Any]]()
+    calls = SessionRegistry(stage.cluster, ABOUT)
+    stage.cluster.tell = calls.unanswered
+    voice = np.ones((200, 4), np.float32)
+
+    def states() -> list[tuple[str, dict[str, str]]]:
+        return [(line["state"], line["lost"]) for line in lines if line["type"] == "status"]
+
+    async def run() -> None:
+        call = calls.begin(("audio",), by_sender=True)
+        calls.came_back(call, lambda line: lines.append(json.loads(line)))
+        running = asyncio.create_task(calls.run())
+        async with asyncio.timeout(10):
+            calls.take(call.name, Block("audio", 0.0, voice[:50]))
+            await until(lambda: calls.scores == 2)
+            stage.crew.has_some = False
+            for wing in stage.crew.wings:
+                wing.end()
+            calls.take(call.name, Block("audio", 1.0, voice))
+            await until(lambda: len(states()) == 1)
+            stage.crew.has_some = True
+            await until(lambda: len(states()) == 2)
+            await calls.end(call, "end")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    play(stage, run())
+    assert states() == [("degraded", {"scores": "cluster_lost"}), ("online", {})]
+    ends = [line["window"]["end"] for line in lines if line["type"] == "sentiment"]
+    assert ends == [0.5 * number for number in range(1, 11)]
+
+
+def test_a_session_goes_on_at_another_gateway(model: TamUlag) -> None:
+    """What is packed holds all that came, and the other cluster takes it."""
+    one, other, items = Stage(model), Stage(model), person(3)
+
+    async def first() -> None:
+        one.cluster.open("x", ASKED)
+        one.push("x", items[:130])
+        await one.settled()
+        packed = await one.packed("x")
+        other.cluster.open("y", ASKED, packed)
+
+    async def second() -> None:
+        other.push("y", items[130:])
+        other.cluster.finish("y")
+        await other.settled()
+
+    play(one, first())
+    play(other, second())
+    assert_same(one.said["x"] + other.said["y"], alone(model, items))
+
+
+def test_what_no_wing_can_take_begins_anew(model: TamUlag) -> None:
+    """It is counted; a session that is damaged neither ends the others nor loops."""
+    stage, items = Stage(model), person(1)
+
+    async def run() -> None:
+        stage.cluster.open("x", ASKED, b"damaged")
+        stage.cluster.open("y", ASKED)
+        await stage.until(lambda: stage.cluster.anew == 1)
+        for name in "xy":
+            stage.push(name, items)
+            stage.cluster.finish(name)
+        await stage.settled()
+
+    play(stage, run())
+    assert stage.cluster.anew == 1
+    assert_same(stage.said["x"], alone(model, items))
+    assert_same(stage.said["y"], alone(model, items))
+
+
+def test_who_may_not_begin_is_told_at_once(model: TamUlag) -> None:
+    """A full house, a name that is taken, and bytes that no wing would take."""
+
+    def refuse(packed: bytes) -> None:
+        raise SnapshotError("begin anew")
+
+    stage = Stage(model, seats=1)
+    some = ClusterBackend(stage.crew, stage.growth, seats=1, hop=0.5, check=refuse)
+    with pytest.raises(SnapshotError):
+        some.open("a", ASKED, b"packed")
+    some.open("a", ASKED)
+    with pytest.raises(ValueError, match="a is here already"):
+        some.open("a", ASKED)
+    with pytest.raises(BatchFull, match="all 1 seats"):
+        some.open("b", ASKED)
+    some.leave("a")
+    some.open("b", ASKED)
+
+
+def test_busy_wings_take_nobody_but_those_who_go_on(model: TamUlag) -> None:
+    """Before the others have to wait; if one more may be hired, that is done instead."""
+    stage = Stage(model, wings=5)
+
+    async def run() -> None:
+        await stage.until(lambda: len(stage.cluster.staff.posts) == 5)
+        stage.cluster.open("a", ASKED)
+        await stage.settled()
+        packed = await stage.packed("a")
+        for post in stage.cluster.staff.posts.values():
+            post.busy = 0.9
+        with pytest.raises(BatchFull, match="wings are busy"):
+            stage.cluster.open("b", ASKED)
+        stage.cluster.open("b", ASKED, packed)
+        stage.growth.most = 6
+        stage.cluster.open("c", ASKED)
+
+    play(stage, run())
+
+
+def test_a_name_can_be_used_again(model: TamUlag) -> None:
+    """Nothing that was said of the first is taken for the second."""
+    stage, items = Stage(model), person(2)
+
+    async def run() -> None:
+        stage.cluster.open("x", ASKED)
+        stage.push("x", items[:100])
+        await stage.until(lambda: "x" in stage.said)
+        stage.push("x", items[100:150])
+        await stage.turns()
+        stage.cluster.leave("x")
+        stage.said.clear()
+        stage.cluster.open("x", ASKED)
+        stage.push("x", items)
+        stage.cluster.finish("x")
+        await stage.settled()
+
+    play(stage, run())
+    assert_same(stage.said["x"], alone(model, items))
+
+
+def test_backlog_counts_what_is_not_answered(model: TamUlag) -> None:
+    """In turns, so that the server stops reading a sender that is too fast."""
+    stage = Stage(model)
+
+    async def run() -> None:
+        stage.cluster.open("x", ("audio",))
+        assert stage.cluster.backlog("x") == 0
+        stage.cluster.push("x", Block("audio", 0.0, np.ones((500, 4), np.float32)))
+        assert stage.cluster.backlog("x") == 20
+        await stage.settled()
+        assert stage.cluster.backlog("x") == 0
+
+    play(stage, run())
+    assert len(stage.said["x"]) == 20
+
+
+def test_no_wing_at_the_start_is_told_with_the_remedy(
+    model: TamUlag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a limit."""
+    monkeypatch.setattr(place, "STARTING", 0.1)
+    stage, began = Stage(model), time.monotonic()
+    stage.crew.has_some = False
+    with pytest.raises(WorkerLost, match="ray start --num-cpus"):
+        play(stage, stage.cluster.open_wings())
+    assert time.monotonic() - began < 5

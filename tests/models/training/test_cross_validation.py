@@ -1,0 +1,86 @@
+"""Cross-validation by groups."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamulag.models.data.clips import Clip, DataError, write_clips
+from tamulag.models.nn.config import preset
+from tamulag.models.training.cross_validation import crossval, parts
+
+RECIPE = """
+[tune]
+train = []
+valid = []
+data = ""
+[audio]
+train = ["{0}/audio.safetensors"]
+valid = ["{0}/audio.safetensors"]
+valid_groups = ["1"]
+data = "made voices"
+epochs = 2
+rate = 5e-3
+batch = 8
+[vision]
+train = []
+valid = []
+data = ""
+epochs = 1
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return a training file on voices of six speakers, in which each label can be heard."""
+    rng = np.random.default_rng(0)
+    dim, clips = preset("stream").audio.dim, []
+    for row in range(60):
+        label = float(rng.uniform(-3, 3))
+        values = (0.1 * rng.standard_normal((6, dim)) + label).astype(np.float32)
+        clips.append(Clip(label, str(row % 6), {"audio": values}, {"audio": np.arange(6)}))
+    write_clips(tmp_path / "audio.safetensors", clips, about="a test")
+    path = tmp_path / "train.toml"
+    path.write_text(RECIPE.format(tmp_path), encoding="utf-8")
+    return path
+
+
+def test_every_group_is_held_out_once() -> None:
+    """In their order, in parts that differ by one group at most."""
+    groups = [f"{n:02}" for n in range(7)]
+    split = parts(groups, 3)
+    assert [name for part in split for name in part] == groups
+    assert sorted(map(len, split)) == [2, 2, 3]
+
+
+def test_more_folds_than_groups_are_refused() -> None:
+    """The message says how many there are."""
+    with pytest.raises(DataError, match="folds = 5: there are 2 groups"):
+        parts(["a", "b"], 5)
+
+
+def test_folds_measure_all_clips_of_the_held_groups(config: Path) -> None:
+    """Means over folds that hear speakers they were not trained on, and do better than guessing."""
+    report = crossval(config, "audio", 3, lambda _: None)
+    rows = report["rows"]
+    assert isinstance(rows, list)
+    assert [row["groups"] for row in rows] == [["0", "1"], ["2", "3"], ["4", "5"]]
+    assert [row["n"] for row in rows] == [20, 20, 20]
+    assert report["n"] == 60
+    assert report["Corr"] == pytest.approx(np.mean([row["Corr"] for row in rows]))
+    assert min(row["Corr"] for row in rows) > 0.5
+    assert "Corr_heard" in report
+
+
+def test_head_without_feature_files_is_refused(config: Path) -> None:
+    """A text head that is trained on CSVs has no groups."""
+    with pytest.raises(DataError, match=r"no table \[text\] of feature files"):
+        crossval(config, "text", 2, lambda _: None)
+
+
+def test_joint_training_file_is_refused(tmp_path: Path) -> None:
+    """The message says which kind of file is wanted, and where one is."""
+    path = tmp_path / "joint.toml"
+    path.write_text('kind = "joint"\nname = "mine"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"heads apart, with tables such as \[audio\]: e\.g\. conf"):
+        crossval(path, "audio", 2, lambda _: None)

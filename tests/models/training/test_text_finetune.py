@@ -1,0 +1,151 @@
+"""Fine-tuning the text encoder: what changes, forks, and going on to the same numbers."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support.learnable_data import quiet
+from tamulag.models import ModelConfig, TamUlag
+from tamulag.models.data.clips import DataError
+from tamulag.models.text.text_encoder import TextEncoder
+from tamulag.models.training.run_folder import LAST
+from tamulag.models.training.text_finetune import finetune, mean_weights, turns
+from tamulag.models.training.text_network import TuneRecipe, Weights
+
+TRAIN = "good film,2,train\nbad film,-2,train\ndull film,-1,train\n"
+VALID = "fine film,1,valid\npoor film,-1,valid\nso so,0,valid\n"
+STAGES = [
+    "epoch 1/2",
+    "epoch 2/2, fork 1/2",
+    "epoch 2/2, fork 2/2",
+    "mean of 2 forks",
+]
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+def table(folder: Path, rows: str = TRAIN + VALID) -> Path:
+    path = folder / "made" / "texts.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"text,label,mode\n{rows}")
+    return path
+
+
+def forked(folder: Path) -> TuneRecipe:
+    """Return a training of one common epoch and two forks of one."""
+    path = table(folder)
+    return TuneRecipe(
+        train=[path],
+        valid=[path],
+        extra=[path],
+        extra_epochs=1,
+        layers=1,
+        epochs=2,
+        forks=2,
+        batch=1,
+        average=0.5,
+    )
+
+
+def tuned(
+    recipe: TuneRecipe, log: Callable[[str], None] = quiet, folder: Path | None = None
+) -> tuple[dict[str, float], Weights]:
+    """Return figures and all tensors."""
+    torch.manual_seed(0)
+    encoder, branch = TextEncoder(), TamUlag(ModelConfig()).text
+    figures = finetune(encoder, branch, recipe, np.random.default_rng(0), log, folder=folder)
+    return figures, {**encoder.network.state_dict(), **branch.state_dict()}
+
+
+def test_only_the_last_layers_change(tmp_path: Path) -> None:
+    """What is not trained stays as packaged, embeddings included."""
+    encoder = TextEncoder()
+    before = {name: value.clone() for name, value in encoder.network.state_dict().items()}
+    path = tmp_path / "made" / "texts.csv"
+    path.parent.mkdir()
+    path.write_text(
+        "text,label,mode\ngood film,2,train\nbad film,-2,train\nbad,-1,valid\nfine,1,valid\n"
+    )
+    recipe = TuneRecipe(train=[path], valid=[path], layers=1, epochs=1, batch=1, average=0.0)
+    torch.manual_seed(0)
+    branch = TamUlag(ModelConfig()).text
+    figures = finetune(encoder, branch, recipe, np.random.default_rng(0), lambda _: None)
+    after = encoder.network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("encoder.layer.5.") for name in changed)
+    assert figures["made.n"] == 2
+
+
+def test_forks_part_after_a_common_beginning(tmp_path: Path) -> None:
+    """Each goes on from the same weights in an order of its own; their mean is measured too."""
+    said: list[str] = []
+    figures, _ = tuned(forked(tmp_path), said.append)
+    names, measured = zip(*(line.strip().split(": ") for line in said), strict=True)
+    assert list(names) == STAGES
+    assert len(set(measured)) == 4
+    assert figures["made.MAE"] == pytest.approx(
+        min(float(line.split("MAE ")[1].split()[0]) for line in measured), abs=1e-4
+    )
+
+
+def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """Stopped in each epoch in turn, what was done is not done again, and nothing differs."""
+    recipe = forked(tmp_path)
+    figures, tensors = tuned(recipe)
+    for place, stage in enumerate(STAGES):
+        folder, said = tmp_path / f"run-{place}", list[str]()
+
+        def stop(line: str, stage: str = stage) -> None:
+            if stage in line:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            tuned(recipe, stop, folder)
+        again, same = tuned(recipe, said.append, folder)
+        assert again == figures
+        assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+        measured = [line for line in said if "MAE" in line]
+        assert [line.strip().split(": ")[0] for line in measured] == STAGES[place:]
+    with (folder / "metrics.csv").open(newline="") as file:
+        assert [row["fork"] for row in csv.DictReader(file)] == ["1.0", "1.0", "2.0"]
+
+
+def test_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    """The message names what differs, and a damaged file is told."""
+    recipe = forked(tmp_path)
+    tuned(recipe, folder=tmp_path / "run")
+    other = TuneRecipe(**(vars(recipe) | {"batch": 2}))
+    with pytest.raises(DataError, match="other settings of batch: set them back"):
+        tuned(other, folder=tmp_path / "run")
+    (tmp_path / "run" / LAST).write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="cannot be gone on from"):
+        tuned(recipe, folder=tmp_path / "run")
+
+
+def test_test_rows_change_nothing(tmp_path: Path) -> None:
+    """The field's file may hold them; they are neither trained on nor choose the epoch."""
+    recipe = forked(tmp_path)
+    without = tuned(recipe)
+    table(tmp_path, TRAIN + VALID + "a wonderful secret,3,test\n")
+    with_test = tuned(recipe)
+    assert with_test[0] == without[0]
+    assert all(torch.equal(without[1][name], with_test[1][name]) for name in without[1])
+
+
+def test_turns_are_the_common_epochs_and_then_each_fork() -> None:
+    """Fork 0 goes on from the common ones."""
+    recipe = TuneRecipe(train=[], valid=[], extra_epochs=1, epochs=3, forks=2)
+    assert turns(recipe) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_the_mean_of_weights_is_taken_tensor_by_tensor() -> None:
+    """Each network counts alike."""
+    mean = mean_weights([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}])
+    assert mean["a"].tolist() == [2.0, 4.0]

@@ -1,0 +1,59 @@
+"""One branch trained alone: which weights are kept, and what level it begins with."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tamulag.models.data.clips import Clip
+from tamulag.models.nn.branch import Branch
+from tamulag.models.nn.config import BranchConfig, ModelConfig
+from tamulag.models.training.branch_batches import BranchRecipe, Rows, stacked
+from tamulag.models.training.train_branch import predict, train_branch
+
+
+def rows(seed: int) -> Rows:
+    """Return clips whose features tell the label."""
+    rng = np.random.default_rng(seed)
+    clips = []
+    for label in rng.uniform(-3, 3, 48):
+        values = (0.1 * rng.standard_normal((6, 4)) + label).astype(np.float32)
+        clips.append(Clip(float(label), "one", {"audio": values}, {"audio": np.arange(6)}))
+    return stacked(clips, "audio")
+
+
+def branch(centred: int = 0) -> Branch:
+    torch.manual_seed(0)
+    return Branch(BranchConfig(dim=4, hidden=8, layers=1, centred=centred), ModelConfig())
+
+
+def recipe(**keys: object) -> BranchRecipe:
+    fixed = {"train": [], "valid": [], "data": "", "epochs": 4, "batch": 8, "rate": 3e-3}
+    return BranchRecipe.model_validate(fixed | keys)
+
+
+def test_best_or_last_epoch_is_kept() -> None:
+    """Where every epoch makes the validation worse: the first one, or the last if not chosen."""
+    train, valid, lines = rows(0), rows(1), list[str]()
+    opposite = replace(valid, labels=-valid.labels)
+    best, last = (
+        train_branch(branch(), train, opposite, how, np.random.default_rng(0), lines.append)["MAE"]
+        for how in (recipe(), recipe(choose=False))
+    )
+    maes = [float(line.split("MAE ")[1].split(",")[0]) for line in lines if "MAE" in line]
+    assert maes[0] < maes[-1]
+    assert (best, last) == pytest.approx((maes[0], maes[-1]), abs=1e-4)
+
+
+def test_level_of_the_speaker_moves_the_estimate() -> None:
+    """A branch that takes features relative to their level is scored from the level given."""
+    train, how = rows(0), recipe()
+    trained = branch(centred=4)
+    train_branch(trained, train, rows(1), how, np.random.default_rng(0), lambda _: None)
+    start = trained.encoder.initial_state(len(train.labels)).level
+    torch.testing.assert_close(predict(trained, train, how, start), predict(trained, train, how))
+    higher = start + 1.0 * start[:, -1:] * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])
+    assert (
+        predict(trained, train, how, higher) < predict(trained, train, how)
+    ).float().mean() > 0.9

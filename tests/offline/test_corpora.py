@@ -1,0 +1,169 @@
+"""Public corpora as rows: the labels are mapped as the README of the data says."""
+
+import io
+import tarfile
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tamulag.models.data.clips import DataError
+from tamulag.streamer.offline.corpora import VALENCE, faces, ravdess, read_table, vader
+
+HEADER = "file,emotion,intensity,actor\n"
+
+
+def spoken(folder: Path, *rows: str) -> Path:
+    (folder / "labels.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("emotion", "intensity", "label"),
+    [
+        ("happy", "normal", 2.0),
+        ("happy", "strong", 2.5),
+        ("calm", "strong", 1.25),
+        ("neutral", "normal", 0.0),
+        ("angry", "strong", -2.5),
+        ("sad", "normal", -2.0),
+    ],
+)
+def test_emotion_and_intensity_make_the_label(
+    tmp_path: Path, emotion: str, intensity: str, label: float
+) -> None:
+    """A strong emotion counts a quarter more."""
+    (row,) = ravdess(spoken(tmp_path, f"a/b.flac,{emotion},{intensity},07"))
+    assert (row.label, row.group, row.file) == (label, "07", tmp_path / "a" / "b.flac")
+
+
+def test_mapped_labels_lie_on_the_scale() -> None:
+    """Strong or not, nothing leaves [-3, 3]."""
+    assert max(abs(valence) for valence in VALENCE.values()) * 1.25 <= 3
+
+
+def painted(folder: Path, *rows: str) -> Path:
+    """Make a corpus of as many faces as rows; face k is a grey square of 10 k."""
+    squares = [np.full((48, 48), 10 * k, np.uint8) for k in range(len(rows))]
+    packed = [cv2.imencode(".png", square)[1] for square in squares]
+    np.concatenate(packed).tofile(folder / "images.bin")
+    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, packed)]))
+    header = "index,name,split,valence_from_votes\n"
+    (folder / "labels.csv").write_text(header + "\n".join(rows) + "\n")
+    return folder
+
+
+FACES = ("0,a.png,train,0.5", "1,b.png,valid,-0.4", "2,c.png,train,", "3,d.png,train,-1")
+
+
+def test_faces_of_a_split_have_three_times_the_valence(tmp_path: Path) -> None:
+    """A face without a valence is left out; the others keep their pictures."""
+    rows = list(faces(painted(tmp_path, *FACES), "train"))
+    assert [(row.label, row.group) for row in rows] == [(1.5, "a.png"), (-3.0, "d.png")]
+    assert [int(row.image.max()) for row in rows] == [0, 30]
+
+
+def test_picture_is_enlarged_and_bordered(tmp_path: Path) -> None:
+    """48 pixels times four, and a quarter of that on each side, in three equal channels."""
+    (row,) = faces(painted(tmp_path, *FACES), "valid")
+    assert row.image.shape == (288, 288, 3)
+    assert row.image.dtype == np.uint8
+    assert (row.image == 10).all()
+
+
+def test_damaged_picture_is_refused(tmp_path: Path) -> None:
+    """The message names the file and the picture."""
+    painted(tmp_path, *FACES)
+    (tmp_path / "images.bin").write_bytes(bytes(1000))
+    with pytest.raises(DataError, match=r"images\.bin: picture 1 is damaged"):
+        list(faces(tmp_path, "valid"))
+
+
+@pytest.mark.parametrize("missing", ["labels.csv", "images.bin", "offsets.npy"])
+def test_missing_file_of_the_faces_is_refused(tmp_path: Path, missing: str) -> None:
+    """The message names what is not there."""
+    (painted(tmp_path, *FACES) / missing).unlink()
+    with pytest.raises(DataError, match=f"cannot be read.*{missing}"):
+        list(faces(tmp_path, "valid"))
+
+
+def test_missing_table_is_refused(tmp_path: Path) -> None:
+    """The message names the path."""
+    with pytest.raises(DataError, match=r"labels\.csv cannot be read"):
+        list(ravdess(tmp_path))
+
+
+def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """A byte order mark does not become part of the first column's name."""
+    path = tmp_path / "table.csv"
+    path.write_text("\ufefffile,label\r\na.wav,1\r\n", encoding="utf-8")
+    assert read_table(path) == [{"file": "a.wav", "label": "1"}]
+
+
+@pytest.mark.data
+def test_ravdess_is_read(data: Path) -> None:
+    """Each of the 1200 rows has its file, its actor and a label of the mapping."""
+    rows = list(ravdess(data / "ravdess"))
+    assert len(rows) == 1200
+    assert {row.group for row in rows} == {f"{actor:02}" for actor in range(1, 21)}
+    assert {row.label for row in rows} == {-2.5, -2.0, 0.0, 1.0, 1.25, 2.0, 2.5}
+    assert all(row.file.is_file() for row in rows[::100])
+
+
+@pytest.mark.data
+def test_faces_are_read(data: Path) -> None:
+    """Real pictures come out large enough for the landmarker, with labels on the scale."""
+    for row in islice(faces(data / "faces", "valid"), 20):
+        assert row.image.shape == (288, 288, 3)
+        assert row.image.std() > 5
+        assert -3 <= row.label <= 3
+
+
+@pytest.mark.data
+def test_faces_that_nobody_could_name_are_left_out(data: Path) -> None:
+    """The two of them lie in the training split."""
+    rows = read_table(data / "faces" / "labels.csv")
+    unnamed = {row["name"] for row in rows if not row["valence_from_votes"]}
+    first = min(int(row["index"]) for row in rows if row["name"] in unnamed)
+    names = {row.group for row in islice(faces(data / "faces", "train"), first + 5)}
+    assert len(unnamed) == 2
+    assert names.isdisjoint(unnamed)
+
+
+def rated(folder: Path, **lists: str) -> Path:
+    """Make an archive within an archive, as vaderSentiment has it."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        for name, text in lists.items():
+            add(archive, f"hutto_ICWSM_2014/{name}_GroundTruth.txt", text.encode())
+    path = folder / "vaderSentiment-3.3.2.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "v/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+    return path
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Put a file into an archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_rated_sentences_are_brought_to_the_scale(tmp_path: Path) -> None:
+    """Four becomes three; quotation marks and HTML are undone."""
+    path = rated(
+        tmp_path,
+        movieReviewSnippets="1\t4.0\tA ''great'' film\r\n",
+        amazonReviewSnippets="1_1\t-2\tbroken\n",
+        tweets="7\t0.4\tyou &amp; me\n",
+    )
+    found = [('A "great" film', 3.0), ("broken", -1.5), ("you & me", pytest.approx(0.3))]
+    assert list(vader(path)) == found
+
+
+def test_archive_without_ratings_is_refused(tmp_path: Path) -> None:
+    """The error says which archive is meant."""
+    with pytest.raises(DataError, match="pip download"):
+        list(vader(rated(tmp_path, tweets="1\t1\tx\n")))

@@ -1,0 +1,268 @@
+"""Certificates, user names and passwords before a real mosquitto; nothing tells a password."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.broker import Broker, mosquitto, open_and_close, running, status, until, within
+from tamulag.streamer.publishers.mqtt import MqttPublisher
+from tamulag.streamer.publishers.mqtt_login import Login, broker
+from tamulag.streamer.publishers.publisher import PublisherError
+
+SECRET = "hunter2-of-the-kiosk"
+KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+
+
+class Authority:
+    """A certificate authority of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("needs openssl: apt install openssl")
+        self.folder = folder
+        self._make("ca")
+        self.ca = str(folder / "ca.pem")
+
+    def _make(self, name: str, *options: str) -> None:
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")
+        command = ["openssl", "req", "-x509", *KEY, *files, *options]
+        subprocess.run(command, check=True, cwd=self.folder, capture_output=True, timeout=30)
+
+    def sign(self, name: str) -> tuple[str, str]:
+        """Return the files of a certificate for localhost and of its key."""
+        names = ("-addext", "subjectAltName=DNS:localhost")
+        self._make(name, "-CA", "ca.pem", "-CAkey", "ca.key", *names)
+        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def secure(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
+    """Yield a broker with TLS that wants a certificate of its clients."""
+    certificate, key = authority.sign("broker")
+    files = (f"cafile {authority.ca}", f"certfile {certificate}", f"keyfile {key}")
+    rules = ("require_certificate true", "allow_anonymous true", "user root")
+    with mosquitto(tmp_path, *files, *rules) as broker:
+        broker.url = f"mqtts://localhost:{broker.port}"
+        yield broker
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Broker]:
+    """Yield a broker that wants the user name `kiosk` and the password `SECRET`."""
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("needs mosquitto: apt install mosquitto")
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "kiosk", SECRET], check=True)
+    rules = ("allow_anonymous false", f"password_file {passwords}", "user root")
+    with mosquitto(tmp_path, *rules) as broker:
+        yield broker
+
+
+def secret_file(folder: Path, secret: str = SECRET) -> str:
+    path = folder / "secret"
+    path.write_text(f"{secret}\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.mark.broker
+def test_tls_with_a_certificate_of_ours(authority: Authority, secure: Broker) -> None:
+    """A broker that wants certificates takes the one in the settings, also after a restart."""
+    certificate, key = authority.sign("kiosk")
+    login = Login(ca=authority.ca, certificate=certificate, key=key)
+
+    async def scenario() -> None:
+        async with running(MqttPublisher(secure.url, status=status, login=login)) as publisher:
+            secure.kill()
+            await until(lambda: publisher._client is None)
+            secure.start()
+            await until(lambda: publisher._client is not None)
+
+    within(20, scenario())
+
+
+@pytest.mark.broker
+def test_an_unknown_authority_is_told(secure: Broker) -> None:
+    """A broker that anybody could be is not trusted; the error names the key that mends it."""
+    with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*mqtt\.ca"):
+        open_and_close(MqttPublisher(secure.url, status=status))
+
+
+@pytest.mark.broker
+def test_another_name_than_that_of_the_certificate_is_told(
+    authority: Authority, secure: Broker
+) -> None:
+    """A certificate for localhost does not do for 127.0.0.1."""
+    url = secure.url.replace("localhost", "127.0.0.1")
+    with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*as HOST"):
+        open_and_close(MqttPublisher(url, status=status, login=Login(ca=authority.ca)))
+
+
+@pytest.mark.broker
+def test_a_missing_certificate_of_ours_is_told(authority: Authority, secure: Broker) -> None:
+    """A broker that hangs up because it wants a certificate is told as one that cannot be used."""
+    with pytest.raises(PublisherError, match="cannot reach"):
+        open_and_close(MqttPublisher(secure.url, status=status, login=Login(ca=authority.ca)))
+
+
+@pytest.mark.broker
+def test_tls_for_a_broker_without_it_is_told(guarded: Broker) -> None:
+    """The wrong scheme fails within the limit of the start."""
+    url = guarded.url.replace("mqtt:", "mqtts:")
+    with pytest.raises(PublisherError, match="cannot reach"):
+        open_and_close(MqttPublisher(url, status=status))
+
+
+@pytest.mark.parametrize(
+    ("login", "key"),
+    [
+        pytest.param(Login(ca="/no/such.pem"), "mqtt.ca", id="absent-ca"),
+        pytest.param(Login(ca=__file__), "mqtt.ca", id="no-ca"),
+        pytest.param(
+            Login(certificate=__file__, key=__file__), "mqtt.certificate", id="no-certificate"
+        ),
+    ],
+)
+def test_a_useless_certificate_is_told(login: Login, key: str) -> None:
+    """The error names the key of the settings and the file, before anything is connected."""
+    with pytest.raises(PublisherError, match=f"cannot use {key}"):
+        broker("mqtts://localhost", login)
+
+
+@pytest.mark.parametrize(
+    ("url", "login", "remedy"),
+    [
+        pytest.param("mqtt://h", Login(ca="a.pem"), "use mqtts://", id="no-tls"),
+        pytest.param("mqtts://h", Login(certificate="a.pem"), "give both", id="no-key"),
+        pytest.param("mqtts://h", Login(key="a.key"), "give both", id="no-certificate"),
+        pytest.param("mqtt://h", Login(password_file="a"), r"give mqtt\.user", id="no-user"),
+    ],
+)
+def test_half_a_login_is_told(url: str, login: Login, remedy: str) -> None:
+    """Nobody believes himself protected by a setting that does nothing."""
+    with pytest.raises(PublisherError, match=remedy):
+        broker(url, login)
+
+
+@pytest.mark.broker
+def test_missing_credentials_are_told(guarded: Broker) -> None:
+    """A broker that wants credentials is told apart from one that is away."""
+    with pytest.raises(PublisherError, match=r"refused the connection .*mqtt\.password_file"):
+        open_and_close(MqttPublisher(guarded.url, status=status))
+
+
+@pytest.mark.broker
+def test_credentials_come_from_the_environment(
+    guarded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two environment variables open a guarded broker."""
+    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_USERNAME", "kiosk")
+    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_PASSWORD", SECRET)
+    open_and_close(MqttPublisher(guarded.url, status=status))
+
+
+@pytest.mark.broker
+def test_a_password_file_opens_a_guarded_broker(
+    guarded: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wins over the environment, which may be that of another program."""
+    monkeypatch.setitem(os.environ, "TAMULAG_MQTT_PASSWORD", "wrong")
+    login = Login(user="kiosk", password_file=secret_file(tmp_path))
+    open_and_close(MqttPublisher(guarded.url, status=status, login=login))
+
+
+def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """The key and the command that mends it are named, the password is not."""
+    path = secret_file(tmp_path)
+    Path(path).chmod(0o644)
+    with pytest.raises(PublisherError, match=r"mqtt\.password_file: .*chmod 600") as caught:
+        broker("mqtt://localhost", Login(user="kiosk", password_file=path))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.broker
+def test_no_log_line_and_no_error_tells_a_password(
+    guarded: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the finest level of every logger: accepted, lost, found again and refused."""
+    caplog.set_level(logging.DEBUG)
+    login = Login(user="kiosk", password_file=secret_file(tmp_path))
+    publisher = MqttPublisher(guarded.url, status=status, login=login)
+
+    async def scenario() -> None:
+        async with running(publisher):
+            guarded.kill()
+            await until(lambda: publisher._client is None)
+            guarded.start()
+            await until(lambda: publisher._client is not None)
+
+    within(20, scenario())
+    wrong = Login(user="kiosk", password_file=secret_file(tmp_path, f"{SECRET}-wrong"))
+    with pytest.raises(PublisherError, match="refused the connection") as caught:
+        open_and_close(MqttPublisher(guarded.url, status=status, login=wrong))
+    told = [caplog.text, *traceback.format_exception(caught.value), repr(vars(publisher))]
+    assert "connected to" in caplog.text
+    assert not [text for text in told if SECRET in text]
+
+
+def test_a_password_in_the_clear_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the loopback nobody listens; elsewhere TLS is the remedy."""
+    login = Login(user="kiosk", password_file=secret_file(tmp_path))
+    broker("mqtt://127.0.0.1", login)
+    assert not caplog.records
+    broker("mqtt://broker.example", login)
+    assert "use mqtts://" in caplog.text
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    """A password on the command line is refused, and not repeated."""
+    with pytest.raises(PublisherError, match="TAMULAG_MQTT_USERNAME") as caught:
+        broker(f"mqtt://kiosk:{SECRET}@localhost")
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://localhost", "mqtt://", "mqtt://host:x", "mqtts://host/topic"]
+)
+def test_a_useless_url_is_told(url: str) -> None:
+    """The error shows the forms that work."""
+    with pytest.raises(PublisherError, match="use mqtt://HOST or mqtt://HOST:PORT"):
+        broker(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("mqtt://h", 1883), ("mqtts://h", 8883), ("mqtts://h:1", 1)]
+)
+def test_a_scheme_has_its_port(url: str, port: int) -> None:
+    """Without a port the registered one is meant; TLS is what mqtts says."""
+    found = broker(url)
+    assert (found.port, found.tls is not None) == (port, url.startswith("mqtts"))
+
+
+@pytest.mark.broker
+def test_a_frozen_broker_with_tls_does_not_hold_up_the_end(
+    authority: Authority, secure: Broker
+) -> None:
+    """A handshake that gets no answer is given up within the limit of the start."""
+    certificate, key = authority.sign("kiosk")
+    login = Login(ca=authority.ca, certificate=certificate, key=key)
+    secure.signal(signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(PublisherError, match="timed out"):
+        open_and_close(MqttPublisher(secure.url, status=status, login=login))
+    assert time.monotonic() - start < 5.0

@@ -1,0 +1,74 @@
+"""What the server and its workers say comes out of the pipe as it went in."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+from support.senders import BOTH, picture, sound
+from tamulag.streamer.core.sample import Sample
+from tamulag.streamer.protocol.ingest import Frame, SoundHeader
+from tamulag.streamer.server.feature_workers.ipc import (
+    HEAD,
+    Answer,
+    Begin,
+    Begun,
+    End,
+    Ended,
+    Failed,
+    Order,
+    Ping,
+    Pong,
+    Processed,
+    Ready,
+    SessionFailed,
+    Take,
+    pack,
+    read,
+)
+
+ORDERS: list[Order] = [Begin(1, BOTH), Ping(), End(3)]
+ANSWERS: list[Answer] = [
+    *(
+        Ready(),
+        Failed("no file"),
+        Begun(1),
+        Pong(0.5),
+        SessionFailed(1, "it fails", "line 3"),
+        Ended(2),
+    ),
+    Processed(1, [Sample("vision", 2.5, None, "no_face")], {"vision": 1}),
+]
+
+
+def test_orders_come_one_after_the_other() -> None:
+    """Each as it was, whatever lies behind it."""
+    file = io.BytesIO(b"".join(map(pack, ORDERS)))
+    assert [read(file) for _ in ORDERS] == ORDERS
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
+def test_answers_come_as_they_were(answer: Answer) -> None:
+    """Length first, then the message."""
+    data = pack(answer)
+    assert int.from_bytes(data[:HEAD], "big") == len(data) - HEAD
+    assert pickle.loads(data[HEAD:]) == answer
+
+
+@pytest.mark.parametrize("fed", [sound(3), picture(3)], ids=["sound", "picture"])
+def test_a_frame_keeps_its_content(fed: tuple[Frame, float, tuple[int, int]]) -> None:
+    """Header, samples to the bit, picture to the byte."""
+    order = read(io.BytesIO(pack(Take(7, *fed))))
+    assert isinstance(order, Take)
+    assert (order.number, order.place, order.span) == (7, fed[1], fed[2])
+    assert (order.frame.header, order.frame.picture) == (fed[0].header, fed[0].picture)
+    if isinstance(fed[0].header, SoundHeader):
+        np.testing.assert_array_equal(order.frame.sound, fed[0].sound)
+
+
+@pytest.mark.parametrize("cut", [0, 2, HEAD, 30])
+def test_a_pipe_that_is_cut_ends(cut: int) -> None:
+    """Between two messages and inside one."""
+    with pytest.raises((EOFError, pickle.UnpicklingError)):
+        read(io.BytesIO(pack(Begin(1, BOTH))[:cut]))

@@ -1,0 +1,247 @@
+"""The sessions of a server without its connections."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.recordings import ABOUT
+from tamulag.models import TamUlag
+from tamulag.streamer.core.sample import Block, Phrase, Word
+from tamulag.streamer.core.session_batch import SessionBatch
+from tamulag.streamer.server.backend import LocalBackend
+from tamulag.streamer.server.sessions import BACKLOG, ServerSession, SessionRegistry
+
+from ..core.test_session import TIMING
+from ..core.test_session_batch import CARD
+
+
+class Told:
+    """Takes what is said, by session."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        self.lines.append(json.loads(payload))
+        assert self.lines[-1]["session"] == session
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["type"] == kind]
+
+
+def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
+    hall = SessionBatch(model, CARD, TIMING, seats=4)
+    return SessionRegistry(LocalBackend(hall, "w"), ABOUT, [told], linger=linger, **rest)
+
+
+def begun(
+    some: SessionRegistry, *, by_sender: bool = True, asked: tuple[Any, ...] = ("audio",)
+) -> ServerSession:
+    call = some.begin(asked, by_sender=by_sender)
+    some.came_back(call, lambda line: None)
+    return call
+
+
+def voice(hops: float, at: float = 0.0) -> Block:
+    return Block("audio", at, np.ones((round(25 * hops), 4), np.float32))
+
+
+def run(some: SessionRegistry, play: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def both() -> None:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            running = group.create_task(some.run())
+            await play()
+            running.cancel()
+
+    asyncio.run(both())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110 (bounded by `run`)
+        await asyncio.sleep(0.01)
+
+
+def test_what_comes_in_is_scored_and_said(model: TamUlag) -> None:
+    """To whoever follows and to the sender, in the session's own numbers."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        heard: list[str] = []
+        call = begun(some)
+        call.send = heard.append
+        some.take(call.name, voice(2))
+        await until(lambda: len(told.of("sentiment")) == 2)
+        assert [json.loads(line)["window"]["end"] for line in heard] == [0.5, 1.0]
+
+    run(some, play)
+    assert some.scores == 2
+    assert max(some.delays) < 5
+
+
+def test_who_does_not_come_back_is_forgotten(model: TamUlag) -> None:
+    """Its session says what it still holds, and that it ends; the seat is free again."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        call = begun(some)
+        some.take(call.name, voice(1.4))
+        some.left(call, "gone")
+        await until(lambda: not some.open)
+
+    run(some, play)
+    assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 0.7]
+    assert told.of("session_end")[0]["reason"] == "stopped"
+    assert told.of("status")[-1]["lost"] == {"audio": "microphone_lost"}
+
+
+def test_who_comes_back_in_time_goes_on(model: TamUlag) -> None:
+    """The loss is told and mended; nothing begins anew."""
+    told = Told()
+    some = calls(model, told, linger=5.0)
+
+    async def play() -> None:
+        call = begun(some)
+        some.left(call, "gone")
+        some.came_back(call, lambda line: None)
+        assert call.name in some.open
+
+    run(some, play)
+    assert [line["event"] for line in told.of("event")] == ["source_lost", "source_back"]
+    assert told.of("status")[-1]["state"] == "online"
+
+
+def test_silence_of_all_closes_hops(model: TamUlag) -> None:
+    """On the server's clock hops go on without any input."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        begun(some, by_sender=False)
+        await until(lambda: bool(told.of("sentiment")))
+
+    run(some, play)
+    assert told.of("sentiment")[0]["modalities"]["audio"]["status"] == "missing"
+
+
+def test_a_sender_that_is_too_fast_waits(model: TamUlag) -> None:
+    """More than a few turns that wait close the door until they are done."""
+    some = calls(model, Told())
+
+    async def play() -> None:
+        call = begun(some)
+        some.take(call.name, voice(BACKLOG + 2))
+        assert not call.has_room.is_set()
+        await asyncio.wait_for(call.has_room.wait(), 5)
+
+    run(some, play)
+
+
+def test_a_new_front_end_counts_utterances_anew(model: TamUlag) -> None:
+    """What it says first does not replace what was said before it was lost."""
+    told = Told()
+    some = calls(model, told)
+    spoken = Phrase(0.2, 0, (Word("so", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
+
+    async def play() -> None:
+        call = begun(some, asked=("text", "audio"))
+        call.described = call.asked
+        some.take(call.name, spoken)
+        some.front_end(call.name, "front_end_lost", "killed")
+        some.front_end(call.name, None, "back")
+        some.take(call.name, spoken)
+
+    run(some, play)
+    assert [line["utterance"] for line in told.of("text")] == [0, 1]
+    assert [line["state"] for line in told.of("status")] == ["degraded"] * 2 + [
+        "degraded",
+        "online",
+    ]
+
+
+def test_words_stay_inside_where_asked(model: TamUlag) -> None:
+    """With strict privacy no text message is said."""
+    told = Told()
+    some = calls(model, told, sends_words=False)
+    spoken = Phrase(0.2, 0, (Word("so", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
+
+    async def play() -> None:
+        some.take(begun(some, asked=("text",)).name, spoken)
+
+    run(some, play)
+    assert not told.of("text")
+
+
+def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
+    """Name, numbers, time and state are the same; only the gap between the two is missing."""
+    told = Told()
+    one, other = calls(model, told), calls(model, told)
+
+    async def first() -> None:
+        call = begun(one)
+        one.take(call.name, voice(3))
+        kept: list[tuple[dict[str, Any], bytes]] = []
+
+        def keep(call: ServerSession, about: dict[str, Any], packed: bytes) -> bool:
+            kept.append((about, packed))
+            return True
+
+        assert [goes_on async for _, goes_on in one.hand_over(keep)] == [True]
+        about, packed = kept[0]
+        again = other.begin(("audio",), by_sender=True, before=(about, packed, 0.1))
+        assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
+        other.take(again.name, voice(1, at=1.5))
+
+    run(one, first)
+    run(other, lambda: until(lambda: other.scores == 1))
+    assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 1.0, 1.5, 2.0]
+    assert [line["seq"] for line in told.lines] == [1, 2, 3, 4, 5]
+    assert told.of("session_end")[0]["reason"] == "handed_over"
+
+
+def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
+    """A sender that goes on does not hold up the end; what had come is said before."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        call = begun(some)
+        some.take(call.name, voice(2))
+        async for gone, goes_on in some.hand_over(lambda call, about, packed: False):
+            assert (gone, goes_on) == (call, False)
+        some.take(call.name, voice(1, at=1.0))
+        other = begun(some)
+        some.take(other.name, voice(1))
+        assert some.place.waiting == 0
+        assert some.let_go() == [other]
+
+    run(some, play)
+    assert some.scores == 2
+    assert [line["reason"] for line in told.of("session_end")] == ["stopped"] * 2
+
+
+def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:
+    """What the sender itself describes goes on counting."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        call = begun(some, asked=("audio", "vision"))
+        call.described = ("audio",)
+        some.front_end(call.name, "front_end_lost", "killed")
+
+    run(some, play)
+    assert told.of("status")[-1]["lost"] == {"audio": "front_end_lost"}
+
+
+def test_a_name_is_of_one_session(model: TamUlag) -> None:
+    """A sender cannot take the name of another."""
+    some = calls(model, Told())
+    call = begun(some)
+    with pytest.raises(ValueError, match="is here already"):
+        some.begin(("audio",), by_sender=True, name=call.name)

@@ -1,0 +1,83 @@
+"""Sessions that wait in a folder for the next server."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tamulag.streamer.server.snapshot_store import PATIENCE, SnapshotStore, SnapshotStoreError
+
+
+def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
+    """A second server does not get the same session."""
+    kept = SnapshotStore(tmp_path / "sessions", wall=lambda: 100.0)
+    kept.put("key", {"name": "x"}, b"state")
+    later = SnapshotStore(tmp_path / "sessions", wall=lambda: 103.5)
+    assert later.look("key") == ({"name": "x"}, b"state", 3.5)
+    later.drop("key")
+    assert later.look("key") is None
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    """It holds words; its name does not tell the key."""
+    folder = tmp_path / "sessions"
+    SnapshotStore(folder).put("key", {}, b"state")
+    (path,) = folder.iterdir()
+    assert path.stat().st_mode & 0o77 == 0
+    assert folder.stat().st_mode & 0o77 == 0
+    assert "key" not in path.name
+
+
+def test_too_old_is_too_late(tmp_path: Path) -> None:
+    """Its window is over many times: the session begins anew."""
+    SnapshotStore(tmp_path, wall=lambda: 0.0).put("key", {}, b"state")
+    assert SnapshotStore(tmp_path, wall=lambda: PATIENCE + 1).look("key") is None
+
+
+def test_damage_is_no_session(tmp_path: Path) -> None:
+    """And no error: whoever comes begins anew."""
+    kept = SnapshotStore(tmp_path)
+    kept.put("key", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"\0\0\0\5{}}}}")
+    assert kept.look("key") is None
+
+
+def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
+    """Nothing of people stays on the disk."""
+    kept = SnapshotStore(tmp_path)
+    kept.put("old", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    kept.put("new", {}, b"state")
+    assert kept.sweep() == 1
+    assert kept.look("new") is not None
+
+
+def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
+    """What lay there while none ran is gone."""
+    SnapshotStore(tmp_path).put("old", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    SnapshotStore(tmp_path)
+    assert not path.exists()
+
+
+def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
+    """The server goes on, and that session begins anew."""
+    kept = SnapshotStore(tmp_path)
+    kept.put("key", {}, b"state")
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    path.mkdir()
+    assert kept.look("key") is None
+
+
+@pytest.mark.parametrize("place", ["file", "file/sessions"])
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path, place: str) -> None:
+    """Before anybody comes, not when all have to go."""
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        SnapshotStoreError, match=r"--handover .* cannot be used \(.*\): choose another"
+    ):
+        SnapshotStore(tmp_path / place)
