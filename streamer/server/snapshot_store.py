@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..core.errors import TamulagError
 from ..core.sample import Modality
 
 logger = logging.getLogger("tamulag.serve")
@@ -58,7 +59,7 @@ class StoredSnapshot:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in rest}
 
 
-class SnapshotStoreError(RuntimeError):
+class SnapshotStoreError(TamulagError):
     """The folder cannot be used."""
 
 
