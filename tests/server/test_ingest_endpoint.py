@@ -417,7 +417,7 @@ def test_who_is_not_handed_over_in_time_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sender hears that its session begins anew, the log how many those are."""
-    monkeypatch.setattr(backend, "PACKS", 0)
+    monkeypatch.setattr(backend, "SNAPSHOTS", 0)
     house = House(store=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
@@ -429,7 +429,7 @@ def test_who_is_not_handed_over_in_time_is_told(
 
     visit(house, play)
     assert not [*tmp_path.iterdir()]
-    assert "1 sessions begin anew: not handed over within 0.1 s" in caplog.text
+    assert "1 sessions start fresh: not handed over within 0.1 s" in caplog.text
 
 
 def test_a_session_that_cannot_be_written_is_told(tmp_path: Path) -> None:
