@@ -18,12 +18,14 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from support.broker import mosquitto, within
+from support.broker import mosquitto
 from support.browser import aside, chromium, opened, site
-from support.devices import free_port, need, wait_for
+from support.devices import need
 from support.running_server import Serving
 from support.senders import wave
+from support.waiting import within
 from support.websocket_peers import missed
+from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
@@ -70,7 +72,7 @@ def command(name: str) -> list[str]:
 
 
 def node_version() -> tuple[int, int]:
-    need("node", "nodejs")
+    need(["node"])
     told = subprocess.run(
         ["node", "--version"], check=True, capture_output=True, text=True, timeout=30
     )

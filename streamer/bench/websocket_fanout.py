@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..webserver.connection import Limits
 from ..webserver.server import WebSocketPublisher
-from .rig.subscribers import STARTING, Heard, SubscriberLoad, percentile
+from .rig.subscribers import STARTING, Received, SubscriberLoad, percentile
 
 PROCESSES = 2
 """Of subscribers; the server is a third, as it is where it runs."""
@@ -53,14 +53,14 @@ async def fanout(
     await server.open()
     running = asyncio.create_task(server.run(), name="tamulag.fanout")
     try:
-        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as crowd:
+        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as load:
             async with asyncio.timeout(STARTING):
                 while server.subscribers < total:  # noqa: ASYNC110 (bounded by the timeout)
                     await asyncio.sleep(0.05)
             cpu = time.process_time()
             sent, gone = await _publish(server, subscribers, seconds, hop)
             cpu = (time.process_time() - cpu) / seconds
-            latencies = (await _heard(crowd)).sent
+            latencies = (await _received(load)).sent
     finally:
         running.cancel()
         await server.close()
@@ -94,10 +94,10 @@ async def _publish(
     return sent, gone
 
 
-async def _heard(crowd: SubscriberLoad) -> Heard:
-    """Let the server go on while its subscribers tell what they got."""
-    crowd.ask()
+async def _received(load: SubscriberLoad) -> Received:
+    """Let the server go on while its subscribers report what they got."""
+    load.finish()
     async with asyncio.timeout(STARTING):
-        while not crowd.is_ready():  # noqa: ASYNC110 (bounded by the timeout)
+        while not load.is_ready():  # noqa: ASYNC110 (bounded by the timeout)
             await asyncio.sleep(0.02)
-    return crowd.answers()
+    return load.reports()

@@ -19,13 +19,15 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from support.broker import Broker, listening, mosquitto, received
+from support.broker import listening, mosquitto, received
 from support.devices import need
 from support.ingest_clients import Caller, Heard, call, sent_home
 from support.running_server import Serving
 from support.senders import portrait, wave
 from tamulag.models.runtime.checkpoint import load
 from tamulag.streamer.app.build_server import look_at_cores
+from tamulag.streamer.bench.rig.broker import Broker
+from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
 from tamulag.streamer.core.sample import Block
 from tamulag.streamer.core.session_batch import SessionBatch
@@ -220,7 +222,7 @@ def test_who_follows_a_session_hears_that_one_alone() -> None:
 
 def test_scores_go_to_the_broker_by_session(tmp_path: Path) -> None:
     """Each session has a topic of its own; nothing of it stays behind."""
-    need("mosquitto", "mosquitto")
+    need(BROKER)
 
     async def play(url: str, broker: Broker) -> list[str]:
         named = FEATURES.model_copy(update={"session": "seat-9"})

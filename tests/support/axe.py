@@ -7,8 +7,9 @@ from shutil import which
 import pytest
 from playwright.sync_api import Page
 
+from .paths import ROOT
+
 AXE = "axe-core@4.14.1"
-ROOT = Path(__file__).parents[2]
 
 
 def faults(page: Page) -> list[str]:

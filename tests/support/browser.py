@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from support.websocket_peers import served
 from tamulag.streamer.webserver.server import WebSocketPublisher
+
+from .websocket_peers import served
 
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 30_000

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from support.speech import read
 from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.protocol.ingest import (
     Frame,
@@ -19,6 +18,8 @@ from tamulag.streamer.protocol.ingest import (
     SoundHeader,
     WordsHeader,
 )
+
+from .speech import read
 
 RATE = 16000
 BLOCK = 1600

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from support.senders import BOTH, HEARD, SEEN, WORDS, Fed, picture, sound, speech, words
+from support.waiting import until
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
 from tamulag.streamer.server.feature_workers import pool as module
@@ -77,12 +78,6 @@ async def opened(
         await asyncio.gather(hearing, return_exceptions=True)
         await pool.close()
         assert pool.pids == []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():  # noqa: ASYNC110 -- another process has no event
-            await asyncio.sleep(0.01)
 
 
 def feed(pool: FeatureWorkerPool, session: str, frames: Iterable[Fed]) -> None:

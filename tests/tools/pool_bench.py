@@ -1,4 +1,4 @@
-"""Measures the front ends in their processes: `python -m tests.pool_bench`, some two minutes.
+"""Measure the feature workers: `python -m tests.tools.pool_bench`, some two minutes.
 
 What the hop into a process costs beside the same work in this one, in turns, so that what else the
 machine does disturbs both; memory with one to four sessions of sound and pictures; and how long the
@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from support.senders import BOTH, Fed, picture, sound
 from tamulag.streamer.core.sample import Input, Sample
 from tamulag.streamer.server.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
 from tamulag.streamer.server.feature_workers.pool import FeatureWorkerPool
+
+from ..support.senders import BOTH, Fed, picture, sound
 
 ROUND = 5.0
 ROUNDS = 4

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/images from real runs: `python tests/pictures.py`.
+"""Take the pictures of docs/images from real runs: `python -m tests.tools.pictures`.
 
 The dashboard, light, dark and on a phone, and the meter from a run of the demo; the capture page
 with the demo's portrait and voice as camera and microphone. It takes about two minutes.
@@ -14,12 +14,13 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import as_devices, chromium, opened, site
-from support.dashboard import START, real
-from support.devices import spoken
 from tamulag.streamer.app.build_agent import demo_files
 
-ROOT = Path(__file__).parents[2]
+from ..support.browser import as_devices, chromium, opened, site
+from ..support.dashboard import START, real
+from ..support.devices import spoken
+from ..support.paths import ROOT
+
 IMAGES = ROOT / "docs" / "images"
 LIMIT = 150_000
 """Bytes of a picture at most."""
