@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)
 
+RAY = ("app/test_build_cluster.py", "bench/test_node_failure.py", "offline/test_extract_ray.py")
+"""Files that start a Ray of their own: one process runs them, one after the other."""
+
+FIRST = (*RAY, "test_live.py", "cli/test_run_serve.py", "bench/test_faults.py")
+"""Files that take longest: at the end one process would wait for the other."""
+
 # Shrinking has no limit of its own and took minutes; a failure prints what reproduces it.
 SEARCH = (Phase.explicit, Phase.reuse, Phase.generate)
 hypothesis.settings.register_profile("tests", deadline=None, phases=SEARCH, print_blob=True)
@@ -73,6 +79,29 @@ def browser() -> Iterator["Browser"]:
 
     with chromium() as browser:
         yield browser
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    order = {f"tests/{name}": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(_file(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give whole files to the processes, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = _file(nodeid)
+            return "ray" if file.removeprefix("tests/") in RAY else file
+
+    return ByFile(config, log)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(hookwrapper=True)

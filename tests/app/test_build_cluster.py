@@ -14,14 +14,11 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from support.ingest_clients import Caller, Heard, call, sent_home
-from support.ray_cluster import is_busy, need_ray
+from support.ingest_clients import FEATURES, Caller, Heard, assert_as_alone, call, sent_home
+from support.ray_cluster import is_busy, marked, need_ray
 from support.running_server import Serving
 from tamulag.streamer.bench.rig.senders import HOP, rows
 from tamulag.streamer.protocol.ingest import FeaturesHeader, SenderHello, build_frame
-
-from ..cli.test_run_serve import FEATURES, assert_as_alone
-from ..offline.test_extract_ray import marked
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 HOPS = 20

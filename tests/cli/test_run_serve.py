@@ -21,16 +21,13 @@ from websockets.exceptions import ConnectionClosed
 
 from support.broker import listening, mosquitto, received
 from support.devices import need
-from support.ingest_clients import Caller, Heard, call, sent_home
+from support.ingest_clients import FEATURES, Caller, Heard, assert_as_alone, call, sent_home
 from support.running_server import Serving
 from support.senders import portrait, wave
-from tamulag.models.runtime.checkpoint import load
 from tamulag.streamer.app.build_server import look_at_cores
 from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
-from tamulag.streamer.core.sample import Block
-from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.protocol.ingest import (
     FeaturesHeader,
     PictureForm,
@@ -40,27 +37,6 @@ from tamulag.streamer.protocol.ingest import (
     SoundHeader,
     build_frame,
 )
-
-FEATURES = SenderHello(features=["audio", "vision"], clock="sender")
-
-
-def alone(seed: int, hops: int) -> list[float | None]:
-    """Return what one session alone says of the rows of a seat."""
-    model, card = load("default")
-    hall = SessionBatch(model, card, seats=1)
-    hall.open("x", ("audio", "vision"))
-    said = []
-    for hop in range(hops):
-        voice, face = rows(seed, hop)
-        hall.push("x", Block("vision", hop * HOP, face))
-        hall.push("x", Block("audio", hop * HOP, voice))
-        said += [estimate.sentiment for _, estimate in hall.step()]
-    return said
-
-
-def assert_as_alone(scores: list[Heard], seed: int, hops: int) -> None:
-    assert [heard.end for heard in scores] == [HOP * (k + 1) for k in range(hops)]
-    assert [heard.sentiment for heard in scores] == pytest.approx(alone(seed, hops), abs=1e-4)
 
 
 async def sitting(url: str, number: int) -> None:

@@ -127,13 +127,13 @@ def talk(running: Aside, index: int) -> None:
     """Publish what else belongs to a score: words, and now and then an event."""
     end = (index + 1) * HOP
     for number in range(int(index * TEXTS), int((index + 1) * TEXTS)):
-        utterance, said = divmod(number, PHRASE)
-        starts = [end - (said - i) * 0.3 for i in range(said + 1)]
+        utterance, last = divmod(number, PHRASE)
+        starts = [end - (last - i) * 0.3 for i in range(last + 1)]
         words = [
             {"text": f"word{i}", "start": at, "end": at + 0.2, "confidence": None}
             for i, at in enumerate(starts)
         ]
-        final = said == PHRASE - 1
+        final = last == PHRASE - 1
         text = {"utterance": utterance, "words": words, "tail": "and", "final": final}
         running.publish(**head(index + 1, "text"), **text)
     if index % EVENT == 0:

@@ -11,11 +11,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tamulag.models.runtime.checkpoint import load
 from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.core.sample import Block
+from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.protocol.ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
+
+FEATURES = SenderHello(features=["audio", "vision"], clock="sender")
 
 PATIENCE = 20.0
 """Seconds that a caller waits for an answer."""
@@ -148,3 +154,22 @@ async def _hear(socket: ClientConnection, caller: Caller, sent: dict[float, floa
             said = json.loads(line)
             end = said["window"]["end"]
             caller.scores.append(Heard(end, said["sentiment"], got - sent.get(end, got)))
+
+
+def alone(seed: int, hops: int) -> list[float | None]:
+    """Return what one session alone says of the rows of a seat."""
+    model, card = load("default")
+    hall = SessionBatch(model, card, seats=1)
+    hall.open("x", ("audio", "vision"))
+    said = []
+    for hop in range(hops):
+        voice, face = rows(seed, hop)
+        hall.push("x", Block("vision", hop * HOP, face))
+        hall.push("x", Block("audio", hop * HOP, voice))
+        said += [estimate.sentiment for _, estimate in hall.step()]
+    return said
+
+
+def assert_as_alone(scores: list[Heard], seed: int, hops: int) -> None:
+    assert [heard.end for heard in scores] == [HOP * (k + 1) for k in range(hops)]
+    assert [heard.sentiment for heard in scores] == pytest.approx(alone(seed, hops), abs=1e-4)

@@ -26,7 +26,7 @@ LIMIT = 150_000
 """Bytes of a picture at most."""
 SECONDS = 52
 """Of session that the timeline has at least when it is taken."""
-DESK = {"width": 1440, "height": 900}
+DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SMALL = {"width": 500, "height": 360}
 TABLET = {"width": 520, "height": 740}
@@ -115,12 +115,12 @@ def capture(folder: Path) -> None:
 
 
 def main() -> None:
-    """Take all of them anew."""
+    """Take all of them."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         with site(folder) as origin, demo(folder, origin) as address, chromium() as browser:
             with opened(browser, address) as page:
-                page.set_viewport_size(DESK)  # type: ignore[arg-type]
+                page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
                 dashboard(page)
             meter(browser, origin, folder, address)
         capture(folder)

@@ -23,7 +23,7 @@ STARTING = 120.0
 
 
 class Streaming(NamedTuple):
-    """A running agent and who subscribes to it."""
+    """A running agent and a subscriber of it."""
 
     process: "subprocess.Popen[bytes]"
     port: int

@@ -34,7 +34,7 @@ _WATCH = 1.5  # all in all below the 4 s after which a client that answers no pi
 
 
 class Pipe:
-    """A pipe of 4 KiB, to be the standard output of a program; nobody reads it but `drain`."""
+    """A pipe of 4 KiB, to be the standard output of a program; only `drain` reads it."""
 
     def __init__(self) -> None:
         self._reader, self.writer = os.pipe()
@@ -114,7 +114,7 @@ class Malformed(NamedTuple):
     bad: int
     cut: int
     """Senders that the server has cut."""
-    kept: int
+    connected: int
     """Senders that are still connected."""
 
 

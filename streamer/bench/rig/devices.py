@@ -122,7 +122,7 @@ class SoundServer:
     @contextmanager
     def playing(self, sound: Path) -> Iterator[None]:
         """Play a sound file again and again while the block runs, when there is a microphone."""
-        # A shell of its own begins again; it ends with the server if nobody ends it.
+        # A shell of its own begins again; it ends with the server at the latest.
         again = 'while kill -0 "$1" 2>/dev/null; do paplay --device=room "$0" || sleep 0.1; done'
         speaker = subprocess.Popen(
             ["sh", "-c", again, str(sound), str(self._process.pid)],

@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], limit: float, what: str) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on."""
+    """Return a free TCP port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ import multiprocessing
 import selectors
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -41,8 +41,8 @@ class SubscriberLoad:
 
     Args:
         port: Of the server.
-        readers: Who read all that comes, and answer pings.
-        stalled: Who never read anything.
+        readers: Subscribers that read all that comes, and answer pings.
+        stalled: Subscribers that never read anything.
         processes: Over which they are spread.
     """
 
@@ -182,8 +182,7 @@ def _is_finished(pipe: Connection, readers: Iterable[_Reader]) -> bool:
     return is_finished
 
 
-def _sum(crowd: Iterable[_Reader]) -> tuple[list[float], list[float], int]:
-    readers = list(crowd)
+def _sum(readers: Sequence[_Reader]) -> tuple[list[float], list[float], int]:
     sent = [age for reader in readers for age in reader.sent]
     hop = [age for reader in readers for age in reader.hop]
     return sent, hop, sum(reader.lost for reader in readers)

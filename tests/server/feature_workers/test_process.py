@@ -10,7 +10,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from support.senders import SEEN
+from support.senders import PICTURES_ONLY
 from support.waiting import until
 from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.server.feature_workers import process as module
@@ -43,7 +43,7 @@ def test_a_worker_answers_and_leaves() -> None:
         run = await begun(child, answers.append)
         assert child.pid is not None
         psutil.Process(child.pid).send_signal(signal.SIGINT)
-        child.send(Begin(3, SEEN))
+        child.send(Begin(3, PICTURES_ONLY))
         await until(lambda: Begun(3) in answers)
         assert 0.0 <= child.load <= 1.0
         run.cancel()
