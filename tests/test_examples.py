@@ -21,6 +21,7 @@ import pytest
 from support.broker import mosquitto
 from support.browser import aside, chromium, opened, site
 from support.devices import need
+from support.paths import ROOT
 from support.running_server import Serving
 from support.senders import wave
 from support.waiting import within
@@ -30,7 +31,7 @@ from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 SECRET = "correct-horse-battery"
 PART = {"sentiment": 1.25, "weight": 1.0, "status": "ok", "age": 0.0}
 SCORE = {
@@ -117,7 +118,7 @@ def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
 
 def test_every_example_is_tested_here() -> None:
     """A new one needs a test."""
-    tests = ("test_examples.py", "test_embed.py", "test_call_centre.py")
+    tests = ("test_examples.py", "webserver/test_widgets.py", "pages/test_call_centre.py")
     here = "".join((Path(__file__).parent / name).read_text() for name in tests)
     names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
     assert names

@@ -231,7 +231,7 @@ def _malformed(scene: Scene, name: str) -> Row:
     probe = scene.agent.probe
     goes_on = probe.first(lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=LIMIT)
     lost = probe.skipped(begin, time.monotonic())
-    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} still connected"
+    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
     return Row(name, None, None, lost if goes_on else None, told)
 
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from support.broker import listening, mosquitto, received
 from support.devices import need
-from support.ingest_clients import FEATURES, Caller, Heard, assert_as_alone, call, sent_home
+from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
 from support.running_server import Serving
 from support.senders import portrait, wave
 from tamulag.streamer.app.build_server import look_at_cores
@@ -96,7 +96,7 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
                     said = json.loads(await socket.recv())
                     if said["type"] == "sentiment":
                         assert said["window"]["warmup"] is (said["window"]["end"] < 5)
-                        caller.scores.append(Heard(said["window"]["end"], said["sentiment"], 0))
+                        caller.scores.append(Score(said["window"]["end"], said["sentiment"], 0))
             servers[0].stop()
             with contextlib.suppress(ConnectionClosed):
                 async with asyncio.timeout(5):
@@ -121,7 +121,7 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
 def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
     """SIGTERM under load: each session is in the folder, each sender told to come again."""
     with Serving("--handover", str(tmp_path), "--busiest", "1") as server:
-        callers = asyncio.run(sent_home(server.url, 300, server.stop))
+        callers = asyncio.run(stopped_under(server.url, 300, server.stop))
     came = [caller for caller in callers if caller.ready]
     assert len(came) > 100
     assert {caller.closed for caller in came} == {1012}

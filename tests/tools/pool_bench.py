@@ -178,7 +178,7 @@ async def loaded(count: int) -> None:
         lost = [at - killed for at, reason in bench.reports if reason]
         back = [at - killed for at, reason in bench.reports if reason is None]
         print(
-            f"  kill -9: all reported after {max(lost):.2f} s, all well again after {max(back):.2f} s "
+            f"  kill -9: lost after {max(lost):.2f} s, all well again after {max(back):.2f} s "
             f"(a worker starts in {bench.started:.1f} s)"
         )
 
