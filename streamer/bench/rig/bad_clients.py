@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from websockets.frames import Opcode
 
+from .processes import StageError
 from .subscribers import STARTING, SubscriberLoad, percentile
 from .websocket_frames import connected, encode
 
@@ -67,14 +68,14 @@ def stalled(port: int) -> Stalled:
     """Let 200 subscribers read and one not, for some seconds.
 
     Raises:
-        TimeoutError: If they are not connected within a minute.
+        StageError: If they are not connected within a minute.
     """
     before = _subscribers(port)
     with SubscriberLoad(port, READERS, processes=2) as others:
         deadline = time.monotonic() + STARTING
         while _subscribers(port) < before + READERS:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{READERS} subscribers not connected within {STARTING:g} s")
+                raise StageError(f"{READERS} subscribers not connected within {STARTING:g} s")
             time.sleep(0.1)
         others.restart()  # what came while they were still connecting
         idle = connected(port, 4096)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import TamulagError
+
 DISK = 16
 """MB of the disk that is filled."""
 
@@ -34,7 +36,7 @@ CAMERA = ("ffmpeg",)
 MICROPHONE = ("pulseaudio", "pactl", "paplay")
 
 
-class StageError(Exception):
+class StageError(TamulagError):
     """Something of the rig did not start; the text names it and the remedy."""
 
 

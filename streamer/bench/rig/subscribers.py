@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from websockets.frames import Opcode
 
+from .processes import StageError
 from .websocket_frames import PONG, connected, frames
 
 STARTING = 60.0
@@ -88,8 +89,7 @@ class SubscriberLoad:
         """Finish and wait for the reports, 60 s at most.
 
         Raises:
-            TimeoutError: If a process does not answer.
-            EOFError: If one has died.
+            StageError: If a process does not answer, or has died.
         """
         self.finish()
         return self.reports()
@@ -99,8 +99,11 @@ class SubscriberLoad:
         parts: list[Received] = []
         for process, pipe in self._running:
             if not pipe.poll(STARTING):
-                raise TimeoutError(f"{process.name} does not report: try fewer subscribers")
-            parts.append(Received(*pipe.recv()))
+                raise StageError(f"{process.name} does not report: try fewer subscribers")
+            try:
+                parts.append(Received(*pipe.recv()))
+            except EOFError:
+                raise StageError(f"{process.name} has died: try fewer subscribers") from None
         return Received(
             sorted(age for part in parts for age in part.sent),
             sorted(age for part in parts for age in part.hop),
