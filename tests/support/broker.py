@@ -62,9 +62,7 @@ async def retained(broker: Broker) -> str:
 def mosquitto(folder: Path, *rules: str) -> Iterator[Broker]:
     """Run a broker with these lines in its configuration, or skip where there is none."""
     need(BROKER)
-    config = folder / "mosquitto.conf"
-    config.write_text("\n".join(["log_dest none", *rules, ""]))
-    with rig.broker(config) as broker:
+    with rig.broker(folder, *rules) as broker:
         yield broker
 
 

@@ -20,18 +20,24 @@ class Broker:
     """A broker whose port stays the same over restarts.
 
     Args:
-        config: File with its rules; none: anybody of this machine may connect.
+        folder: Takes its configuration file if there are rules.
+        rules: Lines of it; none: any client of this machine may connect.
     """
 
-    def __init__(self, config: Path | None = None) -> None:
-        self._options = ["-c", str(config)] if config else []
+    def __init__(self, folder: Path | None = None, *rules: str) -> None:
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._options = ["-p", str(self.port)]
+        if folder:
+            config = folder / "mosquitto.conf"
+            lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *rules, ""]
+            config.write_text("\n".join(lines))
+            self._options = ["-c", str(config)]
         self.start()
 
     def start(self) -> None:
         """Start and wait until it listens."""
-        command = ["mosquitto", "-p", str(self.port), *self._options]
+        command = ["mosquitto", *self._options]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
         try:
@@ -81,9 +87,9 @@ def _payloads(subscriber: "subprocess.Popen[bytes]") -> Iterator[str]:
 
 
 @contextmanager
-def broker(config: Path | None = None) -> Iterator[Broker]:
+def broker(folder: Path | None = None, *rules: str) -> Iterator[Broker]:
     """Run a broker while the block runs."""
-    made = Broker(config)
+    made = Broker(folder, *rules)
     try:
         yield made
     finally:

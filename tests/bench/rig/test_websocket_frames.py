@@ -21,7 +21,8 @@ def test_frames_of_a_server_come_in_any_pieces() -> None:
     """The answer to the handshake is left out; half a frame waits for its rest."""
     answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
     sent = answer + b"".join(Frame(Opcode.TEXT, data).serialize(mask=False) for data in PAYLOADS)
-    waiting, found = bytearray(), []
+    waiting = bytearray()
+    found: list[tuple[int, bytes]] = []
     for start in range(0, len(sent), 1000):
         waiting += sent[start : start + 1000]
         found += frames(waiting)
