@@ -31,7 +31,7 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def secure(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
     """Yield a broker with TLS that wants a certificate of its clients."""
-    certificate, key = authority.sign("broker")
+    certificate, key = authority.sign("broker", "DNS:localhost")
     files = (f"cafile {authority.own.certificate}", f"certfile {certificate}", f"keyfile {key}")
     rules = ("require_certificate true", "allow_anonymous true", "user root")
     with mosquitto(tmp_path, *files, *rules) as broker:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+NAMES = "IP:127.0.0.1,DNS:localhost"
 
 
 class Pair(NamedTuple):
@@ -24,10 +24,10 @@ class Authority(NamedTuple):
     folder: Path
     own: Pair
 
-    def sign(self, name: str) -> Pair:
-        """Make a certificate for 127.0.0.1 and localhost."""
+    def sign(self, name: str, names: str = NAMES) -> Pair:
+        """Make a certificate for some host names and addresses."""
         by = ("-CA", str(self.own.certificate), "-CAkey", str(self.own.key))
-        return _make(self.folder, name, *by, "-addext", NAMES)
+        return _make(self.folder, name, *by, "-addext", f"subjectAltName={names}")
 
 
 def authority(folder: Path) -> Authority:
