@@ -146,7 +146,7 @@ def test_seat_of_a_server(tmp_path: Path) -> None:
         file.writeframes(speech.tobytes())
     with Serving("--asr", "none", workers=1) as serving:
         done = subprocess.run(
-            [*command("seat.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
+            [*command("sender.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
             check=True,
             capture_output=True,
             text=True,
