@@ -112,7 +112,7 @@ class Service:
     def gauges(self) -> dict[str, float]:
         """Return what can be measured now, by plain name: clocks, queues, drops, latencies.
 
-        Names end in what they count; times are seconds. docs/time.md lists them.
+        Names end in what they count; times are seconds. docs/reference/metrics.md lists them.
         """
         return self.feed.gauges() | self.outputs.gauges()
 

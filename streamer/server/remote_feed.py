@@ -109,7 +109,7 @@ class RemoteFeed:
         return {"/seats": Route(make=self._sessions_page)}
 
     def gauges(self) -> dict[str, float]:
-        """Return the server's figures by plain name; docs/serve.md lists them."""
+        """Return the server's figures by plain name; docs/reference/metrics.md lists them."""
         registry = self.registry
         delays = sorted(registry.delays)
         return {
