@@ -62,7 +62,9 @@ def test_estimates_of_a_file_come_in_order_and_end_with_it() -> None:
     assert last.interval is not None
     assert last.interval[0] <= last.sentiment <= last.interval[1]
     assert {name: part.status for name, part in last.modalities.items()} == {
-        "text": "off", "audio": "ok", "vision": "ok",
+        "text": "off",
+        "audio": "ok",
+        "vision": "ok",
     }
 
 
