@@ -16,11 +16,11 @@ import pytest
 from test_architecture import FOLDERS
 from typer.main import get_command
 
-from support import reference_pages
 from tamulag.models.evaluation.evaluate import evaluate_texts
 from tamulag.models.runtime.checkpoint import load, resolve
 from tamulag.streamer.cli.main import app
 from tamulag.streamer.protocol import messages
+from tools import reference_pages
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -82,7 +82,7 @@ def test_the_message_shown_fits_the_schema() -> None:
 def test_the_programs_shown_are_short_python() -> None:
     """The agent and the subscriber of the README can be pasted; ten lines each."""
     programs = blocks("python")
-    assert len(programs) == 1
+    assert len(programs) == 2
     assert all(len([line for line in one.splitlines() if line]) <= 10 for one in programs)
     for program in programs:
         compile(program, "README.md", "exec")
@@ -125,7 +125,7 @@ def test_the_reference_is_that_of_the_code(page: str) -> None:
     """cli.md has every verb with its options, configuration.md every key with its range."""
     _, mark, shown = (DOCS / "reference" / page).read_text().partition(reference_pages.MARK)
     assert mark
-    remedy = "cd tests && python -m support.reference_pages"
+    remedy = "python -m tests.tools.reference_pages"
     assert shown.strip() == reference_pages.PAGES[page]().strip(), remedy
 
 

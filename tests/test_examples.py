@@ -19,18 +19,21 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from support.broker import mosquitto, within
+from support.broker import mosquitto
 from support.browser import aside, chromium, opened, site
-from support.devices import free_port, mjpeg_camera, need, pulse_server, spoken, wait_for
+from support.devices import mjpeg_camera, need, pulse_server, spoken
+from support.paths import ROOT
 from support.running_server import Serving
 from support.senders import wave
+from support.waiting import within
 from support.websocket_peers import missed
 from tamulag.streamer.app.build_agent import demo_files
+from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 SECRET = "correct-horse-battery"
 PART = {"sentiment": 1.25, "weight": 1.0, "status": "ok", "age": 0.0}
 SCORE = {
@@ -72,7 +75,7 @@ def command(name: str) -> list[str]:
 
 
 def node_version() -> tuple[int, int]:
-    need("node", "nodejs")
+    need(["node"])
     told = subprocess.run(
         ["node", "--version"], check=True, capture_output=True, text=True, timeout=30
     )
@@ -117,7 +120,7 @@ def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
 
 def test_every_example_is_tested_here() -> None:
     """A new one needs a test."""
-    tests = ("test_examples.py", "webserver/test_widgets.py", "test_call_centre.py")
+    tests = ("test_examples.py", "webserver/test_widgets.py", "pages/test_call_centre.py")
     here = "".join((Path(__file__).parent / name).read_text() for name in tests)
     names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
     assert names
@@ -318,7 +321,6 @@ def test_ros2_bridge_says_nothing_where_there_is_no_score(message: dict[str, Any
 
 def film(folder: Path) -> Path:
     """Write some seconds of the demo's portrait, for a camera to show."""
-    need("ffmpeg", "ffmpeg")
     path = folder / "face.mjpeg"
     read = ["ffmpeg", "-loglevel", "error", "-loop", "1", "-i", str(demo_files()[0]), "-t", "4"]
     write = ["-r", "10", "-vf", "scale=480:-2", "-pix_fmt", "yuvj420p", "-c:v", "mjpeg", str(path)]
@@ -330,10 +332,10 @@ def film(folder: Path) -> Path:
 @pytest.mark.sound
 def test_robot_loop(tmp_path: Path) -> None:
     """It sees a face, hears a voice, and shows a mood that changes with what is spoken."""
-    voice = spoken(demo_files()[1], tmp_path / "voice.wav", 120.0)
+    voice = spoken(demo_files()[1], tmp_path / "voice.wav", 44.0)
     with (
         pulse_server(tmp_path) as sound,
-        sound.speaking(voice),
+        sound.playing(voice),
         mjpeg_camera(film(tmp_path)) as camera,
         run("robot_loop.py", camera.url, **sound.environment) as lines,
     ):

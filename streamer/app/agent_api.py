@@ -213,7 +213,7 @@ def _load(config: Config, size: int) -> tuple["Built", "EstimateQueue"]:
     is_paced = config.source.path is None or config.source.speed == "1"
     queue = EstimateQueue(size, is_waited_for=not is_paced)
     built = build(config)
-    built.agent.publishers.append(queue)
+    built.agent.outputs.add(queue)
     return built, queue
 
 
@@ -240,7 +240,7 @@ async def _run_and_free(built: "Built") -> None:
         raise first from None
     finally:
         # A thread that hangs in a driver or recogniser may still use these.
-        if not built.agent.is_hanging:
+        if not built.feed.is_hanging:
             await in_thread("free", built.resources.close)
 
 
