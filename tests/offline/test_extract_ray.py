@@ -17,6 +17,7 @@ from offline.test_extract_pool import tone
 from support.ray_cluster import two_nodes, workers
 from tamulag.models.data.clips import DataError, read_clips
 from tamulag.streamer.bench.rig.ray_nodes import Nodes
+from tamulag.streamer.cluster import ray_runtime
 from tamulag.streamer.offline import extract_ray
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
@@ -109,7 +110,7 @@ def test_unreadable_file_is_left_out_and_the_next_run_goes_on(
 def test_no_cluster_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray itself would try for minutes, and then end the process."""
     pytest.importorskip("ray", reason="needs ray: pip install 'tamulag-stream[ray]'")
-    monkeypatch.setattr(extract_ray, "CONNECT_TIME", 3.0)
+    monkeypatch.setattr(ray_runtime, "CONNECT_TIME", 3.0)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     began = time.monotonic()
     with pytest.raises(DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"):

@@ -190,7 +190,7 @@ def test_a_full_disk_ends_run() -> None:
 
 READER_LEAVES = """
 import asyncio, sys
-from tamulag.streamer.jsonl import JsonlPublisher
+from tamulag.streamer.publishers.jsonl import JsonlPublisher
 
 async def main():
     publisher = JsonlPublisher("-")

@@ -116,7 +116,7 @@ def test_a_clean_close_says_the_rest_and_offline(broker: Broker) -> None:
 
 ONE_DEVICE = """
 import asyncio, sys
-from tamulag.streamer.mqtt import MqttPublisher
+from tamulag.streamer.publishers.mqtt import MqttPublisher
 
 async def main():
     publisher = MqttPublisher(sys.argv[1], status=lambda word: '{"state": "%s"}' % word)

@@ -418,7 +418,7 @@ def test_who_is_not_handed_over_in_time_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sender hears that its session begins anew, the log how many those are."""
-    monkeypatch.setattr(backend, "PACKS", 0)
+    monkeypatch.setattr(backend, "SNAPSHOTS", 0)
     house = House(kept=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
