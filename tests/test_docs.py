@@ -16,12 +16,12 @@ import pytest
 from test_architecture import FOLDERS
 from typer.main import get_command
 
-from support import reference_pages
 from tamulag.models.evaluation.evaluate import evaluate_texts
 from tamulag.models.runtime.checkpoint import load, resolve
 from tamulag.streamer.cli.main import app
 from tamulag.streamer.config.loader import load as load_config
 from tamulag.streamer.protocol import messages
+from tools import reference_pages
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -137,7 +137,7 @@ def test_the_reference_is_that_of_the_code(page: str) -> None:
     """cli.md has every verb with its options, configuration.md every key with its range."""
     _, mark, shown = (DOCS / "reference" / page).read_text().partition(reference_pages.MARK)
     assert mark
-    remedy = "cd tests && python -m support.reference_pages"
+    remedy = "python -m tests.tools.reference_pages"
     assert shown.strip() == reference_pages.PAGES[page]().strip(), remedy
 
 

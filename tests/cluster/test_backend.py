@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from support.recordings import ABOUT
+from support.waiting import until
 from tamulag.models import TamUlag
 from tamulag.streamer.cluster import backend as place
 from tamulag.streamer.cluster import worker_pool
@@ -28,7 +29,6 @@ from tamulag.streamer.core.snapshot import SnapshotError
 from tamulag.streamer.server.sessions import SessionRegistry
 
 from ..core.test_session_batch import ASKED, alone, assert_same, hall, person
-from ..server.test_sessions import until
 
 
 class Near:

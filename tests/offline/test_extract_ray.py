@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from offline.test_extract_pool import tone
 
-from support.ray_cluster import two_nodes, workers
+from support.ray_cluster import marked, two_nodes, workers
+from support.sound_files import tone
 from tamulag.models.data.clips import DataError, read_clips
 from tamulag.streamer.bench.rig.ray_nodes import Nodes
 from tamulag.streamer.cluster import ray_runtime
@@ -49,18 +49,6 @@ def table(folder: Path, *names: str) -> Path:
     rows = [f"{name},{number}" for number, name in enumerate(names)]
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
     return folder
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the processes that have a mark in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if mark in process.environ():
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 @pytest.mark.data

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.broker import mosquitto, running, status, within
+from support.broker import mosquitto, running, status
+from support.waiting import within
 from tamulag.streamer.app.build_agent import publishers_of
 from tamulag.streamer.config.loader import load
 from tamulag.streamer.publishers import home_assistant

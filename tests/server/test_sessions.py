@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from support.recordings import ABOUT
+from support.waiting import until
 from tamulag.models import TamUlag
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
@@ -58,11 +59,6 @@ def run(some: SessionRegistry, play: Callable[[], Coroutine[Any, Any, None]]) ->
             running.cancel()
 
     asyncio.run(both())
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110 (bounded by `run`)
-        await asyncio.sleep(0.01)
 
 
 def test_what_comes_in_is_scored_and_said(model: TamUlag) -> None:

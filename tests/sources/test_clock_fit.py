@@ -42,7 +42,7 @@ def test_a_late_first_block_is_corrected_by_the_next() -> None:
     assert fit.offset == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(-300, 300), st.floats(0.0005, 0.005), st.integers(0, 99))
 def test_drift_is_found_under_jitter(ppm: int, jitter: float, seed: int) -> None:
     """After three minutes the drift is known to 30 ppm and the place to 3 ms."""

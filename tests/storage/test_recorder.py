@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from support.devices import wait_for
 from support.recordings import HEADER, Lines, agent_of, inputs, kinds, record
 from tamulag.models import TamUlag
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.storage import recorder as module

@@ -110,7 +110,7 @@ class Lines:
         """Nothing needs closing."""
 
     def plain(self) -> list[messages.AnyMessage]:
-        """Return the messages without what a replay makes anew."""
+        """Return the messages without what differs in each replay."""
         none = messages.Latency(align=None, features=None, model=0.0, total=None)
         return [
             m.model_copy(
