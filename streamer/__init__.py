@@ -1,7 +1,5 @@
 """Live sentiment from face, voice and words: the names that a program of yours needs.
 
-    from tamulag.streamer import Agent, Camera, Microphone
-
 `docs/guide/python.md` explains each of them. A name is loaded when it is asked for, so that
 importing the package alone loads neither torch nor OpenCV.
 """

@@ -23,7 +23,7 @@ from .step_builder import PendingStep, StepBuilder
 class SessionJournal(Protocol):
     """Is told what a session is given and what it answers, in order; must not change either."""
 
-    def took(self, item: Input | Block) -> None:
+    def took(self, item: Input) -> None:
         """Note an input, before the session works on it."""
 
     def called(self, name: Call, now: float | None) -> None:
@@ -144,7 +144,7 @@ class Session:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
         """
         if self.journal:
-            self.journal.took(item)
+            self.journal.took(item)  # type: ignore[arg-type]
         return self._estimates(self.turns.push(item))
 
     def advance(self, now: float) -> list[Estimate]:
