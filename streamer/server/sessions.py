@@ -8,13 +8,15 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..core.estimate import Timing
-from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
+from ..core.sample import TICK_RATE, VISION_TICKS, Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
+from ..storage.recorder import Recorder
+from ..storage.session_recorders import SessionRecorders
 from .backend import ScoredStep, SessionBackend
 from .snapshot_store import StoredSnapshot
 
@@ -87,6 +89,7 @@ class ServerSession:
     """Steady clock."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last message was sent."""
+    recorder: Recorder | None = None
 
     def now(self) -> float:
         """Return the session time in seconds."""
@@ -124,6 +127,7 @@ class SessionRegistry:
         publish_of: Takes the messages of all sessions, beside each session's own sender.
         linger: Seconds that a session waits for its sender, see `LINGER`.
         sends_words: False: no text message is sent (`--privacy strict`).
+        recorders: Record each session from its start; None: nothing is recorded.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class SessionRegistry:
         *,
         linger: float = LINGER,
         sends_words: bool = True,
+        recorders: SessionRecorders | None = None,
     ) -> None:
         self.backend = backend
         self.timing = timing
@@ -148,6 +153,7 @@ class SessionRegistry:
         self._publish_of = publish_of
         self._linger = linger
         self._sends_words = sends_words
+        self._recorders = recorders
         self._slowest = 0.0
 
     def begin(
@@ -198,6 +204,9 @@ class SessionRegistry:
         )
         session.has_room.set()
         self.open[name] = session
+        # One that is resumed has a state that no replay of its rest could have.
+        if self._recorders is not None and before is None:
+            session.recorder = self._recorders.begin(name, asked, time.time, session.now)
         return session
 
     def hello(self, session: ServerSession) -> str:
@@ -235,9 +244,12 @@ class SessionRegistry:
             session.messages.notice(item)
         session.input_at = time.monotonic()
         session.reached = max(session.reached, _end(item))
+        if session.recorder is not None:
+            for one in _samples(item) if isinstance(item, Block) else (item,):
+                session.recorder.took(one)
         self.backend.push(name, item)
         if session.by_sender and isinstance(item, Phrase):
-            self.backend.advance(name, session.reached - SILENCE)
+            self._advance(session, session.reached - SILENCE)
         if self.backend.backlog(name) > BACKLOG:
             session.has_room.clear()
 
@@ -288,6 +300,8 @@ class SessionRegistry:
         """Flush what a session still holds; `run` ends it afterwards."""
         if session.closing is None and session.name in self.open:
             session.closing, session.closing_since = reason, time.monotonic()
+            if session.recorder is not None:
+                session.recorder.called("close", session.now())
             self.backend.finish(session.name, session.now())
 
     async def end(self, session: ServerSession, reason: str) -> None:
@@ -328,6 +342,8 @@ class SessionRegistry:
 
     def _forget(self, session: ServerSession, reason: str) -> None:
         session.messages.end(session.now(), reason)
+        if self._recorders is not None and session.recorder is not None:
+            self._recorders.end(session.recorder)
         del self.open[session.name]
         self.backend.leave(session.name)
         session.ended.set()
@@ -345,16 +361,24 @@ class SessionRegistry:
             model=round(step.spent, 5),
             total=None if session.by_sender else round(max(0.0, total), 4),
         )
+        if session.recorder is not None:
+            session.recorder.said(step.estimate)
         session.messages.estimate(step.estimate, latency, session.dropped)
 
     def _look(self, now: float) -> None:
-        """Close hops of silent sessions, and sessions whose senders do not come back."""
+        """Close hops of silent sessions, and sessions whose senders do not come back.
+
+        Also publish which recordings have ended before their session.
+        """
         for session in list(self.open.values()):
             if self.backend.backlog(session.name) <= BACKLOG:
                 session.has_room.set()
             is_silent = now - session.input_at > SILENCE / 2
             if is_silent and not (session.by_sender or session.closing):
-                self.backend.advance(session.name, session.now() - SILENCE)
+                self._advance(session, session.now() - SILENCE)
+            lost = session.recorder.lost if session.recorder else None
+            if lost is not None and "recording" not in session.messages.lost:
+                session.messages.recording(*lost, session.now())
             if session.away_since is not None and now - session.away_since > self._linger:
                 self.finish(session, "stopped")
 
@@ -362,7 +386,16 @@ class SessionRegistry:
         session = self.open[name]
         if session.send is not None:
             session.send(line)
+        if session.recorder is not None:
+            session.recorder.publish(kind, line)
         self._publish_of(name, kind, line)
+
+    def _advance(self, session: ServerSession, now: float) -> None:
+        """Close the hops of a session that ended before `now - lateness`."""
+        before = self.backend.backlog(session.name)
+        self.backend.advance(session.name, now)
+        if session.recorder is not None and self.backend.backlog(session.name) > before:
+            session.recorder.called("advance", now)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
         for modality in session.asked:
@@ -372,6 +405,13 @@ class SessionRegistry:
     def _renumber(self, session: ServerSession) -> None:
         """Let utterances begin at 0 again, as those of a new recogniser or sender do."""
         session.utterances = (session.utterances[1], session.utterances[1])
+
+
+def _samples(block: Block) -> Iterator[Sample]:
+    """Yield the rows of a block as a recording has them."""
+    step = (VISION_TICKS if block.modality == "vision" else 1) / TICK_RATE
+    for number, values in enumerate(block.values):
+        yield Sample(block.modality, block.timestamp + number * step, values)
 
 
 def _modality(item: Input | Block) -> str:
