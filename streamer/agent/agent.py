@@ -21,7 +21,7 @@ from ..core.source import Put, Source
 from ..core.source_watchdog import SourceWatchdog
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
-from ..publishers.publisher import Publisher, caught_up
+from ..publishers.publisher import Publisher, wait_for_backlog
 from ..storage.recorder import Recorder
 from . import gauges
 from .clock import SessionClock
@@ -153,7 +153,7 @@ class Agent:
         reason = "duration" if self._is_over() else "stopped" if self._ending.is_set() else "end"
         self.teller.end(max(self._time(), self.session.now), reason)
         if not self.paced:
-            await caught_up(self.publishers, self._ending, most=0)
+            await wait_for_backlog(self.publishers, self._ending, most=0)
 
     async def _consume(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         while not (self._ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
@@ -171,9 +171,9 @@ class Agent:
                 for notice in self._watch.look(got, self.teller.lost):
                     self._take(notice)
             else:
-                await caught_up(self.publishers, self._ending)
+                await wait_for_backlog(self.publishers, self._ending)
             if now - self._sent > self.heartbeat:
-                self.teller.beat()
+                self.teller.heartbeat()
 
     async def _leave(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         """Give the sources a moment to end; one that hangs in its driver is left behind."""
@@ -230,7 +230,7 @@ class Agent:
         steps = self.teller.pressure = tuple(self._pressure.given_up)
         logger.warning("given up because the machine is too slow: %s", ", ".join(steps) or "none")
         for source in self.sources:
-            source.relieve(steps)
+            source.shed(steps)
         hop = self.session.timing.hop * (2 if "hop" in steps else 1)
         if hop != self.session.hop:
             self.session.set_hop(hop)

@@ -19,7 +19,7 @@ from ..core.estimate import Estimate
 from ..core.session import Session
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo
-from ..publishers.publisher import Publisher, caught_up
+from ..publishers.publisher import Publisher, wait_for_backlog
 from ..storage.arrow_file import Recording
 from ..storage.recording import LONGEST, RecordingError, Row, input_of
 from .clock import SessionClock
@@ -164,7 +164,7 @@ class Replay:
                 await self._wait_until(row.arrived)
             elif count % BREATH == 0:
                 await asyncio.sleep(0)
-                await caught_up(self.publishers, self._ending)
+                await wait_for_backlog(self.publishers, self._ending)
             if self._ending.is_set():
                 break
             if row.kind == "message":
@@ -174,7 +174,7 @@ class Replay:
         if not self._is_ended:
             self._say_end()
         if not self.paced:
-            await caught_up(self.publishers, self._ending, most=0)
+            await wait_for_backlog(self.publishers, self._ending, most=0)
 
     async def _wait_until(self, time: float) -> None:
         """Wait for the session clock, or until `stop`."""

@@ -27,8 +27,8 @@ from ..core.source import Now, Source, SourceError
 from ..features.audio_pipeline import AudioPipeline
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo
-from ..publishers.mqtt_login import Login
-from ..publishers.publisher import Publisher, Speaker
+from ..publishers.mqtt_login import MqttLogin
+from ..publishers.publisher import Publisher, StatusProvider
 from ..storage.recorder import MEGABYTE
 from .build_recording import record
 from .build_web import WebOptions, build_web
@@ -204,7 +204,7 @@ def _media(config: Config, now: Now, resources: ExitStack) -> Source:
 
 def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> AudioPipeline:
     from ..features.asr.open import open_recogniser
-    from ..features.asr.recogniser import Listener
+    from ..features.asr.recogniser import PhraseRecogniser
     from ..features.audio import AudioFeatures
 
     recogniser = open_recogniser(config.asr.engine, config.asr.model)
@@ -212,7 +212,7 @@ def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> Au
     if recogniser is not None:
         from tamulag.models.text.text_encoder import encoder_for
 
-        listener = Listener(
+        listener = PhraseRecogniser(
             recogniser, encoder_for(config.model.checkpoint).encode, now=now if paced else None
         )
     path = AudioPipeline(AudioFeatures(), listener, threaded=paced)
@@ -251,7 +251,7 @@ def tell_nobody(name: str, reason: str | None, detail: str) -> None:
 
 def publishers_of(
     config: Config,
-    speaker: Speaker,
+    speaker: StatusProvider,
     tell: Tell = tell_nobody,
     visitors: WebOptions | None = None,
 ) -> list[Publisher]:
@@ -273,7 +273,7 @@ def publishers_of(
         publishers += build_web(config, speaker, pages, visitors or WebOptions())
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
-        from ..publishers.home_assistant import announced
+        from ..publishers.home_assistant import discovery_messages
         from ..publishers.mqtt import MqttPublisher
 
         publishers.append(
@@ -285,8 +285,8 @@ def publishers_of(
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
                 queue=32 + 2 * (visitors.senders if visitors else 0),
-                announced=announced(config),
-                tell=partial(tell, "mqtt"),
+                retained=discovery_messages(config),
+                report=partial(tell, "mqtt"),
             )
         )
     if config.jsonl.path is not None:
@@ -299,8 +299,8 @@ def publishers_of(
     return publishers
 
 
-def _login(config: Config) -> Login:
-    return Login(**config.mqtt.model_dump(include=set(Login.__dataclass_fields__)))
+def _login(config: Config) -> MqttLogin:
+    return MqttLogin(**config.mqtt.model_dump(include=set(MqttLogin.__dataclass_fields__)))
 
 
 def _step(config: Config, model: TamUlag) -> Step:
@@ -312,12 +312,12 @@ def _step(config: Config, model: TamUlag) -> Step:
 def _report(config: Config, agent: Agent) -> None:
     """Report to the service manager, where one started us and asks for it."""
     if "NOTIFY_SOCKET" in os.environ:
-        from ..publishers.systemd import ServicePublisher
+        from ..publishers.systemd import SystemdPublisher
 
-        agent.publishers.append(ServicePublisher(os.environ, hop=config.session.hop))
+        agent.publishers.append(SystemdPublisher(os.environ, hop=config.session.hop))
 
 
-def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
+def _history(config: Config, speaker: StatusProvider, tell: Tell) -> "History | None":
     """Return what keeps a live session; a replay is in a recording already."""
     if not (config.history.enabled and isinstance(speaker, Agent)):
         return None

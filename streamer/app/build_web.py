@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..config.loader import Config
 from ..config.schema import WebSocketConfig
 from ..protocol import messages
-from ..publishers.publisher import Publisher, Speaker
+from ..publishers.publisher import Publisher, StatusProvider
 from ..webserver import dashboard, widgets
 from ..webserver.access_control import AuthSettings, access, is_loopback
 from ..webserver.connection import Limits
@@ -36,7 +36,7 @@ class WebOptions:
 
 
 def build_web(
-    config: Config, speaker: Speaker, shelves: Mapping[str, Route], visitors: WebOptions
+    config: Config, speaker: StatusProvider, shelves: Mapping[str, Route], visitors: WebOptions
 ) -> list[Publisher]:
     """Return the server, and the counter whose pages it shows.
 

@@ -20,7 +20,7 @@ from ..core.estimate import Estimate
 from ..core.sample import MODALITIES, Array, Input
 from ..core.session import Session
 from ..features.asr.open import open_recogniser
-from ..features.asr.recogniser import Listener
+from ..features.asr.recogniser import PhraseRecogniser
 from ..features.audio import AudioFeatures
 from ..features.audio_pipeline import SAMPLE_RATE, Resampler
 from ..features.speech_encoder import CONTEXT, SpeechEncoder
@@ -89,12 +89,14 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
     seconds, clock = len(wave) / SAMPLE_RATE, _Clock()
     recogniser = open_recogniser("moonshine", None)
     assert recogniser is not None
-    listener = Listener(recogniser, clock.timed("text encoder", encoder_for(checkpoint).encode))
+    listener = PhraseRecogniser(
+        recogniser, clock.timed("text encoder", encoder_for(checkpoint).encode)
+    )
     # The first call of some parts prepares what all others use.
-    listener.hear(np.zeros(BLOCK, np.float32), -SAMPLE_RATE)
+    listener.push(np.zeros(BLOCK, np.float32), -SAMPLE_RATE)
     clock.times.clear()
     with VisionFeatures() as vision:
-        hear, see = clock.timed("recogniser", listener.hear), clock.timed("face", vision.push)
+        hear, see = clock.timed("recogniser", listener.push), clock.timed("face", vision.push)
         measure = clock.timed("voice", AudioFeatures().push)
         score = clock.timed("session, model", Session(*load(checkpoint), MODALITIES).push)
         tell, spoken = clock.timed("message", _told), 0

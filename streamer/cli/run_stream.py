@@ -24,7 +24,7 @@ from ..core.source import SourceError
 from ..features.pretrained import AssetError
 from ..publishers.publisher import PublisherError
 from ..publishers.terminal import TerminalPublisher
-from ..publishers.terminal_table import ScreenPublisher
+from ..publishers.terminal_table import TablePublisher
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 
@@ -99,7 +99,7 @@ def _announce(config: Config, built: Built) -> None:
     """Print scores for people, unless standard output is for JSON lines or goes into a log."""
     if config.jsonl.path != "-" and config.log.format == "text":
         greeting = partial(_greeting, config, built.agent)
-        kind = ScreenPublisher if _is_screen() else TerminalPublisher
+        kind = TablePublisher if _is_screen() else TerminalPublisher
         built.agent.publishers.append(kind(sys.stdout, greeting))
 
 

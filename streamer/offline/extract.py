@@ -19,7 +19,7 @@ from tamulag.models.text.text_encoder import encoder_for
 
 from ..core.sample import TICK_RATE, VISION_TICKS, Array, Input, Phrase, Sample, Word, tick_of
 from ..features.asr.open import open_recogniser
-from ..features.asr.recogniser import Encode, Listener
+from ..features.asr.recogniser import Encode, PhraseRecogniser
 from ..features.asr.transcript import MAX_WORDS, spread
 from ..features.audio import AudioFeatures
 from ..features.audio_pipeline import AudioPipeline
@@ -88,7 +88,7 @@ def play(path: Path, speech: Speech = "none") -> list[Input]:
     """
     found: list[Input] = []
     recogniser = open_recogniser(speech, None)
-    listener = Listener(recogniser, _unencoded) if recogniser else None
+    listener = PhraseRecogniser(recogniser, _unencoded) if recogniser else None
     sound = AudioPipeline(AudioFeatures(), listener, threaded=False)
     try:
         with VisionFeatures() as vision:

@@ -23,7 +23,7 @@ from ..core.session_batch import BatchFull
 from ..core.snapshot import SnapshotError
 from ..protocol.ingest import FeaturesHeader, Frame, IngestError, SenderHello, parse_hello
 from ..protocol.messages import Role
-from ..sources.remote import SenderClock, offered
+from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
 from .admission import LATER, RETRY, Admission
 from .receiving import HELLO, PATIENCE, SenderLimits, frames, span_of, within
@@ -268,7 +268,7 @@ class IngestEndpoint:
         return self._calls.begin(asked, by_sender=by_sender, name=hello.session), False
 
     def _asked(self, hello: SenderHello) -> tuple[Modality, ...]:
-        asked = offered(hello, MODALITIES)
+        asked = offered_modalities(hello, MODALITIES)
         if not self._terms.listens and not hello.words:
             asked = tuple(name for name in asked if name != "text")
         return asked

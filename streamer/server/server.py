@@ -180,7 +180,7 @@ class Server:
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._said > self.heartbeat:
-            self._teller.beat()
+            self._teller.heartbeat()
         if self.kept is not None and now - self._swept > SWEEP:
             self._swept = now
             self.kept.sweep()

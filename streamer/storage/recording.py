@@ -30,13 +30,13 @@ class RecordingError(RuntimeError):
     """A recording cannot be used; the text names it and the remedy."""
 
 
-class Part(BaseModel):
+class RowModel(BaseModel):
     """Anything in a recording that is JSON: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Patience(Part):
+class Patience(RowModel):
     """A time for each modality."""
 
     text: Age
@@ -44,7 +44,7 @@ class Patience(Part):
     vision: Age
 
 
-class Header(Part):
+class Header(RowModel):
     """What must be the same for a replay to give the same numbers, and when it was."""
 
     format: Literal[1] = 1
@@ -81,7 +81,7 @@ class Header(Part):
         )
 
 
-class Spoken(Part):
+class Spoken(RowModel):
     """A phrase without its token states, which lie in the row's values."""
 
     utterance: Count
@@ -93,7 +93,7 @@ class Spoken(Part):
     tail: str
 
 
-class Told(Part):
+class Told(RowModel):
     """A notice without its time."""
 
     modality: Modality

@@ -16,8 +16,8 @@ from tamulag.streamer.cli.device_check import Meter, try_camera, try_microphone
 TRY = """
 import json, sys
 from dataclasses import asdict
-from tamulag.streamer.doctor import microphones
-from tamulag.streamer.trial import try_microphone
+from tamulag.streamer.cli.doctor import microphones
+from tamulag.streamer.cli.device_check import try_microphone
 listed = [asdict(device) for device in microphones()]
 print(json.dumps({"listed": listed, "tried": asdict(try_microphone(sys.argv[1]))}))
 """

@@ -189,11 +189,11 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from tamulag.streamer.parts import collect
+        from tamulag.streamer.offline.extract_pool import extract_all
 
         if __name__ == "__main__":
             files = [Path(name) for name in sys.argv[2:]]
-            collect(files, Path(sys.argv[1]), speech="none", workers=2, done=lambda *_: None)
+            extract_all(files, Path(sys.argv[1]), speech="none", workers=2, done=lambda *_: None)
     """
     (tmp_path / "main.py").write_text(textwrap.dedent(program))
     files = [tone(tmp_path / f"{n}.wav", seconds=60 if n else 0.1) for n in range(4)]

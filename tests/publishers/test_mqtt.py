@@ -116,7 +116,7 @@ def test_a_clean_close_says_the_rest_and_offline(broker: Broker) -> None:
 
 ONE_DEVICE = """
 import asyncio, sys
-from tamulag.streamer.mqtt import MqttPublisher
+from tamulag.streamer.publishers.mqtt import MqttPublisher
 
 async def main():
     publisher = MqttPublisher(sys.argv[1], status=lambda word: '{"state": "%s"}' % word)
@@ -227,7 +227,7 @@ def test_a_broker_is_found_frozen_within_two_seconds_of_a_score(broker: Broker) 
         told.append(reason)
 
     async def scenario() -> None:
-        publisher = MqttPublisher(broker.url, status=status, tell=tell)
+        publisher = MqttPublisher(broker.url, status=status, report=tell)
         async with running(publisher), listening(broker, "tamulag/v1/site/device/state") as client:
             publisher.publish("sentiment", "first")
             assert (await received(client))[1] == "first"

@@ -158,8 +158,8 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from tamulag.streamer.recorder import Recorder
-from tamulag.streamer.recording import Header
+from tamulag.streamer.storage.recorder import Recorder
+from tamulag.streamer.storage.recording import Header
 header = Header.model_validate_json(sys.argv[2])
 async def main():
     limits = {"file_limit": 10**7, "total_limit": 10**9}

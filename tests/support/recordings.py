@@ -77,7 +77,7 @@ class Script:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         """Nothing can be given up."""
 
     def open(self) -> None:

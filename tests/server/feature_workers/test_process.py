@@ -107,11 +107,11 @@ def test_a_worker_ends_with_its_server() -> None:
     """Also where the server is killed and can say nothing."""
     script = """
         import asyncio, time
-        from tamulag.streamer.child import Child
-        from tamulag.streamer.front import Front
+        from tamulag.streamer.server.feature_workers.process import WorkerProcess
+        from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
 
         async def main():
-            child = Child("worker", Front(asr="none"))
+            child = WorkerProcess("worker", PipelineConfig(asr="none"))
             await child.start()
             print(child.pid, flush=True)
             await asyncio.sleep(60)
