@@ -14,7 +14,7 @@ import numpy as np
 
 from .rig.probe import Receipt, has_score
 from .rig.proc_usage import memory, spent
-from .rig.processes import Streaming, streaming
+from .rig.processes import StageError, Streaming, streaming
 from .rig.subscribers import SubscriberLoad, percentile
 
 SUBSCRIBERS = 50
@@ -61,8 +61,7 @@ def soak(
         environment: Of the agent; None: ours.
 
     Raises:
-        StageError: If the agent does not start.
-        RuntimeError: If it ends before the time is up.
+        StageError: If the agent does not start, or ends before the time is up.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -100,7 +99,7 @@ def _watch(
     while (passed := time.monotonic() - begin) < seconds:
         time.sleep(min(INTERVAL, seconds - passed))
         if agent.process.poll() is not None:
-            raise RuntimeError(f"the agent ended after {passed:.0f} s: run it by hand, --verbose")
+            raise StageError(f"the agent ended after {passed:.0f} s: run it by hand, --verbose")
         looks.append((time.monotonic() - begin, memory(pid).resident))
         if int(looks[-1][0] // 60) > int(looks[-2][0] // 60):
             tell(f"{looks[-1][0]:.0f} s: {looks[-1][1]:.1f} MB")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from tamulag.models.runtime.checkpoint import Card, CheckpointError
+from tamulag.models.runtime.checkpoint import Card
 
 from ..agent.clock import SessionClock
 from ..agent.replay import Replay
@@ -17,14 +17,11 @@ from ..aio.shutdown import leaves, until_stopped
 from ..app.build_agent import HEADS, publishers_of
 from ..app.build_recording import session_of
 from ..config.loader import Config, ConfigError, load
+from ..core.errors import TamulagError
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo
-from ..publishers.publisher import PublisherError
 from ..publishers.terminal import TerminalPublisher
 from ..storage.arrow_file import Recording
-from ..storage.recording import RecordingError
-
-EXPECTED = (CheckpointError, PublisherError, RecordingError)
 
 
 def run_replay(
@@ -49,7 +46,7 @@ def run_replay(
         asyncio.run(until_stopped(replay))
         if replay.recording.cut:
             print(f"tamulag: the recording is cut: {replay.recording.cut}", file=sys.stderr)
-    except* EXPECTED as group:
+    except* TamulagError as group:
         for told in leaves(group):
             print(f"tamulag: {told}", file=sys.stderr)
         code = 1

@@ -13,30 +13,18 @@ from pathlib import Path
 
 import torch
 
-from tamulag.models.data.clips import DataError
-from tamulag.models.runtime.checkpoint import CheckpointError
-
 from ..aio.shutdown import leaves, until_stopped
 from ..app.build_server import build
 from ..cluster.backend import ClusterBackend
-from ..cluster.worker_pool import WorkerLost
 from ..config.loader import ConfigError
 from ..config.loader import load as load_config
-from ..features.pretrained import AssetError
-from ..publishers.publisher import PublisherError
+from ..core.errors import TamulagError
 from ..server import malloc
-from ..server.feature_workers.process import WorkerError
 from ..server.server import Server
-from ..server.snapshot_store import SnapshotStoreError
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 
 logger = logging.getLogger("tamulag.serve")
-
-EXPECTED = (
-    *(AssetError, CheckpointError, DataError, PublisherError),
-    *(SnapshotStoreError, WorkerLost, WorkerError, OSError),
-)
 
 
 def run_serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bool) -> int:
@@ -70,7 +58,7 @@ def run_serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bo
             gc.set_threshold(50000, 20, 20)
             log.begin(server.name)
             asyncio.run(until_stopped(_Told(server)))
-        except* EXPECTED as group:
+        except* (TamulagError, OSError) as group:
             for told in leaves(group):
                 log.tell(told)
             code = 1

@@ -14,24 +14,17 @@ from pathlib import Path
 
 import torch
 
-from tamulag.models.runtime.checkpoint import CheckpointError
-
 from ..agent.agent import Agent
 from ..aio.shutdown import leaves, until_stopped
 from ..app.build_agent import NOTHING, Built, build, demo_files
 from ..config.loader import Config, ConfigError, load
-from ..core.source import SourceError
-from ..features.pretrained import AssetError
-from ..publishers.publisher import PublisherError
+from ..core.errors import TamulagError
 from ..publishers.terminal import TerminalPublisher
 from ..publishers.terminal_table import TablePublisher
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 
 logger = logging.getLogger("tamulag.run")
-
-EXPECTED = (AssetError, CheckpointError, PublisherError, SourceError)
-"""What a person can mend: told in one or two lines, without a traceback."""
 
 
 def run_stream(
@@ -67,7 +60,7 @@ def _attempt(config: Config, log: Log) -> int:
             # A thread that hangs in a driver or recogniser may still use these: the process ends.
             if not built.agent.is_hanging:
                 built.resources.close()
-    except* EXPECTED as group:
+    except* TamulagError as group:
         for told in leaves(group):
             log.tell(told)
         code = 1

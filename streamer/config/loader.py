@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ..core.errors import TamulagError
 from ..core.urls import redacted
 from .schema import (
     AsrConfig,
@@ -45,7 +46,7 @@ from .schema import (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(TamulagError):
     """The settings cannot be used; the text has one line for each problem."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from ..core.errors import TamulagError
 from ..core.sample import Array
 from .messages import Role, WireModel
 
@@ -35,7 +36,7 @@ Timestamp = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class IngestError(ValueError):
+class IngestError(TamulagError):
     """A message cannot be used; the connection is closed with `code` and this text.
 
     Attributes:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from ..core.errors import TamulagError
+
 T = TypeVar("T")
 
 LossCallback = Callable[[str | None, str], None]
@@ -25,7 +27,7 @@ def ignore_loss(reason: str | None, detail: str) -> None:
     """Ignore the report."""
 
 
-class PublisherError(RuntimeError):
+class PublisherError(TamulagError):
     """A publisher cannot be opened: port in use, broker away, file not writable.
 
     The text names the value and the remedy, in one or two lines.

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import TamulagError
+
 logger = logging.getLogger("tamulag.serve")
 
 PATIENCE = 60.0
@@ -25,7 +27,7 @@ StoredSnapshot = tuple[dict[str, Any], bytes, float]
 """What JSON held about a session, its bytes, and how many seconds ago it was kept."""
 
 
-class SnapshotStoreError(RuntimeError):
+class SnapshotStoreError(TamulagError):
     """The folder cannot be used."""
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .processes import StageError
 from .subscribers import STARTING, SubscriberLoad, connected, percentile
 
 READERS = 200
@@ -64,14 +65,14 @@ def stalled(port: int) -> Stalled:
     """Let 200 subscribers read and one not, for some seconds.
 
     Raises:
-        TimeoutError: If they are not connected within a minute.
+        StageError: If they are not connected within a minute.
     """
     before = _subscribers(port)
     with SubscriberLoad(port, READERS, processes=2) as crowd:
         deadline = time.monotonic() + STARTING
         while _subscribers(port) < before + READERS:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{READERS} subscribers not connected within {STARTING:g} s")
+                raise StageError(f"{READERS} subscribers not connected within {STARTING:g} s")
             time.sleep(0.1)
         crowd.forget()  # what came while they were still connecting
         idle = connected(port, 4096)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from ...core.errors import TamulagError
 from .probe import MessageProbe
 
 STARTING = 120.0
@@ -41,7 +42,7 @@ CAMERA = ("ffmpeg",)
 MICROPHONE = ("pulseaudio", "pactl", "paplay")
 
 
-class StageError(Exception):
+class StageError(TamulagError):
     """Something of the stage did not start; the text names it and the remedy."""
 
 

@@ -20,6 +20,8 @@ from typing import NamedTuple, Self
 
 from websockets.frames import Opcode
 
+from .processes import StageError
+
 STARTING = 60.0
 """Seconds in which all must have connected, and in which they must tell what they got."""
 
@@ -94,8 +96,7 @@ class SubscriberLoad:
         """Ask what was got; blocks for 60 s at most.
 
         Raises:
-            TimeoutError: If a process does not answer.
-            EOFError: If one has died.
+            StageError: If a process does not answer, or has died.
         """
         self.ask()
         return self.answers()
@@ -105,8 +106,11 @@ class SubscriberLoad:
         parts: list[Heard] = []
         for process, pipe in self._running:
             if not pipe.poll(STARTING):
-                raise TimeoutError(f"{process.name} does not answer: try fewer subscribers")
-            parts.append(Heard(*pipe.recv()))
+                raise StageError(f"{process.name} does not answer: try fewer subscribers")
+            try:
+                parts.append(Heard(*pipe.recv()))
+            except EOFError:
+                raise StageError(f"{process.name} has died: try fewer subscribers") from None
         return Heard(
             sorted(age for part in parts for age in part.sent),
             sorted(age for part in parts for age in part.hop),

