@@ -189,7 +189,7 @@ def sending(origin: str, taken: SingleSender) -> WebSocketPublisher:
         0,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
         receive=taken.receive,
     )
 

@@ -247,7 +247,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         0,
         hello=lambda: "hello",
         missed=missed,
-        shelves=widgets.routes(captures=True),
+        routes=widgets.routes(captures=True),
         receive=taken.receive,
     )
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:

@@ -269,7 +269,7 @@ def publishers_of(
     publishers: list[Publisher] = []
     history = _history(config, speaker, tell)
     if config.websocket.enabled:
-        pages = history.shelves() if history else {}
+        pages = history.routes() if history else {}
         publishers += build_web(config, speaker, pages, visitors or WebOptions())
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
@@ -328,7 +328,7 @@ def _history(config: Config, speaker: StatusProvider, tell: Tell) -> "History | 
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
         hello=speaker.hello,
-        tell=partial(tell, "history"),
+        report=partial(tell, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,
     )

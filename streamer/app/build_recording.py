@@ -15,7 +15,7 @@ from ..agent.agent import Agent
 from ..config.loader import Config
 from ..core.session import Session
 from ..storage.recorder import MEGABYTE, Recorder
-from ..storage.recording import Header, Patience, RecordingError
+from ..storage.recording import Header, ModalityTimes, RecordingError
 
 
 def record(config: Config, agent: Agent) -> None:
@@ -81,8 +81,8 @@ def _header(config: Config, agent: Agent, sha256: str) -> Header:
         window=timing.window,
         hop=timing.hop,
         lateness=timing.lateness,
-        stale_after=Patience(**timing.stale_after),
-        missing_after=Patience(**timing.missing_after),
+        stale_after=ModalityTimes(**timing.stale_after),
+        missing_after=ModalityTimes(**timing.missing_after),
         epoch=agent.clock.epoch,
         privacy=config.session.privacy,
     )

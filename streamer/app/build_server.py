@@ -84,7 +84,7 @@ def build(config: Config, until: ExitStack) -> Server:
             WebOptions(
                 receive=server.lobby.receive,
                 greet=server.greet_named,
-                shelves=server.shelves(),
+                routes=server.routes(),
                 senders=chosen.seats,
             ),
         )

@@ -15,7 +15,7 @@ from ..webserver.access_control import AuthSettings, access, is_loopback
 from ..webserver.connection import Limits
 from ..webserver.metrics import Metrics
 from ..webserver.routes import Route
-from ..webserver.server import Greet, Receive, WebSocketPublisher
+from ..webserver.server import Receive, SessionGreeting, WebSocketPublisher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +25,25 @@ class WebOptions:
     Attributes:
         receive: Takes what somebody sends.
         greet: Greets who follows one of many sessions.
-        shelves: More pages, by path.
+        routes: More pages, by path.
         senders: At once; they count for what one address may open.
     """
 
     receive: Receive | None = None
-    greet: Greet | None = None
-    shelves: Mapping[str, Route] = field(default_factory=dict)
+    greet: SessionGreeting | None = None
+    routes: Mapping[str, Route] = field(default_factory=dict)
     senders: int = 0
 
 
 def build_web(
-    config: Config, speaker: StatusProvider, shelves: Mapping[str, Route], visitors: WebOptions
+    config: Config, speaker: StatusProvider, routes: Mapping[str, Route], visitors: WebOptions
 ) -> list[Publisher]:
     """Return the server, and the counter whose pages it shows.
 
     Args:
         config: The settings.
         speaker: Whoever is published.
-        shelves: Pages of the history, by path.
+        routes: Pages of the history, by path.
         visitors: Who may come beside subscribers.
 
     Raises:
@@ -57,18 +57,18 @@ def build_web(
         chosen.port,
         hello=speaker.hello,
         missed=lambda count: messages.missed(speaker.hello(), count),
-        shelves={
+        routes={
             **dashboard.routes(),
             **widgets.routes(captures=visitors.receive is not None),
-            **metrics.shelves(),
-            **shelves,
-            **visitors.shelves,
+            **metrics.routes(),
+            **routes,
+            **visitors.routes,
         },
         limits=_limits(chosen, visitors.senders),
         receive=visitors.receive,
         greet=visitors.greet,
     )
-    metrics.seats = server
+    metrics.server = server
     return [server, metrics]
 
 

@@ -233,7 +233,7 @@ class IngestEndpoint:
         before = self._senders.get(call.name)
         if before is not None:
             self._left(before, call, "another connection has its key")
-            before.throw_out("another connection has the key of this session")
+            before.reject("another connection has the key of this session")
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[ServerSession, bool]:
         by_sender = hello.clock == "sender"
@@ -277,7 +277,7 @@ class IngestEndpoint:
         self, connection: Connection, call: ServerSession, hello: SenderHello, *, resumed: bool
     ) -> None:
         limits = self._terms.limits
-        connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
+        connection.allow(size=limits.message, rate=limits.rate, burst=PATIENCE)
         ready = {
             "type": "ready",
             "v": 1,

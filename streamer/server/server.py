@@ -133,7 +133,7 @@ class Server:
         """Return the retained status of a broker for the state word `online` or `offline`."""
         return self._teller.offline(state)
 
-    def shelves(self) -> dict[str, Route]:
+    def routes(self) -> dict[str, Route]:
         """Return the page of the sessions, by path; it is shown with the token alone."""
         return {"/seats": Route(make=self._seats)}
 

@@ -242,7 +242,7 @@ def test_a_driver_that_hangs_is_found_and_costs_one_thread(
 ) -> None:
     """Lost within 2 s by the age of the frame; not opened again while the driver still hangs."""
     driver = Hanging(frames=10)
-    monkeypatch.setattr(camera_module, "grabber", lambda device: driver)
+    monkeypatch.setattr(camera_module, "frame_grabber", lambda device: driver)
     monkeypatch.setattr(camera_module, "_JOIN_LIMIT", 0.1)
     source = CameraSource(0, Seeing(), now=time.monotonic)
     source.open()
