@@ -99,7 +99,7 @@ class WebSocketPublisher:
         self._access = access or Access()
         self._receive = receive
         self._greet = greet
-        self._session_subscribers = SessionSubscribers()
+        self._by_session = SessionSubscribers()
         websockets = ("/",) if receive is None else ("/", INGEST)
         self._router = Router(access=self._access, routes=routes or {}, websockets=websockets)
         self._port = port
@@ -117,9 +117,7 @@ class WebSocketPublisher:
         self._connections: set[Connection] = set()
         self._peers: Counter[str] = Counter()
         self._subscribers: set[Connection] = set()
-        self._server_subscribers: set[Connection] = (
-            set()
-        )  # subscribers that follow no single session
+        self._unfiltered: set[Connection] = set()  # subscribers that follow no single session
         self._senders: set[Connection] = set()
         self._error: Exception | None = None
         self._failed = asyncio.Event()
@@ -129,7 +127,7 @@ class WebSocketPublisher:
     @property
     def dropped(self) -> int:
         """Messages dropped for slow subscribers."""
-        return self._dropped + self._session_subscribers.dropped
+        return self._dropped + self._by_session.dropped
 
     @property
     def port(self) -> int:
@@ -193,12 +191,12 @@ class WebSocketPublisher:
         if kind == "status":
             self._status = payload
         frame = text_frame(payload)
-        for subscriber in self._server_subscribers:
+        for subscriber in self._unfiltered:
             self._dropped += subscriber.deliver(frame)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
         """Send a message of one of many sessions to its subscribers."""
-        self._session_subscribers.deliver(session, kind, payload)
+        self._by_session.deliver(session, kind, payload)
 
     async def run(self) -> None:
         """Accept subscribers, and ping or cut silent ones.
@@ -228,9 +226,7 @@ class WebSocketPublisher:
         if server is None:
             return
         server.close(close_connections=False)
-        closing = asyncio.gather(
-            *(one.close_when_sent() for one in (*self._subscribers, *self._senders))
-        )
+        closing = asyncio.gather(*(one.drain() for one in (*self._subscribers, *self._senders)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT):
                 await closing
@@ -262,7 +258,7 @@ class WebSocketPublisher:
     def _on_disconnect(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._subscribers.discard(connection)
-        self._server_subscribers.discard(connection)
+        self._unfiltered.discard(connection)
         self._peers[connection.peer] -= 1
         if not self._peers[connection.peer]:
             del self._peers[connection.peer]
@@ -294,12 +290,10 @@ class WebSocketPublisher:
         if page is None:
             return None
         if page.later is not None:
-            return self._make_deferred(connection, page.later)
+            return self._defer(connection, page.later)
         return self._respond(connection, page)
 
-    async def _make_deferred(
-        self, connection: ServerConnection, make: Callable[[], Page]
-    ) -> Response:
+    async def _defer(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
         """Answer with a deferred page; a bug in it ends the publisher, as any other."""
         async with self._deferred:
             try:
@@ -329,7 +323,7 @@ class WebSocketPublisher:
             raise
         finally:
             self._subscribers.discard(connection)
-            self._server_subscribers.discard(connection)
+            self._unfiltered.discard(connection)
             self._senders.discard(connection)
 
     async def _serve(self, connection: Connection) -> None:
@@ -343,7 +337,7 @@ class WebSocketPublisher:
         session = session_of(connection.request.path) if self._greet else None
         if session is None:
             self._add_subscriber(connection, self._hello(), self._status)
-            self._server_subscribers.add(connection)
+            self._unfiltered.add(connection)
             await connection.listen()
         else:
             await self._serve_session(connection, session)
@@ -357,12 +351,12 @@ class WebSocketPublisher:
             self.refused["no such session"] += 1
             await connection.close(CloseCode.POLICY_VIOLATION, "no such session")
             return
-        self._session_subscribers.add(session, connection)
+        self._by_session.add(session, connection)
         try:
             self._add_subscriber(connection, hello, None)
             await connection.listen()
         finally:
-            self._session_subscribers.discard(session, connection)
+            self._by_session.discard(session, connection)
 
     async def _refusal(self, connection: Connection) -> tuple[CloseCode, str] | None:
         """Return the reason not to serve a connection, with the close code; None: serve it."""
@@ -384,7 +378,7 @@ class WebSocketPublisher:
         if status is not None:
             connection.deliver(text_frame(status))
         self._subscribers.add(connection)
-        logger.info("subscriber %s on_connect from %s", connection.id, connection.peer)
+        logger.info("subscriber %s came from %s", connection.id, connection.peer)
 
     def _cannot_bind(self, error: OSError | OverflowError) -> str:
         host, port = self._access.host, self._port
