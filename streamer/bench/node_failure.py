@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cluster.autoscaler import Autoscaler
 from ..cluster.backend import ClusterBackend
-from ..cluster.ray_workers import HIRE_LIMIT, ray_workers
+from ..cluster.ray_workers import START_LIMIT, ray_workers
 from ..cluster.session_worker import WorkerConfig
 from ..cluster.worker_pool import WorkerLost
 from ..core.estimate import Estimate, Timing
@@ -213,7 +213,7 @@ class Gateway:
     async def _staffed(self) -> None:
         """Wait for every wing."""
         await self._cluster.open_wings()
-        limit = time.monotonic() + HIRE_LIMIT
+        limit = time.monotonic() + START_LIMIT
         posts = self._cluster.staff.posts
         while len(posts) < WORKERS or not all(post.process for post in posts.values()):
             if time.monotonic() > limit:

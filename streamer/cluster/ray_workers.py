@@ -25,7 +25,7 @@ START_LIMIT = 60.0
 """Seconds until a new worker answers: a processor is found, a process starts, the model loads."""
 
 INLINE = {"RAY_max_direct_call_object_size": "8000000"}
-"""Larger values go through a node's shared memory, and Ray ends a program that accesses it after the
+"""Larger values go through a node's shared memory, and Ray ends a program that reads it once the
 node's service has gone. Calls and answers are smaller: see `backend.CALL_SIZE`."""
 
 SETTINGS = INLINE | {

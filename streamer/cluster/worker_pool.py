@@ -178,7 +178,9 @@ class WorkerPool:
         taken = {post.name for post in self.all} | self._starting.keys()
         names = (name for name in (f"worker {number}" for number in count(1)) if name not in taken)
         for _, name in zip(range(missing), names, strict=False):
-            self._starting[name] = asyncio.create_task(self._factory.start(), name=f"tamulag.{name}")
+            self._starting[name] = asyncio.create_task(
+                self._factory.start(), name=f"tamulag.{name}"
+            )
 
     def _measure(self, now: float) -> None:
         old = [post for post in self.posts.values() if now - post.measured >= MEASURE_INTERVAL]

@@ -157,7 +157,7 @@ class Connection(ServerConnection):
             async for _ in self:
                 pass
 
-    async def drain(self) -> None:
+    async def finish(self) -> None:
         """Wait until the queue is sent, then close with 1001."""
         await self._emptied.wait()
         await self.close(CloseCode.GOING_AWAY, "the stream has ended")

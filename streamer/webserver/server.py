@@ -226,7 +226,7 @@ class WebSocketPublisher:
         if server is None:
             return
         server.close(close_connections=False)
-        closing = asyncio.gather(*(one.drain() for one in (*self._subscribers, *self._senders)))
+        closing = asyncio.gather(*(one.finish() for one in (*self._subscribers, *self._senders)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT):
                 await closing

@@ -45,7 +45,7 @@ class SessionSubscribers:
             self.dropped += subscriber.deliver(frame)
         if kind == "session_end" and HANDED_OVER not in payload:
             for subscriber in self._subscribers.pop(session):
-                task = asyncio.create_task(subscriber.drain(), name="tamulag.follower")
+                task = asyncio.create_task(subscriber.finish(), name="tamulag.follower")
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
 

@@ -109,7 +109,7 @@ class Stage:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second of a session be long, and a second of the clock short."""
-    monkeypatch.setattr(place, "TICK", 0.002)
+    monkeypatch.setattr(place, "POLL", 0.002)
     monkeypatch.setattr(place, "SNAPSHOT", 1.0)
     monkeypatch.setattr(worker_pool, "AGAIN", 0.01)
 

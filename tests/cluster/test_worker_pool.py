@@ -68,7 +68,10 @@ def test_as_many_workers_start_as_are_wanted() -> None:
         assert sorted(pool.posts) == ["worker 1", "worker 2", "worker 3"]
         before = {key: pool.post_for(key) for key in "abcdefghij"}
         pool.lose(pool.posts["worker 2"], WorkerLost("killed"))
-        assert {getattr(pool.post_for(key), "name", "") for key in before} == {"worker 1", "worker 3"}
+        assert {getattr(pool.post_for(key), "name", "") for key in before} == {
+            "worker 1",
+            "worker 3",
+        }
         assert await tended(pool, 1.0)
         after = {key: pool.post_for(key) for key in before}
         assert [post and post.name for post in after.values()] == [
