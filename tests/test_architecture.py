@@ -151,10 +151,10 @@ def test_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 
 def test_every_dependency_is_explained() -> None:
-    """docs/dependencies.md has a row for each package of pyproject.toml, and no other."""
+    """docs/reference/dependencies.md has a row for each package of pyproject.toml, and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
     names = [re.split(r"[<>=\[ ]", requirement)[0] for requirement in wanted]
-    table = (ROOT / "docs" / "dependencies.md").read_text()
+    table = (ROOT / "docs" / "reference" / "dependencies.md").read_text()
     rows = re.findall(r"^\| ([a-z0-9-]+) \|", table, re.MULTILINE)
     assert sorted(row for row in rows if row != "package") == sorted(names)

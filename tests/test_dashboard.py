@@ -1,7 +1,7 @@
 """The dashboard in real Chromium, before the real agent and before a server that says what we want.
 
-The figures of docs/dashboard.md come from page_bench.py; here only what must always hold. Past
-sessions have tests of their own.
+The figures of docs/guide/dashboard.md come from page_bench.py; here only what must always hold.
+Past sessions have tests of their own.
 """
 
 import re

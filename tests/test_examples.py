@@ -115,7 +115,7 @@ def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
 
 def test_every_example_is_tested_here() -> None:
     """A new one needs a test."""
-    tests = ("test_examples.py", "test_embed.py", "test_call_centre.py")
+    tests = ("test_examples.py", "webserver/test_widgets.py", "test_call_centre.py")
     here = "".join((Path(__file__).parent / name).read_text() for name in tests)
     names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
     assert names
@@ -146,7 +146,7 @@ def test_seat_of_a_server(tmp_path: Path) -> None:
         file.writeframes(speech.tobytes())
     with Serving("--asr", "none", workers=1) as serving:
         done = subprocess.run(
-            [*command("seat.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
+            [*command("sender.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
             check=True,
             capture_output=True,
             text=True,

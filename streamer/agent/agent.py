@@ -269,7 +269,7 @@ class Agent:
     def gauges(self) -> dict[str, float]:
         """Return what can be measured now, by plain name: clocks, queues, drops, latencies.
 
-        Names end in what they count; times are seconds. docs/time.md lists them.
+        Names end in what they count; times are seconds. docs/reference/metrics.md lists them.
         """
         figures = gauges.gauges(self.inbox, self.session, self.sources, self.publishers)
         figures["degradation_level"] = self._pressure.level

@@ -30,7 +30,7 @@ def serve(
     ] = None,
     seats: Annotated[int | None, typer.Option(help="Sessions at most.")] = None,
     busiest: Annotated[
-        float | None, typer.Option(help="Load from which new sessions are refused, in cores.")
+        float | None, typer.Option(help="Work beyond which nobody is let in, in cores.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes for sound and pictures; 0: features only.")

@@ -166,7 +166,7 @@ class SourceConfig(Table):
     speed: Speed = "1"
     """Pace: "1" (as recorded) or "max" (as fast as it goes)"""
     loop: bool = False
-    """Start again at the end: true or false"""
+    """Begin again at the end: true or false"""
     still: Text | None = None
     """Picture in place of the media's own: the path of an image file, in quotes"""
 
@@ -207,11 +207,11 @@ class WebSocketConfig(Table):
     enabled: bool = True
     """Open the server: true or false"""
     host: Text = "127.0.0.1"
-    """Address to listen on, any but loopback needs a token or certificate: such as "127.0.0.1\""""
+    """Address to listen on, any but loopback needs a lock: such as "127.0.0.1\""""
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     """Port to listen on, 0 = a free one: a whole number from 0 to 65535"""
     queue: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Messages queued for a slow subscriber: a whole number from 1 to 1000"""
+    """Messages kept for a slow subscriber: a whole number from 1 to 1000"""
     heartbeat: Annotated[float, Field(ge=0.1, le=60)] = 5.0
     """Time between two heartbeats: a number of seconds from 0.1 to 60"""
     origins: Annotated[tuple[Text, ...], Strict(False)] = ()
@@ -233,7 +233,7 @@ class WebSocketConfig(Table):
     max_pending: Annotated[int, Field(ge=1, le=10000)] = 256
     """Connections without handshake or token: a whole number from 1 to 10000"""
     max_message: Annotated[int, Field(ge=128, le=1048576)] = 4096
-    """Bytes of one message of a subscriber: a whole number from 128 to 1048576"""
+    """Bytes that a subscriber may send at once: a whole number from 128 to 1048576"""
     max_rate: Annotated[int, Field(ge=4, le=1000)] = 20
     """Frames that a subscriber may send in a second: a whole number from 4 to 1000"""
 
@@ -274,7 +274,7 @@ class RecordConfig(Table):
     path: Text | None = None
     """Recordings: the path of a folder, in quotes"""
     file_size: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Size at which a recording continues in a new file: a whole number of MB from 1 to 1000"""
+    """Size at which a recording goes on in a new file: a whole number of MB from 1 to 1000"""
     total: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Size of all recordings at which the newest ends: a whole number of MB from 1 to 10000000"""
 
@@ -283,7 +283,7 @@ class IngestConfig(Table):
     """Sound and pictures that a page or program sends to the WebSocket port."""
 
     enabled: bool = False
-    """Accept one sender, in place of camera and microphone: true or false"""
+    """Let one sender in, in place of camera and microphone: true or false"""
     max_message: Annotated[int, Field(ge=4096, le=4194304)] = 262144
     """Bytes of a frame: a whole number from 4096 to 4194304"""
     max_rate: Annotated[int, Field(ge=10, le=1000)] = 100
@@ -291,14 +291,14 @@ class IngestConfig(Table):
     max_bandwidth: Annotated[int, Field(ge=10000, le=100000000)] = 2000000
     """Bytes within a second: a whole number from 10000 to 100000000"""
     max_duration: Annotated[float, Field(ge=1, le=86400)] = 14400.0
-    """Time after which a sender must reconnect: a number of seconds from 1 to 86400"""
+    """Time after which a sender must connect again: a number of seconds from 1 to 86400"""
 
 
 class HistoryConfig(Table):
-    """What was sent, stored for later; off unless asked for, because it is about people."""
+    """What was sent, kept for later; off unless asked for, because it is about people."""
 
     enabled: bool = False
-    """Store what is sent: true or false"""
+    """Keep what is sent: true or false"""
     path: Text | None = None
     """File of the history, unset = the user's own: the path of a file, in quotes"""
     max_age: Annotated[float, Field(gt=0, le=3650)] = 30.0
@@ -308,7 +308,7 @@ class HistoryConfig(Table):
 
 
 class LogConfig(Table):
-    """What is logged to standard error."""
+    """The program's log on standard error."""
 
     format: Literal["text", "json"] = "text"
     """Form of a line: "text" or "json\""""
@@ -322,15 +322,15 @@ class ServeConfig(Table):
     seats: Annotated[int, Field(ge=1, le=20000)] = 1000
     """Sessions at once: a whole number from 1 to 20000"""
     workers: Annotated[int, Field(ge=0, le=256)] = 1
-    """Processes that describe sound and pictures, 0 = features only: a whole number to 256"""
+    """Processes for sound, pictures and words, 0 = features only: a whole number to 256"""
     busiest: Annotated[float, Field(ge=0.05, le=1)] = 0.8
-    """Load from which new sessions are refused, in cores: a number from 0.05 to 1"""
+    """Load above which no session is admitted, in cores: a number from 0.05 to 1"""
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
-    """How long a session waits for its sender to reconnect: a number of seconds from 0 to 600"""
+    """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None
-    """Sessions for the next server at a restart: the path of a folder, in quotes"""
+    """Sessions kept for the next server at a restart: the path of a folder, in quotes"""
     ray: RayAddress | None = None
-    """Ray that runs the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
+    """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
     min_actors: Annotated[int, Field(ge=1, le=1000)] = 1
     """Actors at least, each with a processor of its own: a whole number from 1 to 1000"""
     max_actors: Annotated[int, Field(ge=1, le=1000)] = 4

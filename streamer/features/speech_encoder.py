@@ -23,7 +23,7 @@ BLOCK_TICKS = 5
 """Ticks of 20 ms per call."""
 
 _LAYER = "/layers.1/Add_1_output_0"
-"""Output of the second of six transformer layers; docs/features.md gives the reason."""
+"""Output of the second of six transformer layers; docs/explanation/features.md has the reason."""
 _OUTPUTS = 16
 """Slot of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
 

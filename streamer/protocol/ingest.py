@@ -137,7 +137,7 @@ class WordsHeader(WireModel):
 
 
 class FeaturesHeader(WireModel):
-    """Header of feature rows: the payload is float32, little-endian; see docs/features.md."""
+    """Header of feature rows: float32, little-endian; see docs/explanation/features.md."""
 
     kind: Literal["features"] = "features"
     timestamp: Timestamp = Field(description="Of the first row, on the sender's clock")

@@ -151,7 +151,7 @@ class Server:
         return Page(HTTPStatus.OK, json.dumps({"seats": seats}) + "\n", "application/json")
 
     def gauges(self) -> Mapping[str, float]:
-        """Return the server's figures by plain name; docs/serve.md lists them."""
+        """Return the server's figures by plain name; docs/reference/metrics.md lists them."""
         delays = sorted(self.calls.delays)
         return {
             "sessions": float(len(self.calls.open)),

@@ -211,6 +211,6 @@ def test_any_text_is_a_hello_or_refused(text: str) -> None:
 
 def test_every_limit_is_in_the_document() -> None:
     """Whoever writes a sender finds the sides, the seconds, the rows and the bytes."""
-    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "ingest.md").read_text()
     for limit in (ingest.MAX_SIDE, ingest.MAX_SECONDS, ingest.MAX_ROWS, ingest.MAX_HEADER):
         assert f" {limit} " in page

@@ -1,7 +1,7 @@
 """The streaming contract: seven laws, each a function of a model, used for every variant.
 
-A law raises AssertionError when it is broken. `tests/test_tam_ulag.py` shows for each law a model
-that breaks it.
+A law raises AssertionError when it is broken. `tests/models/nn/test_tam_ulag.py` shows for each
+law a model that breaks it.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Measure the dashboard over two hours of session, compressed: `python tests/page_bench.py`.
+"""Measure the dashboard over two hours of session, compressed: `python -m support.page_bench`.
 
 A real server sends scores, words and events as a session does, but as fast as the page takes them;
 printed per quarter of an hour of session: scores kept, JavaScript heap after collection, how long

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/images from real runs: `python tests/pictures.py`.
+"""Take the pictures of docs/images from real runs: `python -m support.pictures`.
 
 The dashboard, light, dark and on a phone, and the meter from a run of the demo; the capture page
 with the demo's portrait and voice as camera and microphone. It takes about two minutes.
