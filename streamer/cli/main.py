@@ -16,7 +16,6 @@ import typer
 from ..core.errors import TamulagError
 from . import (
     bench,
-    bench_cluster,
     bench_stream,
     data,
     export,
@@ -257,7 +256,6 @@ export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
 bench_stream.register(bench.bench_app)
-bench_cluster.register(bench.bench_app)
 
 
 def _console() -> "Console":

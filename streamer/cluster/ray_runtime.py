@@ -32,7 +32,7 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
+def connect(address: str | None, processors: int | None = None) -> Iterator[Any]:
     """Connect to a cluster, or start a local Ray; disconnect or stop it afterwards.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .ray_runtime import joined
+from .ray_runtime import connect
 from .session_worker import Answer, Command, SessionWorker, WorkerConfig
 from .worker_pool import WorkerLost
 
@@ -57,7 +57,7 @@ def ray_workers(
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with joined(address, most) as ray:
+    with connect(address, most) as ray:
         yield RayWorkerFactory(ray, plan, checkpoint)
 
 
