@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -37,11 +38,16 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the absolute name of all that a file imports, at its top or inside a function.
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the absolute name of all that a file imports, at its top or inside a function.
 
     Imports for annotations alone (`if TYPE_CHECKING`) do not count.
     """
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = ["tamulag", *path.relative_to(ROOT).parts[:-1]]
     tree = ast.parse(path.read_text())
     typing_only = {

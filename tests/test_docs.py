@@ -16,11 +16,12 @@ import pytest
 from test_architecture import FOLDERS
 from typer.main import get_command
 
-from support import reference_pages
 from tamulag.models.evaluation.evaluate import evaluate_texts
 from tamulag.models.runtime.checkpoint import load, resolve
 from tamulag.streamer.cli.main import app
+from tamulag.streamer.config.loader import load as load_config
 from tamulag.streamer.protocol import messages
+from tools import reference_pages
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -35,7 +36,8 @@ ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text()
 CARD_PAGE = (DOCS / "explanation" / "checkpoint.md").read_text()
 METRICS = ("MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
 PROJECT = r"\b(?:streamer|models|tests|configs|scripts|examples|docs)/[\w./-]*\w"
-CHANGELOG_OLD = {"examples/seat.py"}
+GONE = {"examples/seat.py"}
+"""What CHANGELOG.md says is gone."""
 
 
 def name_of(path: Path) -> str:
@@ -120,12 +122,22 @@ def test_every_option_shown_exists(page: Path) -> None:
             assert {w for w in command.split() if w[:2] == "--"} <= options | {"--help"}, line
 
 
+@every_page
+def test_the_settings_shown_can_be_used(page: Path, tmp_path: Path) -> None:
+    """A block of TOML is a whole settings file, unless it is a training file."""
+    for number, block in enumerate(blocks("toml", page.read_text())):
+        if "kind = " not in block:
+            path = tmp_path / f"{number}.toml"
+            path.write_text(block)
+            load_config(path, {})
+
+
 @pytest.mark.parametrize("page", list(reference_pages.PAGES))
 def test_the_reference_is_that_of_the_code(page: str) -> None:
     """cli.md has every verb with its options, configuration.md every key with its range."""
     _, mark, shown = (DOCS / "reference" / page).read_text().partition(reference_pages.MARK)
     assert mark
-    remedy = "cd tests && python -m support.reference_pages"
+    remedy = "python -m tests.tools.reference_pages"
     assert shown.strip() == reference_pages.PAGES[page]().strip(), remedy
 
 
@@ -157,12 +169,9 @@ def test_the_index_has_every_page_once() -> None:
 @every_page
 def test_every_file_named_is_there(page: Path) -> None:
     """A path below a folder of the project is that of a file or folder, wherever it stands."""
-    text = re.sub(r"\]\([^)]+\)|https?://\S+|\b[\w-]+/[\w-]+/models/\S+", "", page.read_text())
-    named = set(re.findall(rf"(?<![\w/.-]){PROJECT}", text)) - CHANGELOG_OLD
-    made = {
-        name for name in named if re.match(r"models/face_land|tests/FOLDER|streamer/FOLDER", name)
-    }
-    assert {name for name in named - made if not (ROOT / name).exists()} == set()
+    text = re.sub(r"\]\([^)]+\)|https?://\S+", "", page.read_text())
+    named = set(re.findall(rf"(?<![\w/.-]){PROJECT}", text)) - GONE
+    assert {name for name in named if "FOLDER" not in name and not (ROOT / name).exists()} == set()
 
 
 def test_every_page_named_in_code_is_there() -> None:
@@ -239,6 +248,29 @@ def test_every_gauge_is_explained() -> None:
                 names |= {key.value for key in keys if isinstance(key, ast.Constant)}
     assert len(names) > 15
     assert {name for name in names if not known.fullmatch(str(name))} == set()
+
+
+@pytest.mark.parametrize(
+    ("figure", "page"),
+    [
+        ("0.28 core", "performance.md"),
+        ("1129 MB", "performance.md"),
+        ("2.5 s", "performance.md"),
+        ("1,000", "performance.md"),
+        ("88.0 %", "results.md"),
+    ],
+)
+def test_the_figures_of_the_readme_are_those_of_their_pages(figure: str, page: str) -> None:
+    """A figure that is measured again changes in both."""
+    assert figure in README
+    assert figure in (DOCS / "explanation" / page).read_text()
+
+
+@every_page
+def test_every_page_has_the_words_of_the_field(page: Path) -> None:
+    """No name of the flat folders with their hotel is left."""
+    old = r"hall|lobby|desk|crew|wings?|staff|guest|reception|teller|whoever"
+    assert re.findall(rf"\b(?:{old})\b", page.read_text(), re.IGNORECASE) == []
 
 
 def row(name: str, figures: dict[str, float], prefix: str = "") -> str:

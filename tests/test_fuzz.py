@@ -57,7 +57,6 @@ EXAMPLES = int(os.environ.get("TAMULAG_FUZZ", "60"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     derandomize="TAMULAG_FUZZ" not in os.environ,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

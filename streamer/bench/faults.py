@@ -18,24 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from .rig.agent_process import Streaming, streaming
 from .rig.bad_clients import Pipe, malformed, stalled
+from .rig.broker import Broker, broker
+from .rig.devices import Camera, SoundServer, camera, microphone
 from .rig.probe import Message, MessageProbe, Receipt, has_score, is_back, is_lost
-from .rig.processes import (
-    BROKER,
-    CAMERA,
-    MICROPHONE,
-    Broker,
-    Camera,
-    Microphone,
-    Streaming,
-    broker,
-    camera,
-    microphone,
-    missing,
-    small_disk,
-    streaming,
-    wait_for,
-)
+from .rig.processes import BROKER, CAMERA, MICROPHONE, missing, small_disk, wait_for
 
 WAIT_LIMIT = 20.0
 """Seconds after which a wait is given up: its cell stays empty."""
@@ -68,7 +56,7 @@ class Target:
     agent: Streaming
     broker: Broker | None
     camera: Camera | None
-    microphone: Microphone | None
+    microphone: SoundServer | None
     disk: Path
     """Folder of the recording."""
     is_tmpfs: bool
@@ -86,7 +74,7 @@ class Fault(NamedTuple):
 def faults(
     picture: Path,
     voice: Path,
-    tell: Callable[[Row], None],
+    report: Callable[[Row], None],
     *,
     only: Collection[str] = (),
     steps_clock: bool = False,
@@ -107,7 +95,7 @@ def faults(
 
     def add(row: Row) -> None:
         rows.append(row)
-        tell(row)
+        report(row)
 
     wanted = [fault for fault in RUNNING if not only or fault.name in only]
     if wanted:
@@ -135,20 +123,20 @@ def _target(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Target]:
         disk, is_tmpfs = stack.enter_context(small_disk(folder / "disk"))
         enter = stack.enter_context
         hub = None if missing(BROKER) else enter(broker())
-        eye = None if missing(CAMERA) else enter(camera(picture))
-        ear = None if missing(MICROPHONE) else enter(microphone(folder, voice))
+        view = None if missing(CAMERA) else enter(camera(picture))
+        sound = None if missing(MICROPHONE) else enter(microphone(folder, voice))
         options = ["--asr", "none", "--record", str(disk)]
-        options += ["--mqtt", f"mqtt://127.0.0.1:{hub.port}"] if hub else []
-        options += ["--camera", eye.url] if eye else []
-        options += ["--microphone", "default" if ear else "none"] if eye or ear else []
-        if not (eye or ear):
+        options += ["--mqtt", hub.url] if hub else []
+        options += ["--camera", view.url] if view else []
+        options += ["--microphone", "default" if sound else "none"] if view or sound else []
+        if not (view or sound):
             options += ["--source", str(voice), "--loop"]
-        environment = ear.environment if ear else None
+        environment = sound.environment if sound else None
         agent = enter(streaming(folder / "log", *options, environment=environment))
-        for modality, there in (("vision", eye), ("audio", ear)):
+        for modality, there in (("vision", view), ("audio", sound)):
             if there:
-                agent.witness.first(has_score(modality), since=0.0, limit=WAIT_LIMIT)
-        yield Target(agent, hub, eye, ear, disk, is_tmpfs, steps_clock)
+                agent.probe.first(has_score(modality), since=0.0, limit=WAIT_LIMIT)
+        yield Target(agent, hub, view, sound, disk, is_tmpfs, steps_clock)
 
 
 def _seconds(begin: float, told: float | None) -> float | None:
@@ -162,21 +150,21 @@ def _lose_and_restore(
     break_it: Callable[[], object],
     restore: Callable[[], object],
 ) -> Row:
-    """Break and repair something whose loss the status reports."""
-    witness = target.agent.witness
+    """Spoil and restore something whose loss the status tells."""
+    probe = target.agent.probe
     begin = time.monotonic()
     break_it()
-    degraded = witness.first(is_lost(what), since=begin, limit=WAIT_LIMIT)
+    degraded = probe.first(is_lost(what), since=begin, limit=WAIT_LIMIT)
     time.sleep(PAUSE)
     mended = time.monotonic()
     restore()
-    back = witness.first(is_back(what), since=mended, limit=WAIT_LIMIT)
+    back = probe.first(is_back(what), since=mended, limit=WAIT_LIMIT)
     told: Message = degraded.message if degraded else {"state": "online", "lost": {}}
     return Row(
         name,
         _seconds(begin, degraded.at if degraded else None),
         _seconds(mended, back.at if back else None),
-        witness.skipped(begin, time.monotonic()),
+        probe.skipped(begin, time.monotonic()),
         f"{told['state']}: {what} {told['lost'].get(what, 'not told')}",
     )
 
@@ -184,17 +172,17 @@ def _lose_and_restore(
 def _frozen(target: Target, name: str) -> Row:
     hub = target.broker
     assert hub is not None
-    with hub.witness() as heard:
+    with hub.subscribed() as received:
         time.sleep(1.0)
         begin = time.monotonic()
         row = _lose_and_restore(
             target,
             name,
             "mqtt",
-            lambda: hub.process.send_signal(signal.SIGSTOP),
-            lambda: hub.process.send_signal(signal.SIGCONT),
+            hub.freeze,
+            hub.thaw,
         )
-        return _delivered(target, row, [heard], begin)
+        return _delivered(target, row, [received], begin)
 
 
 def _killed(target: Target, name: str) -> Row:
@@ -202,41 +190,37 @@ def _killed(target: Target, name: str) -> Row:
     assert hub is not None
     begin = time.monotonic()
     with ExitStack() as stack:
-        first = stack.enter_context(hub.witness())
+        first = stack.enter_context(hub.subscribed())
         later: list[MessageProbe] = []
-
-        def kill() -> None:
-            hub.process.kill()
-            hub.process.wait(5.0)
 
         def restart() -> None:
             hub.start()
-            later.append(stack.enter_context(hub.witness()))
+            later.append(stack.enter_context(hub.subscribed()))
 
         time.sleep(1.0)
-        row = _lose_and_restore(target, name, "mqtt", kill, restart)
+        row = _lose_and_restore(target, name, "mqtt", hub.kill, restart)
         return _delivered(target, row, [first, *later], begin)
 
 
-def _delivered(target: Target, row: Row, heard: Sequence[MessageProbe], begin: float) -> Row:
-    """Count the scores that the WebSocket delivered and the broker did not."""
+def _delivered(target: Target, row: Row, received: Sequence[MessageProbe], begin: float) -> Row:
+    """Count the scores that the WebSocket had and the broker's subscribers had not."""
     end = time.monotonic()
     time.sleep(2.0)
-    mine = target.agent.witness.scores(begin + 1.0, end)
-    theirs = {seq for one in heard for seq in one.scores(begin, time.monotonic())}
+    mine = target.agent.probe.scores(begin + 1.0, end)
+    theirs = {seq for one in received for seq in one.scores(begin, time.monotonic())}
     return row._replace(lost=len(mine - theirs))
 
 
 def _without_camera(target: Target, name: str) -> Row:
-    eye = target.camera
-    assert eye is not None
-    return _lose_and_restore(target, name, "vision", eye.unplug, eye.start)
+    view = target.camera
+    assert view is not None
+    return _lose_and_restore(target, name, "vision", view.unplug, view.start)
 
 
 def _without_microphone(target: Target, name: str) -> Row:
-    ear = target.microphone
-    assert ear is not None
-    return _lose_and_restore(target, name, "audio", ear.unplug, ear.plug)
+    sound = target.microphone
+    assert sound is not None
+    return _lose_and_restore(target, name, "audio", sound.unplug, sound.plug)
 
 
 def _stalled(target: Target, name: str) -> Row:
@@ -248,12 +232,12 @@ def _stalled(target: Target, name: str) -> Row:
 def _malformed(target: Target, name: str) -> Row:
     begin = time.monotonic()
     found = malformed(target.agent.port)
-    witness = target.agent.witness
-    goes_on = witness.first(
+    probe = target.agent.probe
+    goes_on = probe.first(
         lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=WAIT_LIMIT
     )
-    lost = witness.skipped(begin, time.monotonic())
-    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.kept} kept"
+    lost = probe.skipped(begin, time.monotonic())
+    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
     return Row(name, None, None, lost if goes_on else None, told)
 
 
@@ -271,10 +255,10 @@ def _stepped(target: Target, name: str) -> Row:
     finally:
         time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
     time.sleep(2.0)
-    witness = target.agent.witness
-    told = [r for r in witness if r.at >= begin]
+    probe = target.agent.probe
+    told = [r for r in probe if r.at >= begin]
     is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in told)
-    lost = witness.skipped(begin, time.monotonic())
+    lost = probe.skipped(begin, time.monotonic())
     said = "degraded" if is_lossy else "online"
     return Row(name, None, None, lost, f"{said}; `time` was off by {_jump(told):.2f} s at most")
 
@@ -287,8 +271,8 @@ def _jump(told: Sequence[Receipt]) -> float:
 
 
 def _full(target: Target, name: str) -> Row:
-    """Fill the recording's disk; the session continues, and the recording stays readable."""
-    witness, pid = target.agent.witness, target.agent.process.pid
+    """Leave no room for the recording; the session goes on without it, and it can be read."""
+    probe, pid = target.agent.probe, target.agent.process.pid
     files = sorted(target.disk.glob("*/*"))
     if target.is_tmpfs:
         begin = _fill(target.disk / "filler")
@@ -297,16 +281,16 @@ def _full(target: Target, name: str) -> Row:
         size = max(file.stat().st_size for file in files)
         begin = time.monotonic()
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 1, resource.RLIM_INFINITY))
-    degraded = witness.first(is_lost("recording"), since=begin, limit=WAIT_LIMIT)
+    degraded = probe.first(is_lost("recording"), since=begin, limit=WAIT_LIMIT)
     time.sleep(PAUSE)
     reason = degraded.message["lost"]["recording"] if degraded else "not told"
-    scores = len(witness.scores(begin, time.monotonic()))
+    scores = len(probe.scores(begin, time.monotonic()))
     kept = _recorded(target.disk)
     return Row(
         name,
         _seconds(begin, degraded.at if degraded else None),
         None,
-        witness.skipped(begin, time.monotonic()),
+        probe.skipped(begin, time.monotonic()),
         f"degraded: recording {reason}; {scores} scores went on, {len(kept)} can be read",
     )
 
@@ -333,9 +317,9 @@ def _ended(name: str, number: signal.Signals) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(broker())
-        outputs = ["--record", str(folder / "kept"), "--mqtt", f"mqtt://127.0.0.1:{hub.port}"]
+        outputs = ["--record", str(folder / "kept"), "--mqtt", hub.url]
         agent = stack.enter_context(streaming(folder / "log", "--demo", "--loop", *outputs))
-        agent.witness.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
         time.sleep(PAUSE)
         begin = time.monotonic()
         agent.process.send_signal(number)
@@ -343,7 +327,7 @@ def _ended(name: str, number: signal.Signals) -> Row:
             agent.process.wait(WAIT_LIMIT)
         gone = time.monotonic()
         wait_for(lambda: '"offline"' in hub.retained(), WAIT_LIMIT, "the status `offline`")
-        known = agent.witness.scores(0.0, begin)
+        known = agent.probe.scores(0.0, begin)
         lost = len(known - _recorded(folder / "kept"))
         code = agent.process.poll()
         told = f"offline; exit {code}, {len(known) - lost} of {len(known)} scores recorded"
@@ -357,12 +341,12 @@ def _unread(name: str) -> Row:
         out = stack.enter_context(contextlib.closing(Pipe()))
         options = ("--demo", "--loop", "--asr", "none", "--jsonl", "-")
         agent = stack.enter_context(streaming(folder / "log", *options, out=out.writer))
-        agent.witness.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
         out.drain()
         begin = time.monotonic()
-        degraded = agent.witness.first(is_lost("jsonl"), since=begin, limit=WAIT_LIMIT)
+        degraded = agent.probe.first(is_lost("jsonl"), since=begin, limit=WAIT_LIMIT)
         time.sleep(PAUSE)
-        lost = agent.witness.skipped(begin, stopped := time.monotonic())
+        lost = agent.probe.skipped(begin, stopped := time.monotonic())
         agent.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             agent.process.wait(WAIT_LIMIT)

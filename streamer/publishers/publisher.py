@@ -98,8 +98,8 @@ async def wait_for_backlog(
             await asyncio.wait_for(ending.wait(), BACKLOG_POLL)
 
 
-class StatusProvider(Protocol):
-    """Source of what publishers send on connection and departure: an agent, or a replay."""
+class ServiceStatus(Protocol):
+    """What publishers ask of the service that they publish."""
 
     def hello(self) -> str:
         """Return the first line for a new subscriber."""

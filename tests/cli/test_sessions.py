@@ -18,7 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from support import past_sessions
-from support.devices import end, free_port, wait_for
+from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
 from tamulag.streamer.cli.sessions import row, transcript
 from tamulag.streamer.storage.history_db import PastSession
 

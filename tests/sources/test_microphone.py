@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.devices import SoundServer, pulse_server
+from support.devices import pulse_server
+from tamulag.streamer.bench.rig.devices import SoundServer
 
 RECORD = """
 import json, sys, threading, time

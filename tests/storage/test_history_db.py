@@ -39,7 +39,11 @@ def path(tmp_path: Path) -> Path:
 
 def writer(path: Path, name: str, count: int) -> "subprocess.Popen[str]":
     """Start a program that keeps a session of `count` scores and prints each that is kept."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        )
+    }
     command = [sys.executable, "-c", WRITER, str(path), name, str(count)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

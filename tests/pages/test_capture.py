@@ -1,7 +1,6 @@
 """The capture page in a real browser, a clip as camera and microphone, to a real agent."""
 
 import json
-import os
 import re
 import ssl
 import subprocess
@@ -21,9 +20,10 @@ from websockets.sync.client import ClientConnection, connect
 from support.axe import faults
 from support.browser import as_devices, aside, chromium, complaints, opened
 from support.certificates import authority
-from support.devices import end, free_port, need, spoken, wait_for
+from support.devices import need, spoken
 from support.running_server import Serving
 from support.websocket_peers import missed
+from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import Frame, SenderHello
@@ -53,25 +53,16 @@ pytestmark = [pytest.mark.data, pytest.mark.camera]
 
 
 @pytest.fixture(scope="module")
-def devices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def devices(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return the flags that make a clip Chromium's camera and microphone."""
-    need("ffmpeg", "ffmpeg")
-    clip = clips() / CLIP
+    need(CAMERA)
+    clip = data / "clips" / CLIP
     folder = tmp_path_factory.mktemp("capture")
     wav, mjpeg = spoken(clip, folder / "voice.wav", 24.0), folder / "face.mjpeg"
     read = ["ffmpeg", "-loglevel", "error", "-i", str(clip), "-an", "-r", "10", "-vf"]
     write = ["scale=480:-2", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p", str(mjpeg)]
     subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
     return as_devices(wav, mjpeg)
-
-
-def clips() -> Path:
-    """Return the folder of the clips, or skip as the fixture `data` does; that one is per test."""
-    root = Path(__file__).parent.parent
-    folder = Path(os.environ.get("TAMULAG_DATA", root.parent / "shared" / "data")) / "clips"
-    if not folder.is_dir():
-        pytest.skip(f"no clips at {folder}: set TAMULAG_DATA")
-    return folder
 
 
 @pytest.fixture(scope="module")

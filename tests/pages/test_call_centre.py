@@ -13,8 +13,10 @@ from playwright.sync_api import Page, expect
 
 from support.axe import faults
 from support.browser import Aside, aside, chromium, complaints, opened, site
-from support.devices import spoken, wait_for
+from support.devices import spoken
+from support.paths import ROOT
 from support.websocket_peers import missed
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import Frame, SenderHello
@@ -23,7 +25,7 @@ from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "call_centre.html"
+EXAMPLE = ROOT / "examples" / "call_centre.html"
 PART = {"sentiment": 1.25, "weight": 1.0, "status": "ok", "age": 0.0}
 SCORE = {
     "type": "sentiment",

@@ -1,21 +1,21 @@
 """The dashboard in real Chromium, before the real agent and before a server that says what we want.
 
-The figures of docs/guide/dashboard.md come from page_bench.py; here only what must always hold.
-Past sessions have tests of their own.
+The figures of docs/guide/dashboard.md come from tools/page_bench.py; here only what must always
+hold. Past sessions have tests of their own.
 """
 
 import re
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from support.axe import faults
-from support.browser import Aside, aside, chromium, complaints, opened
+from support.browser import Aside, aside, complaints, opened
 from support.dashboard import (
     MINUS,
     START,
+    arrived,
     at,
     feed,
     head,
@@ -25,23 +25,10 @@ from support.dashboard import (
     shown,
     shown_loosely,
 )
-from support.page_bench import arrived
 from tamulag.streamer.webserver.access_control import Access, Token
 
 SECRET = "correct-horse-battery"
 NUMBER = re.compile(f"^[{MINUS}+]\\d\\.\\d\\d$")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def running() -> Iterator[Aside]:
-    with aside(server) as running:
-        yield running
 
 
 def test_the_real_agent_with_a_real_face_and_voice(browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Measure the dashboard over two hours of session, compressed: `python -m support.page_bench`.
+"""Measure the dashboard over two hours of session, compressed: `python -m tests.tools.page_bench`.
 
 A real server sends scores, words and events as a session does, but as fast as the page takes them;
 printed per quarter of an hour of session: scores kept, JavaScript heap after collection, how long
@@ -8,45 +8,21 @@ pace; the whole hour is drawn.
 
 from statistics import quantiles
 
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import CDPSession, Page
 
-from support.browser import Aside, aside, chromium, opened
-from support.dashboard import HOP, feed, head, server
+from ..support.browser import Aside, aside, chromium, opened
+from ..support.dashboard import HOP, arrived, feed, server, talk
 
 BATCH = 150
 QUARTER = 1800
 SINGLE = 20
 """Scores sent one by one, to time them."""
-TEXTS = 1.328
-"""Messages of words for each score, and scores for each event, as a session with much talk had."""
-EVENT = 100
-PHRASE = 8
-"""Words of an utterance; each message of it has one more, the last is final."""
-
 FRAMES = """() => {
     window.frames = [];
     let last = performance.now();
     const next = (now) => { frames.push(now - last); last = now; requestAnimationFrame(next); };
     requestAnimationFrame(next);
 }"""
-
-
-def talk(running: Aside, index: int) -> None:
-    """Publish what else belongs to a score: words, and now and then an event."""
-    end = (index + 1) * HOP
-    for number in range(int(index * TEXTS), int((index + 1) * TEXTS)):
-        utterance, said = divmod(number, PHRASE)
-        starts = [end - (said - i) * 0.3 for i in range(said + 1)]
-        words = [
-            {"text": f"word{i}", "start": at, "end": at + 0.2, "confidence": None}
-            for i, at in enumerate(starts)
-        ]
-        final = said == PHRASE - 1
-        text = {"utterance": utterance, "words": words, "tail": "and", "final": final}
-        running.publish(**head(index + 1, "text"), **text)
-    if index % EVENT == 0:
-        event = {"event": "shift", "modality": None, "reason": None, "detail": "", "at": end}
-        running.publish(**head(index + 1, "event"), **event)
 
 
 def heap(session: CDPSession) -> float:
@@ -60,22 +36,6 @@ def spent(session: CDPSession) -> tuple[float, float]:
     got = session.send("Performance.getMetrics")["metrics"]
     metrics = {one["name"]: one["value"] for one in got}
     return float(metrics["TaskDuration"]), float(metrics["ScriptDuration"])
-
-
-def arrived(page: Page, running: Aside, indices: range) -> None:
-    """Send scores and wait until the page has the last."""
-    for index in indices:
-        talk(running, index)
-        feed(running, [index])
-    end = clock((indices[-1] + 1) * HOP)
-    expect(page.locator("#window")).to_contain_text(f"to {end}", timeout=120_000)
-
-
-def clock(time: float) -> str:
-    """Return session time as the page writes it."""
-    minutes, seconds = divmod(int(time), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def row(page: Page, running: Aside, session: CDPSession, indices: range) -> str:

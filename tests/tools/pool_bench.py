@@ -1,4 +1,4 @@
-"""Measures the front ends in their processes: `python -m tests.pool_bench`, some two minutes.
+"""Measure the feature workers: `python -m tests.tools.pool_bench`, some two minutes.
 
 What the hop into a process costs beside the same work in this one, in turns, so that what else the
 machine does disturbs both; memory with one to four sessions of sound and pictures; and how long the
@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from support.senders import BOTH, Fed, picture, sound
 from tamulag.streamer.core.sample import Input, Sample
 from tamulag.streamer.server.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
 from tamulag.streamer.server.feature_workers.pool import FeatureWorkerPool
+
+from ..support.senders import BOTH, Fed, picture, sound
 
 ROUND = 5.0
 ROUNDS = 4
@@ -74,9 +75,9 @@ class Bench:
     def __init__(self, count: int) -> None:
         self.names = [f"s{number}" for number in range(count)]
         self.ways = Ways()
-        self.told: list[tuple[float, str | None]] = []
+        self.reports: list[tuple[float, str | None]] = []
         self.pool = FeatureWorkerPool(
-            workers=1, front=PipelineConfig(), deliver=self.ways.find, tell=self._tell
+            workers=1, front=PipelineConfig(), deliver=self.ways.find, tell=self._report
         )
         self.count = 0
 
@@ -114,8 +115,8 @@ class Bench:
         self.ways.send(name, fed)
         self.pool.feed(name, *fed)
 
-    def _tell(self, session: str, reason: str | None, detail: str) -> None:
-        self.told.append((time.perf_counter(), reason))
+    def _report(self, session: str, reason: str | None, detail: str) -> None:
+        self.reports.append((time.perf_counter(), reason))
 
 
 def cpu(pid: int) -> float:
@@ -162,7 +163,7 @@ async def hop() -> None:
     ends.close(lambda _: None)
 
 
-async def crowd(count: int) -> None:
+async def loaded(count: int) -> None:
     """Print memory and load with some sessions, and what a kill costs them."""
     async with Bench(count) as bench:
         busy = await cores(bench.stream(2 * ROUND), bench.worked)
@@ -174,10 +175,10 @@ async def crowd(count: int) -> None:
         killed = time.perf_counter()
         os.kill(bench.pool.pids[0], signal.SIGKILL)
         await bench.stream(10.0)
-        lost = [at - killed for at, reason in bench.told if reason]
-        back = [at - killed for at, reason in bench.told if reason is None]
+        lost = [at - killed for at, reason in bench.reports if reason]
+        back = [at - killed for at, reason in bench.reports if reason is None]
         print(
-            f"  kill -9: all told after {max(lost):.2f} s, all well again after {max(back):.2f} s "
+            f"  kill -9: lost after {max(lost):.2f} s, all well again after {max(back):.2f} s "
             f"(a worker starts in {bench.started:.1f} s)"
         )
 
@@ -185,4 +186,4 @@ async def crowd(count: int) -> None:
 if __name__ == "__main__":
     asyncio.run(hop())
     for sessions in range(1, MOST + 1):
-        asyncio.run(crowd(sessions))
+        asyncio.run(loaded(sessions))

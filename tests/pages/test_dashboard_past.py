@@ -7,28 +7,15 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support import past_sessions
-from support.browser import Aside, aside, chromium
-from support.dashboard import MINUS, head, hello, score, server, shown, shown_loosely
+from support.browser import Aside, aside
+from support.dashboard import MINUS, head, hello, score, shown, shown_loosely
 from tamulag.streamer.storage.history import History
 from tamulag.streamer.storage.history_db import HistoryDb
 from tamulag.streamer.webserver import dashboard
 from tamulag.streamer.webserver.server import WebSocketPublisher
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def running() -> Iterator[Aside]:
-    with aside(server) as running:
-        yield running
 
 
 def test_a_past_session_is_opened_from_its_messages(browser: Browser, running: Aside) -> None:

@@ -6,14 +6,8 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Browser, Page
 
-from support.browser import aside, chromium
+from support.browser import aside
 from support.dashboard import server, shown
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

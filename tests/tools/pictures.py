@@ -1,4 +1,4 @@
-"""Take the pictures of docs/images from real runs: `python -m support.pictures`.
+"""Take the pictures of docs/images from real runs: `python -m tests.tools.pictures`.
 
 The dashboard, light, dark and on a phone, and the meter from a run of the demo; the capture page
 with the demo's portrait and voice as camera and microphone. It takes about two minutes.
@@ -14,18 +14,19 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import as_devices, chromium, opened, site
-from support.dashboard import START, real
-from support.devices import spoken
 from tamulag.streamer.app.build_agent import demo_files
 
-ROOT = Path(__file__).parents[2]
+from ..support.browser import as_devices, chromium, opened, site
+from ..support.dashboard import START, real
+from ..support.devices import spoken
+from ..support.paths import ROOT
+
 IMAGES = ROOT / "docs" / "images"
 LIMIT = 150_000
 """Bytes of a picture at most."""
 SECONDS = 52
 """Of session that the timeline has at least when it is taken."""
-DESK = {"width": 1440, "height": 900}
+DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SMALL = {"width": 500, "height": 360}
 TABLET = {"width": 520, "height": 740}
@@ -114,12 +115,12 @@ def capture(folder: Path) -> None:
 
 
 def main() -> None:
-    """Take all of them anew."""
+    """Take all of them."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         with site(folder) as origin, demo(folder, origin) as address, chromium() as browser:
             with opened(browser, address) as page:
-                page.set_viewport_size(DESK)  # type: ignore[arg-type]
+                page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
                 dashboard(page)
             meter(browser, origin, folder, address)
         capture(folder)

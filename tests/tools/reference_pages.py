@@ -1,6 +1,6 @@
-"""Write what the code knows into two pages of docs/reference: `python -m support.reference_pages`.
+"""Write the generated parts of docs/reference: `python -m tests.tools.reference_pages`.
 
-To be called in the folder tests. Below the mark of cli.md stand the verbs with their options, as
+Below the mark of cli.md stand the verbs with their options, as
 the command line has them; below that of configuration.md the keys of the settings. `test_docs.py`
 compares both.
 """
@@ -21,7 +21,7 @@ from tamulag.streamer.cli.main import app
 from tamulag.streamer.config.loader import Config
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-MARK = "<!-- Below: written by `cd tests && python -m support.reference_pages`. -->\n"
+MARK = "<!-- Below: written by `python -m tests.tools.reference_pages`. -->\n"
 TYPES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
 
