@@ -95,13 +95,17 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
     service = Service(
         feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
     )
+
+    def past(session: str | None) -> str | None:
+        return None if session is None else feed.hello_of(session)
+
     web = WebOptions(
         receive=endpoint.receive,
         greet=feed.hello_of,
         routes=feed.routes(),
         senders=chosen.seats,
     )
-    for publisher in publishers_of(config, service, feed.output_changed, web):
+    for publisher in publishers_of(config, service, feed.output_changed, web, past=past):
         outputs.add(publisher)
     return BuiltServer(service, registry.backend)
 
