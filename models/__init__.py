@@ -1,7 +1,47 @@
-"""The TAM-ULAG model, its text encoder, its training and its evaluation."""
+"""The TAM-ULAG model, its text encoder, its training and its evaluation.
 
-from .nn.encoder import Ticks
-from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
-from .runtime.checkpoint import load, save
+Names are loaded when they are asked for, so that importing the package alone loads no torch.
+"""
 
-__all__ = ["MODALITIES", "ModelConfig", "Output", "State", "TamUlag", "Ticks", "load", "save"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .nn.encoder import Ticks
+    from .nn.errors import TamulagError
+    from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
+    from .runtime.checkpoint import Card, CheckpointError, load, save
+
+__all__ = [
+    "MODALITIES",
+    "Card",
+    "CheckpointError",
+    "ModelConfig",
+    "Output",
+    "State",
+    "TamUlag",
+    "TamulagError",
+    "Ticks",
+    "load",
+    "save",
+]
+
+_MODULES = {
+    ".nn.encoder": ("Ticks",),
+    ".nn.errors": ("TamulagError",),
+    ".nn.tam_ulag": ("MODALITIES", "ModelConfig", "Output", "State", "TamUlag"),
+    ".runtime.checkpoint": ("Card", "CheckpointError", "load", "save"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of `__all__` where it is first used."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module, __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names that are exported."""
+    return sorted(__all__)

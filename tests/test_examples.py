@@ -18,17 +18,20 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from support.broker import mosquitto, within
+from support.broker import mosquitto
 from support.browser import aside, chromium, opened, site
-from support.devices import free_port, need, wait_for
+from support.devices import need
+from support.paths import ROOT
 from support.running_server import Serving
 from support.senders import wave
+from support.waiting import within
 from support.websocket_peers import missed
+from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 SECRET = "correct-horse-battery"
 PART = {"sentiment": 1.25, "weight": 1.0, "status": "ok", "age": 0.0}
 SCORE = {
@@ -70,7 +73,7 @@ def command(name: str) -> list[str]:
 
 
 def node_version() -> tuple[int, int]:
-    need("node", "nodejs")
+    need(["node"])
     told = subprocess.run(
         ["node", "--version"], check=True, capture_output=True, text=True, timeout=30
     )
@@ -115,7 +118,7 @@ def run(name: str, *arguments: str, **environment: str) -> Iterator[list[str]]:
 
 def test_every_example_is_tested_here() -> None:
     """A new one needs a test."""
-    tests = ("test_examples.py", "test_embed.py", "test_call_centre.py")
+    tests = ("test_examples.py", "webserver/test_widgets.py", "pages/test_call_centre.py")
     here = "".join((Path(__file__).parent / name).read_text() for name in tests)
     names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
     assert names
@@ -146,7 +149,7 @@ def test_seat_of_a_server(tmp_path: Path) -> None:
         file.writeframes(speech.tobytes())
     with Serving("--asr", "none", workers=1) as serving:
         done = subprocess.run(
-            [*command("seat.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
+            [*command("sender.py"), str(tmp_path / "talk.wav"), f"{serving.url}ingest"],
             check=True,
             capture_output=True,
             text=True,

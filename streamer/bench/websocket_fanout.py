@@ -6,11 +6,13 @@ they were sent.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..webserver.connection import Limits
 from ..webserver.server import WebSocketPublisher
-from .rig.subscribers import STARTING, Heard, SubscriberLoad, percentile
+from .rig.processes import StageError
+from .rig.subscribers import STARTING, Received, SubscriberLoad, percentile
 
 PROCESSES = 2
 """Of subscribers; the server is a third, as it is where it runs."""
@@ -40,8 +42,7 @@ async def fanout(
     """Publish a message every `hop` seconds on the loopback and say when it arrived.
 
     Raises:
-        TimeoutError: If the subscribers cannot connect within a minute.
-        RuntimeError: If no message arrived at all.
+        StageError: If the subscribers cannot connect within a minute, or no message arrived.
     """
     total = subscribers + stalled
     server = WebSocketPublisher(
@@ -53,19 +54,17 @@ async def fanout(
     await server.open()
     running = asyncio.create_task(server.run(), name="tamulag.fanout")
     try:
-        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as crowd:
-            async with asyncio.timeout(STARTING):
-                while server.subscribers < total:  # noqa: ASYNC110 (bounded by the timeout)
-                    await asyncio.sleep(0.05)
+        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as load:
+            await _until(lambda: server.subscribers >= total, f"{total} subscribers connect")
             cpu = time.process_time()
             sent, gone = await _publish(server, subscribers, seconds, hop)
             cpu = (time.process_time() - cpu) / seconds
-            latencies = (await _heard(crowd)).sent
+            latencies = (await _received(load)).sent
     finally:
         running.cancel()
         await server.close()
     if not latencies:
-        raise RuntimeError(f"none of {sent} messages arrived: try fewer than {subscribers}")
+        raise StageError(f"none of {sent} messages arrived: try fewer than {subscribers}")
     return Fanout(
         subscribers=subscribers,
         stalled=stalled,
@@ -94,10 +93,17 @@ async def _publish(
     return sent, gone
 
 
-async def _heard(crowd: SubscriberLoad) -> Heard:
-    """Let the server go on while its subscribers tell what they got."""
-    crowd.ask()
-    async with asyncio.timeout(STARTING):
-        while not crowd.is_ready():  # noqa: ASYNC110 (bounded by the timeout)
-            await asyncio.sleep(0.02)
-    return crowd.answers()
+async def _received(load: SubscriberLoad) -> Received:
+    """Let the server go on while its subscribers report what they got."""
+    load.finish()
+    await _until(load.is_ready, "the subscribers report")
+    return load.reports()
+
+
+async def _until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; raises StageError after a minute."""
+    deadline = time.monotonic() + STARTING
+    while not condition():
+        if time.monotonic() > deadline:
+            raise StageError(f"not within {STARTING:g} s: {what}: try fewer subscribers")
+        await asyncio.sleep(0.02)

@@ -9,12 +9,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.errors import TamulagError
 from . import (
     bench,
+    bench_clock,
     bench_cluster,
     bench_stream,
     data,
@@ -255,6 +257,7 @@ train.register(app)
 export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
+bench_clock.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
 bench_cluster.register(bench.bench_app)
 
@@ -266,40 +269,14 @@ def _console() -> "Console":
     return Console(width=None if sys.stdout.isatty() else 240)
 
 
-def _fail(program: str, error: BaseException) -> int:
-    print(f"{program}: {error}", file=sys.stderr)
-    return 1
-
-
-def _expected() -> tuple[type[BaseException], ...]:
-    """Return the errors that are told in their own words; anything else is a bug."""
-    kinds: list[type[BaseException]] = []
-    for module, names in {
-        "assets": ("AssetError",),
-        "config": ("ConfigError",),
-        "publisher": ("PublisherError",),
-        "recording": ("RecordingError",),
-        "store": ("StoreError",),
-        "source": ("SourceError",),
-        "stage": ("StageError",),
-        "checkpoint": ("CheckpointError",),
-        "data": ("DataError",),
-    }.items():
-        for package in ("streamer", "models"):
-            loaded: Any = sys.modules.get(f"tamulag.{package}.{module}")
-            kinds += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
-    return tuple(kinds)
-
-
 def _run(program: str, command: Callable[[], object]) -> int:
     try:
         command()
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 1
-    except Exception as error:
-        if isinstance(error, _expected()):
-            return _fail(program, error)
-        raise
+    except TamulagError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
     finally:
         # Else the interpreter looks through every object of torch once more before it ends:
         # seconds on a busy machine, for nothing.

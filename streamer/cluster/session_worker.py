@@ -16,9 +16,10 @@ import torch
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import load
 
+from ..core.errors import TamulagError
 from ..core.estimate import Estimate, Timing
 from ..core.sample import Block, Input, Notice
-from ..core.session_batch import BatchFull, SessionBatch
+from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
 from ..server import malloc
 
@@ -176,7 +177,7 @@ class SessionWorker:
                 self._begin(name, number, do)
             elif name in self._guests:  # else it has failed, and who sent this did not know yet
                 self._follow(name, number, do)
-        except (ValueError, BatchFull) as error:
+        except (ValueError, TamulagError) as error:
             self._answer.failed[name] = str(error)
             self._forget(name)
 

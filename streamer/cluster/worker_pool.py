@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from ..core.errors import TamulagError
 from .autoscaler import Autoscaler
 from .hash_ring import HashRing
 from .session_worker import Answer, Command
@@ -27,7 +28,7 @@ AGAIN = 1.0
 """Seconds until a wing is asked for again that could not be had."""
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(TamulagError):
     """A wing does not answer any more, or cannot be had; its sessions' states are gone."""
 
 

@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ..core.errors import TamulagError
 from ..core.urls import redacted
 from .schema import (
     AsrConfig,
@@ -46,7 +47,7 @@ from .schema import (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(TamulagError):
     """The settings cannot be used; the text has one line for each problem."""
 
 

@@ -7,10 +7,12 @@ import os
 import stat
 from pathlib import Path
 
+from ..core.errors import TamulagError
+
 MAX_BYTES = 4096
 
 
-class SecretError(ValueError):
+class SecretError(TamulagError):
     """A secret cannot be used; the text names the file and the remedy, never the secret."""
 
 

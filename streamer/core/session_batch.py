@@ -16,6 +16,7 @@ from tamulag.models.runtime.batched_sessions import BatchedState
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.session_step import Step
 
+from .errors import TamulagError
 from .estimate import Estimate, Timing, step_outputs
 from .sample import TICK_RATE, Block, Input
 from .step_builder import PendingStep, StepBuilder
@@ -24,7 +25,7 @@ BATCH = 256
 """Most sessions of one step: beyond that a step takes longer and nobody gains."""
 
 
-class BatchFull(RuntimeError):
+class BatchFull(TamulagError):
     """No seat is free; the text says how many there are."""
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from .aligner import Held
+from .errors import TamulagError
 from .estimate import Presence
 from .sample import Phrase, Sample, Word
 from .session_batch import SessionBatch
@@ -28,7 +29,7 @@ VERSION = 1
 SAMPLED: tuple[Literal["audio", "vision"], ...] = ("audio", "vision")
 
 
-class SnapshotError(ValueError):
+class SnapshotError(TamulagError):
     """These bytes are no session that can go on here."""
 
 

@@ -6,6 +6,7 @@ Knows the shape of a source. Knows no device.
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Protocol
 
+from .errors import TamulagError
 from .sample import Input, Modality
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ Now = Callable[[], float]
 """Seconds on the session clock."""
 
 
-class SourceError(RuntimeError):
+class SourceError(TamulagError):
     """A source cannot be opened: wrong name, missing file, no permission.
 
     The text names the value and the remedy, in one or two lines.
     """
 
 
-class SourceLost(RuntimeError):
+class SourceLost(TamulagError):
     """A source that worked has stopped: cable pulled, stream ended, driver gone.
 
     Attributes:

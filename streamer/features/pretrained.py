@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from ..core.errors import TamulagError
+
 Slot = Literal["text", "audio", "vision", "asr"]
 
 
-class AssetError(RuntimeError):
+class AssetError(TamulagError):
     """A pretrained part is missing, damaged or cannot be fetched; the text names the remedy."""
 
 

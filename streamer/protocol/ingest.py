@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from ..core.errors import TamulagError
 from ..core.sample import Array
 from .messages import Part, Role
 
@@ -35,7 +36,7 @@ Timestamp = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class IngestError(ValueError):
+class IngestError(TamulagError):
     """What came cannot be used; the connection is closed with `code` and this text.
 
     Attributes:
@@ -136,7 +137,7 @@ class WordsHeader(Part):
 
 
 class FeaturesHeader(Part):
-    """Of ready features: the payload is float32, little-endian, rows of docs/features.md."""
+    """Of ready features: float32, little-endian, rows of docs/explanation/features.md."""
 
     kind: Literal["features"] = "features"
     timestamp: Timestamp = Field(description="Of the first row, on the sender's clock")

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..core.errors import TamulagError
+
 VERSION = 1
 """Of the tables; a file of a newer one is refused."""
 
@@ -44,7 +46,7 @@ TABLES = (
 _FIELDS = "id, started, ended, seconds, scores, total, reason, hello"
 
 
-class StoreError(RuntimeError):
+class StoreError(TamulagError):
     """The history cannot be used; the text names the file and the remedy."""
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..core.errors import TamulagError
 from ..core.estimate import Estimate, Timing
 from ..core.sample import Array, Call, Input, Modality, Notice, Phrase, Sample, Word
 
@@ -26,7 +27,7 @@ Age = Annotated[float, Field(ge=0.1, le=60)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class RecordingError(RuntimeError):
+class RecordingError(TamulagError):
     """A recording cannot be used; the text names it and the remedy."""
 
 

@@ -18,6 +18,11 @@ import jsonschema
 import pytest
 from websockets.sync.client import connect
 
+from tamulag.streamer.bench.rig.ray_nodes import NodesError
+from tamulag.streamer.cli.main import _run
+from tamulag.streamer.cluster.worker_pool import WorkerLost
+from tamulag.streamer.core.errors import TamulagError
+
 BIN = Path(sys.executable).parent
 LIMIT = 120
 
@@ -296,3 +301,36 @@ def test_a_file_on_the_command_line_replaces_the_devices_of_a_config() -> None:
     assert done.returncode == 1
     assert "no/such.mp4" in done.stderr
     assert "camera" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [NodesError, WorkerLost])
+def test_an_error_of_the_tree_is_one_line(
+    kind: type[TamulagError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever verb it ends: exit code 1, and no traceback."""
+
+    def fail() -> None:
+        raise kind("node 2 is gone: start it again")
+
+    assert _run("tamulag", fail) == 1
+    assert capsys.readouterr().err == "tamulag: node 2 is gone: start it again\n"
+
+
+def test_a_ray_that_does_not_start_is_told(tmp_path: Path) -> None:
+    """`bench cluster` with a damaged installation of Ray: why, in one line."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = tamulag("bench", "cluster", "--seconds", "6", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("tamulag: Ray did not start its nodes: ModuleNotFoundError")
+
+
+def test_the_command_line_loads_no_network() -> None:
+    """`--help` is quick: neither torch nor numpy is imported for it."""
+    code = "import sys, tamulag.streamer.cli.main as m; print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "set()\n"

