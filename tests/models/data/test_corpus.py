@@ -14,7 +14,7 @@ from tamulag.models.data.mmsa_pickle import read_packed
 def corpus() -> Corpus:
     """Return five clips of two corpora and three speakers, labelled by their place."""
     clips = []
-    for place, (group, name) in enumerate(["ax", "bx", "ay", "cy", "by"]):
+    for place, (group, name) in enumerate(zip("abacb", "xxyyy", strict=True)):
         values = {"audio": np.full((place + 1, 2), place, np.float32)}
         ticks = {"audio": np.arange(place + 1)}
         clips.append(Clip(float(place), group, values, ticks, corpus=name, mode="train"))
