@@ -84,7 +84,7 @@ def test_the_message_shown_fits_the_schema() -> None:
 def test_the_programs_shown_are_short_python() -> None:
     """The agent and the subscriber of the README can be pasted; ten lines each."""
     programs = blocks("python")
-    assert len(programs) == 1
+    assert len(programs) == 2
     assert all(len([line for line in one.splitlines() if line]) <= 10 for one in programs)
     for program in programs:
         compile(program, "README.md", "exec")
