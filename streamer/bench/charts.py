@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tamulag.models.bench.step_cost import Row
+from tamulag.models.bench.step_cost import HopCost
 
 from .cpu_profile import Share
 from .server_capacity import Batched
@@ -19,7 +19,7 @@ SIZE = (6.4, 3.4)
 """Inches."""
 
 
-def draw(rows: Sequence[Row], parts: Sequence[Share], folder: Path) -> list[Path]:
+def draw(rows: Sequence[HopCost], parts: Sequence[Share], folder: Path) -> list[Path]:
     """Write `performance-stream.png` and, if parts were measured, `performance-session.png`.
 
     For several sessions per step the name ends in their number, `performance-stream-64.png`.
@@ -64,7 +64,7 @@ def draw_steps(steps: Sequence[Batched], folder: Path) -> Path:
     return path
 
 
-def _costs(rows: Sequence[Row]) -> "Figure":
+def _costs(rows: Sequence[HopCost]) -> "Figure":
     figure = _empty()
     axes = figure.subplots()
     windows = [row.window for row in rows]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .data import Json, bar, quiet_threads
-from .train import told
+from .train import show_progress
 
 if TYPE_CHECKING:
     from tamulag.models.data.clips import Clip
@@ -119,7 +119,7 @@ def bench_labels(
     from tamulag.models.runtime.checkpoint import MULTILINGUAL
     from tamulag.models.text.text_encoder import TextEncoder
 
-    with told() as (log, tell):
+    with show_progress() as (log, progress):
         log("text is encoded")
         encoder = TextEncoder(name=MULTILINGUAL)
         rows = against(
@@ -130,7 +130,7 @@ def bench_labels(
             epochs=epochs,
             gradient=gradient,
             log=log,
-            tell=tell,
+            progress=progress,
         )
     if as_json:
         print(json.dumps({"seeds": seeds, "rows": [_plain(row._asdict()) for row in rows]}))
