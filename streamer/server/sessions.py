@@ -8,16 +8,16 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 
 from ..core.estimate import Timing
-from ..core.sample import TICK_RATE, VISION_TICKS, Block, Input, Modality, Notice, Phrase, Sample
+from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
-from ..storage.recorder import Recorder
 from ..storage.session_recorders import SessionRecorders
 from .backend import ScoredStep, SessionBackend
+from .session import ServerSession
 from .snapshot_store import StoredSnapshot
 
 POLL = 0.015
@@ -47,67 +47,6 @@ REASONS: Mapping[Modality, str] = {
     "vision": "camera_lost",
 }
 """Why a modality is lost whose sender has left."""
-
-
-@dataclass(kw_only=True)
-class ServerSession:
-    """One session of the server.
-
-    Attributes:
-        name: Public.
-        key: Secret: a sender that has it resumes the session.
-        asked: The modalities.
-        by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
-        start: Steady clock at session time 0.
-        messages: Makes its messages.
-        described: Modalities that the feature workers describe; the others come as features.
-        send: Takes lines for the sender; None: it is away.
-    """
-
-    name: str
-    key: str
-    asked: tuple[Modality, ...]
-    by_sender: bool
-    start: float
-    messages: SessionMessages
-    described: tuple[Modality, ...] = ()
-    send: Callable[[str], None] | None = None
-    input_at: float = 0.0
-    """Steady clock at the newest input."""
-    reached: float = 0.0
-    """Session time of the newest input."""
-    away_since: float | None = None
-    """Steady clock at which the sender left; None: it is there."""
-    utterances: tuple[int, int] = (0, 0)
-    """Number at which the sender's utterances begin, and the one after the newest."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    has_room: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while no more than `BACKLOG` steps wait."""
-    closing: str | None = None
-    """Reason for closing; while set, input is ignored and pending hops are flushed."""
-    closing_since: float = 0.0
-    """Steady clock."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the last message was sent."""
-    recorder: Recorder | None = None
-
-    def now(self) -> float:
-        """Return the session time in seconds."""
-        return self.reached if self.by_sender else time.monotonic() - self.start
-
-    def snapshot(self, state: bytes) -> StoredSnapshot:
-        """Return what another server needs to resume the session once `session_end` was sent."""
-        return StoredSnapshot(
-            name=self.name,
-            key=self.key,
-            seq=self.messages.seq + 1,
-            now=self.now(),
-            reached=self.reached,
-            utterance=self.utterances[1],
-            asked=self.asked,
-            by_sender=self.by_sender,
-            state=state,
-        )
 
 
 Save = Callable[[StoredSnapshot], bool]
@@ -244,9 +183,7 @@ class SessionRegistry:
             session.messages.notice(item)
         session.input_at = time.monotonic()
         session.reached = max(session.reached, _end(item))
-        if session.recorder is not None:
-            for one in _samples(item) if isinstance(item, Block) else (item,):
-                session.recorder.took(one)
+        session.record(item)
         self.backend.push(name, item)
         if session.by_sender and isinstance(item, Phrase):
             self._advance(session, session.reached - SILENCE)
@@ -405,13 +342,6 @@ class SessionRegistry:
     def _renumber(self, session: ServerSession) -> None:
         """Let utterances begin at 0 again, as those of a new recogniser or sender do."""
         session.utterances = (session.utterances[1], session.utterances[1])
-
-
-def _samples(block: Block) -> Iterator[Sample]:
-    """Yield the rows of a block as a recording has them."""
-    step = (VISION_TICKS if block.modality == "vision" else 1) / TICK_RATE
-    for number, values in enumerate(block.values):
-        yield Sample(block.modality, block.timestamp + number * step, values)
 
 
 def _modality(item: Input | Block) -> str:

@@ -285,7 +285,7 @@ def test_each_session_is_recorded_and_kept(tmp_path: Path) -> None:
     settings, records = tmp_path / "mine.toml", tmp_path / "records"
     settings.write_text(f'[history]\npath = "{tmp_path}/history.sqlite"\n')
 
-    async def play(url: str) -> list[Caller]:
+    async def play(url: str) -> tuple[Caller, Caller]:
         named = FEATURES.model_copy(update={"session": "seat-3"})
         return await asyncio.gather(
             call(url, Caller(3), hops=6, hello=named),
