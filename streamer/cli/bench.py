@@ -319,7 +319,7 @@ def bench_faults(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Break a running agent on purpose: how soon does it tell, how soon is it well again?
+    """Break a running agent on purpose: how soon does it report, how soon is it well again?
 
     For real, on the loopback: broker, camera, microphone, subscribers, disk, signals. Takes about
     three minutes. What needs a command that is missing is skipped, with the reason.

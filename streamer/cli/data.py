@@ -62,7 +62,7 @@ def evaluate(
         Literal["mosi", "sims"], typer.Option(help="mosi: labels in [-3, 3]; sims: in [-1, 1].")
     ] = "mosi",
     anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % was heard.")
+        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % of each clip.")
     ] = False,
     asr: Asr = "none",
     mode: Mode = None,

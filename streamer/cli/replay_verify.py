@@ -38,7 +38,7 @@ def replay(
         Path | None, typer.Option(help="TOML file: source.speed, websocket, mqtt, jsonl.")
     ] = None,
 ) -> None:
-    """Play a recording again: the same scores to the bit, computed anew.
+    """Play a recording again: the same scores to the bit, computed again.
 
     Example: tamulag replay recordings/20261124-101500-3b01ac80 --speed max --jsonl -
     """
