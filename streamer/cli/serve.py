@@ -98,7 +98,7 @@ def _actors(chosen: str | None) -> dict[str, object]:
 def bench_serve(
     sessions: Annotated[int, typer.Option(min=1, max=5000, help="Seats that come.")] = 1000,
     seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 20.0,
-    senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of seats.")] = 1,
+    senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of senders.")] = 1,
     busiest: Annotated[
         float | None, typer.Option(help="Of the server: see `tamulag serve`.")
     ] = None,
