@@ -105,7 +105,7 @@ class Log:
         if self._lines:
             self._lines.session = session
 
-    def error(self, problem: object) -> None:
+    def report(self, problem: object) -> None:
         """Report an error that a person can fix, in the format of the log."""
         if self._lines:
             logger.error("%s", problem)

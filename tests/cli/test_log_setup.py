@@ -78,10 +78,10 @@ def test_what_a_person_can_mend_has_the_form_of_the_log(
 ) -> None:
     """For people the program's name and the problem; for a collector a line."""
     with Log("text") as log:
-        log.error("port taken")
+        log.report("port taken")
     assert capsys.readouterr().err == "tamulag-stream: port taken\n"
     with Log("json") as log:
-        log.error("port taken")
+        log.report("port taken")
     assert lines(capsys)[0]["message"] == "port taken"
 
 
