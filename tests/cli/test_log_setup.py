@@ -46,7 +46,7 @@ def test_a_bug_is_a_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> 
     (line,) = lines(capsys)
     assert left.value.code == 1
     assert (line["level"], line["message"]) == ("critical", "ZeroDivisionError: a bug")
-    assert "test_log.py" in str(line["exception"])
+    assert "test_log_setup.py" in str(line["exception"])
 
 
 def test_a_bug_keeps_its_traceback_in_text() -> None:
