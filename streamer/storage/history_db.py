@@ -145,18 +145,18 @@ class HistoryDb:
         Raises:
             sqlite3.Error: If it cannot be written.
         """
-        said = json.loads(hello)
-        start, name = _wall(said["epoch"]), said["session"]
+        opening = json.loads(hello)
+        start, name = _wall(opening["epoch"]), opening["session"]
         with self._writing() as db:
             for number in itertools.count(2):
                 found = db.execute("SELECT key FROM sessions WHERE id = ?", (name,)).fetchone()
                 if found is None:
                     break
                 query = "SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session = ?"
-                if db.execute(query, found).fetchone() == (said["seq"],):
+                if db.execute(query, found).fetchone() == (opening["seq"],):
                     db.execute("UPDATE sessions SET reason = NULL WHERE key = ?", found)
                     return int(found[0])
-                name = f"{said['session']}-{number}"
+                name = f"{opening['session']}-{number}"
             query = "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)"
             return int(db.execute(query, (name, start, start, hello)).lastrowid or 0)
 
