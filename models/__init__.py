@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .nn.encoder import Ticks
     from .nn.errors import TamulagError
     from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
-    from .runtime.checkpoint import Card, CheckpointError, load, save
+    from .runtime.card import Card
+    from .runtime.checkpoint import CheckpointError, load, save
 
 __all__ = [
     "MODALITIES",
@@ -30,7 +31,8 @@ _MODULES = {
     ".nn.encoder": ("Ticks",),
     ".nn.errors": ("TamulagError",),
     ".nn.tam_ulag": ("MODALITIES", "ModelConfig", "Output", "State", "TamUlag"),
-    ".runtime.checkpoint": ("Card", "CheckpointError", "load", "save"),
+    ".runtime.card": ("Card",),
+    ".runtime.checkpoint": ("CheckpointError", "load", "save"),
 }
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from tamulag.models.nn.tam_ulag import TICK_RATE, TamUlag
 from tamulag.models.runtime.checkpoint import Card, load
-from tamulag.models.runtime.onnx_engine import step_for
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.engine_choice import open_engine
+from tamulag.models.runtime.step_engine import StepEngine
 
 from ..agent.agent import Agent
 from ..agent.clock import SessionClock
@@ -70,12 +70,11 @@ def build(config: Config) -> Built:
         asked = {modality for source in sources for modality in _wanted(config, source)}
         agent = Agent(
             session=Session(
-                model,
+                _engine(config, model),
                 card,
                 asked,
                 timing_of(config),
                 names_words=config.session.privacy == "none",
-                step=_step(config, model),
             ),
             sources=sources,
             publishers=[],
@@ -303,10 +302,16 @@ def _login(config: Config) -> Login:
     return Login(**config.mqtt.model_dump(include=set(Login.__dataclass_fields__)))
 
 
-def _step(config: Config, model: TamUlag) -> Step:
+def _engine(config: Config, model: TamUlag) -> StepEngine:
     chosen = config.model
-    path = None if chosen.onnx is None else Path(chosen.onnx)
-    return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
+    return open_engine(
+        model,
+        chosen.checkpoint,
+        capacity=1,
+        hop=round(config.session.hop * TICK_RATE),
+        engine=chosen.engine,
+        path=None if chosen.onnx is None else Path(chosen.onnx),
+    )
 
 
 def _report(config: Config, agent: Agent) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
+from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..agent.agent import Agent
 from ..config.loader import Config
@@ -35,7 +36,7 @@ def record(config: Config, agent: Agent) -> None:
         total_limit=config.record.total * MEGABYTE,
         results_only=config.session.privacy == "strict",
     )
-    agent.session.journal = agent.recorder
+    agent.session.observer = agent.recorder
     agent.publishers.append(agent.recorder)
 
 
@@ -65,7 +66,8 @@ def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
     torch.set_num_threads(header.threads)
     name = checkpoint or header.checkpoint
     model, card = load(name, window=round(header.window * TICK_RATE))
-    return Session(model, card, header.asked, header.timing), card
+    engine = TorchEngine(model, hop=round(header.hop * TICK_RATE))
+    return Session(engine, card, header.asked, header.timing), card
 
 
 def _header(config: Config, agent: Agent, sha256: str) -> Header:

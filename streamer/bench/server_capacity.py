@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 
+from ..core.commands import Push
 from ..core.sample import TICK_RATE, Block
 from ..core.session_batch import SessionBatch
 from .rig.proc_usage import memory, spent
@@ -181,7 +183,9 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     face = rng.standard_normal(
         (ticks // model.config.vision.period, model.config.vision.dim)
     ).astype(np.float32)
-    halls = {size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)}
+    halls = {
+        size: SessionBatch(TorchEngine(model, sessions), card, batch=size) for size in (sessions, 1)
+    }
     spent: dict[int, list[float]] = {size: [] for size in halls}
     for hall in halls.values():
         for number in range(sessions):
@@ -189,8 +193,8 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     for hop in range(hops + 1):
         for size, hall in halls.items():
             for number in range(sessions):
-                hall.push(str(number), Block("vision", hop * HOP, face))
-                hall.push(str(number), Block("audio", hop * HOP, voice))
+                hall.apply(str(number), Push(Block("vision", hop * HOP, face)))
+                hall.apply(str(number), Push(Block("audio", hop * HOP, voice)))
             spent[size].append(_timed(hall))
     together, alone = (1e6 * float(np.median(times[1:])) / sessions for times in spent.values())
     return Batched(sessions, together, alone, alone / together)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .ray_runtime import joined
-from .session_worker import Answer, Command, SessionWorker, WorkerConfig
+from .session_worker import Answer, SessionWorker, WorkerCommand, WorkerConfig
 from .worker_pool import WorkerLost
 
 CALL_LIMIT = 10.0
@@ -73,7 +73,7 @@ class RayWorkerFactory:
 
     def __init__(self, ray: Any, plan: WorkerConfig, checkpoint: str) -> None:
         self._ray = ray
-        self._made_from = (plan.hall, checkpoint)
+        self._made_from = (plan.batch, checkpoint)
         # State that was lost does not come back with the process: a new wing is a new actor.
         self._wing = ray.remote(SessionWorker).options(
             num_cpus=1,
@@ -147,7 +147,7 @@ class RayWorker:
         self._actor = actor
         self._hangs = False
 
-    async def ask(self, orders: Sequence[Command], limit: float = CALL_LIMIT) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand], limit: float = CALL_LIMIT) -> Answer:
         """Return what came of the orders.
 
         Raises:

@@ -1,6 +1,6 @@
 """Writes a recording while a session runs: a bounded queue, a thread, files with limits.
 
-Knows queue, thread and folder. Knows neither what the rows say nor how they are encoded.
+Knows queue, thread and folder. Knows neither what the rows mean nor how they are encoded.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..aio.threads import in_thread
+from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
-from ..core.sample import Call, Input
 from ..publishers.publisher import PublisherError
 from .arrow_file import END, SUFFIX, batch_of, schema_of
-from .recording import Header, Row, estimate_row, input_row
+from .recording import Header, Row, estimate_row, rows_of
 
 logger = logging.getLogger("tamulag.recording")
 
@@ -40,7 +40,7 @@ MEGABYTE = 1_000_000
 
 
 class Recorder:
-    """Keeps what goes into a session and what comes out; a journal and a publisher at once.
+    """Records what goes into a session and what comes out; an observer and a publisher at once.
 
     The event loop only appends to a queue. Nothing is dropped from the middle, because a replay of
     such a recording would be another one: when the queue or the folder is full, or the disk says
@@ -52,7 +52,7 @@ class Recorder:
         now: Session clock.
         file_limit: Bytes at which the next file begins.
         total_limit: Bytes of all recordings in `folder` at which this one ends.
-        results_only: Keep nothing of what went in, for `--privacy strict`.
+        results_only: Record nothing of what went in, for `--privacy strict`.
     """
 
     name = "recording"
@@ -99,22 +99,18 @@ class Recorder:
                 "name a folder that can be written with --record DIR"
             ) from error
 
-    def took(self, item: Input) -> None:
-        """Keep an input."""
+    def on_command(self, command: SessionCommand) -> None:
+        """Record what the session is given."""
         if not self._results_only:
-            self._add(input_row(item, self._now()))
+            for row in rows_of(command, self._now()):
+                self._add(row)
 
-    def called(self, name: Call, now: float | None) -> None:
-        """Keep a call that closes hops or changes their length."""
-        if not self._results_only:
-            self._add(Row(name, self._now(), now))
-
-    def said(self, estimate: Estimate) -> None:
-        """Keep an estimate."""
+    def on_estimate(self, estimate: Estimate) -> None:
+        """Record an estimate."""
         self._add(estimate_row(estimate, self._now()))
 
     def publish(self, kind: str, payload: str) -> None:
-        """Keep a message as it was sent; heartbeats say nothing and are not kept."""
+        """Record a message as it was sent; heartbeats say nothing and are left out."""
         if kind != "heartbeat":
             self._add(Row("message", self._now(), text=payload))
 
@@ -210,7 +206,7 @@ class _Full(Exception):
 
 
 class _Files:
-    """The files of one session, each made anew and for its owner alone."""
+    """The files of one session, each newly made and for its owner alone."""
 
     def __init__(
         self, folder: Path, name: str, header: Header, file_limit: int, total_limit: int

@@ -5,21 +5,39 @@ pictures. Knows no file, session, thread or clock.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..core.commands import Advance, Close, Push, SessionCommand, SetHop
 from ..core.errors import TamulagError
 from ..core.estimate import Estimate, Timing
-from ..core.sample import Array, Call, Input, Modality, Notice, Phrase, Sample, Word
+from ..core.sample import (
+    PERIOD,
+    TICK_RATE,
+    Array,
+    Block,
+    Input,
+    Modality,
+    Notice,
+    Phrase,
+    Sample,
+    Word,
+)
 
 FORMAT = 1
 LONGEST = 1e8
 """Seconds; no session time lies beyond it."""
 
-Kind = Literal["audio", "vision", "phrase", "notice", Call, "estimate", "message"]
-"""Samples, phrases and notices went in, and so did calls; estimates and messages came out."""
+LONGEST_HOP = 60.0
+"""Seconds of the longest hop that is believed; each costs memory for its ticks."""
+
+Kind = Literal[
+    "audio", "vision", "phrase", "notice", "advance", "close", "hop", "estimate", "message"
+]
+"""Commands went in, the inputs among them by what they are; estimates and messages came out."""
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 Time = Annotated[float, Field(ge=-LONGEST, le=LONGEST, allow_inf_nan=False)]
@@ -31,13 +49,13 @@ class RecordingError(TamulagError):
     """A recording cannot be used; the text names it and the remedy."""
 
 
-class Part(BaseModel):
+class JsonModel(BaseModel):
     """Anything in a recording that is JSON: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Patience(Part):
+class Patience(JsonModel):
     """A time for each modality."""
 
     text: Age
@@ -45,7 +63,7 @@ class Patience(Part):
     vision: Age
 
 
-class Header(Part):
+class Header(JsonModel):
     """What must be the same for a replay to give the same numbers, and when it was."""
 
     format: Literal[1] = 1
@@ -82,7 +100,7 @@ class Header(Part):
         )
 
 
-class Spoken(Part):
+class RecordedPhrase(JsonModel):
     """A phrase without its token states, which lie in the row's values."""
 
     utterance: Count
@@ -94,7 +112,7 @@ class Spoken(Part):
     tail: str
 
 
-class Told(Part):
+class RecordedNotice(JsonModel):
     """A notice without its time."""
 
     modality: Modality
@@ -110,7 +128,7 @@ class Row:
     arrived: float
     """Session time at which it went in or came out, in seconds."""
     at: float | None = None
-    """Timestamp of an input; the number that a call was given."""
+    """Timestamp of an input; the number of another command."""
     values: Array | None = None
     """(D,) float32 of a sample; (K * D,) of a phrase."""
     text: str | None = None
@@ -120,14 +138,33 @@ class Row:
 ESTIMATE: TypeAdapter[Estimate] = TypeAdapter(Estimate)
 
 
-def input_row(item: Input, arrived: float) -> Row:
-    """Return the row of what goes into a session."""
+def rows_of(command: SessionCommand, arrived: float) -> list[Row]:
+    """Return the rows of what a session is given: of a block one for each of its samples."""
+    match command:
+        case Push(item):
+            items = _samples(item) if isinstance(item, Block) else [item]
+            return [_input_row(one, arrived) for one in items]
+        case Advance(now):
+            return [Row("advance", arrived, now)]
+        case Close(end):
+            return [Row("close", arrived, end)]
+        case SetHop(seconds):
+            return [Row("hop", arrived, seconds)]
+
+
+def _samples(block: Block) -> Iterator[Sample]:
+    for number, values in enumerate(block.values):
+        at = block.timestamp + number * PERIOD[block.modality] / TICK_RATE
+        yield Sample(block.modality, at, values)
+
+
+def _input_row(item: Input, arrived: float) -> Row:
     if isinstance(item, Sample):
         return Row(item.modality, arrived, item.timestamp, item.values, item.reason)
     if isinstance(item, Notice):
-        told = Told(modality=item.modality, reason=item.reason, detail=item.detail)
-        return Row("notice", arrived, item.timestamp, None, told.model_dump_json())
-    spoken = Spoken(
+        about = RecordedNotice(modality=item.modality, reason=item.reason, detail=item.detail)
+        return Row("notice", arrived, item.timestamp, None, about.model_dump_json())
+    words = RecordedPhrase(
         utterance=item.utterance,
         words=tuple((w.text, w.start, w.end, w.confidence) for w in item.words),
         word_of_token=item.word_of_token,
@@ -135,7 +172,7 @@ def input_row(item: Input, arrived: float) -> Row:
         final=item.final,
         tail=item.tail,
     )
-    return Row("phrase", arrived, item.timestamp, item.values.ravel(), spoken.model_dump_json())
+    return Row("phrase", arrived, item.timestamp, item.values.ravel(), words.model_dump_json())
 
 
 def estimate_row(estimate: Estimate, arrived: float) -> Row:
@@ -143,12 +180,24 @@ def estimate_row(estimate: Estimate, arrived: float) -> Row:
     return Row("estimate", arrived, estimate.end, None, json.dumps(asdict(estimate)))
 
 
-def input_of(row: Row) -> Input:
-    """Return what went into the session.
+def command_of(row: Row) -> SessionCommand:
+    """Return what the session was given.
 
     Raises:
         ValueError: If the row does not hold what its kind says.
     """
+    if row.kind == "close":
+        return Close(row.at)
+    if row.kind == "advance":
+        return Advance(-LONGEST if row.at is None else row.at)
+    if row.kind == "hop":
+        if row.at is None or not 0 < row.at <= LONGEST_HOP:
+            raise ValueError(f"hop of {row.at} s: at most {LONGEST_HOP:g} s are believed")
+        return SetHop(row.at)
+    return Push(_input(row))
+
+
+def _input(row: Row) -> Input:
     if row.at is None or not abs(row.at) <= LONGEST:
         raise ValueError(f"{row.kind} row with time {row.at}: at most {LONGEST:g} s are believed")
     if row.kind == "audio":
@@ -156,12 +205,12 @@ def input_of(row: Row) -> Input:
     if row.kind == "vision":
         return Sample("vision", row.at, row.values, row.text)
     if row.kind == "notice":
-        told = Told.model_validate_json(row.text or "")
-        return Notice(row.at, told.modality, told.reason, told.detail)
-    return _phrase(Spoken.model_validate_json(row.text or ""), row.at, row.values)
+        about = RecordedNotice.model_validate_json(row.text or "")
+        return Notice(row.at, about.modality, about.reason, about.detail)
+    return _phrase(RecordedPhrase.model_validate_json(row.text or ""), row.at, row.values)
 
 
-def _phrase(spoken: Spoken, at: float, values: Array | None) -> Phrase:
+def _phrase(spoken: RecordedPhrase, at: float, values: Array | None) -> Phrase:
     tokens, size = len(spoken.word_of_token), spoken.size
     if values is None or len(values) != tokens * size:
         raise ValueError(f"phrase row whose values are not {tokens} tokens of {size}")

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.agent.agent import Agent
 from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.core.sample import Input, Modality, Phrase, Sample, Word
@@ -123,7 +124,7 @@ def crash(put: Put, stop: threading.Event) -> None:
 def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: object) -> Agent:
     values: dict[str, object] = {"paced": False, "duration": None} | settings
     return Agent(
-        session=Session(model, CARD, ("text", "audio")),
+        session=Session(TorchEngine(model), CARD, ("text", "audio")),
         sources=[source],
         publishers=[kept],
         about=RunInfo(version="0", checkpoint="tiny", heads={}, sources=[source.name]),

@@ -44,5 +44,5 @@ def test_results_alone_cannot_be_replayed() -> None:
 def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path, model: TamUlag) -> None:
     """Without `record.path` no file is written and no journal is kept."""
     agent = agent_of(tmp_path, model, (), Lines(), record__path=None)
-    assert (agent.recorder, agent.session.journal) == (None, None)
+    assert (agent.recorder, agent.session.observer) == (None, None)
     assert load(None, {}).record.path is None

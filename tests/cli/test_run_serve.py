@@ -25,8 +25,10 @@ from support.ingest_clients import Caller, Heard, call, sent_home
 from support.running_server import Serving
 from support.senders import portrait, wave
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app.build_server import look_at_cores
 from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.core.commands import Push
 from tamulag.streamer.core.sample import Block
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.protocol.ingest import (
@@ -45,14 +47,14 @@ FEATURES = SenderHello(features=["audio", "vision"], clock="sender")
 def alone(seed: int, hops: int) -> list[float | None]:
     """Return what one session alone says of the rows of a seat."""
     model, card = load("default")
-    hall = SessionBatch(model, card, seats=1)
+    hall = SessionBatch(TorchEngine(model), card)
     hall.open("x", ("audio", "vision"))
     said = []
     for hop in range(hops):
         voice, face = rows(seed, hop)
-        hall.push("x", Block("vision", hop * HOP, face))
-        hall.push("x", Block("audio", hop * HOP, voice))
-        said += [estimate.sentiment for _, estimate in hall.step()]
+        hall.apply("x", Push(Block("vision", hop * HOP, face)))
+        hall.apply("x", Push(Block("audio", hop * HOP, voice)))
+        said += [scored.estimate.sentiment for scored in hall.step()]
     return said
 
 

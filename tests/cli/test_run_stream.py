@@ -11,6 +11,7 @@ import pytest
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.agent.agent import Agent
 from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app.build_agent import HEADS, Built
@@ -82,7 +83,7 @@ def attempt(
         resources = ExitStack()
         resources.callback(freed.set)
         agent = Agent(
-            session=Session(model, Card(trained=heads), ["audio"]),
+            session=Session(TorchEngine(model), Card(trained=heads), ["audio"]),
             sources=[Failing(error)],
             publishers=[],
             about=RunInfo(

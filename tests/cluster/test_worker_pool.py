@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from tamulag.streamer.cluster.autoscaler import Autoscaler
-from tamulag.streamer.cluster.session_worker import Answer, Command
+from tamulag.streamer.cluster.session_worker import Answer, WorkerCommand
 from tamulag.streamer.cluster.worker_pool import WorkerLost, WorkerPool
 
 
@@ -14,7 +14,7 @@ class Anybody:
     def __init__(self) -> None:
         self.is_there = True
 
-    async def ask(self, orders: Sequence[Command]) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
         return Answer([], [], {}, {}, 0.0, 1)
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from support.recordings import ABOUT
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.server.backend import LocalBackend
@@ -34,7 +35,7 @@ class Told:
 
 
 def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
-    hall = SessionBatch(model, CARD, TIMING, seats=4)
+    hall = SessionBatch(TorchEngine(model, 4), CARD, TIMING)
     return SessionRegistry(LocalBackend(hall, "w"), ABOUT, [told], linger=linger, **rest)
 
 

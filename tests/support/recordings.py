@@ -9,6 +9,7 @@ import numpy as np
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card, save
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.agent.agent import Agent
 from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app import build_recording
@@ -162,7 +163,11 @@ def agent_of(
     strict = config.session.privacy == "strict"
     agent = Agent(
         session=Session(
-            model, CARD, ("text", "audio", "vision"), HEADER.timing, names_words=not strict
+            TorchEngine(model),
+            CARD,
+            ("text", "audio", "vision"),
+            HEADER.timing,
+            names_words=not strict,
         ),
         sources=[Script(items)],
         publishers=[lines],
