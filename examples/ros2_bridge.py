@@ -75,13 +75,14 @@ def main() -> None:
     """Publish until Ctrl-C."""
     try:
         import rclpy
-        import websockets  # noqa: F401  # asked for here, so that its absence is told before a start
+        import websockets  # noqa: F401  # asked for here, so that its absence is reported before a start
         from hri_msgs.msg import Expression
         from rclpy.signals import SignalHandlerOptions
         from rclpy.utilities import remove_ros_args
     except ModuleNotFoundError as missing:
         sys.exit(
-            f"{missing.name} is missing: {REMEDIES.get(missing.name or '', 'see docs/ros2.md')}"
+            f"{missing.name} is missing: "
+            f"{REMEDIES.get(missing.name or '', 'see docs/guide/ros2.md')}"
         )
 
     arguments = remove_ros_args(sys.argv)[1:]

@@ -18,7 +18,7 @@ export function subscribe(address, show, token, end = show) {
       show([message.state, ...Object.values(message.lost)].join(" "));
     }
   };
-  // Node.js 20 tells a failed connection as an error alone, others as an error and a close.
+  // Node.js 20 reports a failed connection as an error alone, others as an error and a close.
   let ended = false;
   socket.onclose = socket.onerror = ({ code, reason, message }) => {
     if (!ended && code !== 1000 && code !== 1001) {

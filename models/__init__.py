@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .nn.encoder import Ticks
-    from .nn.errors import TamulagError
+    from .nn.errors import TamulagError, TextEncoderError
     from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
     from .runtime.card import Card
     from .runtime.checkpoint import CheckpointError, load, save
+    from .text.text_encoder import TextEncoder, encoder_for
 
 __all__ = [
     "MODALITIES",
@@ -22,17 +23,21 @@ __all__ = [
     "State",
     "TamUlag",
     "TamulagError",
+    "TextEncoder",
+    "TextEncoderError",
     "Ticks",
+    "encoder_for",
     "load",
     "save",
 ]
 
 _MODULES = {
     ".nn.encoder": ("Ticks",),
-    ".nn.errors": ("TamulagError",),
+    ".nn.errors": ("TamulagError", "TextEncoderError"),
     ".nn.tam_ulag": ("MODALITIES", "ModelConfig", "Output", "State", "TamUlag"),
     ".runtime.card": ("Card",),
     ".runtime.checkpoint": ("CheckpointError", "load", "save"),
+    ".text.text_encoder": ("TextEncoder", "encoder_for"),
 }
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -37,11 +38,16 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the absolute name of all that a file imports, at its top or inside a function.
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the absolute name of all that a file imports, at its top or inside a function.
 
     Imports for annotations alone (`if TYPE_CHECKING`) do not count.
     """
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = ["tamulag", *path.relative_to(ROOT).parts[:-1]]
     tree = ast.parse(path.read_text())
     typing_only = {
@@ -151,10 +157,10 @@ def test_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 
 def test_every_dependency_is_explained() -> None:
-    """docs/dependencies.md has a row for each package of pyproject.toml, and no other."""
+    """docs/reference/dependencies.md has a row for each package of pyproject.toml, and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
     names = [re.split(r"[<>=\[ ]", requirement)[0] for requirement in wanted]
-    table = (ROOT / "docs" / "dependencies.md").read_text()
+    table = (ROOT / "docs" / "reference" / "dependencies.md").read_text()
     rows = re.findall(r"^\| ([a-z0-9-]+) \|", table, re.MULTILINE)
     assert sorted(row for row in rows if row != "package") == sorted(names)

@@ -57,7 +57,6 @@ EXAMPLES = int(os.environ.get("TAMULAG_FUZZ", "60"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     derandomize="TAMULAG_FUZZ" not in os.environ,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -272,10 +271,10 @@ def test_secrets(content: bytes) -> None:
 PLAYER = """
 import sys, threading
 import numpy as np
-from tamulag.streamer.media import MediaSource
-from tamulag.streamer.sample import Sample
-from tamulag.streamer.sound import SoundPath
-from tamulag.streamer.source import SourceError, SourceLost
+from tamulag.streamer.sources.media_file import MediaSource
+from tamulag.streamer.core.sample import Sample
+from tamulag.streamer.features.audio_pipeline import AudioPipeline
+from tamulag.streamer.core.source import SourceError, SourceLost
 
 class Deaf:
     def push(self, block, start):
@@ -286,7 +285,7 @@ class Blind:
         return Sample("vision", timestamp, np.ones(1, np.float32))
 
 for path in sys.argv[1:]:
-    sound = SoundPath(Deaf(), None, threaded=False)
+    sound = AudioPipeline(Deaf(), None, threaded=False)
     source = MediaSource(path, sound=sound, vision=Blind(), now=None, speed="max")
     try:
         source.open()

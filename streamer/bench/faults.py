@@ -18,24 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from .rig.agent_process import Streaming, streaming
 from .rig.bad_clients import Pipe, malformed, stalled
+from .rig.broker import Broker, broker
+from .rig.devices import Camera, SoundServer, camera, microphone
 from .rig.probe import Message, MessageProbe, Receipt, has_score, is_back, is_lost
-from .rig.processes import (
-    BROKER,
-    CAMERA,
-    MICROPHONE,
-    Broker,
-    Camera,
-    Microphone,
-    Streaming,
-    broker,
-    camera,
-    microphone,
-    missing,
-    small_disk,
-    streaming,
-    wait_for,
-)
+from .rig.processes import BROKER, CAMERA, MICROPHONE, missing, small_disk, wait_for
 
 LIMIT = 20.0
 """Seconds after which something is not waited for any longer: its cell stays empty."""
@@ -68,7 +56,7 @@ class Scene:
     agent: Streaming
     broker: Broker | None
     camera: Camera | None
-    microphone: Microphone | None
+    microphone: SoundServer | None
     disk: Path
     """Where it records."""
     is_tmpfs: bool
@@ -135,20 +123,20 @@ def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
         disk, is_tmpfs = stack.enter_context(small_disk(folder / "disk"))
         enter = stack.enter_context
         hub = None if missing(BROKER) else enter(broker())
-        eye = None if missing(CAMERA) else enter(camera(picture))
-        ear = None if missing(MICROPHONE) else enter(microphone(folder, voice))
+        view = None if missing(CAMERA) else enter(camera(picture))
+        sound = None if missing(MICROPHONE) else enter(microphone(folder, voice))
         options = ["--asr", "none", "--record", str(disk)]
-        options += ["--mqtt", f"mqtt://127.0.0.1:{hub.port}"] if hub else []
-        options += ["--camera", eye.url] if eye else []
-        options += ["--microphone", "default" if ear else "none"] if eye or ear else []
-        if not (eye or ear):
+        options += ["--mqtt", hub.url] if hub else []
+        options += ["--camera", view.url] if view else []
+        options += ["--microphone", "default" if sound else "none"] if view or sound else []
+        if not (view or sound):
             options += ["--source", str(voice), "--loop"]
-        environment = ear.environment if ear else None
+        environment = sound.environment if sound else None
         agent = enter(streaming(folder / "log", *options, environment=environment))
-        for modality, there in (("vision", eye), ("audio", ear)):
+        for modality, there in (("vision", view), ("audio", sound)):
             if there:
-                agent.witness.first(has_score(modality), since=0.0, limit=LIMIT)
-        yield Scene(agent, hub, eye, ear, disk, is_tmpfs, steps_clock)
+                agent.probe.first(has_score(modality), since=0.0, limit=LIMIT)
+        yield Scene(agent, hub, view, sound, disk, is_tmpfs, steps_clock)
 
 
 def _passed(begin: float, told: float | None) -> float | None:
@@ -159,20 +147,20 @@ def _broken(
     scene: Scene, name: str, what: str, spoil: Callable[[], object], mend: Callable[[], object]
 ) -> Row:
     """Spoil and mend something whose loss the status tells."""
-    witness = scene.agent.witness
+    probe = scene.agent.probe
     begin = time.monotonic()
     spoil()
-    degraded = witness.first(is_lost(what), since=begin, limit=LIMIT)
+    degraded = probe.first(is_lost(what), since=begin, limit=LIMIT)
     time.sleep(PAUSE)
     mended = time.monotonic()
     mend()
-    back = witness.first(is_back(what), since=mended, limit=LIMIT)
+    back = probe.first(is_back(what), since=mended, limit=LIMIT)
     told: Message = degraded.message if degraded else {"state": "online", "lost": {}}
     return Row(
         name,
         _passed(begin, degraded.at if degraded else None),
         _passed(mended, back.at if back else None),
-        witness.skipped(begin, time.monotonic()),
+        probe.skipped(begin, time.monotonic()),
         f"{told['state']}: {what} {told['lost'].get(what, 'not told')}",
     )
 
@@ -180,17 +168,17 @@ def _broken(
 def _frozen(scene: Scene, name: str) -> Row:
     hub = scene.broker
     assert hub is not None
-    with hub.witness() as heard:
+    with hub.subscribed() as received:
         time.sleep(1.0)
         begin = time.monotonic()
         row = _broken(
             scene,
             name,
             "mqtt",
-            lambda: hub.process.send_signal(signal.SIGSTOP),
-            lambda: hub.process.send_signal(signal.SIGCONT),
+            hub.freeze,
+            hub.thaw,
         )
-        return _delivered(scene, row, [heard], begin)
+        return _delivered(scene, row, [received], begin)
 
 
 def _killed(scene: Scene, name: str) -> Row:
@@ -198,41 +186,37 @@ def _killed(scene: Scene, name: str) -> Row:
     assert hub is not None
     begin = time.monotonic()
     with ExitStack() as stack:
-        first = stack.enter_context(hub.witness())
+        first = stack.enter_context(hub.subscribed())
         later: list[MessageProbe] = []
-
-        def kill() -> None:
-            hub.process.kill()
-            hub.process.wait(5.0)
 
         def restart() -> None:
             hub.start()
-            later.append(stack.enter_context(hub.witness()))
+            later.append(stack.enter_context(hub.subscribed()))
 
         time.sleep(1.0)
-        row = _broken(scene, name, "mqtt", kill, restart)
+        row = _broken(scene, name, "mqtt", hub.kill, restart)
         return _delivered(scene, row, [first, *later], begin)
 
 
-def _delivered(scene: Scene, row: Row, heard: Sequence[MessageProbe], begin: float) -> Row:
+def _delivered(scene: Scene, row: Row, received: Sequence[MessageProbe], begin: float) -> Row:
     """Count the scores that the WebSocket had and the broker's subscribers had not."""
     end = time.monotonic()
     time.sleep(2.0)
-    mine = scene.agent.witness.scores(begin + 1.0, end)
-    theirs = {seq for one in heard for seq in one.scores(begin, time.monotonic())}
+    mine = scene.agent.probe.scores(begin + 1.0, end)
+    theirs = {seq for one in received for seq in one.scores(begin, time.monotonic())}
     return row._replace(lost=len(mine - theirs))
 
 
 def _without_camera(scene: Scene, name: str) -> Row:
-    eye = scene.camera
-    assert eye is not None
-    return _broken(scene, name, "vision", eye.unplug, eye.start)
+    view = scene.camera
+    assert view is not None
+    return _broken(scene, name, "vision", view.unplug, view.start)
 
 
 def _without_microphone(scene: Scene, name: str) -> Row:
-    ear = scene.microphone
-    assert ear is not None
-    return _broken(scene, name, "audio", ear.unplug, ear.plug)
+    sound = scene.microphone
+    assert sound is not None
+    return _broken(scene, name, "audio", sound.unplug, sound.plug)
 
 
 def _stalled(scene: Scene, name: str) -> Row:
@@ -244,10 +228,10 @@ def _stalled(scene: Scene, name: str) -> Row:
 def _malformed(scene: Scene, name: str) -> Row:
     begin = time.monotonic()
     found = malformed(scene.agent.port)
-    witness = scene.agent.witness
-    goes_on = witness.first(lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=LIMIT)
-    lost = witness.skipped(begin, time.monotonic())
-    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.kept} kept"
+    probe = scene.agent.probe
+    goes_on = probe.first(lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=LIMIT)
+    lost = probe.skipped(begin, time.monotonic())
+    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
     return Row(name, None, None, lost if goes_on else None, told)
 
 
@@ -265,10 +249,10 @@ def _stepped(scene: Scene, name: str) -> Row:
     finally:
         time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
     time.sleep(2.0)
-    witness = scene.agent.witness
-    told = [r for r in witness if r.at >= begin]
+    probe = scene.agent.probe
+    told = [r for r in probe if r.at >= begin]
     is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in told)
-    lost = witness.skipped(begin, time.monotonic())
+    lost = probe.skipped(begin, time.monotonic())
     said = "degraded" if is_lossy else "online"
     return Row(name, None, None, lost, f"{said}; `time` was off by {_jump(told):.2f} s at most")
 
@@ -282,7 +266,7 @@ def _jump(told: Sequence[Receipt]) -> float:
 
 def _full(scene: Scene, name: str) -> Row:
     """Leave no room for the recording; the session goes on without it, and it can be read."""
-    witness, pid = scene.agent.witness, scene.agent.process.pid
+    probe, pid = scene.agent.probe, scene.agent.process.pid
     files = sorted(scene.disk.glob("*/*"))
     if scene.is_tmpfs:
         begin = _fill(scene.disk / "filler")
@@ -291,16 +275,16 @@ def _full(scene: Scene, name: str) -> Row:
         size = max(file.stat().st_size for file in files)
         begin = time.monotonic()
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 1, resource.RLIM_INFINITY))
-    degraded = witness.first(is_lost("recording"), since=begin, limit=LIMIT)
+    degraded = probe.first(is_lost("recording"), since=begin, limit=LIMIT)
     time.sleep(PAUSE)
     reason = degraded.message["lost"]["recording"] if degraded else "not told"
-    scores = len(witness.scores(begin, time.monotonic()))
+    scores = len(probe.scores(begin, time.monotonic()))
     kept = _recorded(scene.disk)
     return Row(
         name,
         _passed(begin, degraded.at if degraded else None),
         None,
-        witness.skipped(begin, time.monotonic()),
+        probe.skipped(begin, time.monotonic()),
         f"degraded: recording {reason}; {scores} scores went on, {len(kept)} can be read",
     )
 
@@ -327,9 +311,9 @@ def _ended(name: str, number: signal.Signals) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(broker())
-        outputs = ["--record", str(folder / "kept"), "--mqtt", f"mqtt://127.0.0.1:{hub.port}"]
+        outputs = ["--record", str(folder / "kept"), "--mqtt", hub.url]
         agent = stack.enter_context(streaming(folder / "log", "--demo", "--loop", *outputs))
-        agent.witness.first(has_score("audio"), since=0.0, limit=LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=LIMIT)
         time.sleep(PAUSE)
         begin = time.monotonic()
         agent.process.send_signal(number)
@@ -337,7 +321,7 @@ def _ended(name: str, number: signal.Signals) -> Row:
             agent.process.wait(LIMIT)
         gone = time.monotonic()
         wait_for(lambda: '"offline"' in hub.retained(), LIMIT, "the status `offline`")
-        known = agent.witness.scores(0.0, begin)
+        known = agent.probe.scores(0.0, begin)
         lost = len(known - _recorded(folder / "kept"))
         code = agent.process.poll()
         told = f"offline; exit {code}, {len(known) - lost} of {len(known)} scores recorded"
@@ -351,12 +335,12 @@ def _unread(name: str) -> Row:
         out = stack.enter_context(contextlib.closing(Pipe()))
         options = ("--demo", "--loop", "--asr", "none", "--jsonl", "-")
         agent = stack.enter_context(streaming(folder / "log", *options, out=out.writer))
-        agent.witness.first(has_score("audio"), since=0.0, limit=LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=LIMIT)
         out.drain()
         begin = time.monotonic()
-        degraded = agent.witness.first(is_lost("jsonl"), since=begin, limit=LIMIT)
+        degraded = agent.probe.first(is_lost("jsonl"), since=begin, limit=LIMIT)
         time.sleep(PAUSE)
-        lost = agent.witness.skipped(begin, stopped := time.monotonic())
+        lost = agent.probe.skipped(begin, stopped := time.monotonic())
         agent.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             agent.process.wait(LIMIT)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .rig.agent_process import streaming
 from .rig.probe import has_score
 from .rig.proc_usage import memory, spent
-from .rig.processes import StageError, end, streaming
+from .rig.processes import StageError, end
 
 HELP = "from tamulag.streamer.cli.main import main; main()"
 STARTED = 60.0
@@ -108,7 +109,7 @@ def session(options: Sequence[str], seconds: float) -> Session:
         tempfile.TemporaryDirectory() as folder,
         streaming(Path(folder) / "log", *options) as agent,
     ):
-        if agent.witness.first(has_score("text"), since=0.0, limit=STARTED) is None:
+        if agent.probe.first(has_score("text"), since=0.0, limit=STARTED) is None:
             raise StageError(
                 f"no words within {STARTED:g} s: give a clip in which somebody speaks English"
             )

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .rig.agent_process import Streaming, streaming
 from .rig.probe import Receipt, has_score
 from .rig.proc_usage import memory, spent
-from .rig.processes import StageError, Streaming, streaming
+from .rig.processes import StageError
 from .rig.subscribers import SubscriberLoad, percentile
 
 SUBSCRIBERS = 50
@@ -67,11 +68,11 @@ def soak(
         tempfile.TemporaryDirectory() as folder,
         streaming(Path(folder) / "log", *options, environment=environment) as agent,
     ):
-        agent.witness.first(has_score("audio"), since=0.0, limit=60.0)
-        with SubscriberLoad(agent.port, SUBSCRIBERS) as crowd:
+        agent.probe.first(has_score("audio"), since=0.0, limit=60.0)
+        with SubscriberLoad(agent.port, SUBSCRIBERS) as load:
             looks, cores = _watch(agent, minutes * 60, tell)
-            heard = crowd.heard()
-        last = [r for r in agent.witness if r.message["type"] == "sentiment"][-1]
+            received = load.received()
+        last = [r for r in agent.probe if r.message["type"] == "sentiment"][-1]
     times, sizes = (np.array(column) for column in zip(*looks, strict=True))
     settled = times >= min(WARM_UP, times[-1] / 2)
     slope = np.polyfit(times[settled], sizes[settled], 1)[0] * 60 if minutes >= 2 else None
@@ -79,11 +80,11 @@ def soak(
         minutes=minutes,
         rss_mb_per_min=None if slope is None else round(float(slope), 3),
         rss_mb=(round(float(sizes[settled][0]), 1), round(float(sizes[-1]), 1)),
-        p50_ms=percentile(heard.hop, 50),
-        p95_ms=percentile(heard.hop, 95),
-        p99_ms=percentile(heard.hop, 99),
-        received=len(heard.hop),
-        lost=heard.lost,
+        p50_ms=percentile(received.hop, 50),
+        p95_ms=percentile(received.hop, 95),
+        p99_ms=percentile(received.hop, 99),
+        received=len(received.hop),
+        lost=received.lost,
         dropped=_dropped(last),
         cores=round(cores, 2),
         load=round(os.getloadavg()[0], 2),

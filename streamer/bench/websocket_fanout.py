@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..webserver.connection import Limits
 from ..webserver.server import WebSocketPublisher
 from .rig.processes import StageError
-from .rig.subscribers import STARTING, Heard, SubscriberLoad, percentile
+from .rig.subscribers import STARTING, Received, SubscriberLoad, percentile
 
 PROCESSES = 2
 """Of subscribers; the server is a third, as it is where it runs."""
@@ -54,12 +54,12 @@ async def fanout(
     await server.open()
     running = asyncio.create_task(server.run(), name="tamulag.fanout")
     try:
-        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as crowd:
+        with SubscriberLoad(server.port, subscribers, stalled, processes=PROCESSES) as load:
             await _until(lambda: server.subscribers >= total, f"{total} subscribers connect")
             cpu = time.process_time()
             sent, gone = await _publish(server, subscribers, seconds, hop)
             cpu = (time.process_time() - cpu) / seconds
-            latencies = (await _heard(crowd)).sent
+            latencies = (await _received(load)).sent
     finally:
         running.cancel()
         await server.close()
@@ -93,11 +93,11 @@ async def _publish(
     return sent, gone
 
 
-async def _heard(crowd: SubscriberLoad) -> Heard:
-    """Let the server go on while its subscribers tell what they got."""
-    crowd.ask()
-    await _until(crowd.is_ready, "the subscribers answer")
-    return crowd.answers()
+async def _received(load: SubscriberLoad) -> Received:
+    """Let the server go on while its subscribers report what they got."""
+    load.finish()
+    await _until(load.is_ready, "the subscribers report")
+    return load.reports()
 
 
 async def _until(condition: Callable[[], bool], what: str) -> None:

@@ -205,7 +205,9 @@ def _check_broker(mqtt: MqttConfig) -> Check:
     try:
         broker = find_broker(mqtt.url or BROKER, _login(mqtt))
     except PublisherError as error:
-        return Check("MQTT broker", False, str(error), "see docs/network.md", required=is_named)
+        return Check(
+            "MQTT broker", False, str(error), "see docs/guide/outputs.md", required=is_named
+        )
     address = f"{broker.host}:{broker.port}"
     try:
         with socket.create_connection((broker.host, broker.port), timeout=2.0) as plain:

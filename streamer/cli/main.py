@@ -16,6 +16,7 @@ import typer
 from ..core.errors import TamulagError
 from . import (
     bench,
+    bench_clock,
     bench_cluster,
     bench_stream,
     data,
@@ -256,6 +257,7 @@ train.register(app)
 export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
+bench_clock.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
 bench_cluster.register(bench.bench_app)
 

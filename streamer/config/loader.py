@@ -126,14 +126,16 @@ class Config(BaseSettings):
         return self
 
 
-def load(path: Path | None, overrides: Mapping[str, object]) -> Config:
+def load(
+    path: Path | None, overrides: Mapping[str, object], *, origin: str = "command line"
+) -> Config:
     """Read the settings of one run.
 
     Args:
         path: A TOML file; None: defaults. Relative paths inside it count from the working
             directory, not from the file.
-        overrides: Values of the command line by dotted key, e.g. `{"camera.device": 0}`; each
-            wins over the file.
+        overrides: Values by dotted key, e.g. `{"camera.device": 0}`; each wins over the file.
+        origin: Where the overrides come from, for what an error says.
 
     Raises:
         ConfigError: If the file cannot be read, or for an unknown key or a value that is not
@@ -147,8 +149,8 @@ def load(path: Path | None, overrides: Mapping[str, object]) -> Config:
     except ValidationError as error:
         # A union reports each of its members; the dictionary keeps one line for the key.
         problems = dict(_describe(problem) for problem in error.errors())
-    origin = dict.fromkeys(overrides, "command line")
-    lines = (f"{origin.get(key, path or 'defaults')}: {key}{problems[key]}" for key in problems)
+    origins = dict.fromkeys(overrides, origin)
+    lines = (f"{origins.get(key, path or 'defaults')}: {key}{problems[key]}" for key in problems)
     raise ConfigError("\n".join(lines))
 
 

@@ -100,7 +100,7 @@ class SessionConfig(Table):
     site: TopicLevel = "site"
     """Place, a level of the MQTT topic: a string without / + # and blanks"""
     device: TopicLevel = "device"
-    """Seat, a level of the MQTT topic: a string without / + # and blanks"""
+    """Device, a level of the MQTT topic: a string without / + # and blanks"""
     subject: Literal["customer", "agent", "visitor"] = "customer"
     """Whose sentiment is scored: "customer", "visitor", or "agent" where that is lawful"""
     subject_id: Pseudonym | None = None
@@ -233,7 +233,7 @@ class WebSocketConfig(Table):
     max_pending: Annotated[int, Field(ge=1, le=10000)] = 256
     """Connections without handshake or token: a whole number from 1 to 10000"""
     max_message: Annotated[int, Field(ge=128, le=1048576)] = 4096
-    """Bytes that a subscriber may say at once: a whole number from 128 to 1048576"""
+    """Bytes that a subscriber may send at once: a whole number from 128 to 1048576"""
     max_rate: Annotated[int, Field(ge=4, le=1000)] = 20
     """Frames that a subscriber may send in a second: a whole number from 4 to 1000"""
 
@@ -308,12 +308,12 @@ class HistoryConfig(Table):
 
 
 class LogConfig(Table):
-    """What is said on standard error."""
+    """The program's log on standard error."""
 
     format: Literal["text", "json"] = "text"
     """Form of a line: "text" or "json\""""
     level: Literal["debug", "info", "warning", "error"] = "warning"
-    """Least weight that is told: "debug", "info", "warning" or "error\""""
+    """Lowest level that is logged: "debug", "info", "warning" or "error\""""
 
 
 class ServeConfig(Table):
@@ -322,13 +322,13 @@ class ServeConfig(Table):
     seats: Annotated[int, Field(ge=1, le=20000)] = 1000
     """Sessions at once: a whole number from 1 to 20000"""
     workers: Annotated[int, Field(ge=0, le=256)] = 1
-    """Processes that describe sound and pictures, 0 = features only: a whole number to 256"""
+    """Processes for sound, pictures and words, 0 = features only: a whole number to 256"""
     busiest: Annotated[float, Field(ge=0.05, le=1)] = 0.8
-    """Work beyond which nobody is let in, in cores: a number from 0.05 to 1"""
+    """Load above which no session is admitted, in cores: a number from 0.05 to 1"""
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None
-    """Sessions for the next server at a restart: the path of a folder, in quotes"""
+    """Sessions kept for the next server at a restart: the path of a folder, in quotes"""
     ray: RayAddress | None = None
     """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
     min_actors: Annotated[int, Field(ge=1, le=1000)] = 1

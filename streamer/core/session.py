@@ -5,7 +5,8 @@ with the inputs, so that a live run, a file and a recording give the same number
 """
 
 from collections.abc import Collection
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 from tamulag.models.runtime.card import Card
 from tamulag.models.runtime.step_engine import StepEngine
@@ -13,7 +14,7 @@ from tamulag.models.runtime.step_engine import StepEngine
 from .aligner import Aligner
 from .commands import Advance, Close, Push, SessionCommand, SetHop
 from .estimate import Estimate, Timing
-from .sample import TICK_RATE, Block, Input, Modality
+from .sample import MODALITIES, TICK_RATE, Block, Input, Modality
 from .session_batch import SessionBatch
 
 _NAME = "session"
@@ -55,8 +56,48 @@ class Session:
         self._batch = SessionBatch(engine, card, timing, names_words=names_words)
         self._builder = self._batch.open(_NAME, asked)
         self.timing = self._batch.timing
+        self._dims = {name: engine.dims[name] for name in self.asked}
         self.observer: SessionObserver | None = None
         """Gets all that makes a replay; None: nothing does."""
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path = "default",
+        modalities: Collection[Modality] = MODALITIES,
+        *,
+        window: float = 5.0,
+        hop: float = 0.5,
+        lateness: float = 0.3,
+    ) -> Self:
+        """Load a checkpoint for one person whose features are made elsewhere.
+
+        Args:
+            checkpoint: Name of a shipped checkpoint, or path of a `.safetensors` file.
+            modalities: Those that will be pushed; the others are `off`.
+            window: Seconds that an estimate is about, a multiple of `hop`.
+            hop: Seconds between two estimates, a multiple of 0.1.
+            lateness: Seconds that a hop waits for inputs that come late.
+
+        Raises:
+            CheckpointError: If the checkpoint is missing, damaged or of another version.
+            ValueError: If a modality is unknown, or `hop` is no multiple of 0.1.
+        """
+        if unknown := sorted(set(modalities) - set(MODALITIES)):
+            raise ValueError(f"modalities {unknown} are unknown: use {', '.join(MODALITIES)}")
+        from tamulag.models.runtime.checkpoint import load
+        from tamulag.models.runtime.torch_engine import TorchEngine
+
+        model, card = load(checkpoint, window=round(window * TICK_RATE))
+        missing = {name: min(age, window) for name, age in Timing().missing_after.items()}
+        timing = Timing(window=window, hop=hop, lateness=lateness, missing_after=missing)
+        engine = TorchEngine(model, hop=round(hop * TICK_RATE))
+        return cls(engine, card, modalities, timing)
+
+    @property
+    def dims(self) -> dict[Modality, int]:
+        """Values of each vector that a modality takes: of a token, a tick of sound, a picture."""
+        return dict(self._dims)
 
     @property
     def asked(self) -> tuple[Modality, ...]:

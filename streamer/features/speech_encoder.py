@@ -23,7 +23,7 @@ BLOCK_TICKS = 5
 """Ticks of 20 ms that one call answers for."""
 
 _LAYER = "/layers.1/Add_1_output_0"
-"""What the second of six transformer layers gives; docs/features.md says why this one."""
+"""Output of the second of six transformer layers; docs/explanation/features.md has the reason."""
 _OUTPUTS = 16
 """Place of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
 

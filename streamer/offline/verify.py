@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tamulag.models.runtime.checkpoint import load
 from tamulag.models.text.text_encoder import encoder_for
 
-from ..agent.replay import feed
+from ..agent.replay_feed import feed
 from ..app.build_agent import build
 from ..app.build_recording import session_of
 from ..config.loader import Config
@@ -171,9 +171,9 @@ def _scores_apart(live: Sequence[Estimate], offline: Sequence[Score]) -> dict[st
 def _live(config: Config) -> tuple[SessionTrace, Session]:
     built = build(config)
     with built.resources:
-        trace = built.agent.session.observer = SessionTrace()
+        trace = built.feed.session.observer = SessionTrace()
         asyncio.run(built.agent.run())
-    return trace, built.agent.session
+    return trace, built.feed.session
 
 
 def _nothing(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:

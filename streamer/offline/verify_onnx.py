@@ -121,7 +121,7 @@ def compare(played: Config, step: Step) -> Comparison:
     model, card = load(played.model.checkpoint, window=round(played.session.window * TICK_RATE))
     built = build(played)
     with built.resources:
-        first = built.agent.session
+        first = built.feed.session
         twin = Twin(Session(TorchEngine(model, step=step), card, first.asked, first.timing))
         first.observer = twin
         asyncio.run(built.agent.run())

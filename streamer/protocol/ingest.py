@@ -137,7 +137,7 @@ class WordsHeader(Part):
 
 
 class FeaturesHeader(Part):
-    """Of ready features: the payload is float32, little-endian, rows of docs/features.md."""
+    """Of ready features: float32, little-endian, rows of docs/explanation/features.md."""
 
     kind: Literal["features"] = "features"
     timestamp: Timestamp = Field(description="Of the first row, on the sender's clock")

@@ -4,11 +4,17 @@ Knows two rows of times, counted and arrived. Knows no device, no sound and no c
 """
 
 from collections import deque
+from math import inf
 
 import numpy as np
 
 STEP = 0.02
 """Seconds, one tick: sound that stays later by more than this has lost samples on its way."""
+
+LIMIT = 1.0
+"""Seconds behind the first arrival in which the place of the sound should be known."""
+
+_MOST_HELD = 5.0  # seconds of sound that may come within these
 
 _HISTORY, _RECENT, _STEP_SECONDS = 120, 10, 5
 _ENOUGH = 30  # seconds of sound before a slope is told
@@ -41,6 +47,7 @@ class ClockFit:
         """Forget the offset, because samples were lost; the slope stays."""
         self._least: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._open: tuple[float, float] | None = None
+        self._closed = inf  # offset by the seconds before the open one
 
     def add(self, counted: float, arrival: float) -> None:
         """Take the arrival of a block.
@@ -55,7 +62,7 @@ class ClockFit:
             self._open = None
         if self._open is None or lag < self._open[1]:
             self._open = (counted, lag)
-        self.offset = self._level([*[*self._least][-_RECENT:], self._open])
+        self.offset = min(self._closed, self._level([self._open]))
 
     def time_at(self, counted: float) -> float:
         """Return the session time at which the sound had this length; needs one `add`."""
@@ -76,10 +83,60 @@ class ClockFit:
         elif len(points) >= _ENOUGH:
             self.slope = _slope(points)
             self.is_known = True
+        self._closed = self._level([*self._least][-_RECENT:])
+
+
+class Settling:
+    """Say when the first blocks tell where the sound begins.
+
+    The first block may be held up, and what lies behind it then arrives together with it: one
+    burst, in which each block is less late than the one before by its own length. The last one of
+    a burst is its least late. Where these are late alike in two bursts, to `STEP`, the place is
+    known. A block that comes in time is a burst of its own, so commonly this takes three blocks.
+
+    Args:
+        is_over: True: the place is known from the beginning.
+
+    Attributes:
+        is_over: Whether the place is known, or will not be before `LIMIT`.
+    """
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self._first: float | None = None  # arrival
+        self._newest = inf  # lag
+        self._least = inf  # lag of the bursts that ended
+        self._length = 0.0
+
+    def add(self, length: float, lag: float, arrival: float) -> None:
+        """Take the arrival of a block.
+
+        Args:
+            length: Of the block, seconds.
+            lag: Its arrival less the length of all sound up to its end, seconds.
+            arrival: Session time at which it was handed over.
+        """
+        self._length += length
+        if self._first is None:
+            self._first = arrival
+        elif lag > self._newest - length / 2:
+            self.is_over |= abs(self._newest - self._least) <= STEP
+            self._least = min(self._least, self._newest)
+        self._newest = lag
+        # Where the next block is due after the limit, waiting for it would be waiting longer.
+        is_late = arrival + length > self._first + LIMIT
+        self.is_over |= is_late or self._length > _MOST_HELD
+
+
+_OTHER, _ONE = np.tril_indices(_HISTORY, -1)
+"""Indices of all pairs; those among the first n points are the first n * (n - 1) / 2."""
 
 
 def _slope(points: list[tuple[float, float]]) -> float:
     """Return the median slope of all pairs."""
     counted, lag = np.array(points).T
-    one, other = np.triu_indices(len(points), 1)
-    return float(np.median((lag[other] - lag[one]) / (counted[other] - counted[one])))
+    pairs = len(points) * (len(points) - 1) // 2
+    one, other = _ONE[:pairs], _OTHER[:pairs]
+    slopes = (lag[other] - lag[one]) / (counted[other] - counted[one])
+    slopes.partition(pairs // 2)  # half the time of np.median
+    return float(slopes[pairs // 2])

@@ -3,8 +3,12 @@
 Knows counts, arrivals and sound at 16 kHz. Knows no device, no thread and no features.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+
 from ..core.sample import TICK_RATE, Array
-from .clock_fit import ClockFit
+from .clock_fit import ClockFit, Settling
 from .time_stretch import TimeStretcher
 
 SAMPLE_RATE = 16000
@@ -22,9 +26,17 @@ class ClockSync:
     The device's clock drifts; the sound follows the fit by being read a little faster or slower,
     so nothing is lost and no seam is heard. A gap is never joined.
 
+    The first blocks are held back until they agree on their place, commonly for two blocks; see
+    `Settling`. A first block that was late by more than a tick would else be placed too late, and
+    the sound behind it would have to be cut.
+
     Args:
         rate: Samples per second that the device promises.
         latency: Seconds from the sound to its arrival that no clock can see; subtracted.
+        settles: Whether the first blocks are held back; False where arrivals are exact, such as
+            places that a fit of the sender's clock gave.
+        stretch: Makes the `TimeStretcher` that begins at a sample; another one if only places are
+            wanted.
 
     Attributes:
         fit: Of the session clock to the device's count.
@@ -33,14 +45,24 @@ class ClockSync:
         dropped: Seconds that these were long.
     """
 
-    def __init__(self, rate: int, latency: float = 0.0) -> None:
+    def __init__(
+        self,
+        rate: int,
+        latency: float = 0.0,
+        *,
+        settles: bool,
+        stretch: Callable[[float], TimeStretcher] = TimeStretcher,
+    ) -> None:
         self.fit = ClockFit()
         self.error = 0.0
         self.gaps = 0
         self.dropped = 0.0
         self._rate = rate
         self._latency = latency
-        self._stretch = TimeStretcher(0.0)
+        self._new_stretch = stretch
+        self._stretch = stretch(0.0)
+        self._settling = Settling(is_over=not settles)
+        self._held: list[Array] = []
         self._start: int | None = None
         self._end: int | None = None
 
@@ -57,16 +79,47 @@ class ClockSync:
                 `fit.restart` first.
 
         Returns:
-            Number of its first sample on the session clock, and the samples, shape (m,).
+            Number of its first sample on the session clock, and the samples, shape (m,); 0 and none
+            while the first blocks are held back.
         """
         self.fit.add(span[1] / self._rate, arrival)
-        if self._start is None or is_torn:
-            self._stretch = TimeStretcher(span[0] * SAMPLE_RATE / self._rate)
+        if is_torn:
+            self._give_up()
+        if is_torn or (self._start is None and not self._held):
+            self._stretch = self._new_stretch(span[0] * SAMPLE_RATE / self._rate)
+        if not self._settling.is_over:
+            values = self._hold(values, span, arrival)
+            if not self._settling.is_over:
+                return 0, values[:0]
         start = self._steered(self._place(), is_torn=is_torn)
         steer = min(max(self.fit.slope + self.error / _STEER, -_MOST), _MOST)
         sound = self._stretch.push(values, 1 / (1 + steer))
         self._start = start + len(sound)
         return self._behind(start, sound)
+
+    def _hold(self, values: Array, span: tuple[int, int], arrival: float) -> Array:
+        """Hold one of the first blocks back; return all of them as soon as their place is known."""
+        before, counted = (samples / self._rate for samples in span)
+        self._settling.add(counted - before, arrival - counted, arrival)
+        self._held.append(values)
+        if not self._settling.is_over:
+            return values
+        sound = np.concatenate(self._held)
+        self._held.clear()
+        return sound
+
+    def _give_up(self) -> None:
+        """Drop what is held back, which the sound behind a gap cannot be joined to."""
+        self._settling.is_over = True
+        if self._held:
+            self.gaps += 1
+            self.dropped += sum(map(len, self._held)) / SAMPLE_RATE
+            self._held.clear()
+
+    @property
+    def position(self) -> float:
+        """Place, counted in device samples at 16 kHz, up to which the sound was returned."""
+        return self._stretch.position
 
     def _steered(self, place: float, *, is_torn: bool) -> int:
         """Return where the next sample lies: behind the last one, or put to its place."""
@@ -81,7 +134,7 @@ class ClockSync:
         return wanted
 
     def _place(self) -> float:
-        return self.fit.time_at(self._stretch.position / SAMPLE_RATE) - self._latency
+        return self.fit.time_at(self.position / SAMPLE_RATE) - self._latency
 
     def _behind(self, start: int, sound: Array) -> tuple[int, Array]:
         """Cut what overlaps, so that no time comes twice, and add up what is lost."""

@@ -73,7 +73,7 @@ class MicrophoneSource:
         self._closing: threading.Thread | None = None
         self._wanted_rate = rate
         self._rate = SAMPLE_RATE
-        self._placement = ClockSync(rate or SAMPLE_RATE, latency)
+        self._placement = ClockSync(rate or SAMPLE_RATE, latency, settles=True)
         self._before = (0, 0.0)  # gaps and seconds lost before the device was opened last
         self._end = 0
         self._is_list_stale = False
@@ -169,7 +169,7 @@ class MicrophoneSource:
         # Session time may have begun since `open`: earlier arrivals are of another time.
         self._blocks = queue.Queue(_QUEUE_BLOCKS)
         self._before = (self._before[0] + self._placement.gaps, self.dropped)
-        self._placement = ClockSync(self._rate, self._latency)
+        self._placement = ClockSync(self._rate, self._latency, settles=True)
         resampler = Resampler(self._rate)
         expected: int | None = None
         newest, limit = self._now(), _FIRST_BLOCK_LIMIT

@@ -38,7 +38,7 @@ class RemoteAudio:
         self._encode = encode
         self._end = 0
         self._gaps = 0.0  # seconds lost with earlier senders
-        self._placement = ClockSync(SAMPLE_RATE)
+        self._placement = ClockSync(SAMPLE_RATE, settles=False)
         self._newest = 0  # utterance
         self.begin(SenderHello(words=True))
 
@@ -48,7 +48,7 @@ class RemoteAudio:
         self._rate = form.rate if form else SAMPLE_RATE
         self._channel = channel(form, self._subject) if form else None
         self._gaps += self._placement.dropped
-        self._placement = ClockSync(self._rate)
+        self._placement = ClockSync(self._rate, settles=False)
         self._resampler = Resampler(self._rate)
         self._expected: int | None = None
         self._before = self._newest

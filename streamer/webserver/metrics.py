@@ -118,7 +118,7 @@ class Metrics(Collector):
         yield dropped
         for name, value in sorted(self._gauges().items()):
             plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
-            yield GaugeMetricFamily(f"tamulag_{plain}", "See docs/time.md, docs/serve.md", value)
+            yield GaugeMetricFamily(f"tamulag_{plain}", "See docs/reference/metrics.md", value)
         if self.seats is not None:
             yield from _seats(self.seats)
 

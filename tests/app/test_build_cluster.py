@@ -14,14 +14,11 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from support.ingest_clients import Caller, Heard, call, sent_home
-from support.ray_cluster import is_busy, need_ray
+from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
+from support.ray_cluster import is_busy, marked, need_ray
 from support.running_server import Serving
 from tamulag.streamer.bench.rig.senders import HOP, rows
 from tamulag.streamer.protocol.ingest import FeaturesHeader, SenderHello, build_frame
-
-from ..cli.test_run_serve import FEATURES, assert_as_alone
-from ..offline.test_extract_ray import marked
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 HOPS = 20
@@ -107,7 +104,7 @@ async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[st
         while len(said) < 8:
             line = json.loads(await socket.recv())
             if line["type"] == "sentiment":
-                said.append(Heard(line["window"]["end"], line["sentiment"], 0.0))
+                said.append(Score(line["window"]["end"], line["sentiment"], 0.0))
         assert server.stop(ENDING) == 0
     return ready, said
 
@@ -130,7 +127,7 @@ def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
     need_ray()
     options = ("--ray", "local", "--actors", "1", "--handover", str(tmp_path))
     with Serving(*options) as server:
-        callers = asyncio.run(sent_home(server.url, 60, server.stop))
+        callers = asyncio.run(stopped_under(server.url, 60, server.stop))
     came = [caller for caller in callers if caller.ready]
     assert len(came) > 40
     assert {caller.closed for caller in came} == {1012}

@@ -11,8 +11,7 @@ from tamulag.streamer.bench.rig.processes import BROKER
 @pytest.mark.broker
 def test_a_killed_agent_leaves_its_recording_and_its_will() -> None:
     """What was scored can be read, but for the last second."""
-    for tool in BROKER:
-        need(tool, "mosquitto-clients")
+    need(BROKER)
     told: list[Row] = []
     (row,) = faults(*demo_files(), told.append, only=["kill -9"])
     assert told == [row]

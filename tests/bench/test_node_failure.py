@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.ray_cluster import need_ray
-
-from ..offline.test_extract_ray import marked
+from support.ray_cluster import marked, need_ray
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from offline.test_extract_pool import sound_file, tone
 
+from support.sound_files import sound_file, tone
 from support.speech import packaged, read
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import read_clips

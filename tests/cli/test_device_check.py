@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.devices import SoundServer, free_port, mjpeg_camera, need, pulse_server
+from support.devices import mjpeg_camera, need, pulse_server
 from tamulag.streamer.app.build_agent import demo_files
+from tamulag.streamer.bench.rig.devices import SoundServer
+from tamulag.streamer.bench.rig.processes import CAMERA, free_port
 from tamulag.streamer.cli.device_check import Meter, try_camera, try_microphone
 
 TRY = """
 import json, sys
 from dataclasses import asdict
-from tamulag.streamer.doctor import microphones
-from tamulag.streamer.trial import try_microphone
+from tamulag.streamer.cli.doctor import microphones
+from tamulag.streamer.cli.device_check import try_microphone
 listed = [asdict(device) for device in microphones()]
 print(json.dumps({"listed": listed, "tried": asdict(try_microphone(sys.argv[1]))}))
 """
@@ -25,7 +27,7 @@ print(json.dumps({"listed": listed, "tried": asdict(try_microphone(sys.argv[1]))
 
 def moving(picture: Path, folder: Path) -> Path:
     """Make a film of two seconds of a picture that does not move."""
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     film = folder / "film.mp4"
     read = ["ffmpeg", "-loglevel", "error", "-loop", "1", "-i", str(picture), "-t", "2"]
     write = ["-r", "10", "-vf", "scale=480:-2", str(film)]
@@ -63,7 +65,7 @@ def test_a_camera_that_sees_nobody(tmp_path: Path) -> None:
     """It works, and what is missing is said; a run would go on without a face."""
     wall = tmp_path / "wall.png"
     draw = ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "color=gray:s=320x240"]
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     subprocess.run([*draw, "-frames:v", "1", str(wall)], check=True, timeout=60)
     with mjpeg_camera(moving(wall, tmp_path)) as camera:
         check = try_camera(camera.url)
@@ -97,7 +99,7 @@ def tried(server: SoundServer, name: str) -> dict[str, Any]:
 def test_a_microphone_that_hears_speech_and_then_nothing(tmp_path: Path) -> None:
     """The level tells the two apart, and the list has host API and rates."""
     with pulse_server(tmp_path) as server:
-        with server.speaking(demo_files()[1]):
+        with server.playing(demo_files()[1]):
             loud = tried(server, "pulse")
         quiet = tried(server, "pulse")
     assert loud["tried"]["ok"], loud["tried"]

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from support.devices import free_port
+from tamulag.streamer.bench.rig.processes import free_port
 from tamulag.streamer.cli.doctor import (
     Check,
     Device,

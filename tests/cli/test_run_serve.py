@@ -19,18 +19,15 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from support.broker import Broker, listening, mosquitto, received
+from support.broker import listening, mosquitto, received
 from support.devices import need
-from support.ingest_clients import Caller, Heard, call, sent_home
+from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
 from support.running_server import Serving
 from support.senders import portrait, wave
-from tamulag.models.runtime.checkpoint import load
-from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.app.build_server import look_at_cores
+from tamulag.streamer.app.build_server import check_cores
+from tamulag.streamer.bench.rig.broker import Broker
+from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
-from tamulag.streamer.core.commands import Push
-from tamulag.streamer.core.sample import Block
-from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.protocol.ingest import (
     FeaturesHeader,
     PictureForm,
@@ -40,27 +37,6 @@ from tamulag.streamer.protocol.ingest import (
     SoundHeader,
     build_frame,
 )
-
-FEATURES = SenderHello(features=["audio", "vision"], clock="sender")
-
-
-def alone(seed: int, hops: int) -> list[float | None]:
-    """Return what one session alone says of the rows of a seat."""
-    model, card = load("default")
-    hall = SessionBatch(TorchEngine(model), card)
-    hall.open("x", ("audio", "vision"))
-    said = []
-    for hop in range(hops):
-        voice, face = rows(seed, hop)
-        hall.apply("x", Push(Block("vision", hop * HOP, face)))
-        hall.apply("x", Push(Block("audio", hop * HOP, voice)))
-        said += [scored.estimate.sentiment for scored in hall.step()]
-    return said
-
-
-def assert_as_alone(scores: list[Heard], seed: int, hops: int) -> None:
-    assert [heard.end for heard in scores] == [HOP * (k + 1) for k in range(hops)]
-    assert [heard.sentiment for heard in scores] == pytest.approx(alone(seed, hops), abs=1e-4)
 
 
 async def sitting(url: str, number: int) -> None:
@@ -120,7 +96,7 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
                     said = json.loads(await socket.recv())
                     if said["type"] == "sentiment":
                         assert said["window"]["warmup"] is (said["window"]["end"] < 5)
-                        caller.scores.append(Heard(said["window"]["end"], said["sentiment"], 0))
+                        caller.scores.append(Score(said["window"]["end"], said["sentiment"], 0))
             servers[0].stop()
             with contextlib.suppress(ConnectionClosed):
                 async with asyncio.timeout(5):
@@ -145,7 +121,7 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
 def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
     """SIGTERM under load: each session is in the folder, each sender told to come again."""
     with Serving("--handover", str(tmp_path), "--busiest", "1") as server:
-        callers = asyncio.run(sent_home(server.url, 300, server.stop))
+        callers = asyncio.run(stopped_under(server.url, 300, server.stop))
     came = [caller for caller in callers if caller.ready]
     assert len(came) > 100
     assert {caller.closed for caller in came} == {1012}
@@ -183,9 +159,9 @@ def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> N
     """They take time from each other; who has as many as cores hears nothing."""
     cores = os.cpu_count() or 1
     with caplog.at_level(logging.WARNING, "tamulag.serve"):
-        look_at_cores(cores)
+        check_cores(cores)
         assert not caplog.text
-        look_at_cores(cores + 1)
+        check_cores(cores + 1)
     assert f"--workers {cores + 1} on {cores} cores" in caplog.text
 
 
@@ -222,7 +198,7 @@ def test_who_follows_a_session_hears_that_one_alone() -> None:
 
 def test_scores_go_to_the_broker_by_session(tmp_path: Path) -> None:
     """Each session has a topic of its own; nothing of it stays behind."""
-    need("mosquitto", "mosquitto")
+    need(BROKER)
 
     async def play(url: str, broker: Broker) -> list[str]:
         named = FEATURES.model_copy(update={"session": "seat-9"})

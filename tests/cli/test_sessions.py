@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from websockets.sync.client import connect
 
-from support.devices import end, free_port, wait_for
+from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
 
 BIN = Path(sys.executable).parent
 LIMIT = 240.0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from support.recordings import ABOUT
+from support.waiting import until
 from tamulag.models import TamUlag
 from tamulag.streamer.cluster import backend as place
 from tamulag.streamer.cluster import worker_pool
@@ -21,14 +22,13 @@ from tamulag.streamer.cluster.autoscaler import Autoscaler
 from tamulag.streamer.cluster.backend import ClusterBackend
 from tamulag.streamer.cluster.session_worker import Answer, SessionWorker, WorkerCommand
 from tamulag.streamer.cluster.worker_pool import WorkerLost
-from tamulag.streamer.core.estimate import Estimate
+from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError
 from tamulag.streamer.server.sessions import SessionRegistry
 
 from ..core.test_session_batch import ASKED, alone, assert_same, hall, person
-from ..server.test_sessions import until
 
 
 class Near:
@@ -109,7 +109,7 @@ class Stage:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second of a session be long, and a second of the clock short."""
-    monkeypatch.setattr(place, "TICK", 0.002)
+    monkeypatch.setattr(place, "POLL", 0.002)
     monkeypatch.setattr(place, "SNAPSHOT", 1.0)
     monkeypatch.setattr(worker_pool, "AGAIN", 0.01)
 
@@ -219,8 +219,8 @@ def test_without_any_wing_sessions_are_degraded_and_go_on(
     """The server lives, each session is told why nothing is said, and nothing is lost."""
     monkeypatch.setattr(place, "LATE", 0.05)
     stage, lines = Stage(model), list[dict[str, Any]]()
-    calls = SessionRegistry(stage.cluster, ABOUT)
-    stage.cluster.tell = calls.unanswered
+    calls = SessionRegistry(stage.cluster, ABOUT, Timing())
+    stage.cluster.tell = calls.set_backend_lost
     voice = np.ones((200, 4), np.float32)
 
     def states() -> list[tuple[str, dict[str, str]]]:
@@ -228,15 +228,15 @@ def test_without_any_wing_sessions_are_degraded_and_go_on(
 
     async def run() -> None:
         call = calls.begin(("audio",), by_sender=True)
-        calls.came_back(call, lambda line: lines.append(json.loads(line)))
+        calls.attach_sender(call, lambda line: lines.append(json.loads(line)))
         running = asyncio.create_task(calls.run())
         async with asyncio.timeout(10):
-            calls.take(call.name, Block("audio", 0.0, voice[:50]))
+            calls.push(call.name, Block("audio", 0.0, voice[:50]))
             await until(lambda: calls.scores == 2)
             stage.crew.has_some = False
             for wing in stage.crew.wings:
                 wing.end()
-            calls.take(call.name, Block("audio", 1.0, voice))
+            calls.push(call.name, Block("audio", 1.0, voice))
             await until(lambda: len(states()) == 1)
             stage.crew.has_some = True
             await until(lambda: len(states()) == 2)

@@ -21,7 +21,7 @@ def placed(ring: HashRing) -> dict[str, str]:
     return {key: ring.place(key) for key in KEYS}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rings)
 def test_no_seat_has_much_more_than_its_share(members: set[str]) -> None:
     """Each has its fair share of ten thousand keys to 40 %, whatever the names."""
@@ -30,7 +30,7 @@ def test_no_seat_has_much_more_than_its_share(members: set[str]) -> None:
     assert all(0.6 * fair < counts[name] < 1.4 * fair for name in members)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rings, st.data())
 def test_only_the_keys_of_a_seat_that_goes_move(members: set[str], draw: st.DataObject) -> None:
     """All others stay where their state is."""
@@ -43,7 +43,7 @@ def test_only_the_keys_of_a_seat_that_goes_move(members: set[str], draw: st.Data
     assert gone not in after.values()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rings, names)
 def test_a_new_seat_takes_its_share_and_nothing_else_moves(members: set[str], new: str) -> None:
     """Of n seats then, about one key in n moves, and to the new one only."""
@@ -55,7 +55,7 @@ def test_a_new_seat_takes_its_share_and_nothing_else_moves(members: set[str], ne
     assert len(moved) == pytest.approx(len(KEYS) / len(ring.names), rel=0.4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rings, st.randoms(use_true_random=False))
 def test_order_and_history_do_not_matter(members: set[str], random: Random) -> None:
     """Two servers that learned of the seats in another order agree."""

@@ -77,9 +77,7 @@ def test_session_equals_the_model_on_the_whole_stream(model: TamUlag) -> None:
     assert [e.sentiment for e in live] == expected
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(lag=st.floats(0, 0.17), other=st.floats(0, 0.17))
 def test_arrival_order_does_not_change_estimates(model: TamUlag, lag: float, other: float) -> None:
     """Delays below lateness change nothing, to the bit."""

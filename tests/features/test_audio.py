@@ -80,7 +80,7 @@ def test_every_tick_has_one_value_per_name(speech: Array) -> None:
     assert {s.reason for s in samples} == {None, "silence"}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5))
 def test_blocks_of_any_size_give_the_same_bits(sizes: list[int]) -> None:
     """How the sound is cut into blocks changes nothing at all."""

@@ -7,36 +7,19 @@ import sys
 import textwrap
 import threading
 import time
-import wave
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import pytest
 
+from support.sound_files import tone
 from tamulag.models.data.clips import DataError
 from tamulag.streamer.core.sample import Word
 from tamulag.streamer.features import audio
 from tamulag.streamer.offline import extract_pool as module
 from tamulag.streamer.offline.extract import Part, part_of, play
 from tamulag.streamer.offline.extract_pool import extract_all, load_part, save_part
-
-
-def tone(path: Path, seconds: float = 0.5, pitch: float = 200.0) -> Path:
-    """Write a sound file with a hum."""
-    time = np.arange(round(16000 * seconds)) / 16000
-    return sound_file(path, 0.25 * np.sign(np.sin(2 * np.pi * pitch * time)))
-
-
-def sound_file(path: Path, samples: npt.NDArray[np.floating]) -> Path:
-    """Write mono sound in [-1, 1] at 16 kHz."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes((32767 * samples).astype("<i2").tobytes())
-    return path
 
 
 def run(
@@ -189,11 +172,11 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from tamulag.streamer.parts import collect
+        from tamulag.streamer.offline.extract_pool import extract_all
 
         if __name__ == "__main__":
             files = [Path(name) for name in sys.argv[2:]]
-            collect(files, Path(sys.argv[1]), speech="none", workers=2, done=lambda *_: None)
+            extract_all(files, Path(sys.argv[1]), speech="none", workers=2, done=lambda *_: None)
     """
     (tmp_path / "main.py").write_text(textwrap.dedent(program))
     files = [tone(tmp_path / f"{n}.wav", seconds=60 if n else 0.1) for n in range(4)]

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from offline.test_extract_pool import tone
 
-from support.ray_cluster import two_nodes, workers
+from support.ray_cluster import marked, two_nodes, workers
+from support.sound_files import tone
 from tamulag.models.data.clips import DataError, read_clips
 from tamulag.streamer.bench.rig.ray_nodes import Nodes
+from tamulag.streamer.cluster import ray_runtime
 from tamulag.streamer.offline import extract_ray
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
@@ -48,18 +49,6 @@ def table(folder: Path, *names: str) -> Path:
     rows = [f"{name},{number}" for number, name in enumerate(names)]
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
     return folder
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the processes that have a mark in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if mark in process.environ():
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 @pytest.mark.data
@@ -109,7 +98,7 @@ def test_unreadable_file_is_left_out_and_the_next_run_goes_on(
 def test_no_cluster_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray itself would try for minutes, and then end the process."""
     pytest.importorskip("ray", reason="needs ray: pip install 'tamulag-stream[ray]'")
-    monkeypatch.setattr(extract_ray, "CONNECT_TIME", 3.0)
+    monkeypatch.setattr(ray_runtime, "CONNECT_TIME", 3.0)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     began = time.monotonic()
     with pytest.raises(DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"):

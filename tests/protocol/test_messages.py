@@ -266,7 +266,7 @@ ESTIMATES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ESTIMATES)
 def test_any_estimate_fits_the_schema(found: Estimate) -> None:
     """Rounding never leaves a range, and any text survives the line."""

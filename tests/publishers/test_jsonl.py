@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from support.waiting import until
 from tamulag.streamer.publishers.jsonl import QUEUE, JsonlPublisher
 from tamulag.streamer.publishers.publisher import PublisherError, caught_up
 
@@ -33,12 +34,6 @@ def test_every_message_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     asyncio.run(write(str(path), LINES))
     assert path.read_text(encoding="utf-8").splitlines() == LINES
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 (bounded by the timeout)
-            await asyncio.sleep(0.01)
 
 
 def test_a_line_is_on_disk_before_close(tmp_path: Path) -> None:
@@ -190,7 +185,7 @@ def test_a_full_disk_ends_run() -> None:
 
 READER_LEAVES = """
 import asyncio, sys
-from tamulag.streamer.jsonl import JsonlPublisher
+from tamulag.streamer.publishers.jsonl import JsonlPublisher
 
 async def main():
     publisher = JsonlPublisher("-")

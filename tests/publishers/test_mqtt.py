@@ -1,5 +1,4 @@
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from support.broker import (
     OFFLINE,
     ONLINE,
     STATUS,
-    Broker,
     listening,
     mosquitto,
     open_and_close,
@@ -19,9 +17,9 @@ from support.broker import (
     retained,
     running,
     status,
-    until,
-    within,
 )
+from support.waiting import until, within
+from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.publishers.mqtt import MqttPublisher
 from tamulag.streamer.publishers.publisher import PublisherError
 
@@ -116,7 +114,7 @@ def test_a_clean_close_says_the_rest_and_offline(broker: Broker) -> None:
 
 ONE_DEVICE = """
 import asyncio, sys
-from tamulag.streamer.mqtt import MqttPublisher
+from tamulag.streamer.publishers.mqtt import MqttPublisher
 
 async def main():
     publisher = MqttPublisher(sys.argv[1], status=lambda word: '{"state": "%s"}' % word)
@@ -178,7 +176,7 @@ def test_a_certain_message_survives_its_broker(broker: Broker) -> None:
 
     async def scenario() -> None:
         async with running(MqttPublisher(broker.url, status=status)) as publisher:
-            broker.signal(signal.SIGSTOP)
+            broker.freeze()
             publisher.publish("error", "lost?")
             await until(lambda: publisher._in_flight is not None)
             may_connect = held_back(publisher)
@@ -198,7 +196,7 @@ def test_a_frozen_broker_costs_nothing_but_old_messages(broker: Broker) -> None:
 
     async def scenario() -> None:
         async with running(MqttPublisher(broker.url, status=status)) as publisher:
-            broker.signal(signal.SIGSTOP)
+            broker.freeze()
             slowest = 0.0
             for _ in range(200):
                 start = time.monotonic()
@@ -210,7 +208,7 @@ def test_a_frozen_broker_costs_nothing_but_old_messages(broker: Broker) -> None:
             assert len(publisher._outbox) == 32
             publisher.publish("sentiment", "newest")
             await until(lambda: publisher._client is None)
-            broker.signal(signal.SIGCONT)
+            broker.thaw()
             async with listening(broker) as client:
                 while await received(client) != ("tamulag/v1/site/device/state", "newest"):
                     pass
@@ -231,14 +229,14 @@ def test_a_broker_is_found_frozen_within_two_seconds_of_a_score(broker: Broker) 
         async with running(publisher), listening(broker, "tamulag/v1/site/device/state") as client:
             publisher.publish("sentiment", "first")
             assert (await received(client))[1] == "first"
-            broker.signal(signal.SIGSTOP)
+            broker.freeze()
             start = time.monotonic()
             publisher.publish("sentiment", "in flight")
             await until(lambda: bool(told))
             assert time.monotonic() - start < 2.0
             for number in range(5):
                 publisher.publish("sentiment", f"score {number}")
-            broker.signal(signal.SIGCONT)
+            broker.thaw()
             await until(lambda: len(told) == 2)
             assert told == ["publisher_lost", None]
             assert (await received(client))[1] == "in flight"
@@ -277,7 +275,7 @@ def test_closing_before_a_frozen_broker_is_bounded(broker: Broker) -> None:
 
     async def scenario() -> None:
         async with running(MqttPublisher(broker.url, status=status)) as publisher:
-            broker.signal(signal.SIGSTOP)
+            broker.freeze()
             for _ in range(100):
                 publisher.publish("sentiment", "x" * 100_000)
                 await asyncio.sleep(0)
@@ -335,7 +333,7 @@ def test_a_missing_broker_is_told(broker: Broker) -> None:
 @pytest.mark.broker
 def test_a_frozen_broker_is_told_within_five_seconds(broker: Broker) -> None:
     """A broker that takes the connection and says nothing does not hold up the start."""
-    broker.signal(signal.SIGSTOP)
+    broker.freeze()
     start = time.monotonic()
     with pytest.raises(PublisherError, match=r"cannot reach .*timed out.*start one"):
         open_and_close(MqttPublisher(broker.url, status=status))

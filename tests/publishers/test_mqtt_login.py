@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import time
 import traceback
@@ -12,47 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from support.broker import Broker, mosquitto, open_and_close, running, status, until, within
+from support import certificates
+from support.broker import mosquitto, open_and_close, running, status
+from support.certificates import Authority
+from support.waiting import until, within
+from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.publishers.mqtt import MqttPublisher
 from tamulag.streamer.publishers.mqtt_login import Login, broker
 from tamulag.streamer.publishers.publisher import PublisherError
 
 SECRET = "hunter2-of-the-kiosk"
-KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-
-
-class Authority:
-    """A certificate authority of the test's own."""
-
-    def __init__(self, folder: Path) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("needs openssl: apt install openssl")
-        self.folder = folder
-        self._make("ca")
-        self.ca = str(folder / "ca.pem")
-
-    def _make(self, name: str, *options: str) -> None:
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")
-        command = ["openssl", "req", "-x509", *KEY, *files, *options]
-        subprocess.run(command, check=True, cwd=self.folder, capture_output=True, timeout=30)
-
-    def sign(self, name: str) -> tuple[str, str]:
-        """Return the files of a certificate for localhost and of its key."""
-        names = ("-addext", "subjectAltName=DNS:localhost")
-        self._make(name, "-CA", "ca.pem", "-CAkey", "ca.key", *names)
-        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+    return certificates.authority(tmp_path)
 
 
 @pytest.fixture
 def secure(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
     """Yield a broker with TLS that wants a certificate of its clients."""
-    certificate, key = authority.sign("broker")
-    files = (f"cafile {authority.ca}", f"certfile {certificate}", f"keyfile {key}")
+    certificate, key = authority.sign("broker", "DNS:localhost")
+    files = (f"cafile {authority.own.certificate}", f"certfile {certificate}", f"keyfile {key}")
     rules = ("require_certificate true", "allow_anonymous true", "user root")
     with mosquitto(tmp_path, *files, *rules) as broker:
         broker.url = f"mqtts://localhost:{broker.port}"
@@ -81,8 +61,8 @@ def secret_file(folder: Path, secret: str = SECRET) -> str:
 @pytest.mark.broker
 def test_tls_with_a_certificate_of_ours(authority: Authority, secure: Broker) -> None:
     """A broker that wants certificates takes the one in the settings, also after a restart."""
-    certificate, key = authority.sign("kiosk")
-    login = Login(ca=authority.ca, certificate=certificate, key=key)
+    certificate, key = map(str, authority.sign("kiosk"))
+    login = Login(ca=str(authority.own.certificate), certificate=certificate, key=key)
 
     async def scenario() -> None:
         async with running(MqttPublisher(secure.url, status=status, login=login)) as publisher:
@@ -108,14 +88,18 @@ def test_another_name_than_that_of_the_certificate_is_told(
     """A certificate for localhost does not do for 127.0.0.1."""
     url = secure.url.replace("localhost", "127.0.0.1")
     with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*as HOST"):
-        open_and_close(MqttPublisher(url, status=status, login=Login(ca=authority.ca)))
+        open_and_close(
+            MqttPublisher(url, status=status, login=Login(ca=str(authority.own.certificate)))
+        )
 
 
 @pytest.mark.broker
 def test_a_missing_certificate_of_ours_is_told(authority: Authority, secure: Broker) -> None:
     """A broker that hangs up because it wants a certificate is told as one that cannot be used."""
     with pytest.raises(PublisherError, match="cannot reach"):
-        open_and_close(MqttPublisher(secure.url, status=status, login=Login(ca=authority.ca)))
+        open_and_close(
+            MqttPublisher(secure.url, status=status, login=Login(ca=str(authority.own.certificate)))
+        )
 
 
 @pytest.mark.broker
@@ -259,9 +243,9 @@ def test_a_frozen_broker_with_tls_does_not_hold_up_the_end(
     authority: Authority, secure: Broker
 ) -> None:
     """A handshake that gets no answer is given up within the limit of the start."""
-    certificate, key = authority.sign("kiosk")
-    login = Login(ca=authority.ca, certificate=certificate, key=key)
-    secure.signal(signal.SIGSTOP)
+    certificate, key = map(str, authority.sign("kiosk"))
+    login = Login(ca=str(authority.own.certificate), certificate=certificate, key=key)
+    secure.freeze()
     start = time.monotonic()
     with pytest.raises(PublisherError, match="timed out"):
         open_and_close(MqttPublisher(secure.url, status=status, login=login))

@@ -6,11 +6,11 @@ import sys
 COUNT = """
 import resource, sys
 import torch
-from tamulag.streamer.capacity import batched
-from tamulag.streamer.heap import keep
+from tamulag.streamer.bench.server_capacity import batched
+from tamulag.streamer.server.malloc import disable_trim
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
-    assert keep()
+    assert disable_trim()
 batched(256, hops=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 batched(256, hops=4)

@@ -11,7 +11,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from support.websocket_peers import missed, served, until
+from support.waiting import until
+from support.websocket_peers import missed, served
 from tamulag.streamer.config.loader import ConfigError, load
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put

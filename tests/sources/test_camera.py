@@ -1,4 +1,3 @@
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.devices import Camera, free_port, mjpeg_camera, wait_for
+from support.devices import mjpeg_camera
+from tamulag.streamer.bench.rig.devices import Camera
+from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.core.sample import Input, Sample
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.sources import camera as camera_module
@@ -137,7 +138,7 @@ def test_a_frozen_camera_is_lost(camera: Camera) -> None:
     """A driver that answers no more is given up within 2.5 s, and its thread ends by itself."""
     source = CameraSource(camera.url, Seeing(), now=time.monotonic)
     source.open()
-    camera.process.send_signal(signal.SIGSTOP)
+    camera.freeze()
     frozen = time.monotonic()
     with pytest.raises(SourceLost, match=r"no frame for|no more frames"):
         source.run(lambda item: None, threading.Event())
@@ -242,7 +243,7 @@ def test_a_driver_that_hangs_is_found_and_costs_one_thread(
 ) -> None:
     """Lost within 2 s by the age of the frame; not opened again while the driver still hangs."""
     driver = Hanging(frames=10)
-    monkeypatch.setattr(camera_module, "grabber", lambda device: driver)
+    monkeypatch.setattr(camera_module, "frame_grabber", lambda device: driver)
     monkeypatch.setattr(camera_module, "_JOIN_LIMIT", 0.1)
     source = CameraSource(0, Seeing(), now=time.monotonic)
     source.open()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamulag.streamer.sources.clock_fit import STEP, ClockFit
+from tamulag.streamer.sources.clock_fit import LIMIT, STEP, ClockFit, Settling
 
 
 def arrivals(
@@ -42,7 +42,7 @@ def test_a_late_first_block_is_corrected_by_the_next() -> None:
     assert fit.offset == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(-300, 300), st.floats(0.0005, 0.005), st.integers(0, 99))
 def test_drift_is_found_under_jitter(ppm: int, jitter: float, seed: int) -> None:
     """After three minutes the drift is known to 30 ppm and the place to 3 ms."""
@@ -81,3 +81,30 @@ def test_restart_forgets_the_place_and_keeps_the_drift() -> None:
     fit.add(120.02, 125.0)
     assert fit.slope * 1e6 == pytest.approx(200, abs=30)
     assert fit.time_at(120.02) == pytest.approx(125.0)
+
+
+def settled(lags: list[float], length: float) -> int | None:
+    """Return how many blocks it took until the place was known."""
+    settling = Settling()
+    for count, lag in enumerate(lags, 1):
+        settling.add(length, lag, 1.0 + count * length + lag)
+        if settling.is_over:
+            return count
+    return None
+
+
+def test_three_blocks_in_time_tell_the_place() -> None:
+    """Two bursts must agree, and only the third block shows that the second burst is over."""
+    assert settled([0.003, 0.001, 0.002, 0.0], 0.02) == 3
+
+
+def test_a_burst_is_awaited_to_its_end() -> None:
+    """Blocks that come together are one burst, and its last is compared with the next."""
+    assert settled([0.3, 0.2, 0.1, 0.007, 0.0, 0.004, 0.002], 0.1) == 6
+
+
+def test_a_second_is_waited_at_most() -> None:
+    """Where no two bursts agree, the place is taken as known after `LIMIT`."""
+    lags = [0.03 * (40 - count) for count in range(40)]
+    assert settled(lags, 0.1) == pytest.approx(LIMIT / 0.07, abs=1)
+    assert settled([0.0], LIMIT + 0.1) == 1

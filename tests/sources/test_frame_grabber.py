@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from support.certificates import authority
-from support.devices import Camera, mjpeg_camera, need
+from support.devices import mjpeg_camera, need
+from tamulag.streamer.bench.rig.devices import Camera
+from tamulag.streamer.bench.rig.processes import CAMERA
 from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.sources.frame_grabber import frame_grabber
 
@@ -67,7 +69,7 @@ def playlist(segment: str) -> bytes:
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
     """A second of moving pictures."""
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     path = tmp_path / "film.ts"
     make = ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=s=96x64:r=25:d=1"]
     make += ["-c:v", "mpeg2video", str(path)]

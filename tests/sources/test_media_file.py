@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from support.devices import end, free_port, need, wait_for
+from support.devices import need
+from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
 from tamulag.streamer.core.sample import Array, Input, Notice, Phrase, Sample
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.audio import AudioFeatures
@@ -118,7 +119,7 @@ def clock() -> Callable[[], float]:
 
 def made(target: Path, *arguments: str | Path) -> Path:
     """Make a file from a clip by ffmpeg."""
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     command = ["ffmpeg", "-loglevel", "error", *map(str, arguments), str(target)]
     subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
     return target
@@ -424,7 +425,7 @@ def test_a_file_from_a_server_ends_like_a_file(clip: Path, tmp_path: Path) -> No
 
 def test_a_stream_that_breaks_off_is_lost(clip: Path) -> None:
     """A live stream has no end: when its server dies the source is lost, within 3 s."""
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     url = f"http://127.0.0.1:{free_port()}/live.ts"
     command = ["ffmpeg", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i", str(clip)]
     command += ["-f", "mpegts", "-listen", "1", url]
@@ -454,7 +455,7 @@ def opens(source: MediaSource) -> bool:
 def test_a_stream_whose_clock_jumps_is_opened_anew(data: Path, tmp_path: Path) -> None:
     """A server that starts over at another time is a loss, not a wait without end."""
     clip = data / "clips" / "bbaf2n.mpg"
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     made(tmp_path / "a.ts", "-i", clip, "-c", "copy")
     made(tmp_path / "b.ts", "-i", clip, "-c", "copy", "-output_ts_offset", "1000")
     joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()

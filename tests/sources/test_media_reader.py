@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from support.devices import need
+from tamulag.streamer.bench.rig.processes import CAMERA
 from tamulag.streamer.core.sample import TICK_RATE
 from tamulag.streamer.features.audio_pipeline import SAMPLE_RATE
 from tamulag.streamer.sources.media_reader import Picture, Reader, opened
@@ -28,7 +29,7 @@ class Form(NamedTuple):
 
 def beeps_and_flashes(folder: Path, seconds: float, form: Form) -> Path:
     """Make a file that beeps and flashes for a tenth of a second at each full second."""
-    need("ffmpeg", "ffmpeg")
+    need(CAMERA)
     stretch = 1 + form.slow
     beep = f"0.5*sin(2*PI*1000*t)*lt(mod(t*{stretch}+1e-6,1),0.1)"
     flash = "geq=lum='255*lt(mod(T+1e-6,1),0.1)':cb=128:cr=128"

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from support.devices import SoundServer, pulse_server
+from support.devices import pulse_server
+from tamulag.streamer.bench.rig.devices import SoundServer
 
 RECORD = """
 import json, sys, threading, time
-from tamulag.streamer.audio import AudioFeatures
-from tamulag.streamer.microphone import MicrophoneSource
-from tamulag.streamer.sound import SoundPath
-from tamulag.streamer.source import SourceError, SourceLost
+from tamulag.streamer.features.audio import AudioFeatures
+from tamulag.streamer.sources.microphone import MicrophoneSource
+from tamulag.streamer.features.audio_pipeline import AudioPipeline
+from tamulag.streamer.core.source import SourceError, SourceLost
 
 device, rate, seconds, latency = json.loads(sys.argv[1])
 say = lambda *what: print(json.dumps(what), flush=True)
 began = time.monotonic()
 now = lambda: time.monotonic() - began
-sound = SoundPath(AudioFeatures(), None, threaded=True)
+sound = AudioPipeline(AudioFeatures(), None, threaded=True)
 source = MicrophoneSource(device, sound, now=now, rate=rate, latency=latency)
 stop = threading.Event()
 
@@ -129,7 +130,7 @@ def test_speech_arrives_as_rising_ticks(
 
 SLOWLY = """
 import time
-from tamulag.streamer.microphone import MicrophoneSource
+from tamulag.streamer.sources.microphone import MicrophoneSource
 
 def open_slowly(self, opened=MicrophoneSource.open):
     opened(self)
@@ -262,7 +263,7 @@ def test_the_clock_of_the_device_is_measured(server: SoundServer) -> None:
 
 SLOW_FEATURES = """
 import time
-from tamulag.streamer.audio import AudioFeatures
+from tamulag.streamer.features.audio import AudioFeatures
 
 pauses, begins = [6.0], []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from support.devices import wait_for
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Input, Modality, Notice
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import (

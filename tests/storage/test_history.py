@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.past_sessions import EPOCH, end, hello, score
+from support.waiting import until
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.storage.history import QUEUE, SHOWN, History
 from tamulag.streamer.storage.history_db import Store
@@ -79,12 +80,6 @@ def page(kept: History, rest: str) -> tuple[int, object]:
     below = kept.shelves()["/sessions"].below
     assert below is not None
     return answer(below(rest))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 -- another thread and the disk have no event
-            await asyncio.sleep(0.02)
 
 
 def test_what_is_published_is_kept(path: Path) -> None:

@@ -15,8 +15,8 @@ DAY = 86400.0
 WRITER = """
 import sys
 from pathlib import Path
-from past import hello, score
-from tamulag.streamer.store import Store
+from support.past_sessions import hello, score
+from tamulag.streamer.storage.history_db import Store
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with Store(path, create=True) as store:
     key = store.begin(hello(name))
@@ -33,7 +33,11 @@ def path(tmp_path: Path) -> Path:
 
 def writer(path: Path, name: str, count: int) -> "subprocess.Popen[str]":
     """Start a program that keeps a session of `count` scores and prints each that is kept."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        )
+    }
     command = [sys.executable, "-c", WRITER, str(path), name, str(count)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

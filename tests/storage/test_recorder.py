@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from support.devices import wait_for
 from support.recordings import HEADER, Lines, agent_of, inputs, kinds, record
 from tamulag.models import TamUlag
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.storage import recorder as module
@@ -143,7 +143,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(
     lines = Lines()
     path = str(small_disk / "records")
     agent = agent_of(tmp_path, model, inputs(200.0), lines, record__path=path)
-    asyncio.run(agent.run())
+    asyncio.run(agent.service.run())
     sent = [messages.decode(line) for line in lines.all]
     (event,) = [m for m in sent if m.type == "event" and m.event == "recording_lost"]
     assert event.reason == "disk_full"
@@ -158,8 +158,8 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from tamulag.streamer.recorder import Recorder
-from tamulag.streamer.recording import Header
+from tamulag.streamer.storage.recorder import Recorder
+from tamulag.streamer.storage.recording import Header
 header = Header.model_validate_json(sys.argv[2])
 async def main():
     limits = {"file_limit": 10**7, "total_limit": 10**9}

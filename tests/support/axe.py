@@ -1,4 +1,4 @@
-"""axe-core on a page: what would shut somebody out. It is fetched by npm at the first use."""
+"""axe-core on a page: faults of accessibility. It is fetched by npm at the first use."""
 
 import subprocess
 from pathlib import Path
@@ -7,8 +7,9 @@ from shutil import which
 import pytest
 from playwright.sync_api import Page
 
+from .paths import ROOT
+
 AXE = "axe-core@4.14.1"
-ROOT = Path(__file__).parents[2]
 
 
 def faults(page: Page) -> list[str]:
@@ -23,7 +24,7 @@ def faults(page: Page) -> list[str]:
 def script() -> Path:
     """Return axe-core's script; skip where npm is missing or cannot fetch it."""
     if which("npm") is None:
-        pytest.skip("needs npm: apt install npm")
+        pytest.skip("needs npm: apt-get install npm")
     folder = ROOT / ".venv" / "axe"
     path = folder / "node_modules" / "axe-core" / "axe.min.js"
     if not path.is_file():

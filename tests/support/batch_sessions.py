@@ -1,4 +1,4 @@
-"""Random turns of sessions that come and go, for the tests of seats, halls and handovers."""
+"""Random steps of sessions, for the tests of batches and snapshots."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -23,8 +23,8 @@ def utterance(rng: np.random.Generator, dim: int, end: int) -> Utterance:
     """Return 1 to 12 tokens of the last two seconds."""
     size = int(rng.integers(1, 13))
     time = np.sort(rng.integers(max(0, end - 100), end, size))
-    said = rows(rng, dim, time, np.full(size, end))
-    whole = said._replace(values=np.nan_to_num(said.values), mask=np.ones(size, np.bool_))
+    spoken = rows(rng, dim, time, np.full(size, end))
+    whole = spoken._replace(values=np.nan_to_num(spoken.values), mask=np.ones(size, np.bool_))
     return Utterance(whole, bool(rng.random() < 0.3), bool(rng.random() < 0.3))
 
 

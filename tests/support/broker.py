@@ -1,54 +1,21 @@
-"""A real mosquitto for tests, its certificates, and what a subscriber of it receives."""
+"""The rig's broker for tests, or a skip, and what a subscriber of it receives."""
 
 import asyncio
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiomqtt
-import pytest
 
+from tamulag.streamer.bench.rig import broker as rig
+from tamulag.streamer.bench.rig.broker import Broker
+from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.publishers.mqtt import MqttPublisher
 
+from .devices import need
+from .waiting import within
+
 STATUS = "tamulag/v1/site/device/status"
-
-
-class Broker:
-    """A mosquitto of the test's own, on a loopback port that stays the same over restarts."""
-
-    def __init__(self, folder: Path, *rules: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
-        self.url = f"mqtt://127.0.0.1:{self.port}"
-        self.config = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} 127.0.0.1", "log_dest none", *rules]
-        self.config.write_text("\n".join(lines) + "\n")
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(["mosquitto", "-c", str(self.config)])
-        limit = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except ConnectionRefusedError:
-                assert time.monotonic() < limit, "mosquitto does not listen"
-                time.sleep(0.02)
-            else:
-                return
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def status(word: str) -> str:
@@ -56,14 +23,6 @@ def status(word: str) -> str:
 
 
 ONLINE, OFFLINE = status("online"), status("offline")
-
-
-def within(seconds: float, scenario: Coroutine[None, None, None]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(seconds):
-            await scenario
-
-    asyncio.run(main())
 
 
 @asynccontextmanager
@@ -99,21 +58,12 @@ async def retained(broker: Broker) -> str:
         return message.payload.decode()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (bounded by the scenario)
-        await asyncio.sleep(0.01)
-
-
 @contextmanager
 def mosquitto(folder: Path, *rules: str) -> Iterator[Broker]:
     """Run a broker with these lines in its configuration, or skip where there is none."""
-    if shutil.which("mosquitto") is None:
-        pytest.skip("needs mosquitto: apt install mosquitto")
-    broker = Broker(folder, *rules)
-    try:
+    need(BROKER)
+    with rig.broker(folder, *rules) as broker:
         yield broker
-    finally:
-        broker.kill()
 
 
 def open_and_close(publisher: MqttPublisher) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from support.websocket_peers import served
 from tamulag.streamer.webserver.server import WebSocketPublisher
+
+from .websocket_peers import served
 
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 30_000
@@ -25,7 +26,7 @@ PATIENCE = 30_000
 def chromium(*flags: str) -> Iterator[Browser]:
     """Run a headless browser, or skip where there is none."""
     if not CHROMIUM.exists():
-        pytest.skip("needs chromium: apt install chromium")
+        pytest.skip("needs chromium: apt-get install chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         # Tests run as root in containers, where the sandbox does not.
@@ -74,7 +75,7 @@ def complaints(page: Page) -> list[str]:
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager

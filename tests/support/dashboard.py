@@ -12,18 +12,24 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Aside, complaints, opened
-from support.devices import end, free_port
+from tamulag.streamer.bench.rig.processes import end, free_port
 from tamulag.streamer.protocol.messages import label
 from tamulag.streamer.webserver import dashboard
 from tamulag.streamer.webserver.access_control import Access
 from tamulag.streamer.webserver.connection import Limits
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
+from .browser import Aside, complaints, opened
+
 HOP = 0.5
 START = 120_000
 """Milliseconds that the agent may take to load its models on a busy machine."""
 MINUS = "\N{MINUS SIGN}"
+TEXTS = 1.328
+"""Messages of words for each score, and scores for each event, as a session with much talk had."""
+EVENT = 100
+PHRASE = 8
+"""Words of an utterance; each message of it has one more, the last is final."""
 
 HEAD = {"v": 1, "time": "2026-11-24T08:00:00.000Z", "subject": {"role": "customer", "id": None}}
 
@@ -115,6 +121,40 @@ def head(seq: int, kind: str) -> dict[str, Any]:
         "seq": seq,
         "type": kind,
     }
+
+
+def talk(running: Aside, index: int) -> None:
+    """Publish what else belongs to a score: words, and now and then an event."""
+    end = (index + 1) * HOP
+    for number in range(int(index * TEXTS), int((index + 1) * TEXTS)):
+        utterance, last = divmod(number, PHRASE)
+        starts = [end - (last - i) * 0.3 for i in range(last + 1)]
+        words = [
+            {"text": f"word{i}", "start": at, "end": at + 0.2, "confidence": None}
+            for i, at in enumerate(starts)
+        ]
+        final = last == PHRASE - 1
+        text = {"utterance": utterance, "words": words, "tail": "and", "final": final}
+        running.publish(**head(index + 1, "text"), **text)
+    if index % EVENT == 0:
+        event = {"event": "shift", "modality": None, "reason": None, "detail": "", "at": end}
+        running.publish(**head(index + 1, "event"), **event)
+
+
+def arrived(page: Page, running: Aside, indices: range) -> None:
+    """Send scores and wait until the page has the last."""
+    for index in indices:
+        talk(running, index)
+        feed(running, [index])
+    end = clock((indices[-1] + 1) * HOP)
+    expect(page.locator("#window")).to_contain_text(f"to {end}", timeout=120_000)
+
+
+def clock(time: float) -> str:
+    """Return session time as the page writes it."""
+    minutes, seconds = divmod(int(time), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def at(running: Aside) -> str:

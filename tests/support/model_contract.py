@@ -1,7 +1,7 @@
 """The streaming contract: seven laws, each a function of a model, used for every variant.
 
-A law raises AssertionError when it is broken. `tests/test_tam_ulag.py` shows for each law a model
-that breaks it.
+A law raises AssertionError when it is broken. `tests/models/nn/test_tam_ulag.py` shows for each law
+a model that breaks it.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ def chained(model: TamUlag, x: Stream, cuts: list[int], state: State | None = No
 
 
 def values(output: Output) -> Tensor:
-    """Return everything a hop says, (B, N, 1 + 3 + 3)."""
+    """Return all outputs of a hop, (B, N, 1 + 3 + 3)."""
     heads = output.heads.masked_fill(~output.present, 0.0)
     return torch.cat([output.sentiment.unsqueeze(-1), heads, output.weight], dim=-1)
 

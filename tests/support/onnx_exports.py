@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from support.model_contract import tiny
 from tamulag.models import ModelConfig, TamUlag, save
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.onnx_export import export
+
+from .model_contract import tiny
 
 
 class Exported(NamedTuple):

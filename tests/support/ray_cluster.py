@@ -40,3 +40,15 @@ def is_busy(process: psutil.Process) -> bool:
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
     return title.startswith("ray::") and title.removeprefix("ray::") not in IDLE
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return the processes that have a mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if mark in process.environ():
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from support.speech import read
 from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.protocol.ingest import (
     Frame,
@@ -20,13 +19,15 @@ from tamulag.streamer.protocol.ingest import (
     WordsHeader,
 )
 
+from .speech import read
+
 RATE = 16000
 BLOCK = 1600
 """Samples of a frame, 100 ms."""
 
 SOUND = {"encoding": "pcm_s16le", "rate": RATE}
-HEARD = SenderHello.model_validate({"audio": SOUND})
-SEEN = SenderHello.model_validate({"vision": {"encoding": "jpeg"}})
+SOUND_ONLY = SenderHello.model_validate({"audio": SOUND})
+PICTURES_ONLY = SenderHello.model_validate({"vision": {"encoding": "jpeg"}})
 BOTH = SenderHello.model_validate({"audio": SOUND, "vision": {"encoding": "jpeg"}})
 WORDS = SenderHello(words=True)
 
@@ -56,8 +57,8 @@ def picture(count: int) -> Fed:
 
 def words(text: str, place: float) -> Fed:
     """Return an utterance, all of it final."""
-    said = [SentWord(text=word, start=place - 0.2, end=place) for word in text.split()]
-    header = WordsHeader(timestamp=place, utterance=0, words=said, final=True)
+    sent = [SentWord(text=word, start=place - 0.2, end=place) for word in text.split()]
+    header = WordsHeader(timestamp=place, utterance=0, words=sent, final=True)
     return Frame(header), place, (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Whoever connects to the WebSocket server under test, over real sockets of the loopback."""
+"""Clients of the WebSocket server under test, over real sockets of the loopback."""
 
 import asyncio
 import socket
@@ -9,17 +9,15 @@ from contextlib import asynccontextmanager, closing
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 from websockets.typing import Origin
 
+from tamulag.streamer.bench.rig.websocket_frames import connected, frames
 from tamulag.streamer.webserver.access_control import Access
 from tamulag.streamer.webserver.connection import Limits
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+from .waiting import until
 
 Scenario = Callable[[WebSocketPublisher], Coroutine[None, None, None]]
 
@@ -81,12 +79,8 @@ def subscribe(
 async def stalled(server: WebSocketPublisher) -> AsyncIterator[socket.socket]:
     """Subscribe with a small receive buffer and never read anything."""
     count = server.subscribers
-    with closing(socket.socket()) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with closing(connected(server.port, 4096)) as sock:
         sock.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, ("127.0.0.1", server.port))
-        await loop.sock_sendall(sock, HANDSHAKE)
         await until(lambda: server.subscribers == count + 1)
         yield sock
 
@@ -94,35 +88,11 @@ async def stalled(server: WebSocketPublisher) -> AsyncIterator[socket.socket]:
 async def texts(sock: socket.socket) -> AsyncIterator[str]:
     """Yield the messages that a stalled subscriber gets when it reads at last."""
     loop, waiting = asyncio.get_running_loop(), bytearray()
-    while b"\r\n\r\n" not in waiting:
-        waiting += await loop.sock_recv(sock, 65536)
-    del waiting[: waiting.index(b"\r\n\r\n") + 4]
     while True:
-        while (frame := first_frame(waiting)) is not None:
-            yield bytes(frame.data).decode()
         waiting += await loop.sock_recv(sock, 65536)
-
-
-def first_frame(waiting: bytearray) -> Frame | None:
-    """Take the first text frame out of what a server sent; other kinds are left out."""
-    while len(waiting) >= 4:
-        size, start = waiting[1], 2
-        if size == 126:
-            size, start = int.from_bytes(waiting[2:4]), 4
-        elif size == 127:
-            size, start = int.from_bytes(waiting[2:10]), 10
-        if len(waiting) < start + size:
-            return None
-        kind, data = waiting[0] & 15, bytes(waiting[start : start + size])
-        del waiting[: start + size]
-        if kind == Opcode.TEXT:
-            return Frame(Opcode.TEXT, data)
-    return None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (bounded by the scenario)
-        await asyncio.sleep(0.01)
+        for kind, data in frames(waiting):
+            if kind == Opcode.TEXT:
+                yield data.decode()
 
 
 async def read_all(connection: ClientConnection) -> list[str]:

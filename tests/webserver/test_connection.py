@@ -7,6 +7,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from support.waiting import until
 from support.websocket_peers import (
     close_code,
     publisher,
@@ -15,7 +16,6 @@ from support.websocket_peers import (
     stalled,
     subscribe,
     texts,
-    until,
 )
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.webserver.connection import Limits, text_frame

@@ -75,10 +75,10 @@ def test_every_module_that_is_imported_is_served() -> None:
 def test_the_files_are_in_the_wheel() -> None:
     """The build takes what package-data names, and nothing else."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    globs = project["tool"]["setuptools"]["package-data"]["tamulag.streamer"]
+    globs = project["tool"]["setuptools"]["package-data"]["tamulag.streamer.webserver"]
     for name, _ in dashboard.FILES.values():
         assert (WEB / name).is_file()
-        assert any(fnmatch(f"web/{name}", glob) for glob in globs)
+        assert any(fnmatch(f"static/{name}", glob) for glob in globs)
 
 
 def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

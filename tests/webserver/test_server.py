@@ -20,8 +20,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from support.certificates import Pair, authority
+from support.waiting import until
 from support.websocket_peers import (
-    HANDSHAKE,
     answer,
     ask,
     close_code,
@@ -32,8 +32,8 @@ from support.websocket_peers import (
     served,
     stalled,
     subscribe,
-    until,
 )
+from tamulag.streamer.bench.rig.websocket_frames import handshake
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver import server
 from tamulag.streamer.webserver.access_control import Access, AuthSettings, Token, access
@@ -134,7 +134,7 @@ def test_a_handshake_takes_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(server, "_HANDSHAKE", 0.2)
 
     async def scenario(server: WebSocketPublisher) -> None:
-        assert await answer(server, HANDSHAKE[:-2]) == (0, "")
+        assert await answer(server, handshake()[:-2]) == (0, "")
 
     serve(scenario)
 
@@ -304,7 +304,7 @@ def test_tls_with_a_token(pki: tuple[Path, Pair, Pair], monkeypatch: pytest.Monk
             await subscribe(server, token=WRONG, tls=trusting(ca))
         with pytest.raises(ssl.SSLCertVerificationError):
             await subscribe(server, token=SECRET, tls=ssl.create_default_context())
-        assert await answer(server, HANDSHAKE) == (0, "")  # no TLS, no answer
+        assert await answer(server, handshake()) == (0, "")  # no TLS, no answer
 
     serve(scenario, publisher(opened))
 
@@ -425,7 +425,7 @@ def test_no_bytes_bring_the_server_down() -> None:
     async def scenario(server: WebSocketPublisher) -> None:
         loop = asyncio.get_running_loop()
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck))
         @given(REQUEST)
         def throw(request: bytes) -> None:
             with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as sock:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.axe import faults
-from support.browser import Aside, aside, chromium, complaints, opened, site
+from support.browser import Aside, aside, complaints, opened, site
 from support.websocket_peers import missed
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
@@ -27,12 +27,6 @@ MODALITIES = {
     "vision": {**PART, "sentiment": None, "status": "missing", "reason": "no_face"},
 }
 SCORE = {"sentiment": 1.24, "label": "positive", "interval": [0.2, 2.2], "modalities": MODALITIES}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def server(*origins: str, token: str | None = None) -> WebSocketPublisher:

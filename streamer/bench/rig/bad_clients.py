@@ -1,4 +1,4 @@
-"""Readers that do not behave: some never read, and some say what nobody understands.
+"""Clients that break the rules: some never read, and some send what is no WebSocket frame.
 
 Knows the server's port, what goes over it, and pipes. Knows no agent.
 """
@@ -15,8 +15,11 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from websockets.frames import Opcode
+
 from .processes import StageError
-from .subscribers import STARTING, SubscriberLoad, connected, percentile
+from .subscribers import STARTING, SubscriberLoad, percentile
+from .websocket_frames import connected, encode
 
 READERS = 200
 """Healthy subscribers beside the one that never reads."""
@@ -25,14 +28,14 @@ WATCHED = 12.0
 """Seconds for which they are counted."""
 
 SENDERS, PER_SENDER = 50, 10
-"""Who says something, and how often: 500 messages, of which every fiftieth is malformed."""
+"""How many send how often: 500 messages, of which every fiftieth is malformed."""
 
-_PAUSE = 0.1  # between two messages of a sender: below what one may say in a second
-_LOOK = 1.5  # all in all below the 4 s after which who answers no ping is cut as well
+_PAUSE = 0.1  # between two messages of a sender: below what one may send in a second
+_WATCH = 1.5  # all in all below the 4 s after which a client that answers no ping is cut as well
 
 
 class Pipe:
-    """A pipe of 4 KiB, to be the standard output of a program; nobody reads it but `drain`."""
+    """A pipe of 4 KiB, to be the standard output of a program; only `drain` reads it."""
 
     def __init__(self) -> None:
         self._reader, self.writer = os.pipe()
@@ -68,19 +71,19 @@ def stalled(port: int) -> Stalled:
         StageError: If they are not connected within a minute.
     """
     before = _subscribers(port)
-    with SubscriberLoad(port, READERS, processes=2) as crowd:
+    with SubscriberLoad(port, READERS, processes=2) as others:
         deadline = time.monotonic() + STARTING
         while _subscribers(port) < before + READERS:
             if time.monotonic() > deadline:
                 raise StageError(f"{READERS} subscribers not connected within {STARTING:g} s")
             time.sleep(0.1)
-        crowd.forget()  # what came while they were still connecting
+        others.restart()  # what came while they were still connecting
         idle = connected(port, 4096)
         gone = _wait_until_cut(port, before + READERS)
-        heard = crowd.heard()
+        received = others.received()
         idle.close()
-    ages = heard.sent
-    return Stalled(READERS, percentile(ages, 50), percentile(ages, 99), heard.lost, gone)
+    ages = received.sent
+    return Stalled(READERS, percentile(ages, 50), percentile(ages, 99), received.lost, gone)
 
 
 def _wait_until_cut(port: int, others: int) -> float | None:
@@ -106,17 +109,18 @@ def _subscribers(port: int) -> int:
 
 
 class Malformed(NamedTuple):
-    """What was said, and what came of it."""
+    """What was sent, and what came of it."""
 
     sent: int
     bad: int
     cut: int
     """Senders that the server has cut."""
-    kept: int
+    connected: int
+    """Senders that are still connected."""
 
 
 def malformed(port: int) -> Malformed:
-    """Say 500 things, 2 % of which are no WebSocket at all, and see who is still connected."""
+    """Send 500 messages, 2 % of which are no WebSocket frame; see which senders stay connected."""
     senders = [connected(port) for _ in range(SENDERS)]
     bad = 0
     try:
@@ -124,7 +128,7 @@ def malformed(port: int) -> Malformed:
             for number, sender in enumerate(senders):
                 is_bad = number == 5 * turn  # another sender each time
                 bad += is_bad
-                _say(sender, BAD[turn % len(BAD)] if is_bad else _frame(1, b'{"like": "this"}'))
+                _send(sender, BAD[turn % len(BAD)] if is_bad else GOOD)
             time.sleep(_PAUSE)
         cut = _cut(senders)
     finally:
@@ -133,17 +137,17 @@ def malformed(port: int) -> Malformed:
     return Malformed(SENDERS * PER_SENDER, bad, cut, SENDERS - cut)
 
 
-def _say(sender: socket.socket, data: bytes) -> None:
+def _send(sender: socket.socket, data: bytes) -> None:
     try:
         sender.sendall(data)
     except OSError:
-        return  # it was cut for what it said before; `_cut` counts it
+        return  # it was cut for what it sent before; `_cut` counts it
 
 
 def _cut(senders: Sequence[socket.socket]) -> int:
     """Read for a second what has come; the end means that the server has closed."""
     gone: set[socket.socket] = set()
-    deadline = time.monotonic() + _LOOK
+    deadline = time.monotonic() + _WATCH
     with selectors.DefaultSelector() as selector:
         for sender in senders:
             selector.register(sender, selectors.EVENT_READ)
@@ -163,20 +167,13 @@ def _read(sender: socket.socket) -> bytes:
         return b""
 
 
-def _frame(head: int, payload: bytes, *, is_masked: bool = True) -> bytes:
-    """Return one final frame with the opcode and the reserved bits of `head`."""
-    mask = os.urandom(4)
-    length = bytes([len(payload) | (0x80 if is_masked else 0)])
-    if is_masked:
-        payload = mask + bytes(byte ^ mask[k % 4] for k, byte in enumerate(payload))
-    return bytes([0x80 | head]) + length + payload
-
-
 BAD: Sequence[bytes] = (
-    _frame(1, b"not masked", is_masked=False),
-    _frame(0x71, b"reserved bits"),
-    _frame(1, b"\xff\xfe\xfd"),
-    _frame(3, b"unknown opcode"),
+    encode(Opcode.TEXT, b"not masked", is_masked=False),
+    encode(Opcode.TEXT, b"reserved bits", reserved=0x70),
+    encode(Opcode.TEXT, b"\xff\xfe\xfd"),
+    encode(3, b"unknown opcode"),
     bytes([0x81, 0xFF]) + struct.pack("!Q", 2**40) + b"a terabyte",
 )
 """What is no message: each breaks another rule of the protocol."""
+
+GOOD = encode(Opcode.TEXT, b'{"like": "this"}')

@@ -1,6 +1,6 @@
 """What one subscriber gets from a running agent, and when.
 
-Knows lines of JSON and the clock. Knows no protocol: whoever makes the lines does.
+Knows lines of JSON and the clock. Knows no transport: the lines come from elsewhere.
 """
 
 import json
@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-KEPT = 20_000
-"""Messages that are kept; the oldest go."""
+MOST = 20_000
+"""Messages that are held; the oldest go."""
 
 Message = dict[str, Any]
 IsIt = Callable[[Message], bool]
@@ -25,7 +25,7 @@ class Receipt(NamedTuple):
 
 
 class MessageProbe:
-    """Keep what comes, in a thread that ends with the lines.
+    """Store what comes, in a thread that ends with the lines.
 
     Args:
         name: Of the thread.
@@ -33,10 +33,10 @@ class MessageProbe:
     """
 
     def __init__(self, name: str, lines: Iterable[str]) -> None:
-        self._receipts: deque[Receipt] = deque(maxlen=KEPT)
+        self._receipts: deque[Receipt] = deque(maxlen=MOST)
         self._changed = threading.Condition()
         self._thread = threading.Thread(
-            target=self._listen, args=(lines,), name=f"tamulag.witness.{name}", daemon=True
+            target=self._read, args=(lines,), name=f"tamulag.probe.{name}", daemon=True
         )
         self._thread.start()
 
@@ -63,8 +63,8 @@ class MessageProbe:
 
     def skipped(self, since: float, until: float) -> int:
         """Return how many numbers are missing between two moments."""
-        told = [r for r in self if since <= r.at <= until and r.message["type"] != "heartbeat"]
-        seqs = [r.message["seq"] for r in told if r.message["type"] != "hello"]
+        numbered = [r for r in self if since <= r.at <= until and r.message["type"] != "heartbeat"]
+        seqs = [r.message["seq"] for r in numbered if r.message["type"] != "hello"]
         return max(seqs) - min(seqs) + 1 - len(set(seqs)) if seqs else 0
 
     def join(self, limit: float) -> bool:
@@ -72,7 +72,7 @@ class MessageProbe:
         self._thread.join(limit)
         return not self._thread.is_alive()
 
-    def _listen(self, lines: Iterable[str]) -> None:
+    def _read(self, lines: Iterable[str]) -> None:
         for line in lines:
             receipt = Receipt(time.monotonic(), json.loads(line))
             with self._changed:
@@ -85,15 +85,15 @@ def _is_score(message: Message) -> bool:
 
 
 def is_lost(what: str) -> IsIt:
-    """Return what tells the status that something is lost from all others."""
+    """Return a test for the status that something is lost."""
     return lambda message: message["type"] == "status" and what in message["lost"]
 
 
 def is_back(what: str) -> IsIt:
-    """Return what tells the status that something is there from all others."""
+    """Return a test for the status that something is there."""
     return lambda message: message["type"] == "status" and what not in message["lost"]
 
 
 def has_score(modality: str) -> IsIt:
-    """Return what tells a score in which a modality counts from all others."""
+    """Return a test for a score in which a modality counts."""
     return lambda m: _is_score(m) and m["modalities"][modality]["status"] == "ok"

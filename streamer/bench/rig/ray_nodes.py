@@ -136,7 +136,7 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def _wait(processes: Sequence[psutil.Process]) -> None:
-    """Wait until all have ended; not for whoever is to collect them."""
+    """Wait until all have ended; a zombie counts as ended."""
     limit = time.monotonic() + 10
     while left := [one.pid for one in processes if _is_alive(one)]:
         if time.monotonic() > limit:
@@ -152,7 +152,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _host(cpus: int) -> None:
-    """Run the nodes until the standard input ends, or nobody reads it any more."""
+    """Run the nodes until the standard input ends, or its other end is closed."""
     # Ray's own test cluster has no types.
     nodes: Any = import_module("ray.cluster_utils").Cluster()
     common = {"num_cpus": cpus, "node_ip_address": "127.0.0.1", "object_store_memory": STORE}

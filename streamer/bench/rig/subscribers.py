@@ -1,17 +1,14 @@
 """Many subscribers in processes of their own, some of which never read.
 
-Knows the bytes that a subscriber exchanges with the WebSocket server, and when a message was sent.
-Knows no server, no agent and no model.
+Knows the messages of an agent and of `fanout`, and when each was sent. Knows no server, no model.
 """
 
 import json
 import multiprocessing
-import os
 import selectors
 import socket
-import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -21,19 +18,15 @@ from typing import NamedTuple, Self
 from websockets.frames import Opcode
 
 from .processes import StageError
+from .websocket_frames import PONG, connected, frames
 
 STARTING = 60.0
-"""Seconds in which all must have connected, and in which they must tell what they got."""
+"""Seconds in which all must have connected, and in which they must report."""
 
-_HANDSHAKE = (
-    "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-_TELL, _FORGET = "tell", "forget"
+_REPORT, _RESTART = "report", "restart"
 
 
-class Heard(NamedTuple):
+class Received(NamedTuple):
     """What readers got; ages in milliseconds."""
 
     sent: list[float]
@@ -49,8 +42,8 @@ class SubscriberLoad:
 
     Args:
         port: Of the server.
-        readers: Who read all that comes, and answer pings.
-        stalled: Who never read anything.
+        readers: Subscribers that read all that comes, and answer pings.
+        stalled: Subscribers that never read anything.
         processes: Over which they are spread.
     """
 
@@ -65,7 +58,7 @@ class SubscriberLoad:
         spawned = multiprocessing.get_context("spawn")
         for share in self._shares:
             ours, theirs = spawned.Pipe()
-            process = spawned.Process(target=_be, args=(self._port, *share, theirs), daemon=True)
+            process = spawned.Process(target=_run, args=(self._port, *share, theirs), daemon=True)
             process.start()
             theirs.close()
             self._running.append((process, ours))
@@ -78,40 +71,40 @@ class SubscriberLoad:
             process.join(5.0)
             pipe.close()
 
-    def ask(self) -> None:
-        """Ask all what they got; they stay connected and read no more."""
+    def finish(self) -> None:
+        """Let all report what they got; they stay connected and read no more."""
         for _, pipe in self._running:
-            pipe.send(_TELL)
+            pipe.send(_REPORT)
 
-    def forget(self) -> None:
-        """Let all count anew, e.g. when the last of them has connected."""
+    def restart(self) -> None:
+        """Let all count from zero, e.g. when the last of them has connected."""
         for _, pipe in self._running:
-            pipe.send(_FORGET)
+            pipe.send(_RESTART)
 
     def is_ready(self) -> bool:
-        """Return whether all have answered; one that has died counts as well."""
+        """Return whether all have reported; one that has died counts as well."""
         return all(pipe.poll() for _, pipe in self._running)
 
-    def heard(self) -> Heard:
-        """Ask what was got; blocks for 60 s at most.
+    def received(self) -> Received:
+        """Finish and wait for the reports, 60 s at most.
 
         Raises:
             StageError: If a process does not answer, or has died.
         """
-        self.ask()
-        return self.answers()
+        self.finish()
+        return self.reports()
 
-    def answers(self) -> Heard:
-        """Collect what was asked for; raises like `heard`."""
-        parts: list[Heard] = []
+    def reports(self) -> Received:
+        """Collect what was got; raises like `received`."""
+        parts: list[Received] = []
         for process, pipe in self._running:
             if not pipe.poll(STARTING):
-                raise StageError(f"{process.name} does not answer: try fewer subscribers")
+                raise StageError(f"{process.name} does not report: try fewer subscribers")
             try:
-                parts.append(Heard(*pipe.recv()))
+                parts.append(Received(*pipe.recv()))
             except EOFError:
                 raise StageError(f"{process.name} has died: try fewer subscribers") from None
-        return Heard(
+        return Received(
             sorted(age for part in parts for age in part.sent),
             sorted(age for part in parts for age in part.hop),
             sum(part.lost for part in parts),
@@ -141,8 +134,8 @@ class _Reader:
         elif text.startswith(b"{"):
             self._take_message(json.loads(text), now)
 
-    def forget(self) -> None:
-        """Begin to count anew."""
+    def restart(self) -> None:
+        """Count from zero."""
         self.sent.clear()
         self.hop.clear()
         self.lost = 0
@@ -154,7 +147,7 @@ class _Reader:
             self.epoch = _seconds(message["epoch"])
         elif self.seq is not None and kind != "heartbeat":
             self.lost += max(0, seq - self.seq - 1)
-        self.seq = max(seq, self.seq or 0)  # a newcomer is told the newest status once more
+        self.seq = max(seq, self.seq or 0)  # a new subscriber gets the newest status once more
         if kind == "sentiment" and self.epoch is not None:
             window = message["window"]
             assert isinstance(window, dict)
@@ -166,34 +159,33 @@ def _seconds(stamp: object) -> float:
     return datetime.fromisoformat(str(stamp)).timestamp()
 
 
-def _be(port: int, readers: int, stalled: int, pipe: Connection) -> None:
-    """Be many subscribers until asked what they got."""
-    crowd = [_Reader() for _ in range(readers)]
+def _run(port: int, readers: int, stalled: int, pipe: Connection) -> None:
+    """Run many subscribers until a report is wanted."""
+    subscribers = [_Reader() for _ in range(readers)]
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        for reader in crowd:
+        for reader in subscribers:
             selector.register(connected(port), selectors.EVENT_READ, reader)
             _listen(selector, 0.0)  # pings are answered from the beginning
         idle = [connected(port, 4096) for _ in range(stalled)]
-        while not _is_asked(pipe, crowd):
+        while not _is_finished(pipe, subscribers):
             _listen(selector, None)
-    pipe.send(_sum(crowd))
+    pipe.send(_sum(subscribers))
     pipe.poll(STARTING)  # keeps the sockets open until the server has counted
     del idle
 
 
-def _is_asked(pipe: Connection, crowd: Iterable[_Reader]) -> bool:
-    """Return whether the answer is wanted; forget what was got if that is wanted."""
+def _is_finished(pipe: Connection, readers: Iterable[_Reader]) -> bool:
+    """Return whether the report is wanted; count from zero if that is wanted."""
     if not pipe.poll():
         return False
-    is_asked: bool = pipe.recv() == _TELL
-    for reader in () if is_asked else crowd:
-        reader.forget()
-    return is_asked
+    is_finished: bool = pipe.recv() == _REPORT
+    for reader in () if is_finished else readers:
+        reader.restart()
+    return is_finished
 
 
-def _sum(crowd: Iterable[_Reader]) -> tuple[list[float], list[float], int]:
-    readers = list(crowd)
+def _sum(readers: Sequence[_Reader]) -> tuple[list[float], list[float], int]:
     sent = [age for reader in readers for age in reader.sent]
     hop = [age for reader in readers for age in reader.hop]
     return sent, hop, sum(reader.lost for reader in readers)
@@ -209,47 +201,11 @@ def _listen(selector: selectors.BaseSelector, timeout: float | None) -> None:
             _read(key.fileobj, key.data)
 
 
-def connected(port: int, receive_buffer: int | None = None, path: str = "/") -> socket.socket:
-    """Return a socket on which the handshake was sent, and nothing read yet."""
-    sock = socket.socket()
-    sock.settimeout(STARTING)
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.connect(("127.0.0.1", port))
-    sock.sendall(_HANDSHAKE.format(path=path).encode())
-    return sock
-
-
 def _read(sock: socket.socket, reader: _Reader) -> None:
     """Take each message that has arrived; answer pings."""
     now, waiting = time.time(), reader.waiting
-    while (found := frame(waiting)) is not None:
-        kind, data = found
+    for kind, data in frames(waiting):
         if kind == Opcode.PING:
-            sock.sendall(bytes([0x80 | Opcode.PONG, 0x80]) + os.urandom(4))
+            sock.sendall(PONG)
         elif kind == Opcode.TEXT:
             reader.take(data, now)
-
-
-def frame(waiting: bytearray) -> tuple[int, bytes] | None:
-    """Take the first whole frame, after the answer to the handshake if that is there.
-
-    The server sends none above 64 KiB and pings without data.
-    """
-    if waiting.startswith(b"HTTP"):
-        head = waiting.find(b"\r\n\r\n")
-        del waiting[: head + 4 if head >= 0 else 0]
-        if head < 0:
-            return None
-    if len(waiting) < 2:
-        return None
-    size, start = waiting[1], 2
-    if size == 126:
-        if len(waiting) < 4:
-            return None
-        (size,), start = struct.unpack_from("!H", waiting, 2), 4
-    if len(waiting) < start + size:
-        return None
-    kind, data = waiting[0] & 15, bytes(waiting[start : start + size])
-    del waiting[: start + size]
-    return kind, data

@@ -1,4 +1,4 @@
-"""A crowd notes every message, in processes that end with it."""
+"""A load of subscribers notes every message, in processes that end with it."""
 
 import asyncio
 import json
@@ -6,7 +6,8 @@ import multiprocessing
 
 import pytest
 
-from support.websocket_peers import missed, serve, until
+from support.waiting import until
+from support.websocket_peers import missed, serve
 from tamulag.streamer.bench.rig.subscribers import SubscriberLoad, percentile
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
@@ -21,17 +22,17 @@ def test_scores_are_timed_and_gaps_are_counted() -> None:
     """Number 3 never comes: one message is lost for each of two readers."""
 
     async def scenario(server: WebSocketPublisher) -> None:
-        with SubscriberLoad(server.port, 2) as crowd:
+        with SubscriberLoad(server.port, 2) as load:
             await until(lambda: server.subscribers == 2)
             for seq in (2, 4):
                 server.publish("sentiment", score(seq))
             await asyncio.sleep(0.5)
-            crowd.ask()
-            await until(crowd.is_ready)
-            heard = crowd.answers()
-        assert len(heard.sent) == len(heard.hop) == 4
-        assert heard.hop[0] - heard.sent[0] == pytest.approx(1000, abs=50)
-        assert heard.lost == 2
+            load.finish()
+            await until(load.is_ready)
+            received = load.reports()
+        assert len(received.sent) == len(received.hop) == 4
+        assert received.hop[0] - received.sent[0] == pytest.approx(1000, abs=50)
+        assert received.lost == 2
 
     greeting = {"type": "hello", "seq": 1, "epoch": "1970-01-01T00:00:00Z"}
     server = WebSocketPublisher(port=0, hello=lambda: json.dumps(greeting), missed=missed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from support.devices import wait_for
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Array, Input, Notice, Phrase
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr import worker_thread

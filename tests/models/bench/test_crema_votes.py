@@ -43,7 +43,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_people_follow_the_face(data: Path) -> None:
-    """The figures of docs/results.md."""
+    """The figures of docs/explanation/results.md."""
     found = weighing(data / "crema_d" / "tabulatedVotes.csv")
     assert (found.clips, found.conflicts) == (7442, 1087)
     assert (found.voice, found.face) == pytest.approx((0.234, 0.853), abs=5e-4)

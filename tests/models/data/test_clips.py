@@ -67,7 +67,7 @@ def clips_of_any_kind(draw: st.DrawFn) -> Clip:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(clips_of_any_kind(), max_size=6))
 def test_clips_come_back_within_half_precision(clips: list[Clip]) -> None:
     """Any clips with any modalities keep their order, labels, groups, ticks and values."""

@@ -242,7 +242,7 @@ def test_malicious_file_is_refused_and_nothing_runs(tmp_path: Path, protocol: in
 SMALL = pickle.dumps({"train": split({"text": (9, 3), "audio": (40, 2), "vision": (50, 2)})}, 2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, len(SMALL) - 1), st.integers(0, 255), st.integers(0, 40))
 def test_damaged_file_is_read_or_refused(place: int, value: int, cut: int) -> None:
     """Whatever byte is wrong or lost, only `DataError` comes out."""

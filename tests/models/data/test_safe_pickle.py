@@ -261,14 +261,14 @@ def harmless(content: bytes) -> Any:
             return None
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_damaged_pickle_is_data_or_refused(content: bytes) -> None:
     """Nothing but `UnsafePickle` ever comes out of a damaged file."""
     harmless(content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_data_or_refused(content: bytes) -> None:
     """Nor out of a file that is no pickle."""

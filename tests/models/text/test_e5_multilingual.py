@@ -150,11 +150,11 @@ def test_an_unknown_name_is_refused() -> None:
 
 @pytest.mark.data
 def test_the_shipped_figures_are_those_of_its_page(data: Path) -> None:
-    """The row of docs/checkpoint-zh.md can be repeated, through the encoder that the card names."""
+    """The row of docs/explanation/checkpoint-zh.md can be repeated, with the card's encoder."""
     evaluation = open_evaluation("zh", form="sims")
     assert evaluation.encoder.name == MULTILINGUAL
     rows = read_rows(data / "sims" / "valid.csv", "sims")
     figures = evaluation.figures(evaluation.texts(rows))
     cells = [f"{figures[key]:.3f}" for key in ("MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1")]
-    page = Path(__file__).parents[3] / "docs" / "checkpoint-zh.md"
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "checkpoint-zh.md"
     assert f"| sims/valid.csv | 456 | {' | '.join(cells)} |" in page.read_text(encoding="utf-8")

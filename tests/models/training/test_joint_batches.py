@@ -38,7 +38,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Corpus]:
     st.integers(1, 5),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_each_clip_comes_once_per_epoch(
     lengths: list[int], batch: int, accumulate: int, sort: bool
 ) -> None:
@@ -69,7 +69,7 @@ def test_sorting_keeps_the_clips_of_a_step() -> None:
     st.floats(0, 1),
     st.floats(0, 1),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_clip_never_loses_everything(
     rows: list[tuple[int, int, int]], drop: float, prefix: float
 ) -> None:

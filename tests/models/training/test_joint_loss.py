@@ -36,7 +36,7 @@ def features(batch: int = 3, scale: float = 1.0) -> list[Tensor]:
     st.sampled_from(FORMS),
     st.sampled_from([0.0, 1.0, 1e4]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_generated_label_is_never_larger(
     labels: list[float], similarity: Similarity, scale: float
 ) -> None:

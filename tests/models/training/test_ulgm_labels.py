@@ -50,7 +50,7 @@ batches = st.lists(
 
 
 @given(batches, st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_running_sums_equal_a_full_recomputation(
     steps: list[tuple[set[int], int, int]], zero: bool
 ) -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from support.senders import BOTH, HEARD, SEEN, WORDS, Fed, picture, speech, words
+from support.senders import BOTH, PICTURES_ONLY, SOUND_ONLY, WORDS, Fed, picture, speech, words
 from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Notice, Phrase, Sample
@@ -25,7 +25,7 @@ def encode() -> Encode:
 def test_sound_becomes_samples_and_words(encode: Encode) -> None:
     """A phrase is available when its sound was heard, whatever time its recognition took."""
     got: list[Input] = []
-    ends = FeaturePipeline(PipelineConfig(), encode, HEARD)
+    ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(6.0):
         ends.take(*fed, got.append)
     ends.close(got.append)
@@ -52,7 +52,7 @@ def test_a_recogniser_that_fails_takes_only_the_words(
 
     monkeypatch.setattr(MoonshineRecogniser, "accept", fail_once)
     got: list[Input] = []
-    ends = FeaturePipeline(PipelineConfig(), encode, HEARD)
+    ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(8.0):
         ends.take(*fed, got.append)
         time.sleep(0.03)
@@ -78,7 +78,7 @@ def test_a_picture_becomes_a_sample(encode: Encode) -> None:
 
 @pytest.mark.parametrize(
     ("hello", "fed", "kind"),
-    [(HEARD, picture(0), "image"), (SEEN, words("so well", 1.0), "words")],
+    [(SOUND_ONLY, picture(0), "image"), (PICTURES_ONLY, words("so well", 1.0), "words")],
     ids=["picture", "words"],
 )
 def test_what_was_not_offered_is_refused(
@@ -102,7 +102,7 @@ def test_whoever_sends_words_needs_no_recogniser(encode: Encode) -> None:
         *("so", "well")
     ]
     with pytest.raises(SourceError, match="asr vosk needs the folder of a model"):
-        FeaturePipeline(unusable, encode, HEARD)
+        FeaturePipeline(unusable, encode, SOUND_ONLY)
 
 
 def test_what_is_missing_is_told_at_the_start() -> None:

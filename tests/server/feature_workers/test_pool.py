@@ -11,7 +11,18 @@ import numpy as np
 import psutil
 import pytest
 
-from support.senders import BOTH, HEARD, SEEN, WORDS, Fed, picture, sound, speech, words
+from support.senders import (
+    BOTH,
+    PICTURES_ONLY,
+    SOUND_ONLY,
+    WORDS,
+    Fed,
+    picture,
+    sound,
+    speech,
+    words,
+)
+from support.waiting import until
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
 from tamulag.streamer.server.feature_workers import pool as module
@@ -79,12 +90,6 @@ async def opened(
         assert pool.pids == []
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():  # noqa: ASYNC110 -- another process has no event
-            await asyncio.sleep(0.01)
-
-
 def feed(pool: FeatureWorkerPool, session: str, frames: Iterable[Fed]) -> None:
     for fed in frames:
         pool.feed(session, *fed)
@@ -128,7 +133,7 @@ def test_a_crash_is_told_and_made_good() -> None:
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
-            pool.begin(name, SEEN)
+            pool.begin(name, PICTURES_ONLY)
             feed(pool, name, [picture(0)])
         await until(lambda: all(len(seen.samples(name)) == 1 for name in ("a", "b")))
         other = pool.pids[1]
@@ -178,7 +183,7 @@ def test_a_session_s_fault_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
-            pool.begin(name, SEEN)
+            pool.begin(name, PICTURES_ONLY)
         feed(pool, "a", [sound(0), picture(0)])
         feed(pool, "b", [picture(0)])
         await until(lambda: seen.told["a"] == [LOST, None])
@@ -196,21 +201,21 @@ def test_seats_are_limited() -> None:
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
-            pool.begin(name, SEEN)
+            pool.begin(name, PICTURES_ONLY)
             feed(pool, name, [picture(0)])
-        assert not pool.has_room(SEEN)
+        assert not pool.has_room(PICTURES_ONLY)
         with pytest.raises(PoolFull, match="2 workers with 1 sessions each"):
-            pool.begin("c", SEEN)
+            pool.begin("c", PICTURES_ONLY)
         with pytest.raises(ValueError, match="'a' has begun already"):
-            pool.begin("a", SEEN)
+            pool.begin("a", PICTURES_ONLY)
         for name in ("d", "e", "f"):
             assert pool.has_room(WORDS)
             pool.begin(name, WORDS)
             feed(pool, name, [words("so well", 1.0)])
         await until(lambda: all(seen.words(name) == "so well" for name in ("d", "e", "f")))
         pool.end("a")
-        assert pool.has_room(SEEN)
-        pool.begin("c", SEEN)
+        assert pool.has_room(PICTURES_ONLY)
+        pool.begin("c", PICTURES_ONLY)
         feed(pool, "c", [picture(0)])
         await seen.pictures("c", 1)
 
@@ -229,7 +234,7 @@ def test_last_words_are_not_those_of_the_next() -> None:
     """A name that is used again gets nothing of the session before."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
-        pool.begin("a", HEARD)
+        pool.begin("a", SOUND_ONLY)
         for fed in speech(2.0):
             feed(pool, "a", [fed])
             await asyncio.sleep(0.1)
@@ -248,7 +253,7 @@ def test_finish_waits_for_what_was_sent() -> None:
     """All sound that came before the end is there after it; another session may have the name."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
-        pool.begin("a", HEARD)
+        pool.begin("a", SOUND_ONLY)
         for fed in speech(2.0):
             feed(pool, "a", [fed])
         await until(lambda: bool(seen.samples("a")))
@@ -267,7 +272,7 @@ def test_the_load_is_that_of_the_busiest() -> None:
         await until(lambda: 0.0 <= pool.load() < 0.9)
         psutil.Process(pool.pids[0]).kill()
         await until(lambda: pool.load() == 1.0)
-        pool.begin("late", SEEN)
+        pool.begin("late", PICTURES_ONLY)
         assert seen.told["late"] == [LOST]
         await until(lambda: seen.told["late"] == [LOST, None])
 
@@ -278,7 +283,7 @@ def test_a_worker_that_does_not_start_is_tried_again(caplog: pytest.LogCaptureFi
     """What it lacks may come back; until then its sessions are lost, and the pool lives."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
-        pool.begin("a", SEEN)
+        pool.begin("a", PICTURES_ONLY)
         feed(pool, "a", [picture(0)])
         await seen.pictures("a", 1)
         pool._posts[0].child._front = PipelineConfig(checkpoint="nowhere")

@@ -10,20 +10,15 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from support.devices import wait_for
-from support.senders import SEEN
+from support.senders import PICTURES_ONLY
+from support.waiting import until
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.server.feature_workers import process as module
 from tamulag.streamer.server.feature_workers.ipc import Answer, Begin, Begun
 from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
 from tamulag.streamer.server.feature_workers.process import LEAVING, WorkerError, WorkerProcess
 
 FRONT = PipelineConfig(asr="none")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():  # noqa: ASYNC110 -- another process has no event
-            await asyncio.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:
@@ -48,7 +43,7 @@ def test_a_worker_answers_and_leaves() -> None:
         run = await begun(child, answers.append)
         assert child.pid is not None
         psutil.Process(child.pid).send_signal(signal.SIGINT)
-        child.send(Begin(3, SEEN))
+        child.send(Begin(3, PICTURES_ONLY))
         await until(lambda: Begun(3) in answers)
         assert 0.0 <= child.load <= 1.0
         run.cancel()
@@ -107,11 +102,11 @@ def test_a_worker_ends_with_its_server() -> None:
     """Also where the server is killed and can say nothing."""
     script = """
         import asyncio, time
-        from tamulag.streamer.child import Child
-        from tamulag.streamer.front import Front
+        from tamulag.streamer.server.feature_workers.process import WorkerProcess
+        from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
 
         async def main():
-            child = Child("worker", Front(asr="none"))
+            child = WorkerProcess("worker", PipelineConfig(asr="none"))
             await child.start()
             print(child.pid, flush=True)
             await asyncio.sleep(60)

@@ -4,7 +4,7 @@ import queue
 
 import pytest
 
-from support.senders import HEARD, SEEN, WORDS, picture, sound, speech, words
+from support.senders import PICTURES_ONLY, SOUND_ONLY, WORDS, picture, sound, speech, words
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Phrase, Sample
 from tamulag.streamer.features.asr.recogniser import Encode
@@ -60,7 +60,7 @@ def heard(encode: Encode) -> Heard:
 
 def test_each_frame_has_its_answer(heard: Heard) -> None:
     """In the order of the frames, with what came of them and what was lost."""
-    heard.begin(4, SEEN)
+    heard.begin(4, PICTURES_ONLY)
     for count in range(3):
         heard.worker.heed(Take(4, *picture(count)))
         answer = heard.next()
@@ -86,7 +86,7 @@ def test_words_go_at_once(heard: Heard) -> None:
 def test_the_last_words_come_before_the_end(encode: Encode) -> None:
     """The recogniser closes the open utterance when its session ends."""
     heard = Heard(PipelineConfig(), encode)
-    heard.begin(4, HEARD)
+    heard.begin(4, SOUND_ONLY)
     for fed in speech(2.5):
         heard.worker.heed(Take(4, *fed))
     *_, said, ended = heard.until_ended(4)
@@ -97,8 +97,8 @@ def test_the_last_words_come_before_the_end(encode: Encode) -> None:
 
 def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
     """It breaks, is told with its trace, and frees what it had; its neighbour goes on."""
-    heard.begin(1, SEEN)
-    heard.begin(2, SEEN)
+    heard.begin(1, PICTURES_ONLY)
+    heard.begin(2, PICTURES_ONLY)
     heard.worker.heed(Take(1, *sound(0)))
     answers = [heard.next() for _ in range(3)]
     broken = next(answer for answer in answers if isinstance(answer, SessionFailed))
@@ -118,7 +118,7 @@ def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
 def test_front_ends_that_cannot_be_opened_are_told(encode: Encode) -> None:
     """With what is missing."""
     heard = Heard(PipelineConfig(asr="vosk"), encode)
-    heard.worker.heed(Begin(1, HEARD))
+    heard.worker.heed(Begin(1, SOUND_ONLY))
     answer = heard.next()
     assert isinstance(answer, SessionFailed)
     assert "asr vosk needs the folder of a model" in answer.detail
@@ -126,7 +126,7 @@ def test_front_ends_that_cannot_be_opened_are_told(encode: Encode) -> None:
 
 def test_a_ping_is_answered_with_the_load(heard: Heard) -> None:
     """A share of the time since the last one: much while frames are worked on."""
-    heard.begin(1, SEEN)
+    heard.begin(1, PICTURES_ONLY)
     heard.worker.heed(Ping())
     heard.next()
     for count in range(10):

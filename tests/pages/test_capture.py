@@ -1,0 +1,256 @@
+"""The capture page in a real browser, a clip as camera and microphone, to a real agent."""
+
+import json
+import re
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from websockets.sync.client import ClientConnection, connect
+
+from support.axe import faults
+from support.browser import as_devices, aside, chromium, complaints, opened
+from support.certificates import authority
+from support.devices import need, spoken
+from support.running_server import Serving
+from support.websocket_peers import missed
+from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
+from tamulag.streamer.core.sample import Modality
+from tamulag.streamer.core.source import Put
+from tamulag.streamer.protocol.ingest import Frame, SenderHello
+from tamulag.streamer.server.single_sender import SingleSender
+from tamulag.streamer.webserver import widgets
+from tamulag.streamer.webserver.access_control import Access, Token
+from tamulag.streamer.webserver.server import WebSocketPublisher
+
+CLIP = "retalking_face_1.mp4"
+SECRET = "correct-horse-battery"
+START = 120.0
+"""Seconds that the agent has to load its models, on a machine that does other things too."""
+
+SPY = """(() => {
+    window.tracks = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (what) => {
+        const stream = await ask(what);
+        window.tracks.push(...stream.getTracks());
+        return stream;
+    };
+})()"""
+
+Message = dict[str, Any]
+
+pytestmark = [pytest.mark.data, pytest.mark.camera]
+
+
+@pytest.fixture(scope="module")
+def devices(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the flags that make a clip Chromium's camera and microphone."""
+    need(CAMERA)
+    clip = data / "clips" / CLIP
+    folder = tmp_path_factory.mktemp("capture")
+    wav, mjpeg = spoken(clip, folder / "voice.wav", 24.0), folder / "face.mjpeg"
+    read = ["ffmpeg", "-loglevel", "error", "-i", str(clip), "-an", "-r", "10", "-vf"]
+    write = ["scale=480:-2", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p", str(mjpeg)]
+    subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    return as_devices(wav, mjpeg)
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[int]:
+    """Run `tamulag-stream --ingest` and give its port."""
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "tamulag-stream"), "--ingest"]
+    process = subprocess.Popen(
+        [*command, "--websocket", f"127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: is_up(port, process), START, "the agent serves its page")
+        yield port
+    finally:
+        end(process)
+
+
+def is_up(port: int, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the agent has ended"
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/capture", timeout=2) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser(devices: list[str]) -> Iterator[Browser]:
+    with chromium(*devices) as browser:
+        yield browser
+
+
+@contextmanager
+def capturing(browser: Browser, port: int) -> Iterator[Page]:
+    """Open the page, consent and start."""
+    with opened(browser, "about:blank", ["camera", "microphone"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{port}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("ON")
+        yield page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Browser, agent: int, scheme: str) -> None:
+    """Neither before the consent, nor while it says ON with its picture."""
+    with capturing(browser, agent) as page:
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        expect(page.locator("#figures")).to_contain_text("pictures")
+        assert faults(page) == []
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert faults(page) == []
+
+
+def first(scores: ClientConnection, kind: str, is_it: Any, seconds: float = 60.0) -> Message:
+    """Return the first message that is meant."""
+    found: list[Message] = []
+
+    def is_here() -> bool:
+        message: Message = json.loads(scores.recv(timeout=seconds))
+        found[:] = [message] if message["type"] == kind and is_it(message) else []
+        return bool(found)
+
+    wait_for(is_here, seconds, f"the {kind} message comes")
+    return found[0]
+
+
+def test_what_the_page_sends_is_scored(browser: Browser, agent: int) -> None:
+    """Words, voice and face of the clip count, and the page says clearly that it is on."""
+    with connect(f"ws://127.0.0.1:{agent}/") as scores, capturing(browser, agent) as page:
+        found = complaints(page)
+        score = first(scores, "sentiment", all_there)
+        assert score["sentiment"] is not None
+        assert {m: p["status"] for m, p in score["modalities"].items()} != {}
+        assert "ON" in page.title()
+        expect(page.locator("#figures")).to_contain_text("s of sound")
+        assert found == []
+
+
+def all_there(message: Message) -> bool:
+    return all(p["status"] in ("ok", "stale") for p in message["modalities"].values())
+
+
+def test_many_pages_are_seats_of_one_server(browser: Browser) -> None:
+    """`tamulag serve` takes the page twice at a time; the dashboard follows one of the two."""
+    with Serving(workers=1) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with capturing(browser, port), capturing(browser, port):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/seats", timeout=5) as page:
+                seats = [seat["session"] for seat in json.load(page)["seats"]]
+            assert len(seats) == 2
+            with connect(f"{server.url}?session={seats[0]}") as scores:
+                score = first(scores, "sentiment", all_there, START)
+            assert score["session"] == seats[0]
+            with opened(browser, f"http://127.0.0.1:{port}/?session={seats[1]}") as dashboard:
+                expect(dashboard.locator("#score")).to_contain_text(re.compile(r"\d"))
+
+
+def test_stop_ends_the_devices(browser: Browser, agent: int) -> None:
+    """The tracks have ended, the page says OFF, and the agent tells that both are lost."""
+    with connect(f"ws://127.0.0.1:{agent}/") as scores, capturing(browser, agent) as page:
+        assert page.evaluate("tracks.map(t => t.readyState)") == ["live", "live"]
+        first(scores, "sentiment", lambda m: m["modalities"]["vision"]["status"] == "ok")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert page.evaluate("tracks.map(t => t.readyState)") == ["ended", "ended"]
+        lost = first(scores, "status", lambda m: "vision" in m["lost"] and "audio" in m["lost"])
+        assert lost["lost"]["vision"] == "camera_lost"
+        assert lost["lost"]["audio"] == "microphone_lost"
+
+
+def test_nothing_starts_without_consent(browser: Browser, agent: int) -> None:
+    """The box is empty at first, and no device is asked for until it is checked."""
+    with opened(browser, "about:blank", ["camera", "microphone"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{agent}/capture")
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert page.evaluate("tracks.length") == 0
+
+
+def test_a_second_page_is_told_to_wait(browser: Browser, agent: int) -> None:
+    """One sender at a time; the other one's devices are let go again."""
+    with capturing(browser, agent), opened(browser, "about:blank", ["camera"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"http://127.0.0.1:{agent}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("somebody else is sending")
+        assert set(page.evaluate("tracks.map(t => t.readyState)")) <= {"ended"}
+
+
+class Unheard:
+    """Work that is never done: nobody runs the source."""
+
+    def __init__(self, *modalities: Modality) -> None:
+        self.modalities = modalities
+
+    def begin(self, hello: SenderHello) -> None: ...
+
+    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+
+    def end(self, put: Put) -> None: ...
+
+    def losses(self) -> dict[str, int]:
+        return {}
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def relieve(self, steps: Collection[str]) -> None: ...
+
+
+def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
+    """Without the token the devices are let go and the page asks for it; with it both come."""
+    own = authority(tmp_path).sign("server")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(own.certificate, own.key)
+    taken = SingleSender(
+        voice=Unheard("text", "audio"),
+        face=Unheard("vision"),
+        subject="customer",
+        takes_words=False,
+        now=time.monotonic,
+    )
+    locked = partial(
+        WebSocketPublisher,
+        Access(token=Token(SECRET), tls=tls),
+        0,
+        hello=lambda: "hello",
+        missed=missed,
+        shelves=widgets.routes(captures=True),
+        receive=taken.receive,
+    )
+    with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:
+        page.add_init_script(SPY)
+        page.goto(f"https://127.0.0.1:{running.server.port}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("no valid token")
+        assert set(page.evaluate("tracks.map(t => t.readyState)")) == {"ended"}
+        page.get_by_label("Token").fill(SECRET)
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_contain_text("ON")
+        face = taken.sources[1]
+        # Its begin, and the two newest pictures.
+        wait_for(lambda: face.gauges()["ingest_vision_waiting"] == 3.0, 20.0, "pictures come")
