@@ -5,10 +5,10 @@ Knows what belongs to one session. Knows neither the others nor how it is steppe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..core.sample import TICK_RATE, VISION_TICKS, Block, Input, Modality, Sample
+from ..core.sample import Modality
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import Recorder
 from .snapshot_store import StoredSnapshot
@@ -25,6 +25,7 @@ class ServerSession:
         by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
         start: Steady clock at session time 0.
         messages: Makes its messages.
+        hop: Seconds between two scores now.
         described: Modalities that the feature workers describe; the others come as features.
         send: Takes lines for the sender; None: it is away.
     """
@@ -35,6 +36,7 @@ class ServerSession:
     by_sender: bool
     start: float
     messages: SessionMessages
+    hop: float
     described: tuple[Modality, ...] = ()
     send: Callable[[str], None] | None = None
     input_at: float = 0.0
@@ -69,20 +71,8 @@ class ServerSession:
             now=self.now(),
             reached=self.reached,
             utterance=self.utterances[1],
+            hop=self.hop,
             asked=self.asked,
             by_sender=self.by_sender,
             state=state,
         )
-
-    def record(self, item: Input | Block) -> None:
-        """Record an input, if the session is recorded."""
-        if self.recorder is not None:
-            for one in _samples(item) if isinstance(item, Block) else (item,):
-                self.recorder.took(one)
-
-
-def _samples(block: Block) -> Iterator[Sample]:
-    """Yield the rows of a block as a recording has them."""
-    step = (VISION_TICKS if block.modality == "vision" else 1) / TICK_RATE
-    for number, values in enumerate(block.values):
-        yield Sample(block.modality, block.timestamp + number * step, values)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 
+from ..core.commands import Advance, Close, Push, SessionCommand, SetHop
 from ..core.estimate import Timing
 from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
@@ -94,6 +95,8 @@ class SessionRegistry:
         self._sends_words = sends_words
         self._recorders = recorders
         self._slowest = 0.0
+        self._longest = 0.0
+        self._shed: tuple[str, ...] = ()
 
     def begin(
         self,
@@ -137,6 +140,7 @@ class SessionRegistry:
                 send=lambda kind, line: self._publish(name, kind, line),
                 seq=0 if before is None else before.seq,
             ),
+            hop=self.timing.hop if before is None else before.hop or self.timing.hop,
             input_at=now,
             reached=0.0 if before is None else before.reached,
             utterances=(0, 0) if before is None else (before.utterance, before.utterance),
@@ -146,12 +150,13 @@ class SessionRegistry:
         # One that is resumed has a state that no replay of its rest could have.
         if self._recorders is not None and before is None:
             session.recorder = self._recorders.begin(name, asked, time.time, session.now)
+        self._shed_in(session)
         return session
 
     def hello(self, session: ServerSession) -> str:
         """Return the line that a session's sender and its subscribers get first."""
         epoch = time.time() - session.now()
-        return session.messages.hello(session.asked, self.timing, hop=self.timing.hop, epoch=epoch)
+        return session.messages.hello(session.asked, self.timing, hop=session.hop, epoch=epoch)
 
     def attach_sender(self, session: ServerSession, send: Callable[[str], None]) -> None:
         """Send a session's messages to its sender, the first time or again."""
@@ -183,10 +188,9 @@ class SessionRegistry:
             session.messages.notice(item)
         session.input_at = time.monotonic()
         session.reached = max(session.reached, _end(item))
-        session.record(item)
-        self.backend.push(name, item)
+        self._apply(session, Push(item))
         if session.by_sender and isinstance(item, Phrase):
-            self._advance(session, session.reached - SILENCE)
+            self._apply(session, Advance(session.reached - SILENCE))
         if self.backend.backlog(name) > BACKLOG:
             session.has_room.clear()
 
@@ -228,18 +232,39 @@ class SessionRegistry:
                 self._look(now)
             await asyncio.sleep(0 if self.backend.waiting else POLL)
 
+    def shed(self, steps: tuple[str, ...]) -> None:
+        """Give up work in every session, the present ones and new ones, and publish that.
+
+        Args:
+            steps: All that is given up from now on; see `LoadShedder`.
+        """
+        self._shed = steps
+        for session in self.open.values():
+            self._shed_in(session)
+            session.messages.status()
+
+    def _shed_in(self, session: ServerSession) -> None:
+        session.messages.pressure = self._shed
+        hop = self.timing.hop * (2 if "hop" in self._shed else 1)
+        if session.closing is None and session.hop != hop:
+            session.hop = hop
+            self._apply(session, SetHop(hop))
+
     def take_slowest(self) -> float:
         """Return the seconds of the longest round since the last call."""
         slowest, self._slowest = self._slowest, 0.0
         return slowest
 
+    def take_longest_wait(self) -> float:
+        """Return the longest seconds that a step on the clock has waited since the last call."""
+        longest, self._longest = self._longest, 0.0
+        return longest
+
     def finish(self, session: ServerSession, reason: str) -> None:
         """Flush what a session still holds; `run` ends it afterwards."""
         if session.closing is None and session.name in self.open:
             session.closing, session.closing_since = reason, time.monotonic()
-            if session.recorder is not None:
-                session.recorder.called("close", session.now())
-            self.backend.finish(session.name, session.now())
+            self._apply(session, Close(session.now()))
 
     async def end(self, session: ServerSession, reason: str) -> None:
         """Finish a session and wait for its end, for `CLOSING` seconds at most."""
@@ -288,6 +313,8 @@ class SessionRegistry:
 
     def _score(self, session: ServerSession, step: ScoredStep) -> None:
         self.delays.append(step.waited)
+        if not session.by_sender:  # the others may send faster than real time, and then wait
+            self._longest = max(self._longest, step.waited)
         self.scores += 1
         if self.backend.backlog(session.name) <= BACKLOG:
             session.has_room.set()
@@ -299,7 +326,7 @@ class SessionRegistry:
             total=None if session.by_sender else round(max(0.0, total), 4),
         )
         if session.recorder is not None:
-            session.recorder.said(step.estimate)
+            session.recorder.on_estimate(step.estimate)
         session.messages.estimate(step.estimate, latency, session.dropped)
 
     def _look(self, now: float) -> None:
@@ -312,7 +339,7 @@ class SessionRegistry:
                 session.has_room.set()
             is_silent = now - session.input_at > SILENCE / 2
             if is_silent and not (session.by_sender or session.closing):
-                self._advance(session, session.now() - SILENCE)
+                self._apply(session, Advance(session.now() - SILENCE))
             lost = session.recorder.lost if session.recorder else None
             if lost is not None and "recording" not in session.messages.lost:
                 session.messages.recording(*lost, session.now())
@@ -327,12 +354,13 @@ class SessionRegistry:
             session.recorder.publish(kind, line)
         self._publish_of(name, kind, line)
 
-    def _advance(self, session: ServerSession, now: float) -> None:
-        """Close the hops of a session that ended before `now - lateness`."""
+    def _apply(self, session: ServerSession, command: SessionCommand) -> None:
+        """Give a session a command, and record it unless it does nothing."""
         before = self.backend.backlog(session.name)
-        self.backend.advance(session.name, now)
-        if session.recorder is not None and self.backend.backlog(session.name) > before:
-            session.recorder.called("advance", now)
+        self.backend.apply(session.name, command)
+        has_effect = not isinstance(command, Advance) or self.backend.backlog(session.name) > before
+        if session.recorder is not None and has_effect:
+            session.recorder.on_command(command)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
         for modality in session.asked:
