@@ -82,7 +82,7 @@ def page(kept: History, rest: str) -> tuple[int, object]:
     return answer(below(rest))
 
 
-def test_what_is_published_is_kept(path: Path) -> None:
+def test_what_is_published_is_stored(path: Path) -> None:
     """All of it, in order, when the history is closed."""
     lines = [*(score(n) for n in range(1, 30)), end(30)]
     keep(history(path), lines)
@@ -100,7 +100,7 @@ def test_messages_are_in_the_file_while_the_session_runs(path: Path) -> None:
     run(kept, scenario)
 
 
-def test_heartbeats_are_not_kept(path: Path) -> None:
+def test_heartbeats_are_not_stored(path: Path) -> None:
     """They say nothing, and repeat the number of the message before."""
     kept = history(path)
 
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_dropped_and_counted(path: Path) -> None:
     other.close()
 
 
-def test_a_full_disk_ends_the_history_and_is_told(path: Path) -> None:
+def test_a_full_disk_ends_the_history_and_is_reported(path: Path) -> None:
     """The session goes on; what comes later is counted. Here the system limits the file's size."""
     told: Told = []
     kept = history(path, told)
@@ -172,7 +172,7 @@ def test_a_session_that_outgrows_the_history_ends_it(path: Path) -> None:
     assert lines_of(path)[0] == score(1)
 
 
-def test_older_sessions_make_room_and_it_is_said(
+def test_older_sessions_make_room_and_it_is_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning, because somebody may miss them."""
@@ -187,7 +187,7 @@ def test_older_sessions_make_room_and_it_is_said(
 
 
 def test_a_file_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
-    """Whoever asks for a history gets one or is told."""
+    """A requested history is opened or the error names why not."""
     (tmp_path / "file").write_text("")
     kept = history(tmp_path / "file" / "history.sqlite")
     with pytest.raises(PublisherError, match=r"history\.path"):
@@ -235,7 +235,7 @@ def test_a_session_is_shown_piece_by_piece(path: Path) -> None:
     ("rest", "status"),
     [("x9", 404), ("", 404), ("../k7", 404), ("k7?after=-1", 400), ("k7?after=1e3", 400)],
 )
-def test_what_is_not_there_or_wrong_is_said(path: Path, rest: str, status: int) -> None:
+def test_what_is_not_there_or_wrong_is_answered(path: Path, rest: str, status: int) -> None:
     """As JSON, as everything here."""
     kept = history(path)
     keep(kept, [score(1)])

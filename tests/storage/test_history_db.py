@@ -100,7 +100,7 @@ def test_only_its_owner_can_read_it(path: Path) -> None:
         assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_killed_writer_loses_nothing_that_was_kept(path: Path) -> None:
+def test_a_killed_writer_loses_nothing_that_was_stored(path: Path) -> None:
     """After SIGKILL the file is whole and has every message that was said to be kept."""
     process = writer(path, "k7", 100_000)
     assert process.stdout is not None
@@ -177,7 +177,7 @@ def test_a_session_that_runs_is_never_removed(path: Path) -> None:
 
 
 def test_a_session_that_was_removed_is_not_written_on(path: Path) -> None:
-    """Whoever deletes a running session means it."""
+    """Deleting a running session is allowed."""
     with HistoryDb(path, create=True) as store:
         key = store.begin(hello())
         store.delete("k7")
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> No
     assert path.read_bytes() == content
 
 
-def test_without_a_file_it_is_said_how_to_begin(path: Path) -> None:
+def test_without_a_file_the_error_names_the_option(path: Path) -> None:
     """Reading makes no file."""
     with pytest.raises(HistoryError, match="tamulag-stream --history"):
         HistoryDb(path)
