@@ -3,8 +3,10 @@
 Knows every part by name and how they fit. Runs nothing.
 """
 
+import logging
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +41,8 @@ from .checkpoint_check import check_streamable
 if TYPE_CHECKING:
     from ..server.single_sender import SingleSender
     from ..storage.history import History
+
+logger = logging.getLogger("tamulag.run")
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 DAY = 86400.0
@@ -106,8 +110,12 @@ def build(config: Config) -> Built:
         service = Service(
             feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
         )
+
+        def own(session: str | None) -> str | None:
+            return feed.hello() if session is None else None
+
         web = WebOptions(receive=reception.receive if reception else None)
-        for publisher in publishers_of(config, service, feed.output_changed, web):
+        for publisher in publishers_of(config, service, feed.output_changed, web, past=own):
             outputs.add(publisher)
         if recorder is not None:
             outputs.add(recorder)
@@ -116,6 +124,13 @@ def build(config: Config) -> Built:
 
             outputs.add(SystemdPublisher(os.environ, hop=config.session.hop))
         return Built(service, feed, resources.pop_all())
+
+
+def log_employee_scoring(config: Config) -> None:
+    """Log why people at work are scored, where they are."""
+    if config.session.subject == "agent":
+        reason = config.session.employee_scoring_is_lawful
+        logger.warning("an employee is scored, which is stated to be lawful: %s", reason)
 
 
 def demo_files() -> tuple[Path, Path]:
@@ -267,13 +282,17 @@ def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
     )
 
 
+PastHello = Callable[[str | None], str | None]
+"""Returns the hello of a session by name, None for the service's own; None: it is not stored."""
+
+
 def publishers_of(
     config: Config,
     status: ServiceStatus,
     changed: OutputChanged,
     web: WebOptions | None = None,
     *,
-    keeps_history: bool = True,
+    past: PastHello | None = None,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
@@ -282,13 +301,13 @@ def publishers_of(
         status: Of the service that is published.
         changed: Called when a publisher is lost or back that opens itself again.
         web: Connections to the WebSocket server beside subscribers.
-        keeps_history: False: a replay, which is in a recording already.
+        past: For the history; None: nothing goes there, as a replay is in a recording already.
 
     Raises:
         PublisherError: If an address cannot be used.
     """
     publishers: list[Publisher] = []
-    history = _history(config, status, changed) if keeps_history else None
+    history = None if past is None else _history(config, past, changed)
     if config.websocket.enabled:
         pages = history.routes() if history else {}
         publishers += build_web(config, status, pages, web or WebOptions())
@@ -330,7 +349,7 @@ def _step(config: Config, model: TamUlag) -> Step:
     return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
 
 
-def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "History | None":
+def _history(config: Config, past: PastHello, changed: OutputChanged) -> "History | None":
     if not config.history.enabled:
         return None
     from ..storage.history import History
@@ -339,7 +358,7 @@ def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "
     chosen = config.history
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
-        hello=status.hello,
+        hello=past,
         report=partial(changed, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,
