@@ -1,15 +1,13 @@
-"""Add up what was lost, and gather what can be measured, over all rooms of the agent.
+"""Add up what was lost, and gather what can be measured, over sources, inbox and session.
 
 Knows the parts and the names of their figures. Measures nothing itself.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..core.sample import MODALITIES
 from ..core.session import Session
 from ..core.source import Source
-from ..publishers.publisher import Publisher
 from .inbox import Inbox
 
 MAY_WAIT: Mapping[str, float] = {
@@ -30,21 +28,16 @@ def dropped(inbox: Inbox, session: Session, sources: Sequence[Source]) -> dict[s
     return {name: sum(part.get(name, 0) for part in parts) for name in (*MODALITIES, "asr")}
 
 
-def gauges(
-    inbox: Inbox, session: Session, sources: Sequence[Source], publishers: Sequence[Publisher]
-) -> dict[str, float]:
+def gauges(inbox: Inbox, session: Session, sources: Sequence[Source]) -> dict[str, float]:
     """Return every figure of the parts by its plain name; seconds and counts."""
     figures: dict[str, float] = {"hop": session.hop, "inbox_waited": inbox.waited}
     figures |= {f"inbox_dropped_{kind}": count for kind, count in inbox.dropped.items()}
     figures |= {f"inbox_waiting_{kind}": count for kind, count in inbox.waiting().items()}
     figures |= {f"late_{name}": count for name, count in session.aligner.late.items()}
     figures["late_text"] = session.late_phrases
-    outgoing = Counter[str]()
-    for publisher in publishers:
-        outgoing[f"publisher_dropped_{publisher.name}"] += publisher.dropped
     for source in sources:
         figures |= source.gauges()
-    return figures | outgoing
+    return figures
 
 
 def strain(inbox: Inbox, sources: Sequence[Source], *, working: float) -> float:

@@ -1,19 +1,15 @@
-"""One source or publisher, kept alive: reports its loss, opens it again after a pause.
+"""Run a source in a thread: report its loss, open it again after a pause.
 
-Knows the life of both; a source runs in a thread. Knows no device, no model and no message.
+Knows the life of a source. Knows no device, no model and no message.
 """
 
-import asyncio
 import logging
-import random
 import threading
-from collections.abc import Callable
 
-from ..aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
+from ..aio.backoff import Backoff
 from ..aio.threads import in_thread
 from ..core.sample import Notice
 from ..core.source import Now, Put, Source, SourceError, SourceLost
-from ..publishers.publisher import Publisher, PublisherError
 
 logger = logging.getLogger("tamulag.source")
 
@@ -30,82 +26,44 @@ async def keep_alive(
         source: Already open.
         put: Takes its inputs and the notices of its loss and return.
         now: Session clock.
-        stop: Set by whoever ends the session.
+        stop: Set when the session ends.
         threads: Gets each thread that is started, so that they can be waited for even if this task
             was cancelled.
 
     Raises:
         Exception: Whatever the source raised that is not a `SourceLost`: a bug is not hidden.
     """
-    pause = FIRST_PAUSE
-    opened = now()
+    backoff = Backoff()
     while True:
+        backoff.opened()
         try:
             await in_thread(source.name, source.run, put, stop, threads=threads)
         except SourceLost as lost:
             logger.warning("%s: %s", source.name, lost)
-            _tell(source, put, now(), lost.reason, str(lost))
+            _notify(source, put, now(), lost.reason, str(lost))
         else:
             return
-        if now() - opened > LONGEST_PAUSE:
-            pause = FIRST_PAUSE
-        while not stop.is_set():
-            await in_thread(source.name, stop.wait, random.uniform(pause / 2, pause))
-            pause = min(LONGEST_PAUSE, 2 * pause)
-            if stop.is_set():
-                return
-            try:
-                await in_thread(source.name, source.open, threads=threads)
-            except SourceError as error:
-                logger.info("%s is still away: %s", source.name, error)
-                continue
-            opened = now()
-            logger.info("%s is back", source.name)
-            _tell(source, put, opened, None, f"{source.name} is back")
-            break
-        if stop.is_set():
+        if not await _reopens(source, backoff, stop, threads):
             return
+        logger.info("%s is back", source.name)
+        _notify(source, put, now(), None, f"{source.name} is back")
 
 
-async def keep_publishing(publisher: Publisher, tell: Callable[[str | None, str], None]) -> None:
-    """Run an open publisher until cancelled; whenever it is lost, close it and open it again.
-
-    Args:
-        publisher: Already open.
-        tell: Told `publisher_lost` and why, and None when it is back; called on the event loop.
-
-    Raises:
-        Exception: Whatever the publisher raised that is not a `PublisherError`.
-    """
-    loop = asyncio.get_running_loop()
-    pause = FIRST_PAUSE
+async def _reopens(
+    source: Source, backoff: Backoff, stop: threading.Event, threads: list[threading.Thread]
+) -> bool:
+    """Open a source again, after as many pauses as it needs; return False once `stop` is set."""
     while True:
-        opened = loop.time()
+        if await in_thread(source.name, stop.wait, backoff.next()):
+            return False
         try:
-            await publisher.run()
-        except PublisherError as lost:
-            logger.warning("%s: %s", publisher.name, lost)
-            tell("publisher_lost", str(lost))
-        await publisher.close()
-        if loop.time() - opened > LONGEST_PAUSE:
-            pause = FIRST_PAUSE
-        is_open = False
-        while not is_open:
-            await asyncio.sleep(random.uniform(pause / 2, pause))
-            pause = min(LONGEST_PAUSE, 2 * pause)
-            is_open = await _opens(publisher)
-        tell(None, f"{publisher.name} is back")
+            await in_thread(source.name, source.open, threads=threads)
+        except SourceError as error:
+            logger.info("%s is still away: %s", source.name, error)
+        else:
+            return True
 
 
-async def _opens(publisher: Publisher) -> bool:
-    try:
-        await publisher.open()
-    except PublisherError as error:
-        logger.info("%s is still away: %s", publisher.name, error)
-        return False
-    return True
-
-
-def _tell(source: Source, put: Put, at: float, reason: str | None, detail: str) -> None:
+def _notify(source: Source, put: Put, at: float, reason: str | None, detail: str) -> None:
     for modality in source.modalities:
         put(Notice(at, modality, reason, detail))

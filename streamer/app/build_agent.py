@@ -1,10 +1,10 @@
-"""The composition root: a configuration becomes an agent with its parts.
+"""The composition root of `tamulag-stream`: settings become a service of one session.
 
 Knows every part by name and how they fit. Runs nothing.
 """
 
 import os
-from collections.abc import Callable
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +18,21 @@ from tamulag.models.runtime.checkpoint import Card, load
 from tamulag.models.runtime.onnx_engine import step_for
 from tamulag.models.runtime.session_step import Step
 
-from ..agent.agent import Agent
 from ..agent.clock import SessionClock
+from ..agent.local_feed import LocalFeed
+from ..agent.outputs import OutputChanged, Outputs
+from ..agent.service import Service
 from ..config.loader import Config
 from ..core.estimate import Timing
 from ..core.session import Session
 from ..core.source import Now, Source, SourceError
 from ..features.audio_pipeline import AudioPipeline
 from ..protocol import messages
-from ..protocol.session_messages import RunInfo
+from ..protocol.session_messages import RunInfo, SessionMessages
 from ..publishers.mqtt_login import Login
-from ..publishers.publisher import Publisher, Speaker
+from ..publishers.publisher import Publisher, ServiceStatus
 from ..storage.recorder import MEGABYTE
-from .build_recording import record
+from .build_recording import recorder_of
 from .build_web import WebOptions, build_web
 from .checkpoint_check import check_streamable
 
@@ -45,9 +47,16 @@ HEADS = ("sentiment", "text", "audio", "vision")
 
 @dataclass(frozen=True)
 class Built:
-    """An agent that has not run yet, and what must be freed when it has."""
+    """A service that has not run yet, and what must be freed when it has.
 
-    agent: Agent
+    Attributes:
+        agent: The service.
+        feed: Its session and sources.
+        resources: Not to be closed while `feed.is_hanging`.
+    """
+
+    agent: Service
+    feed: LocalFeed
     resources: ExitStack
 
 
@@ -68,29 +77,45 @@ def build(config: Config) -> Built:
         reception = _reception(config, clock.now, resources)
         sources = reception.sources if reception else _sources(config, clock.now, resources)
         asked = {modality for source in sources for modality in _wanted(config, source)}
-        agent = Agent(
-            session=Session(
-                model,
-                card,
-                asked,
-                timing_of(config),
-                names_words=config.session.privacy == "none",
-                step=_step(config, model),
-            ),
+        about = about_of(config, card, [source.name for source in sources])
+        outputs = Outputs()
+        sent = SessionMessages(
+            uuid.uuid4().hex[:8], about, wall_now=clock.wall_now, send=outputs.publish
+        )
+        shows_words = config.session.privacy == "none"
+        session = Session(
+            model,
+            card,
+            asked,
+            timing_of(config),
+            names_words=shows_words,
+            step=_step(config, model),
+        )
+        recorder = recorder_of(config, sent, session, clock)
+        feed = LocalFeed(
+            session=session,
             sources=sources,
-            publishers=[],
-            about=about_of(config, card, [source.name for source in sources]),
+            outputs=outputs,
+            messages=sent,
             clock=clock,
             paced=paced,
             duration=config.session.duration,
-            heartbeat=config.websocket.heartbeat,
-            sends_words=config.session.privacy == "none",
+            recorder=recorder,
+            sends_words=shows_words,
         )
-        visitors = WebOptions(receive=reception.receive if reception else None)
-        agent.publishers.extend(publishers_of(config, agent, agent.tell_output, visitors))
-        record(config, agent)
-        _report(config, agent)
-        return Built(agent, resources.pop_all())
+        service = Service(
+            feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
+        )
+        web = WebOptions(receive=reception.receive if reception else None)
+        for publisher in publishers_of(config, service, feed.output_changed, web):
+            outputs.add(publisher)
+        if recorder is not None:
+            outputs.add(recorder)
+        if "NOTIFY_SOCKET" in os.environ:
+            from ..publishers.systemd import ServicePublisher
+
+            outputs.add(ServicePublisher(os.environ, hop=config.session.hop))
+        return Built(service, feed, resources.pop_all())
 
 
 def demo_files() -> tuple[Path, Path]:
@@ -242,35 +267,31 @@ def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
     )
 
 
-Tell = Callable[[str, str | None, str], None]
-
-
-def tell_nobody(name: str, reason: str | None, detail: str) -> None:
-    """Leave it to the log that a publisher is lost or back."""
-
-
 def publishers_of(
     config: Config,
-    speaker: Speaker,
-    tell: Tell = tell_nobody,
-    visitors: WebOptions | None = None,
+    status: ServiceStatus,
+    changed: OutputChanged,
+    web: WebOptions | None = None,
+    *,
+    keeps_history: bool = True,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
     Args:
         config: The settings.
-        speaker: Whoever is published.
-        tell: Called with name, reason and detail when a publisher is lost that opens itself again.
-        visitors: Who may come to the WebSocket server, beside subscribers.
+        status: Of the service that is published.
+        changed: Called when a publisher is lost or back that opens itself again.
+        web: Connections to the WebSocket server beside subscribers.
+        keeps_history: False: a replay, which is in a recording already.
 
     Raises:
         PublisherError: If an address cannot be used.
     """
     publishers: list[Publisher] = []
-    history = _history(config, speaker, tell)
+    history = _history(config, status, changed) if keeps_history else None
     if config.websocket.enabled:
         pages = history.shelves() if history else {}
-        publishers += build_web(config, speaker, pages, visitors or WebOptions())
+        publishers += build_web(config, status, pages, web or WebOptions())
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
         from ..publishers.home_assistant import announced
@@ -279,14 +300,14 @@ def publishers_of(
         publishers.append(
             MqttPublisher(
                 config.mqtt.url,
-                status=speaker.offline,
+                status=status.offline,
                 login=_login(config),
                 site=config.session.site,
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
-                queue=32 + 2 * (visitors.senders if visitors else 0),
+                queue=32 + 2 * (web.senders if web else 0),
                 announced=announced(config),
-                tell=partial(tell, "mqtt"),
+                tell=partial(changed, "mqtt"),
             )
         )
     if config.jsonl.path is not None:
@@ -294,7 +315,7 @@ def publishers_of(
 
         # At full speed the reader is waited for, which is no loss.
         is_waited_for = config.source.path is not None and config.source.speed != "1"
-        lost = {} if is_waited_for else {"tell": partial(tell, "jsonl")}
+        lost = {} if is_waited_for else {"tell": partial(changed, "jsonl")}
         publishers.append(JsonlPublisher(config.jsonl.path, **lost))
     return publishers
 
@@ -309,17 +330,8 @@ def _step(config: Config, model: TamUlag) -> Step:
     return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
 
 
-def _report(config: Config, agent: Agent) -> None:
-    """Report to the service manager, where one started us and asks for it."""
-    if "NOTIFY_SOCKET" in os.environ:
-        from ..publishers.systemd import ServicePublisher
-
-        agent.publishers.append(ServicePublisher(os.environ, hop=config.session.hop))
-
-
-def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
-    """Return what keeps a live session; a replay is in a recording already."""
-    if not (config.history.enabled and isinstance(speaker, Agent)):
+def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "History | None":
+    if not config.history.enabled:
         return None
     from ..storage.history import History
     from ..storage.history_db import default_path
@@ -327,8 +339,8 @@ def _history(config: Config, speaker: Speaker, tell: Tell) -> "History | None":
     chosen = config.history
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
-        hello=speaker.hello,
-        tell=partial(tell, "history"),
+        hello=status.hello,
+        tell=partial(changed, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,
     )

@@ -1,4 +1,4 @@
-"""An agent gets its recorder; a recording gets its session.
+"""Make the recorder of a session, and the session of a recording.
 
 Knows what must be the same for the same numbers: checkpoint, timing, threads. Writes no file.
 """
@@ -11,32 +11,35 @@ import torch
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
 
-from ..agent.agent import Agent
+from ..agent.clock import SessionClock
 from ..config.loader import Config
 from ..core.session import Session
+from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import MEGABYTE, Recorder
 from ..storage.recording import Header, Patience, RecordingError
 
 
-def record(config: Config, agent: Agent) -> None:
-    """Let a recorder hear what the agent's session is given and what it says, if one is wanted.
+def recorder_of(
+    config: Config, sent: SessionMessages, session: Session, clock: SessionClock
+) -> Recorder | None:
+    """Return the recorder of a session's inputs, estimates and messages, if one is wanted.
 
     Raises:
         CheckpointError: If the checkpoint's file cannot be found.
     """
     if config.record.path is None:
-        return
+        return None
     sha256 = _sha256(config.model.checkpoint)
-    agent.recorder = Recorder(
+    recorder = Recorder(
         Path(config.record.path),
-        lambda: _header(config, agent, sha256),
-        agent.clock.now,
+        lambda: _header(config, sent, session, clock, sha256),
+        clock.now,
         file_limit=config.record.file_size * MEGABYTE,
         total_limit=config.record.total * MEGABYTE,
         results_only=config.session.privacy == "strict",
     )
-    agent.session.journal = agent.recorder
-    agent.publishers.append(agent.recorder)
+    session.journal = recorder
+    return recorder
 
 
 def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
@@ -68,22 +71,24 @@ def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
     return Session(model, card, header.asked, header.timing), card
 
 
-def _header(config: Config, agent: Agent, sha256: str) -> Header:
-    timing = agent.session.timing
+def _header(
+    config: Config, sent: SessionMessages, session: Session, clock: SessionClock, sha256: str
+) -> Header:
+    timing = session.timing
     return Header(
-        session=agent.name,
-        version=agent.about.version,
+        session=sent.session,
+        version=sent.about.version,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         checkpoint=config.model.checkpoint,
         sha256=sha256,
-        asked=agent.session.asked,
+        asked=session.asked,
         window=timing.window,
         hop=timing.hop,
         lateness=timing.lateness,
         stale_after=Patience(**timing.stale_after),
         missing_after=Patience(**timing.missing_after),
-        epoch=agent.clock.epoch,
+        epoch=clock.epoch,
         privacy=config.session.privacy,
     )
 

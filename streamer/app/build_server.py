@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -20,18 +21,21 @@ from tamulag.models.runtime.engine_choice import engine_timings, sizes_of
 from tamulag.models.runtime.onnx_engine import OnnxStep, made_from
 from tamulag.models.runtime.session_step import Step
 
+from ..agent.outputs import Outputs
+from ..agent.service import Service
 from ..cluster.backend import ClusterBackend
 from ..config.loader import Config
 from ..core.sample import Block, Input
 from ..core.session_batch import SessionBatch
+from ..protocol.session_messages import RunInfo, SessionMessages
 from ..server.admission import Admission
 from ..server.backend import LocalBackend, SessionBackend
 from ..server.feature_workers.pipeline import PipelineConfig
 from ..server.feature_workers.pool import FeatureWorkerPool
 from ..server.ingest_endpoint import IngestEndpoint, ServerPolicy
 from ..server.receiving import SenderLimits
-from ..server.server import Server
-from ..server.sessions import SessionOutput, SessionRegistry
+from ..server.remote_feed import RemoteFeed
+from ..server.sessions import SessionRegistry
 from ..server.snapshot_store import SnapshotStore
 from .build_agent import about_of, publishers_of, timing_of
 from .build_web import WebOptions
@@ -43,7 +47,15 @@ WIRE = 1.6
 """How much more than its step a session costs, with its frames and its messages."""
 
 
-def build(config: Config, until: ExitStack) -> Server:
+@dataclass(frozen=True)
+class BuiltServer:
+    """A server that has not run yet, and the backend of its sessions."""
+
+    service: Service
+    backend: SessionBackend
+
+
+def build(config: Config, until: ExitStack) -> BuiltServer:
     """Load the model and make the server; opens no port and starts no process but a Ray.
 
     Args:
@@ -54,70 +66,76 @@ def build(config: Config, until: ExitStack) -> Server:
         DataError: If a Ray that was asked for cannot be had.
         CheckpointError: If the checkpoint cannot be used.
         PublisherError: If an address cannot be used.
-        KeptError: If the folder of a handover cannot be used.
+        SnapshotStoreError: If the folder of a handover cannot be used.
     """
     model, card = load(config.model.checkpoint, window=round(config.session.window * TICK_RATE))
     check_streamable(model.config, config)
-    calls, chosen = _calls(config, model, card, until), config.serve
-    kept = _kept(config)
-    pool = _pool(config, calls)
-    look_at_cores(chosen.workers)
+    chosen, outputs = config.serve, Outputs()
+    about = about_of(config, card, ["senders"])
+    registry = _registry(config, model, card, about, outputs, until)
+    store = _store(config)
+    workers = _workers(config, registry)
+    check_cores(chosen.workers)
     cost = cost_of(model, card, config)
     admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
-    server = Server(
-        calls=calls,
+    endpoint = IngestEndpoint(registry, workers, admission, _policy(config), store=store)
+    sent = SessionMessages(config.session.device, about, wall_now=time.time, send=outputs.publish)
+    feed = RemoteFeed(
+        registry=registry,
+        endpoint=endpoint,
         admission=admission,
-        timing=timing_of(config),
-        name=config.session.device,
-        front=pool,
-        kept=kept,
-        heartbeat=config.websocket.heartbeat,
+        messages=sent,
+        workers=workers,
+        store=store,
     )
-    server.lobby = IngestEndpoint(
-        calls, pool, admission, _terms(config), greet=server.greet, kept=kept
+    service = Service(
+        feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
     )
-    server.publishers.extend(
-        publishers_of(
-            config,
-            server,
-            server.tell_output,
-            WebOptions(
-                receive=server.lobby.receive,
-                greet=server.greet_named,
-                shelves=server.shelves(),
-                senders=chosen.seats,
-            ),
-        )
+    web = WebOptions(
+        receive=endpoint.receive,
+        greet=feed.hello_of,
+        shelves=feed.routes(),
+        senders=chosen.seats,
     )
-    calls.outlets.extend(one for one in server.publishers if isinstance(one, SessionOutput))
-    return server
+    for publisher in publishers_of(config, service, feed.output_changed, web):
+        outputs.add(publisher)
+    return BuiltServer(service, registry.backend)
 
 
-def _calls(config: Config, model: TamUlag, card: Card, until: ExitStack) -> SessionRegistry:
-    shows = config.session.privacy == "none"
+def _registry(
+    config: Config,
+    model: TamUlag,
+    card: Card,
+    about: RunInfo,
+    outputs: Outputs,
+    until: ExitStack,
+) -> SessionRegistry:
+    shows_words = config.session.privacy == "none"
     step, sizes = engine_of(model, config)
-    hall = SessionBatch(
+    batch = SessionBatch(
         model,
         card,
         timing_of(config),
         seats=config.serve.seats if config.serve.ray is None else 1,
-        names_words=shows,
+        names_words=shows_words,
         step=step,
         sizes=sizes,
     )
-    calls = SessionRegistry(
-        _place(config, hall, model, until),
-        about_of(config, card, ["senders"]),
+    registry = SessionRegistry(
+        _backend(config, batch, model, until),
+        about,
+        timing_of(config),
+        outputs.publish_of,
         linger=config.serve.linger,
-        sends_words=shows,
+        sends_words=shows_words,
     )
-    if isinstance(calls.place, ClusterBackend):
-        calls.place.tell = calls.unanswered
-    return calls
+    if isinstance(registry.backend, ClusterBackend):
+        registry.backend.tell = registry.set_backend_lost
+    return registry
 
 
-def _kept(config: Config) -> SnapshotStore | None:
-    """Return where sessions wait for the next server; with strict privacy no word is written."""
+def _store(config: Config) -> SnapshotStore | None:
+    """Return the folder for the next server; with strict privacy no word is written."""
     folder = config.serve.handover
     if folder is not None and config.session.privacy == "strict":
         logger.warning("nothing is handed over: --privacy strict lets no word be written")
@@ -125,21 +143,23 @@ def _kept(config: Config) -> SnapshotStore | None:
     return None if folder is None else SnapshotStore(Path(folder))
 
 
-def look_at_cores(workers: int) -> None:
+def check_cores(workers: int) -> None:
     """Warn of more worker processes than there are cores."""
     cores = os.cpu_count() or 1
     if workers > cores:
-        told = "--workers %d on %d cores: they take time from each other and from the server"
-        logger.warning(told, workers, cores)
+        warning = "--workers %d on %d cores: they take time from each other and from the server"
+        logger.warning(warning, workers, cores)
 
 
-def _place(config: Config, hall: SessionBatch, model: TamUlag, until: ExitStack) -> SessionBackend:
+def _backend(
+    config: Config, batch: SessionBatch, model: TamUlag, until: ExitStack
+) -> SessionBackend:
     checkpoint = identity(model, config)
     if config.serve.ray is None:
-        return LocalBackend(hall, checkpoint)
+        return LocalBackend(batch, checkpoint)
     from ..app.build_cluster import cluster_of
 
-    return cluster_of(config, hall, checkpoint, until)
+    return cluster_of(config, batch, checkpoint, until)
 
 
 def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, Collection[int]]:
@@ -169,30 +189,30 @@ def identity(model: TamUlag, config: Config) -> str:
 def cost_of(model: TamUlag, card: Card, config: Config) -> float:
     """Measure what share of a core a session with voice and face takes, its wire included."""
     sessions, hops = 32, 6
-    hall = SessionBatch(model, card, timing_of(config), seats=sessions)
+    batch = SessionBatch(model, card, timing_of(config), seats=sessions)
     size = round(config.session.hop * TICK_RATE)
     voice = np.zeros((size, model.config.audio.dim), np.float32)
     face = np.zeros((max(size // model.config.vision.period, 1), model.config.vision.dim))
     for number in range(sessions):
-        hall.open(str(number), ("audio", "vision"))
+        batch.open(str(number), ("audio", "vision"))
     spent = []
     for hop in range(hops):
         at, before = hop * config.session.hop, time.thread_time()
         for number in range(sessions):
-            hall.push(str(number), Block("vision", at, face.astype(np.float32)))
-            hall.push(str(number), Block("audio", at, voice))
-        hall.step()
+            batch.push(str(number), Block("vision", at, face.astype(np.float32)))
+            batch.push(str(number), Block("audio", at, voice))
+        batch.step()
         spent.append(time.thread_time() - before)
     return WIRE * sorted(spent)[hops // 2] / sessions / config.session.hop
 
 
-def _pool(config: Config, calls: SessionRegistry) -> FeatureWorkerPool | None:
+def _workers(config: Config, registry: SessionRegistry) -> FeatureWorkerPool | None:
     if not config.serve.workers:
         return None
 
     def deliver(session: str, inputs: list[Input]) -> None:
         for item in inputs:
-            calls.take(session, item)
+            registry.push(session, item)
 
     front = PipelineConfig(
         checkpoint=config.model.checkpoint,
@@ -201,11 +221,11 @@ def _pool(config: Config, calls: SessionRegistry) -> FeatureWorkerPool | None:
         asr_model=config.asr.model,
     )
     return FeatureWorkerPool(
-        workers=config.serve.workers, front=front, deliver=deliver, tell=calls.front_end
+        workers=config.serve.workers, front=front, deliver=deliver, tell=registry.set_workers_lost
     )
 
 
-def _terms(config: Config) -> ServerPolicy:
+def _policy(config: Config) -> ServerPolicy:
     limits = config.ingest
     return ServerPolicy(
         subject=config.session.subject,

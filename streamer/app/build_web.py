@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..config.loader import Config
 from ..config.schema import WebSocketConfig
 from ..protocol import messages
-from ..publishers.publisher import Publisher, Speaker
+from ..publishers.publisher import Publisher, ServiceStatus
 from ..webserver import dashboard, widgets
 from ..webserver.access_control import AuthSettings, access, is_loopback
 from ..webserver.connection import Limits
@@ -20,11 +20,11 @@ from ..webserver.server import Greet, Receive, WebSocketPublisher
 
 @dataclass(frozen=True, kw_only=True)
 class WebOptions:
-    """Who may come beside subscribers.
+    """Connections to the WebSocket port beside subscribers.
 
     Attributes:
-        receive: Takes what somebody sends.
-        greet: Greets who follows one of many sessions.
+        receive: Receives a sender.
+        greet: Makes the hello for subscribers of one of many sessions.
         shelves: More pages, by path.
         senders: At once; they count for what one address may open.
     """
@@ -36,44 +36,44 @@ class WebOptions:
 
 
 def build_web(
-    config: Config, speaker: Speaker, shelves: Mapping[str, Route], visitors: WebOptions
+    config: Config, status: ServiceStatus, history: Mapping[str, Route], web: WebOptions
 ) -> list[Publisher]:
     """Return the server, and the counter whose pages it shows.
 
     Args:
         config: The settings.
-        speaker: Whoever is published.
-        shelves: Pages of the history, by path.
-        visitors: Who may come beside subscribers.
+        status: Of the service that is published.
+        history: Pages of the history, by path.
+        web: Connections beside subscribers.
 
     Raises:
         PublisherError: If the address cannot be used.
     """
     chosen = config.websocket
     lock = AuthSettings(**chosen.model_dump(include=set(AuthSettings.__dataclass_fields__)))
-    metrics = Metrics(speaker.gauges)
+    metrics = Metrics(status.gauges)
     server = WebSocketPublisher(
         access(chosen.host, lock, origins=chosen.origins),
         chosen.port,
-        hello=speaker.hello,
-        missed=lambda count: messages.missed(speaker.hello(), count),
+        hello=status.hello,
+        missed=lambda count: messages.missed(status.hello(), count),
         shelves={
             **dashboard.routes(),
-            **widgets.routes(captures=visitors.receive is not None),
+            **widgets.routes(captures=web.receive is not None),
             **metrics.shelves(),
-            **shelves,
-            **visitors.shelves,
+            **history,
+            **web.shelves,
         },
-        limits=_limits(chosen, visitors.senders),
-        receive=visitors.receive,
-        greet=visitors.greet,
+        limits=_limits(chosen, web.senders),
+        receive=web.receive,
+        greet=web.greet,
     )
     metrics.seats = server
     return [server, metrics]
 
 
 def _limits(chosen: WebSocketConfig, senders: int) -> Limits:
-    # Who is on this machine is one address, a proxy for many others too.
+    # All of this machine is one address, and so is a proxy for many others.
     # After a restart all senders come at once: they are told when to come again, not cut.
     pending = max(chosen.max_pending, senders)
     many = chosen.max_subscribers + pending + senders

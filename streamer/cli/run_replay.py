@@ -1,27 +1,33 @@
-"""One run of `tamulag replay`: settings, recording, publishers, signals, exit code.
+"""One run of `tamulag replay`: a recording becomes a service, which is run and announced.
 
-Knows how a replay begins and ends. Knows neither rows nor messages.
+Knows what people read at the start and at the end. Knows neither rows nor messages.
 """
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from tamulag.models.runtime.checkpoint import Card
 
 from ..agent.clock import SessionClock
-from ..agent.replay import Replay
-from ..aio.shutdown import leaves, until_stopped
+from ..agent.outputs import Outputs
+from ..agent.replay_feed import ReplayFeed
+from ..agent.service import Service
+from ..aio.shutdown import until_stopped
 from ..app.build_agent import HEADS, publishers_of
 from ..app.build_recording import session_of
-from ..config.loader import Config, ConfigError, load
-from ..core.errors import TamulagError
+from ..config.loader import Config, load
 from ..protocol import messages
-from ..protocol.session_messages import RunInfo
+from ..protocol.session_messages import RunInfo, SessionMessages
 from ..publishers.terminal import TerminalPublisher
 from ..storage.arrow_file import Recording
+from .log_setup import Log
+from .run import run
 
 
 def run_replay(
@@ -35,28 +41,19 @@ def run_replay(
         path: TOML file of settings, of which source.speed and the publishers' tables count.
         overrides: Values of the command line by dotted key.
     """
-    try:
-        config = load(path, overrides)
-    except ConfigError as error:
-        print(f"tamulag: {error}", file=sys.stderr)
-        return 2 if str(error).startswith("command line:") else 1
-    code = 0
-    try:
-        replay = opened(folder, checkpoint, config)
-        asyncio.run(until_stopped(replay))
-        if replay.recording.cut:
-            print(f"tamulag: the recording is cut: {replay.recording.cut}", file=sys.stderr)
-    except* TamulagError as group:
-        for told in leaves(group):
-            print(f"tamulag: {told}", file=sys.stderr)
-        code = 1
-    except* BrokenPipeError:
-        code = 0
-    return code
+
+    def main(config: Config, log: Log, until: ExitStack) -> None:
+        recording = newest(folder)
+        service = opened(recording, checkpoint, config)
+        asyncio.run(until_stopped(service))
+        if recording.cut:
+            print(f"tamulag: the recording is cut: {recording.cut}", file=sys.stderr)
+
+    return run("tamulag", lambda: load(path, overrides), main)
 
 
 def newest(folder: Path) -> Recording:
-    """Open a recording; of several in the folder the newest, and say which one.
+    """Open a recording; of several in the folder the newest, and print which one.
 
     Raises:
         RecordingError: If there is none that can be read.
@@ -68,43 +65,65 @@ def newest(folder: Path) -> Recording:
     return recording
 
 
-def opened(folder: Path, checkpoint: str | None, config: Config) -> Replay:
-    """Open a recording and make the publishers that the settings name.
+def opened(recording: Recording, checkpoint: str | None, config: Config) -> Service:
+    """Make the replay of a recording with the publishers that the settings name.
 
     Raises:
         RecordingError: If it cannot be replayed.
         CheckpointError: If its checkpoint cannot be used.
         PublisherError: If an address cannot be used.
     """
-    recording = newest(folder)
     session, card = session_of(recording.header, checkpoint)
-    replay = Replay(
+    outputs, clock = Outputs(), SessionClock()
+    sent = SessionMessages(
+        uuid.uuid4().hex[:8],
+        _about(recording, checkpoint or recording.header.checkpoint, card),
+        wall_now=clock.wall_now,
+        send=outputs.publish,
+    )
+    feed = ReplayFeed(
         recording=recording,
         session=session,
-        publishers=[],
-        about=_about(recording, checkpoint or recording.header.checkpoint, card),
-        clock=SessionClock(),
+        outputs=outputs,
+        messages=sent,
+        clock=clock,
         paced=config.source.speed == "1",
     )
-    replay.publishers.extend(publishers_of(config, replay))
+    service = Service(
+        feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
+    )
+    for publisher in publishers_of(config, service, feed.output_changed, keeps_history=False):
+        outputs.add(publisher)
     if config.jsonl.path != "-":
-        replay.publishers.append(TerminalPublisher(sys.stdout, lambda: _greeting(replay)))
-    return replay
+        outputs.add(TerminalPublisher(sys.stdout, partial(_greeting, recording, sent.about)))
+    return service
 
 
 def _about(recording: Recording, checkpoint: str, card: Card) -> RunInfo:
     heads = {n: messages.Head(trained=card.trained[n], data=card.data.get(n)) for n in HEADS}
+    status = _first_status(recording)
     return RunInfo(
         version=metadata.version("tamulag-stream"),
         checkpoint=checkpoint,
         heads=heads,
         sources=[f"replay {recording.folder.name}"],
+        subject=messages.NOBODY_NAMED if status is None else status.subject,
+        notice=None if status is None else status.notice,
     )
 
 
-def _greeting(replay: Replay) -> str:
-    header = replay.recording.header
+def _first_status(recording: Recording) -> messages.State | None:
+    """Return the first recorded status, which names the subject; None: there is none."""
+    for row in recording.rows():
+        if row.kind == "message" and '"type":"status"' in (row.text or ""):
+            found = messages.decode(row.text or "")
+            return found if isinstance(found, messages.State) else None
+    return None
+
+
+def _greeting(recording: Recording, about: RunInfo) -> str:
+    header = recording.header
     lines = [f"replay of session {header.session}, {messages.utc(header.epoch)}"]
-    if header.version != replay.about.version:
+    if header.version != about.version:
         lines.append(f"made with version {header.version}: a score may differ in its last bits")
     return "\n".join([*lines, "Ctrl-C ends."])

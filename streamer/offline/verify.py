@@ -17,7 +17,7 @@ from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import load
 from tamulag.models.text.text_encoder import encoder_for
 
-from ..agent.replay import feed
+from ..agent.replay_feed import feed
 from ..app.build_agent import build
 from ..app.build_recording import session_of
 from ..config.loader import Config
@@ -194,9 +194,9 @@ def _scores_apart(live: Sequence[Estimate], offline: Sequence[Score]) -> dict[st
 def _live(config: Config) -> tuple[Kept, Session]:
     built = build(config)
     with built.resources:
-        kept = built.agent.session.journal = Kept()
+        kept = built.feed.session.journal = Kept()
         asyncio.run(built.agent.run())
-    return kept, built.agent.session
+    return kept, built.feed.session
 
 
 def _nothing(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:

@@ -132,7 +132,7 @@ def compare(played: Config, step: Step) -> Comparison:
     model, card = load(played.model.checkpoint, window=round(played.session.window * TICK_RATE))
     built = build(played)
     with built.resources:
-        first = built.agent.session
+        first = built.feed.session
         twin = Twin(Session(model, card, first.asked, first.timing, step=step))
         first.journal = twin
         asyncio.run(built.agent.run())

@@ -1,4 +1,4 @@
-"""What every publisher promises the agent, and the bounded outbox behind each of them.
+"""What every publisher promises a service, and the bounded outbox behind each of them.
 
 Knows lines of JSON and their kind. Knows no socket, no broker and no file.
 """
@@ -35,7 +35,7 @@ class PublisherError(TamulagError):
 
 
 class Publisher(Protocol):
-    """A way out for messages; the agent opens it, feeds it, runs it and closes it."""
+    """An output for messages: opened, fed, run and closed by a service."""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Publisher(Protocol):
         """Deliver until cancelled; never returns by itself."""
 
     async def close(self) -> None:
-        """Flush what is waiting, say goodbye and let go of sockets and files, within 2 seconds.
+        """Flush what is waiting and release sockets and files, within 2 seconds.
 
         Comes after `run` was cancelled; may be called twice and after a failed `open`.
         """
@@ -98,8 +98,8 @@ async def caught_up(
             await asyncio.wait_for(ending.wait(), AGAIN)
 
 
-class Speaker(Protocol):
-    """Whoever the publishers ask for their first and last words: an agent, or a replay."""
+class ServiceStatus(Protocol):
+    """What publishers ask of the service that they publish."""
 
     def hello(self) -> str:
         """Return the line that a new subscriber gets first."""

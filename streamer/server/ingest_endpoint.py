@@ -1,7 +1,7 @@
-"""Who comes to the server, is let in, and is listened to until it leaves.
+"""Admit the senders of a server and receive what each sends until it leaves.
 
-Knows the WebSocket connections of many senders and when to close each. What they send is known to
-ingest.py, and what becomes of it to calls.py and the pool of front ends.
+Knows the WebSocket connections of many senders and when to close each. What frames hold is known to
+protocol/ingest.py, and what becomes of them to the registry and the feature workers.
 """
 
 import asyncio
@@ -9,11 +9,10 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -43,26 +42,26 @@ ANOTHER = "resume with the hello that the session began with"
 POLICY, RESTART = CloseCode.POLICY_VIOLATION, CloseCode.SERVICE_RESTART
 
 
-class FrontEnds(Protocol):
-    """What describes sound and pictures; see `Pool`."""
+class FeatureWorkers(Protocol):
+    """What turns sound and pictures into features; see `FeatureWorkerPool`."""
 
     def begin(self, session: str, hello: SenderHello) -> None:
-        """Take a session in."""
+        """Begin a session."""
 
     def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
         """Take a frame; never waits."""
 
     def end(self, session: str) -> None:
-        """Let a session go."""
+        """End a session."""
 
     async def finish(self, session: str) -> None:
-        """Let a session go when all of it has been worked on."""
+        """End a session when all of its frames are processed."""
 
     def losses(self, session: str) -> dict[str, int]:
         """Return what was lost."""
 
     def load(self) -> float:
-        """Return how busy the busiest is, 0 to 1."""
+        """Return how busy the busiest worker is, 0 to 1."""
 
     def has_room(self, hello: SenderHello) -> bool:
         """Return whether a session with that hello may begin."""
@@ -70,14 +69,14 @@ class FrontEnds(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerPolicy:
-    """On which senders are served.
+    """The terms on which senders are served.
 
     Attributes:
-        subject: Whom the sessions are about.
+        subject: Role of the person that the sessions are about.
         server: Name of the server itself, which no session may have.
         listens: Whether a recogniser of ours makes words of sound.
         limits: For each sender.
-        timing: What `ready` tells: window and hop, in seconds.
+        timing: For `ready`: window and hop, in seconds.
     """
 
     subject: Role
@@ -88,43 +87,40 @@ class ServerPolicy:
 
 
 class IngestEndpoint:
-    """Take many senders at a time.
+    """Receive many senders at a time.
 
     Args:
-        calls: The sessions.
-        front: Describes sound, pictures and words; None: only ready features are taken.
+        registry: The sessions.
+        workers: Describe sound, pictures and words; None: only ready features are accepted.
         admission: Decides whether one more has room.
-        terms: For each sender.
-        greet: Returns the hello message of a session.
-        kept: Sessions of a server before this one; None: nothing is kept.
+        policy: For each sender.
+        store: Snapshots of an earlier server's sessions; None: sessions are not handed over.
     """
 
     def __init__(
         self,
-        calls: SessionRegistry,
-        front: FrontEnds | None,
+        registry: SessionRegistry,
+        workers: FeatureWorkers | None,
         admission: Admission,
-        terms: ServerPolicy,
+        policy: ServerPolicy,
         *,
-        greet: Callable[[ServerSession], str],
-        kept: SnapshotStore | None = None,
+        store: SnapshotStore | None = None,
     ) -> None:
-        self._calls = calls
-        self._front = front
+        self._registry = registry
+        self._workers = workers
         self._admission = admission
-        self._terms = terms
-        self._greet = greet
-        self._kept = kept
+        self._policy = policy
+        self._store = store
         self._senders: dict[str, Connection] = {}
-        self._fronted: set[str] = set()  # sessions that the front ends know
+        self._with_workers: set[str] = set()  # sessions that the workers know
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
 
     async def receive(self, connection: Connection) -> None:
         """Receive until the sender leaves, or is closed with a code and a reason."""
         try:
-            hello = parse_hello(await within(HELLO, connection, "no hello"), self._terms.subject)
-            call, resumed = self._admit(connection, hello)
+            hello = parse_hello(await within(HELLO, connection, "no hello"), self._policy.subject)
+            session, resumed = self._admit(connection, hello)
         except IngestError as error:
             logger.warning("sender %s: %s", connection.peer, error)
             await connection.close(error.code, str(error))
@@ -133,56 +129,56 @@ class IngestEndpoint:
             return
         code, detail = CloseCode.NORMAL_CLOSURE, "the sender has left"
         try:
-            self._begin(connection, call, hello, resumed=resumed)
-            await self._listen(connection, call, hello)
-            await self._end(call)
+            self._begin(connection, session, hello, resumed=resumed)
+            await self._listen(connection, session, hello)
+            await self._end(session)
         except IngestError as error:
-            logger.warning("sender %s of %s: %s", connection.peer, call.name, error)
+            logger.warning("sender %s of %s: %s", connection.peer, session.name, error)
             code, detail = CloseCode(error.code), str(error)
         except ConnectionClosed:
-            logger.info("sender %s of %s has left", connection.peer, call.name)
+            logger.info("sender %s of %s has left", connection.peer, session.name)
         finally:
-            self._left(connection, call, detail)
+            self._detach(connection, session, detail)
         await connection.close(code, detail)
 
     async def drain(self, limit: float = HAND_OVER) -> None:
-        """Let nobody in any more, keep what can go on elsewhere, and close every sender.
+        """Refuse new senders, store the sessions for the next server, and close every sender.
 
-        Nothing more is read of the senders meanwhile. Each is closed with 1012 as soon as its
-        session is kept; after the limit all the others are, and who does not answer is cut.
+        Senders are not read meanwhile. Each is closed with 1012 as soon as its session is stored;
+        after the limit all the others are, and those that do not answer are cut.
 
         Args:
-            limit: Seconds; sessions that are not kept by then begin anew elsewhere.
+            limit: Seconds; sessions that are not stored by then start fresh elsewhere.
         """
-        self._draining, self._calls.takes = True, False
+        self._draining = self._registry.is_draining = True
         for sender in self._senders.values():
             sender.transport.pause_reading()
         try:
             async with asyncio.timeout(limit):
                 await self._hand_over_all()
         except TimeoutError:
-            left = len(self._calls.open)
-            logger.warning("%d sessions begin anew: not handed over within %g s", left, limit)
+            left = len(self._registry.open)
+            logger.warning("%d sessions start fresh: not handed over within %g s", left, limit)
         finally:
-            for call in self._calls.let_go():
-                if call.name in self._senders:
-                    _dismiss(self._senders[call.name], "restart: your session begins anew")
+            for session in self._registry.close_all():
+                if session.name in self._senders:
+                    _cut(self._senders[session.name], "restart: your session begins anew")
         if self._closing:
             await asyncio.wait(self._closing, timeout=CLOSING)
 
     async def _hand_over_all(self) -> None:
-        if self._kept is None:
-            while self._calls.place.waiting:  # noqa: ASYNC110 (`drain` has a limit)
+        if self._store is None:
+            while self._registry.backend.waiting:  # noqa: ASYNC110 (`drain` has a limit)
                 await asyncio.sleep(POLL)
             return
-        async with aclosing(self._calls.hand_over(partial(_keep, self._kept))) as ended:
-            async for call, goes_on in ended:
+        async with aclosing(self._registry.hand_over(partial(_save, self._store))) as ended:
+            async for session, goes_on in ended:
                 how = "connect again, with your resume key" if goes_on else "not handed over"
-                self._send_away(call, f"restart: {how}")
+                self._close_sender(session, f"restart: {how}")
 
-    def _send_away(self, call: ServerSession, reason: str) -> None:
+    def _close_sender(self, session: ServerSession, reason: str) -> None:
         """Close the sender of a session that has ended."""
-        sender = self._senders.get(call.name)
+        sender = self._senders.get(session.name)
         if sender is not None:
             task = asyncio.create_task(_close(sender, reason), name="tamulag.restart")
             self._closing.add(task)
@@ -197,60 +193,62 @@ class IngestEndpoint:
         if self._draining:
             raise IngestError(RESTART, f"restart: try again in {RETRY:g} s")
         asked, by_sender = self._asked(hello), hello.clock == "sender"
-        front = self._front_for(hello)
+        workers = self._workers_for(hello)
         back = self._known(hello.resume) if hello.resume else None
         if back is not None and (back.asked, back.by_sender) != (asked, by_sender):
             raise IngestError(POLICY, ANOTHER)
-        has_place = back is not None and back.name in self._fronted
-        if front is not None and not (has_place or front.has_room(hello)):
+        has_workers = back is not None and back.name in self._with_workers
+        if workers is not None and not (has_workers or workers.has_room(hello)):
             raise IngestError(CloseCode.TRY_AGAIN_LATER, f"the front ends are full: {LATER}")
         if back is not None:
             self._take_over(back)
             return back, True
-        load = 0.0 if front is None else front.load()
-        why = self._admission.admit(len(self._calls.open), load)
+        load = 0.0 if workers is None else workers.load()
+        why = self._admission.admit(len(self._registry.open), load)
         if why is not None:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, why)
         return self._new(hello, asked)
 
-    def _front_for(self, hello: SenderHello) -> FrontEnds | None:
-        """Return what describes the sender's sound, pictures or words; None: it sends none."""
+    def _workers_for(self, hello: SenderHello) -> FeatureWorkers | None:
+        """Return the workers for the sender's sound, pictures or words; None: it sends none."""
         if not (hello.audio or hello.vision or hello.words):
             return None
-        if self._front is None:
+        if self._workers is None:
             raise IngestError(POLICY, "this server takes ready features only")
-        return self._front
+        return self._workers
 
     def _known(self, key: str) -> ServerSession | None:
-        """Return the session of a key if it is here."""
-        for call in self._calls.open.values():
-            if call.ending is None and secrets.compare_digest(call.key.encode(), key.encode()):
-                return call
+        """Return the open session of a key."""
+        for session in self._registry.open.values():
+            if session.closing is None and secrets.compare_digest(
+                session.key.encode(), key.encode()
+            ):
+                return session
         return None
 
-    def _take_over(self, call: ServerSession) -> None:
-        """Send away whoever sends to a session whose key another connection has shown."""
-        before = self._senders.get(call.name)
+    def _take_over(self, session: ServerSession) -> None:
+        """Close the sender of a session whose key another connection has shown."""
+        before = self._senders.get(session.name)
         if before is not None:
-            self._left(before, call, "another connection has its key")
+            self._detach(before, session, "another connection has its key")
             before.throw_out("another connection has the key of this session")
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[ServerSession, bool]:
         by_sender = hello.clock == "sender"
-        if hello.session == self._terms.server:
+        if hello.session == self._policy.server:
             raise IngestError(POLICY, f"session {hello.session} is the server's own name")
-        before = self._kept.look(hello.resume) if self._kept and hello.resume else None
+        before = self._store.look(hello.resume) if self._store and hello.resume else None
         try:
-            call, resumed = self._begun(hello, asked, by_sender=by_sender, before=before)
+            session, resumed = self._open_session(hello, asked, by_sender=by_sender, before=before)
         except BatchFull as error:
             raise IngestError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         except ValueError as error:
             raise IngestError(POLICY, str(error)) from None
-        if self._kept and hello.resume:
-            self._kept.drop(hello.resume)
-        return call, resumed
+        if self._store and hello.resume:
+            self._store.drop(hello.resume)
+        return session, resumed
 
-    def _begun(
+    def _open_session(
         self,
         hello: SenderHello,
         asked: tuple[Modality, ...],
@@ -259,123 +257,125 @@ class IngestEndpoint:
         before: StoredSnapshot | None,
     ) -> tuple[ServerSession, bool]:
         if before is not None:
-            if (before[0].get("asked"), before[0].get("by_sender")) != (list(asked), by_sender):
+            if (before.asked, before.by_sender) != (asked, by_sender):
                 raise IngestError(POLICY, ANOTHER)
             try:
-                return self._calls.begin(asked, by_sender=by_sender, before=before), True
+                return self._registry.begin(asked, by_sender=by_sender, before=before), True
             except SnapshotError as error:
-                logger.warning("a session begins anew: %s", error)
-        return self._calls.begin(asked, by_sender=by_sender, name=hello.session), False
+                logger.warning("a session starts fresh: %s", error)
+        return self._registry.begin(asked, by_sender=by_sender, name=hello.session), False
 
     def _asked(self, hello: SenderHello) -> tuple[Modality, ...]:
         asked = offered(hello, MODALITIES)
-        if not self._terms.listens and not hello.words:
+        if not self._policy.listens and not hello.words:
             asked = tuple(name for name in asked if name != "text")
         return asked
 
     def _begin(
-        self, connection: Connection, call: ServerSession, hello: SenderHello, *, resumed: bool
+        self, connection: Connection, session: ServerSession, hello: SenderHello, *, resumed: bool
     ) -> None:
-        limits = self._terms.limits
+        limits = self._policy.limits
         connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
         ready = {
             "type": "ready",
             "v": 1,
-            "session": call.name,
-            "resume": call.key,
+            "session": session.name,
+            "resume": session.key,
             "resumed": resumed,
-            "modalities": call.asked,
-            **self._terms.timing,
+            "modalities": session.asked,
+            **self._policy.timing,
             **asdict(limits),
         }
         connection.deliver(text_frame(json.dumps(ready)))
-        connection.deliver(text_frame(self._greet(call)))
-        self._senders[call.name] = connection
-        self._calls.came_back(call, lambda line: _deliver(connection, line))
+        connection.deliver(text_frame(self._registry.hello(session)))
+        self._senders[session.name] = connection
+        self._registry.attach_sender(session, lambda line: _deliver(connection, line))
         if resumed:
-            call.teller.status()
+            session.messages.status()
         else:
-            call.teller.begin(call.now())
-        call.described = tuple(name for name in call.asked if name not in hello.features)
-        if self._front is not None and call.described:
-            self._fronted.add(call.name)
-            self._front.begin(call.name, hello)
-        logger.info("sender %s of %s %s", connection.peer, call.name, "is back" * resumed)
+            session.messages.begin(session.now())
+        session.described = tuple(name for name in session.asked if name not in hello.features)
+        if self._workers is not None and session.described:
+            self._with_workers.add(session.name)
+            self._workers.begin(session.name, hello)
+        logger.info("sender %s of %s %s", connection.peer, session.name, "is back" * resumed)
 
     async def _listen(
-        self, connection: Connection, call: ServerSession, hello: SenderHello
+        self, connection: Connection, session: ServerSession, hello: SenderHello
     ) -> None:
-        clock, counted = SenderClock(call.now), 0
-        async with aclosing(frames(connection, hello, self._terms.limits)) as said:
-            async for frame in said:
+        clock, counted = SenderClock(session.now), 0
+        async with aclosing(frames(connection, hello, self._policy.limits)) as received:
+            async for frame in received:
                 span = span_of(frame, counted)
-                self._hand_over(call, frame, self._place(call, clock, frame.header.timestamp), span)
+                self._hand_over(
+                    session, frame, self._place(session, clock, frame.header.timestamp), span
+                )
                 counted = span[1]
-                await call.has_room.wait()
-                if not self._calls.takes:  # what comes now is too late; `drain` closes it
+                await session.has_room.wait()
+                if self._registry.is_draining:  # what comes now is too late; `drain` closes it
                     await connection.wait_closed()
                     return
 
-    def _place(self, call: ServerSession, clock: SenderClock, timestamp: float) -> float:
-        if not call.by_sender:
+    def _place(self, session: ServerSession, clock: SenderClock, timestamp: float) -> float:
+        if not session.by_sender:
             return clock.place(timestamp)
-        if timestamp > call.reached + LEAP:
-            leap = timestamp - call.reached
+        if timestamp > session.reached + LEAP:
+            leap = timestamp - session.reached
             raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
         return timestamp
 
     def _hand_over(
-        self, call: ServerSession, frame: Frame, place: float, span: tuple[int, int]
+        self, session: ServerSession, frame: Frame, place: float, span: tuple[int, int]
     ) -> None:
-        """Give a frame to whoever knows it."""
+        """Hand a frame to the registry, or to the workers that describe it."""
         if isinstance(frame.header, FeaturesHeader):
-            self._take_rows(call, frame.header, frame, place)
+            self._take_rows(session, frame.header, frame, place)
             return
-        assert self._front is not None, "a hello that offers this was refused"
-        self._front.feed(call.name, frame, place, span)
-        call.dropped = self._front.losses(call.name)
-        call.heard = time.monotonic()
+        assert self._workers is not None, "a hello that offers this was refused"
+        self._workers.feed(session.name, frame, place, span)
+        session.dropped = self._workers.losses(session.name)
+        session.input_at = time.monotonic()
 
     def _take_rows(
-        self, call: ServerSession, header: FeaturesHeader, frame: Frame, place: float
+        self, session: ServerSession, header: FeaturesHeader, frame: Frame, place: float
     ) -> None:
         if place < 0:  # recorded before the session began
             return
         if header.reason is not None or frame.rows is None:
-            self._calls.take(call.name, Sample(header.modality, place, None, header.reason))
+            self._registry.push(session.name, Sample(header.modality, place, None, header.reason))
         else:
-            self._calls.take(call.name, Block(header.modality, place, frame.rows))
+            self._registry.push(session.name, Block(header.modality, place, frame.rows))
 
-    async def _end(self, call: ServerSession) -> None:
-        """End a session whose sender has said that nothing more comes; a drained one has ended."""
-        if call.ended.is_set():
+    async def _end(self, session: ServerSession) -> None:
+        """End a session whose sender sends nothing more; a drained one has ended already."""
+        if session.ended.is_set():
             return
-        if self._front is not None and call.name in self._fronted:
-            self._fronted.discard(call.name)
-            await self._front.finish(call.name)
-        await self._calls.end(call, "end")
+        if self._workers is not None and session.name in self._with_workers:
+            self._with_workers.discard(session.name)
+            await self._workers.finish(session.name)
+        await self._registry.end(session, "end")
 
-    def _left(self, connection: Connection, call: ServerSession, detail: str) -> None:
-        if self._senders.get(call.name) is not connection:
+    def _detach(self, connection: Connection, session: ServerSession, detail: str) -> None:
+        if self._senders.get(session.name) is not connection:
             return  # another one has taken over, or it never came in
-        del self._senders[call.name]
-        if self._front is not None and call.name in self._fronted:
-            self._fronted.discard(call.name)
-            self._front.end(call.name)
-        if call.name in self._calls.open:
-            self._calls.left(call, detail)
+        del self._senders[session.name]
+        if self._workers is not None and session.name in self._with_workers:
+            self._with_workers.discard(session.name)
+            self._workers.end(session.name)
+        if session.name in self._registry.open:
+            self._registry.detach_sender(session, detail)
 
 
-def _keep(kept: SnapshotStore, call: ServerSession, about: dict[str, Any], packed: bytes) -> bool:
+def _save(store: SnapshotStore, snapshot: StoredSnapshot) -> bool:
     try:
-        kept.put(call.key, about, packed)
+        store.put(snapshot)
     except OSError as error:
-        logger.warning("session %s is not kept: %s", call.name, error)
+        logger.warning("session %s is not stored: %s", snapshot.name, error)
         return False
     return True
 
 
-def _dismiss(sender: Connection, reason: str) -> None:
+def _cut(sender: Connection, reason: str) -> None:
     """Close a sender without waiting for its answer: the time is over."""
     sender.protocol.fail(RESTART, reason)
     sender.send_data()

@@ -1,7 +1,7 @@
-"""The sessions of a server: what comes in is scored together, what is said goes to whom it belongs.
+"""The sessions of a server: feeds inputs to the backend, routes messages to senders and outputs.
 
-Knows sessions, their clocks and who is silent or gone. Knows no connection, no process and no
-device: a sender is somebody who takes lines.
+Knows sessions, their clocks and which of them are silent or without a sender. Knows no connection,
+no process and no device: a sender is a function that takes lines.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
 
+from ..core.estimate import Timing
 from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
@@ -25,34 +25,26 @@ SILENCE = 0.5
 """Seconds beyond `lateness` after which hops close without any sample."""
 
 LOOK = 0.1
-"""Seconds between two looks at who is silent or gone."""
+"""Seconds between two searches for sessions that are silent or without a sender."""
 
 LINGER = 15.0
 """Seconds that a session waits for its sender to come back."""
 
 BACKLOG = 8
-"""Turns of one session that may wait; then no more of its sender is read."""
+"""Steps of one session that may wait; then no more of its sender is read."""
 
-LAST = 10.0
-"""Seconds that what is still held of a session may take."""
+CLOSING = 10.0
+"""Seconds that the last steps of a session may take."""
 
 SCORES = "scores"
-"""What is lost of a session that is not answered, beside its modalities."""
+"""What is lost of a session whose backend does not respond, beside its modalities."""
 
 REASONS: Mapping[Modality, str] = {
     "text": "microphone_lost",
     "audio": "microphone_lost",
     "vision": "camera_lost",
 }
-"""Why a modality is lost whose sender has gone."""
-
-
-@runtime_checkable
-class SessionOutput(Protocol):
-    """Takes what is said in any session."""
-
-    def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Hand over one message of a session; never waits."""
+"""Why a modality is lost whose sender has left."""
 
 
 @dataclass(kw_only=True)
@@ -61,12 +53,12 @@ class ServerSession:
 
     Attributes:
         name: Public.
-        key: Secret: whoever has it goes on with the session.
+        key: Secret: a sender that has it resumes the session.
         asked: The modalities.
         by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
         start: Steady clock at session time 0.
-        teller: Says its messages.
-        described: Those of them that the front ends describe; the others come ready made.
+        messages: Makes its messages.
+        described: Modalities that the feature workers describe; the others come as features.
         send: Takes lines for the sender; None: it is away.
     """
 
@@ -75,70 +67,88 @@ class ServerSession:
     asked: tuple[Modality, ...]
     by_sender: bool
     start: float
-    teller: SessionMessages
+    messages: SessionMessages
     described: tuple[Modality, ...] = ()
     send: Callable[[str], None] | None = None
-    heard: float = 0.0
+    input_at: float = 0.0
     """Steady clock at the newest input."""
     reached: float = 0.0
     """Session time of the newest input."""
-    left: float | None = None
-    """Steady clock since when the sender is away."""
+    away_since: float | None = None
+    """Steady clock at which the sender left; None: it is there."""
     utterances: tuple[int, int] = (0, 0)
     """Number at which the sender's utterances begin, and the one after the newest."""
     dropped: dict[str, int] = field(default_factory=dict)
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while no more than `BACKLOG` turns wait."""
-    ending: str | None = None
-    """Why it ends: nothing more is taken, and what is still held is said."""
-    finishing: float = 0.0
-    """Steady clock since when it ends."""
+    """Set while no more than `BACKLOG` steps wait."""
+    closing: str | None = None
+    """Reason for closing; while set, input is ignored and pending hops are flushed."""
+    closing_since: float = 0.0
+    """Steady clock."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when all has been said."""
+    """Set when the last message was sent."""
 
     def now(self) -> float:
         """Return the session time in seconds."""
         return self.reached if self.by_sender else time.monotonic() - self.start
 
+    def snapshot(self, state: bytes) -> StoredSnapshot:
+        """Return what another server needs to resume the session once `session_end` was sent."""
+        return StoredSnapshot(
+            name=self.name,
+            key=self.key,
+            seq=self.messages.seq + 1,
+            now=self.now(),
+            reached=self.reached,
+            utterance=self.utterances[1],
+            asked=self.asked,
+            by_sender=self.by_sender,
+            state=state,
+        )
 
-Keep = Callable[[ServerSession, dict[str, Any], bytes], bool]
+
+Save = Callable[[StoredSnapshot], bool]
+"""Stores a session; returns whether another server will find it."""
+
+PublishOf = Callable[[str, str, str], None]
+"""Takes a session's name, the kind of a message and its line."""
 
 
 class SessionRegistry:
     """All sessions of a server, by name.
 
     Args:
-        place: Where they sit.
-        about: What each says of itself.
-        outlets: Take what is said, beside the session's own sender.
+        backend: Has their state and steps them.
+        about: What `hello` says of each.
+        timing: Of each.
+        publish_of: Takes the messages of all sessions, beside each session's own sender.
         linger: Seconds that a session waits for its sender, see `LINGER`.
-        sends_words: False: no text message is said (`--privacy strict`).
+        sends_words: False: no text message is sent (`--privacy strict`).
     """
 
     def __init__(
         self,
-        place: SessionBackend,
+        backend: SessionBackend,
         about: RunInfo,
-        outlets: list[SessionOutput] | None = None,
+        timing: Timing,
+        publish_of: PublishOf = lambda session, kind, line: None,
         *,
         linger: float = LINGER,
         sends_words: bool = True,
     ) -> None:
-        self.place = place
-        self.about = about
-        self.outlets = outlets or []
+        self.backend = backend
+        self.timing = timing
         self.open: dict[str, ServerSession] = {}
         self.delays: deque[float] = deque(maxlen=20_000)
-        """Seconds from when a turn was due to when it was said, of late."""
+        """Seconds from when a step was due to when its score was sent, of late."""
         self.scores = 0
-        self.slowest = 0.0
-        """Seconds of the longest round since somebody set it to 0."""
-        self.looked: Callable[[], None] = lambda: None
-        """Called every 0.1 s."""
-        self.takes = True
-        """False: nothing more is taken, as all is to end."""
+        self.is_draining = False
+        """True: input is ignored, as all sessions are to end."""
+        self._about = about
+        self._publish_of = publish_of
         self._linger = linger
         self._sends_words = sends_words
+        self._slowest = 0.0
 
     def begin(
         self,
@@ -148,226 +158,220 @@ class SessionRegistry:
         name: str | None = None,
         before: StoredSnapshot | None = None,
     ) -> ServerSession:
-        """Begin a session, or let one go on that was kept.
+        """Begin a session, or resume one from its snapshot.
 
         Args:
             asked: Modalities.
-            by_sender: Whose clock counts, see `Call`.
+            by_sender: Whose clock counts, see `ServerSession`.
             name: Of the session; None: a new one.
-            before: What `Kept.look` returned.
+            before: The session to resume.
 
         Raises:
-            HallFull: If no seat is free.
-            HandoverError: If it cannot go on.
+            BatchFull: If the backend has no room.
+            SnapshotError: If it cannot be resumed.
             ValueError: If there is a session of that name.
         """
-        about: Mapping[str, Any] = before[0] if before else {}
-        packed, age = (before[1], before[2]) if before else (None, 0.0)
-        name = str(about.get("name") or name or secrets.token_hex(4))
-        if before is not None and name in self.open:
-            name = secrets.token_hex(4)  # somebody else has taken it in between
+        name = name or secrets.token_hex(4)
+        if before is not None:
+            # Another session may have taken the name in between.
+            name = secrets.token_hex(4) if before.name in self.open else before.name
         if name in self.open:
             raise ValueError(f"session {name} is here already: take another name")
-        self.place.open(name, asked, packed)
-        reached = float(about.get("reached", 0.0))
-        start = time.monotonic() - float(about.get("now", 0.0)) - age
-        call = ServerSession(
+        self.backend.open(name, asked, None if before is None else before.state)
+        now = time.monotonic()
+        session = ServerSession(
             name=name,
-            key=str(about.get("key") or secrets.token_urlsafe(16)),
+            key=secrets.token_urlsafe(16) if before is None else before.key,
             asked=asked,
             by_sender=by_sender,
-            start=start,
-            teller=SessionMessages(
+            start=now if before is None else now - before.now - before.age,
+            messages=SessionMessages(
                 name,
-                self.about,
+                self._about,
                 wall_now=time.time,
-                send=lambda kind, line: self._said(name, kind, line),
-                seq=int(about.get("seq", 0)),
+                send=lambda kind, line: self._publish(name, kind, line),
+                seq=0 if before is None else before.seq,
             ),
-            heard=time.monotonic(),
-            reached=reached,
-            utterances=(int(about.get("utterance", 0)), int(about.get("utterance", 0))),
+            input_at=now,
+            reached=0.0 if before is None else before.reached,
+            utterances=(0, 0) if before is None else (before.utterance, before.utterance),
         )
-        call.has_room.set()
-        self.open[name] = call
-        return call
+        session.has_room.set()
+        self.open[name] = session
+        return session
 
-    def came_back(self, call: ServerSession, send: Callable[[str], None]) -> None:
-        """Take note of a sender, the first time or again."""
-        call.send, call.heard = send, time.monotonic()
-        if call.left is not None:
-            call.left = None
-            self._renumber(call)
-            self._tell_all(call, None, "the sender is back")
+    def hello(self, session: ServerSession) -> str:
+        """Return the line that a session's sender and its subscribers get first."""
+        epoch = time.time() - session.now()
+        return session.messages.hello(session.asked, self.timing, hop=self.timing.hop, epoch=epoch)
 
-    def left(self, call: ServerSession, detail: str) -> None:
-        """Take note that a sender has gone; its session waits for it."""
-        call.send, call.left = None, time.monotonic()
-        self._tell_all(call, "lost", detail)
+    def attach_sender(self, session: ServerSession, send: Callable[[str], None]) -> None:
+        """Send a session's messages to its sender, the first time or again."""
+        session.send, session.input_at = send, time.monotonic()
+        if session.away_since is not None:
+            session.away_since = None
+            self._renumber(session)
+            self._notice_all(session, None, "the sender is back")
 
-    def take(self, name: str, item: Input | Block) -> None:
+    def detach_sender(self, session: ServerSession, detail: str) -> None:
+        """Mark a session's sender as away; the session waits for it."""
+        session.send, session.away_since = None, time.monotonic()
+        self._notice_all(session, "lost", detail)
+
+    def push(self, name: str, item: Input | Block) -> None:
         """Take one input of a session that may have ended since it was made."""
-        call = self.open.get(name)
-        if call is None or call.ending or not self.takes or _modality(item) not in call.asked:
+        session = self.open.get(name)
+        if session is None or session.closing or self.is_draining:
+            return
+        if _modality(item) not in session.asked:
             return
         if isinstance(item, Phrase):
-            first, newest = call.utterances
+            first, newest = session.utterances
             item = replace(item, utterance=item.utterance + first)
-            call.utterances = (first, max(newest, item.utterance + 1))
+            session.utterances = (first, max(newest, item.utterance + 1))
             if self._sends_words:
-                call.teller.words(item)
+                session.messages.words(item)
         elif isinstance(item, Notice):
-            call.teller.notice(item)
-        call.heard = time.monotonic()
-        call.reached = max(call.reached, _end(item))
-        self.place.push(name, item)
-        if call.by_sender and isinstance(item, Phrase):
-            self.place.advance(name, call.reached - SILENCE)
-        if self.place.backlog(name) > BACKLOG:
-            call.has_room.clear()
+            session.messages.notice(item)
+        session.input_at = time.monotonic()
+        session.reached = max(session.reached, _end(item))
+        self.backend.push(name, item)
+        if session.by_sender and isinstance(item, Phrase):
+            self.backend.advance(name, session.reached - SILENCE)
+        if self.backend.backlog(name) > BACKLOG:
+            session.has_room.clear()
 
-    def front_end(self, name: str, reason: str | None, detail: str) -> None:
-        """Take note that what describes a session's sound and pictures is lost, or back."""
-        call = self.open.get(name)
-        if call is None:
+    def set_workers_lost(self, name: str, reason: str | None, detail: str) -> None:
+        """Publish that a session's feature workers are lost, or with None that they are back."""
+        session = self.open.get(name)
+        if session is None:
             return
-        self._renumber(call)
-        for modality in call.described:
-            self.take(name, Notice(call.now(), modality, reason, detail))
+        self._renumber(session)
+        for modality in session.described:
+            self.push(name, Notice(session.now(), modality, reason, detail))
 
-    def unanswered(self, name: str, reason: str | None) -> None:
-        """Take note that nothing is said of a session where it sits, or that it is again."""
-        call = self.open.get(name)
-        if call is None:
+    def set_backend_lost(self, name: str, reason: str | None) -> None:
+        """Mark a session as degraded while its backend does not respond; None: it does again."""
+        session = self.open.get(name)
+        if session is None:
             return
         if reason is None:
-            call.teller.lost.pop(SCORES, None)
+            session.messages.lost.pop(SCORES, None)
         else:
-            call.teller.lost[SCORES] = reason
-        call.teller.status()
+            session.messages.lost[SCORES] = reason
+        session.messages.status()
 
     async def run(self) -> None:
-        """Step whenever somebody waits, until cancelled."""
+        """Step whenever a session waits, until cancelled."""
         looked, before = 0.0, time.monotonic()
         while True:
-            await self._step()
+            for step in await self.backend.turn():
+                if step.name in self.open:  # else it has ended while its step was elsewhere
+                    self._score(self.open[step.name], step)
             now = time.monotonic()
-            for call in [call for call in self.open.values() if call.ending]:
-                if not self.place.backlog(call.name) or now - call.finishing > LAST:
-                    self._forget(call, str(call.ending))
-            self.slowest, before = max(self.slowest, now - before), now
-            if self.takes and now - looked >= LOOK:
+            for session in [one for one in self.open.values() if one.closing]:
+                is_late = now - session.closing_since > CLOSING
+                if is_late or not self.backend.backlog(session.name):
+                    self._forget(session, str(session.closing))
+            self._slowest, before = max(self._slowest, now - before), now
+            if not self.is_draining and now - looked >= LOOK:
                 looked = now
                 self._look(now)
-            await asyncio.sleep(0 if self.place.waiting else POLL)
+            await asyncio.sleep(0 if self.backend.waiting else POLL)
 
-    def finish(self, call: ServerSession, reason: str) -> None:
-        """Let a session end: what is still held of it is said, and then that it ends."""
-        if call.ending is None and call.name in self.open:
-            call.ending, call.finishing = reason, time.monotonic()
-            self.place.finish(call.name, call.now())
+    def take_slowest(self) -> float:
+        """Return the seconds of the longest round since the last call."""
+        slowest, self._slowest = self._slowest, 0.0
+        return slowest
 
-    async def end(self, call: ServerSession, reason: str) -> None:
-        """Let a session end, and wait for it; `run` sees to it within `LAST` seconds."""
-        self.finish(call, reason)
-        await call.ended.wait()
+    def finish(self, session: ServerSession, reason: str) -> None:
+        """Flush what a session still holds; `run` ends it afterwards."""
+        if session.closing is None and session.name in self.open:
+            session.closing, session.closing_since = reason, time.monotonic()
+            self.backend.finish(session.name, session.now())
 
-    async def hand_over(self, keep: Keep) -> AsyncGenerator[tuple[ServerSession, bool], None]:
-        """End one session after the other so that it can go on elsewhere; nothing more is taken.
+    async def end(self, session: ServerSession, reason: str) -> None:
+        """Finish a session and wait for its end, for `CLOSING` seconds at most."""
+        self.finish(session, reason)
+        await session.ended.wait()
 
-        What waits of a session is said before; `run` sees to it. Whoever calls sets a limit, and
-        ends with `let_go` those that are left.
+    async def hand_over(self, save: Save) -> AsyncGenerator[tuple[ServerSession, bool], None]:
+        """End one session after the other so that another server can resume it.
+
+        Input is ignored from now on; pending steps are published before. The caller sets a limit,
+        and ends with `close_all` those that are left.
 
         Args:
-            keep: Takes a session, what JSON can hold of it, and its state; returns whether it will
-                go on: then its end is `handed_over`.
+            save: Stores a session; where it returns True the end is `handed_over`.
 
         Yields:
-            Each session once it has ended, and whether it goes on.
+            Each session once it has ended, and whether it was stored.
         """
-        self.takes = False
-        self.place.drain()
+        self.is_draining = True
+        self.backend.drain()
         while self.open:
-            packed = await self.place.pack([*self.open])
-            for call in [self.open[name] for name in packed if name in self.open]:
-                goes_on = call.ending is None and keep(call, _about(call), packed[call.name])
-                self._forget(call, "handed_over" if goes_on else call.ending or "stopped")
-                yield call, goes_on
+            packed = await self.backend.pack([*self.open])
+            for session in [self.open[name] for name in packed if name in self.open]:
+                state = packed[session.name]
+                is_stored = session.closing is None and save(session.snapshot(state))
+                reason = "handed_over" if is_stored else session.closing or "stopped"
+                self._forget(session, reason)
+                yield session, is_stored
             await asyncio.sleep(0 if packed else POLL)
 
-    def let_go(self) -> list[ServerSession]:
-        """End every session that is still here, as it is, and return them."""
+    def close_all(self) -> list[ServerSession]:
+        """End every session that is still open, as it is, and return them."""
         left = [*self.open.values()]
-        for call in left:
-            self._forget(call, call.ending or "stopped")
+        for session in left:
+            self._forget(session, session.closing or "stopped")
         return left
 
-    def _forget(self, call: ServerSession, reason: str) -> None:
-        call.teller.end(call.now(), reason)
-        del self.open[call.name]
-        self.place.leave(call.name)
-        call.ended.set()
-        call.has_room.set()
+    def _forget(self, session: ServerSession, reason: str) -> None:
+        session.messages.end(session.now(), reason)
+        del self.open[session.name]
+        self.backend.leave(session.name)
+        session.ended.set()
+        session.has_room.set()
 
-    async def _step(self) -> None:
-        for said in await self.place.turn():
-            if said.name in self.open:  # else it has ended while its turn was elsewhere
-                self._score(self.open[said.name], said)
-
-    def _score(self, call: ServerSession, said: ScoredStep) -> None:
-        self.delays.append(said.waited)
+    def _score(self, session: ServerSession, step: ScoredStep) -> None:
+        self.delays.append(step.waited)
         self.scores += 1
-        if self.place.backlog(call.name) <= BACKLOG:
-            call.has_room.set()
-        total = time.monotonic() - call.start - said.estimate.end
+        if self.backend.backlog(session.name) <= BACKLOG:
+            session.has_room.set()
+        total = time.monotonic() - session.start - step.estimate.end
         latency = messages.Latency(
-            align=None if call.by_sender else round(max(0.0, total - said.waited), 4),
+            align=None if session.by_sender else round(max(0.0, total - step.waited), 4),
             features=None,
-            model=round(said.spent, 5),
-            total=None if call.by_sender else round(max(0.0, total), 4),
+            model=round(step.spent, 5),
+            total=None if session.by_sender else round(max(0.0, total), 4),
         )
-        call.teller.estimate(said.estimate, latency, call.dropped)
+        session.messages.estimate(step.estimate, latency, session.dropped)
 
     def _look(self, now: float) -> None:
-        """Close hops of those who are silent, and sessions whose senders do not come back."""
-        for call in list(self.open.values()):
-            if self.place.backlog(call.name) <= BACKLOG:
-                call.has_room.set()
-            if not (call.by_sender or call.ending) and now - call.heard > SILENCE / 2:
-                self.place.advance(call.name, call.now() - SILENCE)
-            if call.left is not None and now - call.left > self._linger:
-                self.finish(call, "stopped")
-        self.looked()
+        """Close hops of silent sessions, and sessions whose senders do not come back."""
+        for session in list(self.open.values()):
+            if self.backend.backlog(session.name) <= BACKLOG:
+                session.has_room.set()
+            is_silent = now - session.input_at > SILENCE / 2
+            if is_silent and not (session.by_sender or session.closing):
+                self.backend.advance(session.name, session.now() - SILENCE)
+            if session.away_since is not None and now - session.away_since > self._linger:
+                self.finish(session, "stopped")
 
-    def _said(self, name: str, kind: str, line: str) -> None:
-        call = self.open[name]
-        if call.send is not None:
-            call.send(line)
-        for outlet in self.outlets:
-            outlet.publish_of(name, kind, line)
+    def _publish(self, name: str, kind: str, line: str) -> None:
+        session = self.open[name]
+        if session.send is not None:
+            session.send(line)
+        self._publish_of(name, kind, line)
 
-    def _tell_all(self, call: ServerSession, lost: str | None, detail: str) -> None:
-        for modality in call.asked:
+    def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
+        for modality in session.asked:
             reason = None if lost is None else REASONS[modality]
-            self.take(call.name, Notice(call.now(), modality, reason, detail))
+            self.push(session.name, Notice(session.now(), modality, reason, detail))
 
-    def _renumber(self, call: ServerSession) -> None:
-        """Let utterances begin at 0 again: a new recogniser or sender counts anew."""
-        call.utterances = (call.utterances[1], call.utterances[1])
-
-
-def _about(call: ServerSession) -> dict[str, Any]:
-    """Return what JSON can hold of a session whose end is said next."""
-    return {
-        "name": call.name,
-        "key": call.key,
-        "seq": call.teller.seq + 1,
-        "now": call.now(),
-        "reached": call.reached,
-        "utterance": call.utterances[1],
-        "asked": list(call.asked),
-        "by_sender": call.by_sender,
-    }
+    def _renumber(self, session: ServerSession) -> None:
+        """Let utterances begin at 0 again, as those of a new recogniser or sender do."""
+        session.utterances = (session.utterances[1], session.utterances[1])
 
 
 def _modality(item: Input | Block) -> str:

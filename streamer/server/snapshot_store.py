@@ -1,8 +1,8 @@
-"""Sessions that wait in a folder for the server that goes on with them.
+"""Snapshots of sessions in a folder, for the server that resumes them.
 
-Knows files and keys. Knows nothing of what a session is.
+Knows files, keys and the form of a file. Knows nothing of what the state holds.
 
-A file is named by a digest of its key, so that who can list the folder cannot take a session.
+A file is named by a digest of its key, so that listing the folder does not give a session away.
 """
 
 import hashlib
@@ -10,21 +10,53 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import TamulagError
+from ..core.sample import Modality
 
 logger = logging.getLogger("tamulag.serve")
 
 PATIENCE = 60.0
-"""Seconds after which nobody goes on with a session: its window is over many times."""
+"""Seconds after which a snapshot is not resumed: its window is over many times."""
 
 _SUFFIX = ".session"
 
-StoredSnapshot = tuple[dict[str, Any], bytes, float]
-"""What JSON held about a session, its bytes, and how many seconds ago it was kept."""
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSnapshot:
+    """One session between two servers; times are seconds.
+
+    Attributes:
+        name: Of the session.
+        key: Secret: a sender that has it resumes the session.
+        seq: Number of its newest message.
+        now: Session time when it was stored.
+        reached: Session time of its newest input.
+        utterance: Number of its next utterance.
+        asked: Modalities.
+        by_sender: Whether the sender's timestamps are the session's time.
+        state: From `core.snapshot.dump`.
+        age: Seconds since it was stored.
+    """
+
+    name: str
+    key: str
+    seq: int
+    now: float
+    reached: float
+    utterance: int
+    asked: tuple[Modality, ...]
+    by_sender: bool
+    state: bytes
+    age: float = 0.0
+
+    def head(self) -> dict[str, object]:
+        """Return what JSON can hold."""
+        rest = ("state", "age")
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in rest}
 
 
 class SnapshotStoreError(TamulagError):
@@ -39,7 +71,7 @@ class SnapshotStore:
         wall: Seconds since 1970.
 
     Raises:
-        KeptError: If the folder cannot be made, or nothing can be written there.
+        SnapshotStoreError: If the folder cannot be made, or nothing can be written there.
     """
 
     def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
@@ -56,30 +88,25 @@ class SnapshotStore:
                 f"--handover {folder} cannot be used ({error.strerror}): choose another folder"
             ) from error
 
-    def put(self, key: str, about: Mapping[str, Any], packed: bytes) -> None:
-        """Keep a session.
-
-        Args:
-            key: Opens it again.
-            about: What JSON can hold.
-            packed: From `handover.pack`.
+    def put(self, snapshot: StoredSnapshot) -> None:
+        """Store a session under its key.
 
         Raises:
             OSError: If it cannot be written.
         """
-        head = json.dumps({"at": self._wall(), "about": about}).encode()
-        path = self._path(key)
+        head = json.dumps({"at": self._wall(), "about": snapshot.head()}).encode()
+        path = self._path(snapshot.key)
         partial = path.with_suffix(".partial")
         with os.fdopen(
             os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
         ) as file:
-            file.write(len(head).to_bytes(4, "big") + head + packed)
+            file.write(len(head).to_bytes(4, "big") + head + snapshot.state)
         partial.replace(path)
 
     def look(self, key: str) -> StoredSnapshot | None:
-        """Return what is kept under a key, and how many seconds it has been.
+        """Return what is stored under a key; None: nothing, or it is too old or damaged.
 
-        None: there is nothing, or it is too old or damaged. It stays until `drop`.
+        It stays until `drop`.
         """
         path = self._path(key)
         try:
@@ -87,26 +114,31 @@ class SnapshotStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            logger.warning("%s cannot be read (%s): that session begins anew", path, error)
+            logger.warning("%s cannot be read (%s): that session starts fresh", path, error)
             return None
         size = int.from_bytes(data[:4], "big")
         try:
             head = json.loads(data[4 : 4 + size])
-            age, about = self._wall() - head["at"], dict(head["about"])
+            about = {"key": key} | head["about"]
+            found = StoredSnapshot(
+                **(about | {"asked": tuple(about["asked"])}),
+                state=data[4 + size :],
+                age=self._wall() - head["at"],
+            )
         except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): that session begins anew", path, error)
+            logger.warning("%s is damaged (%s): that session starts fresh", path, error)
             return None
-        return (about, data[4 + size :], age) if 0 <= age <= PATIENCE else None
+        return found if 0 <= found.age <= PATIENCE else None
 
     def drop(self, key: str) -> None:
-        """Forget a session: it goes on, so nobody else can take it."""
+        """Delete a snapshot: its session was resumed, so that no second one can be."""
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
             logger.warning("%s cannot be deleted: %s", self._path(key), error)
 
     def sweep(self) -> int:
-        """Delete what nobody has taken in time; return how many that were."""
+        """Delete snapshots that were not resumed in time; return how many."""
         gone = 0
         for path in [*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob("*.partial")]:
             if self._wall() - path.stat().st_mtime > PATIENCE:

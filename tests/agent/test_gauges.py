@@ -13,7 +13,6 @@ from tamulag.streamer.agent.inbox import BOUNDS, Inbox
 from tamulag.streamer.core.sample import Modality, Sample
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.publishers.jsonl import JsonlPublisher
 
 HEADS = ("sentiment", "text", "audio", "vision")
 
@@ -63,17 +62,14 @@ def test_losses_of_all_rooms_are_added(session: Session) -> None:
 
 
 def test_figures_of_all_parts_are_gathered(session: Session) -> None:
-    """Queues, drops, clocks and outputs, each by its name."""
+    """Queues, drops and clocks, each by its name."""
     inbox = Inbox()
     inbox.put(picture(0.0))
-    lines = JsonlPublisher("unopened")
-    lines.publish("sentiment", "{}")
-    found = gauges(inbox, session, [Source(microphone_offset=0.25)], [lines])
+    found = gauges(inbox, session, [Source(microphone_offset=0.25)])
     assert found["microphone_offset"] == 0.25
     assert found["inbox_waiting_vision"] == 1
     assert found["inbox_dropped_audio"] == 0
     assert found["late_vision"] == 0
-    assert found["publisher_dropped_jsonl"] == 1
     assert found["hop"] == 0.5
 
 

@@ -7,11 +7,9 @@ from collections.abc import Collection
 
 import pytest
 
-from tamulag.streamer.agent.supervisor import keep_alive, keep_publishing
-from tamulag.streamer.aio.threads import in_thread
+from tamulag.streamer.agent.supervisor import keep_alive
 from tamulag.streamer.core.sample import Input, Modality, Notice
 from tamulag.streamer.core.source import Put, SourceError, SourceLost
-from tamulag.streamer.publishers.publisher import PublisherError
 
 
 class Scripted:
@@ -87,94 +85,3 @@ def test_stop_ends_the_wait_for_a_lost_source() -> None:
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     supervise(Scripted("lose", *["refuse"] * 50), stop)
-
-
-def test_in_thread_returns_the_result() -> None:
-    """The value of the function comes back to the task."""
-    assert asyncio.run(in_thread("sum", sum, [1, 2, 3])) == 6
-
-
-def test_in_thread_survives_a_cancelled_wait() -> None:
-    """A thread that ends after its task was cancelled does no harm."""
-    release, ended = threading.Event(), threading.Event()
-
-    def work() -> None:
-        release.wait(5)
-        ended.set()
-
-    async def cancel() -> None:
-        task = asyncio.create_task(in_thread("late", work))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task], timeout=1)
-        release.set()
-        await asyncio.to_thread(ended.wait, 5)
-
-    asyncio.run(cancel())
-    assert ended.is_set()
-
-
-class Output:
-    """A publisher that breaks as often as it is told, and then is back or stays away."""
-
-    name = "output"
-    dropped = 0
-
-    def __init__(self, *script: Exception | None) -> None:
-        self._script = list(script)
-        self.opened = self.closed = 0
-        self.refusals = 0
-        self.is_steady = asyncio.Event()
-
-    async def open(self) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            raise PublisherError("output cannot be opened: make room")
-        self.opened += 1
-
-    def publish(self, kind: str, payload: str) -> None:
-        pass
-
-    async def run(self) -> None:
-        error = self._script.pop(0) if self._script else None
-        if error is not None:
-            raise error
-        self.is_steady.set()
-        await asyncio.Event().wait()
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
-def kept(output: Output) -> list[tuple[str | None, str]]:
-    """Keep a publisher alive until it is steady and return what was told."""
-    told: list[tuple[str | None, str]] = []
-
-    async def run() -> None:
-        task = asyncio.create_task(keep_publishing(output, lambda *what: told.append(what)))
-        steady = asyncio.create_task(output.is_steady.wait())
-        await asyncio.wait([task, steady], timeout=8.0, return_when=asyncio.FIRST_COMPLETED)
-        task.cancel()
-        steady.cancel()
-        done = await asyncio.gather(task, steady, return_exceptions=True)
-        if isinstance(done[0], Exception):
-            raise done[0]
-
-    asyncio.run(run())
-    return told
-
-
-def test_a_lost_publisher_is_closed_and_opened_again() -> None:
-    """It is told once that it is lost and once that it is back, however long it stays away."""
-    output = Output(PublisherError("disk full"))
-    output.refusals = 2
-    told = kept(output)
-    assert told == [("publisher_lost", "disk full"), (None, "output is back")]
-    assert (output.opened, output.closed) == (1, 1)
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), BrokenPipeError()])
-def test_a_publisher_s_bug_and_a_closed_pipe_are_raised(error: Exception) -> None:
-    """Only what a `PublisherError` tells is mended."""
-    with pytest.raises(type(error)):
-        kept(Output(error))

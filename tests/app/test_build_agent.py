@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from tamulag.models.runtime.checkpoint import CheckpointError
-from tamulag.streamer.agent.agent import Agent
-from tamulag.streamer.app.build_agent import HEADS, build, demo_files
+from tamulag.streamer.app.build_agent import HEADS, Built, build, demo_files
 from tamulag.streamer.config.loader import load
 from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.publishers.publisher import PublisherError
@@ -24,15 +23,16 @@ FILE: dict[str, object] = {"source.path": "talk.mp4", "asr.engine": "none"}
 
 
 @contextmanager
-def built(settings: Settings, path: Path | None = None) -> Iterator[Agent]:
+def built(settings: Settings, path: Path | None = None) -> Iterator[Built]:
     """Build an agent and free its parts after the block."""
     parts = build(load(path, settings))
     with parts.resources:
-        yield parts.agent
+        yield parts
 
 
-def names(agent: Agent) -> tuple[list[str], list[str]]:
-    return [source.name for source in agent.sources], [part.name for part in agent.publishers]
+def names(built: Built) -> tuple[list[str], list[str]]:
+    publishers = built.agent.outputs.publishers
+    return [source.name for source in built.feed.sources], [part.name for part in publishers]
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,18 @@ def test_each_shipped_configuration_can_be_built(
     name: str, sources: list[str], publishers: list[str], asked: str
 ) -> None:
     """The parts that the file names, though no device, file or broker of it is there."""
-    with built({}, CONFIGS / f"{name}.toml") as agent:
-        assert names(agent) == (sources, publishers)
-        assert agent.session.asked == tuple(asked.split())
+    with built({}, CONFIGS / f"{name}.toml") as parts:
+        assert names(parts) == (sources, publishers)
+        assert parts.feed.session.asked == tuple(asked.split())
 
 
 def test_the_demo_is_a_voice_and_a_still() -> None:
     """Both are in installed packages, and all three modalities are asked for."""
     portrait, speech = demo_files()
-    with built({"source.path": str(speech), "source.still": str(portrait)}) as agent:
-        assert names(agent) == ([f"source {speech}"], ["websocket", "metrics"])
-        assert agent.session.asked == ("text", "audio", "vision")
-        assert agent.paced
+    with built({"source.path": str(speech), "source.still": str(portrait)}) as parts:
+        assert names(parts) == ([f"source {speech}"], ["websocket", "metrics"])
+        assert parts.feed.session.asked == ("text", "audio", "vision")
+        assert parts.feed.paced
 
 
 @pytest.mark.parametrize(
@@ -81,34 +81,34 @@ def test_without_a_recogniser_no_text_is_asked_for(
     settings: Settings, asked: tuple[str, ...]
 ) -> None:
     """Only what can come is asked for; the rest is `off`, not missing."""
-    with built({"asr.engine": "none", **settings}) as agent:
-        assert agent.session.asked == asked
+    with built({"asr.engine": "none", **settings}) as parts:
+        assert parts.feed.session.asked == asked
 
 
 def test_every_publisher_that_is_named_is_there(tmp_path: Path) -> None:
     """MQTT and JSON lines beside the WebSocket; none of them is open."""
     path = tmp_path / "scores.jsonl"
     outputs = {"mqtt.url": "mqtt://localhost", "jsonl.path": str(path)}
-    with built(FILE | outputs) as agent:
-        assert names(agent)[1] == ["websocket", "metrics", "mqtt", "jsonl"]
+    with built(FILE | outputs) as parts:
+        assert names(parts)[1] == ["websocket", "metrics", "mqtt", "jsonl"]
     assert not path.exists()
 
 
 def test_a_history_is_kept_only_where_it_is_asked_for(tmp_path: Path) -> None:
     """It is about people; with it come its pages."""
     path = tmp_path / "history.sqlite"
-    with built(FILE | {"history.enabled": True, "history.path": str(path)}) as agent:
-        assert names(agent)[1] == ["websocket", "metrics", "history"]
-    with built(FILE | {"history.path": str(path)}) as agent:
-        assert names(agent)[1] == ["websocket", "metrics"]
+    with built(FILE | {"history.enabled": True, "history.path": str(path)}) as parts:
+        assert names(parts)[1] == ["websocket", "metrics", "history"]
+    with built(FILE | {"history.path": str(path)}) as parts:
+        assert names(parts)[1] == ["websocket", "metrics"]
     assert not path.exists()
 
 
 def test_a_service_manager_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment names its socket; nothing has to be set for it."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-    with built(FILE) as agent:
-        assert names(agent)[1][-1] == "service"
+    with built(FILE) as parts:
+        assert names(parts)[1][-1] == "service"
 
 
 def test_the_login_of_the_settings_reaches_the_broker(tmp_path: Path) -> None:
@@ -124,41 +124,41 @@ def test_the_login_of_the_settings_reaches_the_broker(tmp_path: Path) -> None:
 def test_subject_and_notice_are_in_what_a_newcomer_gets() -> None:
     """Also in the will, which a broker publishes when nobody else can."""
     about = {"subject": "visitor", "subject_id": "p-7", "notice": "You are measured."}
-    with built(FILE | {f"session.{key}": value for key, value in about.items()}) as agent:
-        hello, will = json.loads(agent.hello()), json.loads(agent.offline("offline"))
+    with built(FILE | {f"session.{key}": value for key, value in about.items()}) as parts:
+        hello, will = json.loads(parts.agent.hello()), json.loads(parts.agent.offline("offline"))
     assert hello["subject"] == will["subject"] == {"role": "visitor", "id": "p-7"}
     assert will["notice"] == "You are measured."
 
 
 def test_a_run_without_any_publisher_can_be_built() -> None:
     """Then only the terminal shows something."""
-    with built(FILE | {"websocket.enabled": False}) as agent:
-        assert agent.publishers == []
+    with built(FILE | {"websocket.enabled": False}) as parts:
+        assert parts.agent.outputs.publishers == []
 
 
 @pytest.mark.parametrize(("speed", "paced"), [("1", True), ("max", False)])
 def test_only_a_file_at_full_speed_does_not_wait_for_the_clock(speed: str, paced: bool) -> None:
     """`speed` decides whether latencies mean something."""
-    with built(FILE | {"source.speed": speed}) as agent:
-        assert agent.paced is paced
+    with built(FILE | {"source.speed": speed}) as parts:
+        assert parts.feed.paced is paced
 
 
 def test_the_numbers_of_the_session_are_those_of_the_configuration() -> None:
     """Window, hop, lateness, ages, duration and heartbeat."""
     numbers = {"session.window": 8.0, "session.hop": 0.2, "session.lateness": 0.1}
     more = {"session.stale_after.vision": 0.7, "session.duration": 9.0, "websocket.heartbeat": 2.0}
-    with built(FILE | numbers | more) as agent:
-        timing = agent.session.timing
+    with built(FILE | numbers | more) as parts:
+        timing = parts.feed.session.timing
         assert (timing.window, timing.hop, timing.lateness) == (8.0, 0.2, 0.1)
         assert timing.stale_after == {"text": 3.0, "audio": 0.5, "vision": 0.7}
-        assert (agent.duration, agent.heartbeat) == (9.0, 2.0)
+        assert (parts.feed.duration, parts.agent.heartbeat) == (9.0, 2.0)
 
 
 def test_each_device_has_the_latency_that_its_table_says() -> None:
     """What no clock can see is set by hand, for each device on its own."""
     devices = {"camera.device": 0, "microphone.device": "default", "asr.engine": "none"}
-    with built(devices | {"camera.latency": 0.25, "microphone.latency": -0.5}) as agent:
-        camera, microphone = agent.sources
+    with built(devices | {"camera.latency": 0.25, "microphone.latency": -0.5}) as parts:
+        camera, microphone = parts.feed.sources
         assert isinstance(camera, CameraSource)
         assert isinstance(microphone, MicrophoneSource)
         assert (camera._latency, microphone._latency) == (0.25, -0.5)
@@ -166,12 +166,12 @@ def test_each_device_has_the_latency_that_its_table_says() -> None:
 
 def test_hello_can_say_what_the_heads_were_trained_on() -> None:
     """Fused head and three modalities, each with its corpus."""
-    with built(FILE) as agent:
-        heads = agent.about.heads
+    with built(FILE) as parts:
+        heads = parts.agent.messages.about.heads
         assert tuple(heads) == HEADS
         assert all(head.data for head in heads.values() if head.trained)
-        assert agent.about.checkpoint == "default"
-        assert agent.about.sources == ["source talk.mp4"]
+        assert parts.agent.messages.about.checkpoint == "default"
+        assert parts.agent.messages.about.sources == ["source talk.mp4"]
 
 
 def test_nothing_to_capture_is_told() -> None:

@@ -1,14 +1,18 @@
 """What an agent records of its settings, and which session a recording gets."""
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from support.recordings import HEADER, Lines, agent_of, checkpoint, inputs, record
+from support.recordings import ABOUT, CARD, HEADER, Lines, agent_of, checkpoint, inputs, record
 from tamulag.models import TamUlag
-from tamulag.streamer.app.build_recording import session_of
+from tamulag.streamer.agent.clock import SessionClock
+from tamulag.streamer.app.build_recording import recorder_of, session_of
 from tamulag.streamer.config.loader import load
+from tamulag.streamer.core.session import Session
+from tamulag.streamer.protocol.session_messages import SessionMessages
 from tamulag.streamer.storage.arrow_file import Recording
 from tamulag.streamer.storage.recording import RecordingError
 
@@ -16,11 +20,11 @@ from tamulag.streamer.storage.recording import RecordingError
 def test_a_session_is_made_anew_from_the_header(tmp_path: Path, model: TamUlag) -> None:
     """The modalities and all times are those of the recorded session."""
     lines = Lines()
-    agent = agent_of(tmp_path, model, (), lines)
+    core = agent_of(tmp_path, model, (), lines)
     record(tmp_path, model, inputs(0.5))
     session, _ = session_of(Recording(tmp_path / "records").header, None)
-    assert session.asked == agent.session.asked
-    assert session.timing == agent.session.timing
+    assert session.asked == core.feed.session.asked
+    assert session.timing == core.feed.session.timing
 
 
 def test_another_checkpoint_is_refused_unless_it_is_named(tmp_path: Path, model: TamUlag) -> None:
@@ -43,6 +47,8 @@ def test_results_alone_cannot_be_replayed() -> None:
 
 def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path, model: TamUlag) -> None:
     """Without `record.path` no file is written and no journal is kept."""
-    agent = agent_of(tmp_path, model, (), Lines(), record__path=None)
-    assert (agent.recorder, agent.session.journal) == (None, None)
-    assert load(None, {}).record.path is None
+    session = Session(model, CARD, ("audio",))
+    sent = SessionMessages("x", ABOUT, wall_now=time.time, send=lambda kind, line: None)
+    config = load(None, {"record.path": None})
+    assert recorder_of(config, sent, session, SessionClock()) is None
+    assert session.journal is None

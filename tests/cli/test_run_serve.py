@@ -24,7 +24,7 @@ from support.devices import need
 from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
 from support.running_server import Serving
 from support.senders import portrait, wave
-from tamulag.streamer.app.build_server import look_at_cores
+from tamulag.streamer.app.build_server import check_cores
 from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
@@ -159,9 +159,9 @@ def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> N
     """They take time from each other; who has as many as cores hears nothing."""
     cores = os.cpu_count() or 1
     with caplog.at_level(logging.WARNING, "tamulag.serve"):
-        look_at_cores(cores)
+        check_cores(cores)
         assert not caplog.text
-        look_at_cores(cores + 1)
+        check_cores(cores + 1)
     assert f"--workers {cores + 1} on {cores} cores" in caplog.text
 
 

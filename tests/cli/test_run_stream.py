@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from support.services import live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
-from tamulag.streamer.agent.agent import Agent
-from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app.build_agent import HEADS, Built
 from tamulag.streamer.cli import run_stream as module
 from tamulag.streamer.cli.run_stream import run_stream
@@ -81,19 +80,18 @@ def attempt(
     def build(config: Config) -> Built:
         resources = ExitStack()
         resources.callback(freed.set)
-        agent = Agent(
-            session=Session(model, Card(trained=heads), ["audio"]),
-            sources=[Failing(error)],
-            publishers=[],
-            about=RunInfo(
+        core = live(
+            Session(model, Card(trained=heads), ["audio"]),
+            [Failing(error)],
+            [],
+            RunInfo(
                 version="9.9",
                 checkpoint="tiny",
                 heads={name: Head(trained=there, data=None) for name, there in heads.items()},
                 sources=["failing"],
             ),
-            clock=SessionClock(),
         )
-        return Built(agent, resources)
+        return Built(core.service, core.feed, resources)
 
     monkeypatch.setattr(module, "build", build)
     given = QUIET | {"source.path": "made"} | dict(settings or {})

@@ -22,7 +22,7 @@ from tamulag.streamer.cluster.autoscaler import Autoscaler
 from tamulag.streamer.cluster.backend import ClusterBackend
 from tamulag.streamer.cluster.session_worker import Answer, Command, SessionWorker
 from tamulag.streamer.cluster.worker_pool import WorkerLost
-from tamulag.streamer.core.estimate import Estimate
+from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError
@@ -219,8 +219,8 @@ def test_without_any_wing_sessions_are_degraded_and_go_on(
     """The server lives, each session is told why nothing is said, and nothing is lost."""
     monkeypatch.setattr(place, "LATE", 0.05)
     stage, lines = Stage(model), list[dict[str, Any]]()
-    calls = SessionRegistry(stage.cluster, ABOUT)
-    stage.cluster.tell = calls.unanswered
+    calls = SessionRegistry(stage.cluster, ABOUT, Timing())
+    stage.cluster.tell = calls.set_backend_lost
     voice = np.ones((200, 4), np.float32)
 
     def states() -> list[tuple[str, dict[str, str]]]:
@@ -228,15 +228,15 @@ def test_without_any_wing_sessions_are_degraded_and_go_on(
 
     async def run() -> None:
         call = calls.begin(("audio",), by_sender=True)
-        calls.came_back(call, lambda line: lines.append(json.loads(line)))
+        calls.attach_sender(call, lambda line: lines.append(json.loads(line)))
         running = asyncio.create_task(calls.run())
         async with asyncio.timeout(10):
-            calls.take(call.name, Block("audio", 0.0, voice[:50]))
+            calls.push(call.name, Block("audio", 0.0, voice[:50]))
             await until(lambda: calls.scores == 2)
             stage.crew.has_some = False
             for wing in stage.crew.wings:
                 wing.end()
-            calls.take(call.name, Block("audio", 1.0, voice))
+            calls.push(call.name, Block("audio", 1.0, voice))
             await until(lambda: len(states()) == 1)
             stage.crew.has_some = True
             await until(lambda: len(states()) == 2)

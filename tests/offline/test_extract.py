@@ -202,8 +202,8 @@ def test_features_are_those_of_the_live_path(data: Path) -> None:
     clip = data / "clips" / "retalking_face_2.mp4"
     settings = {"source": {"path": str(clip), "speed": "max"}, "websocket": {"enabled": False}}
     built = build(Config.model_validate(settings | {"asr": {"engine": "none"}}))
-    recording = Recording(built.agent.session)
-    built.agent.session = recording  # type: ignore[assignment]
+    recording = Recording(built.feed.session)
+    built.feed.session = recording  # type: ignore[assignment]
     with built.resources:
         asyncio.run(built.agent.run())
     live, offline = part_of(recording.inputs), part_of(play(clip))

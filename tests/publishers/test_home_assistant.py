@@ -173,7 +173,7 @@ def test_the_broker_keeps_it(tmp_path: Path) -> None:
     """With discovery on, a Home Assistant that starts later finds the device."""
     with mosquitto(tmp_path, "allow_anonymous true") as broker:
         settings = {"mqtt.url": broker.url, "mqtt.discovery": True, "websocket.enabled": False}
-        (publisher,) = publishers_of(load(None, settings), Silent())
+        (publisher,) = publishers_of(load(None, settings), Silent(), lambda *what: None)
         assert isinstance(publisher, MqttPublisher)
 
         async def scenario() -> None:
@@ -193,7 +193,9 @@ def test_nothing_is_announced_unless_asked_for(tmp_path: Path) -> None:
     """Other people's Home Assistant is left alone."""
     with mosquitto(tmp_path, "allow_anonymous true") as broker:
         (publisher,) = publishers_of(
-            load(None, {"mqtt.url": broker.url, "websocket.enabled": False}), Silent()
+            load(None, {"mqtt.url": broker.url, "websocket.enabled": False}),
+            Silent(),
+            lambda *what: None,
         )
         assert isinstance(publisher, MqttPublisher)
 

@@ -92,13 +92,13 @@ class House:
         self,
         *,
         seats: int = 2,
-        kept: SnapshotStore | None = None,
+        store: SnapshotStore | None = None,
         linger: float = 5.0,
         front: Deaf | None = None,
         **limits: Any,
     ) -> None:
         hall = SessionBatch(small(), CARD, Timing(), seats=seats)
-        self.calls = SessionRegistry(LocalBackend(hall, "w"), ABOUT, linger=linger)
+        self.calls = SessionRegistry(LocalBackend(hall, "w"), ABOUT, Timing(), linger=linger)
         terms = ServerPolicy(
             subject="customer",
             server="device",
@@ -111,8 +111,7 @@ class House:
             front,
             Admission(seats, cost=0.001),
             terms,
-            greet=lambda call: call.teller.offline("online"),
-            kept=kept,
+            store=store,
         )
         self.port = WebSocketPublisher(
             port=0, hello=lambda: "{}", missed=lambda n: "{}", receive=self.lobby.receive
@@ -288,7 +287,7 @@ def test_words_alone_are_scored() -> None:
         hello = SenderHello(words=True, clock="sender")
         async with connect(url) as socket:
             assert (await greeted(socket, hello))["modalities"] == ["text"]
-            house.calls.take(next(iter(house.calls.open)), SPOKEN)
+            house.calls.push(next(iter(house.calls.open)), SPOKEN)
             assert [line["window"]["end"] for line in await scores(socket, 2)] == [0.5, 1.0]
 
     house = House(front=Deaf())
@@ -396,7 +395,7 @@ def test_who_ends_while_another_lingers_out_disturbs_nobody() -> None:
 
 def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
     """Senders are told to come again, newcomers too; the session lies in the folder."""
-    house = House(kept=SnapshotStore(tmp_path))
+    house = House(store=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -419,7 +418,7 @@ def test_who_is_not_handed_over_in_time_is_told(
 ) -> None:
     """Its sender hears that its session begins anew, the log how many those are."""
     monkeypatch.setattr(backend, "SNAPSHOTS", 0)
-    house = House(kept=SnapshotStore(tmp_path))
+    house = House(store=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -430,13 +429,13 @@ def test_who_is_not_handed_over_in_time_is_told(
 
     visit(house, play)
     assert not [*tmp_path.iterdir()]
-    assert "1 sessions begin anew: not handed over within 0.1 s" in caplog.text
+    assert "1 sessions start fresh: not handed over within 0.1 s" in caplog.text
 
 
 def test_a_session_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """The others are handed over all the same."""
     folder = tmp_path / "sessions"
-    house = House(kept=SnapshotStore(folder))
+    house = House(store=SnapshotStore(folder))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:

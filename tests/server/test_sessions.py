@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.server.backend import LocalBackend
 from tamulag.streamer.server.sessions import BACKLOG, ServerSession, SessionRegistry
+from tamulag.streamer.server.snapshot_store import StoredSnapshot
 
 from ..core.test_session import TIMING
 from ..core.test_session_batch import CARD
@@ -35,15 +37,16 @@ class Told:
 
 
 def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
-    hall = SessionBatch(model, CARD, TIMING, seats=4)
-    return SessionRegistry(LocalBackend(hall, "w"), ABOUT, [told], linger=linger, **rest)
+    batch = SessionBatch(model, CARD, TIMING, seats=4)
+    backend = LocalBackend(batch, "w")
+    return SessionRegistry(backend, ABOUT, TIMING, told.publish_of, linger=linger, **rest)
 
 
 def begun(
     some: SessionRegistry, *, by_sender: bool = True, asked: tuple[Any, ...] = ("audio",)
 ) -> ServerSession:
     call = some.begin(asked, by_sender=by_sender)
-    some.came_back(call, lambda line: None)
+    some.attach_sender(call, lambda line: None)
     return call
 
 
@@ -70,7 +73,7 @@ def test_what_comes_in_is_scored_and_said(model: TamUlag) -> None:
         heard: list[str] = []
         call = begun(some)
         call.send = heard.append
-        some.take(call.name, voice(2))
+        some.push(call.name, voice(2))
         await until(lambda: len(told.of("sentiment")) == 2)
         assert [json.loads(line)["window"]["end"] for line in heard] == [0.5, 1.0]
 
@@ -86,8 +89,8 @@ def test_who_does_not_come_back_is_forgotten(model: TamUlag) -> None:
 
     async def play() -> None:
         call = begun(some)
-        some.take(call.name, voice(1.4))
-        some.left(call, "gone")
+        some.push(call.name, voice(1.4))
+        some.detach_sender(call, "gone")
         await until(lambda: not some.open)
 
     run(some, play)
@@ -103,8 +106,8 @@ def test_who_comes_back_in_time_goes_on(model: TamUlag) -> None:
 
     async def play() -> None:
         call = begun(some)
-        some.left(call, "gone")
-        some.came_back(call, lambda line: None)
+        some.detach_sender(call, "gone")
+        some.attach_sender(call, lambda line: None)
         assert call.name in some.open
 
     run(some, play)
@@ -131,7 +134,7 @@ def test_a_sender_that_is_too_fast_waits(model: TamUlag) -> None:
 
     async def play() -> None:
         call = begun(some)
-        some.take(call.name, voice(BACKLOG + 2))
+        some.push(call.name, voice(BACKLOG + 2))
         assert not call.has_room.is_set()
         await asyncio.wait_for(call.has_room.wait(), 5)
 
@@ -147,10 +150,10 @@ def test_a_new_front_end_counts_utterances_anew(model: TamUlag) -> None:
     async def play() -> None:
         call = begun(some, asked=("text", "audio"))
         call.described = call.asked
-        some.take(call.name, spoken)
-        some.front_end(call.name, "front_end_lost", "killed")
-        some.front_end(call.name, None, "back")
-        some.take(call.name, spoken)
+        some.push(call.name, spoken)
+        some.set_workers_lost(call.name, "front_end_lost", "killed")
+        some.set_workers_lost(call.name, None, "back")
+        some.push(call.name, spoken)
 
     run(some, play)
     assert [line["utterance"] for line in told.of("text")] == [0, 1]
@@ -167,7 +170,7 @@ def test_words_stay_inside_where_asked(model: TamUlag) -> None:
     spoken = Phrase(0.2, 0, (Word("so", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
 
     async def play() -> None:
-        some.take(begun(some, asked=("text",)).name, spoken)
+        some.push(begun(some, asked=("text",)).name, spoken)
 
     run(some, play)
     assert not told.of("text")
@@ -180,18 +183,17 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
 
     async def first() -> None:
         call = begun(one)
-        one.take(call.name, voice(3))
-        kept: list[tuple[dict[str, Any], bytes]] = []
+        one.push(call.name, voice(3))
+        kept: list[StoredSnapshot] = []
 
-        def keep(call: ServerSession, about: dict[str, Any], packed: bytes) -> bool:
-            kept.append((about, packed))
+        def keep(snapshot: StoredSnapshot) -> bool:
+            kept.append(replace(snapshot, age=0.1))
             return True
 
         assert [goes_on async for _, goes_on in one.hand_over(keep)] == [True]
-        about, packed = kept[0]
-        again = other.begin(("audio",), by_sender=True, before=(about, packed, 0.1))
+        again = other.begin(("audio",), by_sender=True, before=kept[0])
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
-        other.take(again.name, voice(1, at=1.5))
+        other.push(again.name, voice(1, at=1.5))
 
     run(one, first)
     run(other, lambda: until(lambda: other.scores == 1))
@@ -207,14 +209,14 @@ def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
 
     async def play() -> None:
         call = begun(some)
-        some.take(call.name, voice(2))
-        async for gone, goes_on in some.hand_over(lambda call, about, packed: False):
+        some.push(call.name, voice(2))
+        async for gone, goes_on in some.hand_over(lambda snapshot: False):
             assert (gone, goes_on) == (call, False)
-        some.take(call.name, voice(1, at=1.0))
+        some.push(call.name, voice(1, at=1.0))
         other = begun(some)
-        some.take(other.name, voice(1))
-        assert some.place.waiting == 0
-        assert some.let_go() == [other]
+        some.push(other.name, voice(1))
+        assert some.backend.waiting == 0
+        assert some.close_all() == [other]
 
     run(some, play)
     assert some.scores == 2
@@ -229,7 +231,7 @@ def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:
     async def play() -> None:
         call = begun(some, asked=("audio", "vision"))
         call.described = ("audio",)
-        some.front_end(call.name, "front_end_lost", "killed")
+        some.set_workers_lost(call.name, "front_end_lost", "killed")
 
     run(some, play)
     assert told.of("status")[-1]["lost"] == {"audio": "front_end_lost"}

@@ -1,19 +1,39 @@
 """Sessions that wait in a folder for the next server."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tamulag.streamer.server.snapshot_store import PATIENCE, SnapshotStore, SnapshotStoreError
+from tamulag.streamer.server.snapshot_store import (
+    PATIENCE,
+    SnapshotStore,
+    SnapshotStoreError,
+    StoredSnapshot,
+)
+
+
+def snapshot(key: str = "key") -> StoredSnapshot:
+    return StoredSnapshot(
+        name="x",
+        key=key,
+        seq=3,
+        now=2.5,
+        reached=2.0,
+        utterance=1,
+        asked=("audio", "vision"),
+        by_sender=True,
+        state=b"state",
+    )
 
 
 def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
     """A second server does not get the same session."""
     kept = SnapshotStore(tmp_path / "sessions", wall=lambda: 100.0)
-    kept.put("key", {"name": "x"}, b"state")
+    kept.put(snapshot())
     later = SnapshotStore(tmp_path / "sessions", wall=lambda: 103.5)
-    assert later.look("key") == ({"name": "x"}, b"state", 3.5)
+    assert later.look("key") == replace(snapshot(), age=3.5)
     later.drop("key")
     assert later.look("key") is None
 
@@ -21,7 +41,7 @@ def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     """It holds words; its name does not tell the key."""
     folder = tmp_path / "sessions"
-    SnapshotStore(folder).put("key", {}, b"state")
+    SnapshotStore(folder).put(snapshot())
     (path,) = folder.iterdir()
     assert path.stat().st_mode & 0o77 == 0
     assert folder.stat().st_mode & 0o77 == 0
@@ -30,14 +50,14 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
 
 def test_too_old_is_too_late(tmp_path: Path) -> None:
     """Its window is over many times: the session begins anew."""
-    SnapshotStore(tmp_path, wall=lambda: 0.0).put("key", {}, b"state")
+    SnapshotStore(tmp_path, wall=lambda: 0.0).put(snapshot())
     assert SnapshotStore(tmp_path, wall=lambda: PATIENCE + 1).look("key") is None
 
 
 def test_damage_is_no_session(tmp_path: Path) -> None:
     """And no error: whoever comes begins anew."""
     kept = SnapshotStore(tmp_path)
-    kept.put("key", {}, b"state")
+    kept.put(snapshot())
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"\0\0\0\5{}}}}")
     assert kept.look("key") is None
@@ -46,17 +66,17 @@ def test_damage_is_no_session(tmp_path: Path) -> None:
 def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
     """Nothing of people stays on the disk."""
     kept = SnapshotStore(tmp_path)
-    kept.put("old", {}, b"state")
+    kept.put(snapshot("old"))
     (path,) = tmp_path.iterdir()
     os.utime(path, (0, 0))
-    kept.put("new", {}, b"state")
+    kept.put(snapshot("new"))
     assert kept.sweep() == 1
     assert kept.look("new") is not None
 
 
 def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
     """What lay there while none ran is gone."""
-    SnapshotStore(tmp_path).put("old", {}, b"state")
+    SnapshotStore(tmp_path).put(snapshot("old"))
     (path,) = tmp_path.iterdir()
     os.utime(path, (0, 0))
     SnapshotStore(tmp_path)
@@ -66,7 +86,7 @@ def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
     """The server goes on, and that session begins anew."""
     kept = SnapshotStore(tmp_path)
-    kept.put("key", {}, b"state")
+    kept.put(snapshot())
     (path,) = tmp_path.iterdir()
     path.unlink()
     path.mkdir()

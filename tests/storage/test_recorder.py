@@ -143,7 +143,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(
     lines = Lines()
     path = str(small_disk / "records")
     agent = agent_of(tmp_path, model, inputs(200.0), lines, record__path=path)
-    asyncio.run(agent.run())
+    asyncio.run(agent.service.run())
     sent = [messages.decode(line) for line in lines.all]
     (event,) = [m for m in sent if m.type == "event" and m.event == "recording_lost"]
     assert event.reason == "disk_full"

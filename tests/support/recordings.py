@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from support.services import Live, live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card, save
-from tamulag.streamer.agent.agent import Agent
-from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app import build_recording
 from tamulag.streamer.config.loader import load
 from tamulag.streamer.core.sample import Input, Modality, Notice, Phrase, Sample, Word
@@ -154,31 +153,26 @@ def checkpoint(folder: Path, model: TamUlag) -> Path:
 
 def agent_of(
     folder: Path, model: TamUlag, items: Sequence[Input], lines: Lines, **settings: object
-) -> Agent:
-    """Return an agent that records into `folder / "records"`."""
+) -> Live:
+    """Return a service that records into `folder / "records"`."""
     path = str(checkpoint(folder, model))
     wanted = {"model.checkpoint": path, "record.path": str(folder / "records")}
     config = load(None, wanted | {k.replace("__", "."): v for k, v in settings.items()})
-    strict = config.session.privacy == "strict"
-    agent = Agent(
-        session=Session(
-            model, CARD, ("text", "audio", "vision"), HEADER.timing, names_words=not strict
-        ),
-        sources=[Script(items)],
-        publishers=[lines],
-        about=ABOUT,
-        clock=SessionClock(),
-        paced=False,
-        sends_words=not strict,
-    )
-    build_recording.record(config, agent)
-    return agent
+    is_strict = config.session.privacy == "strict"
+    asked = ("text", "audio", "vision")
+    session = Session(model, CARD, asked, HEADER.timing, names_words=not is_strict)
+    core = live(session, [Script(items)], [lines], ABOUT, paced=False, sends_words=not is_strict)
+    recorder = build_recording.recorder_of(config, core.feed.messages, session, core.feed.clock)
+    assert recorder is not None
+    core.service.outputs.add(recorder)
+    core.feed.recorder = recorder
+    return core
 
 
 def record(folder: Path, model: TamUlag, items: Sequence[Input] | None = None) -> Lines:
     """Record a session; return what it sent."""
     lines = Lines()
-    asyncio.run(agent_of(folder, model, inputs() if items is None else items, lines).run())
+    asyncio.run(agent_of(folder, model, inputs() if items is None else items, lines).service.run())
     return lines
 
 

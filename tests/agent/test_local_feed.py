@@ -13,10 +13,9 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
+from support.services import Live, live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
-from tamulag.streamer.agent.agent import Agent
-from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.core.sample import Input, Modality, Phrase, Sample, Word
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Put, SourceError, SourceLost
@@ -120,15 +119,13 @@ def crash(put: Put, stop: threading.Event) -> None:
     raise ZeroDivisionError("a bug")
 
 
-def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: object) -> Agent:
-    values: dict[str, object] = {"paced": False, "duration": None} | settings
-    return Agent(
-        session=Session(model, CARD, ("text", "audio")),
-        sources=[source],
-        publishers=[kept],
-        about=RunInfo(version="0", checkpoint="tiny", heads={}, sources=[source.name]),
-        clock=SessionClock(),
-        **values,  # type: ignore[arg-type]
+def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: Any) -> Live:
+    return live(
+        Session(model, CARD, ("text", "audio")),
+        [source],
+        [kept],
+        RunInfo(version="0", checkpoint="tiny", heads={}, sources=[source.name]),
+        **({"paced": False} | settings),
     )
 
 
@@ -141,7 +138,7 @@ def test_a_file_is_scored_from_start_to_end(model: TamUlag) -> None:
     kept = Kept()
     heard = list(sound(2))
     items: list[Input] = [*heard[:95], words(1.9), *heard[95:]]
-    asyncio.run(agent(model, Scripted(play(items)), kept).run())
+    asyncio.run(agent(model, Scripted(play(items)), kept).service.run())
     kinds = [m.type for m in kept.all()]
     assert kinds[:2] == ["session_start", "status"]
     assert kinds[-1] == "session_end"
@@ -154,7 +151,7 @@ def test_a_file_is_scored_from_start_to_end(model: TamUlag) -> None:
 def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
     """A source that is faster than the session waits; all hops are valid and none is dropped."""
     kept = Kept()
-    asyncio.run(agent(model, Scripted(play(sound(60))), kept).run())
+    asyncio.run(agent(model, Scripted(play(sound(60))), kept).service.run())
     scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert len(scores) == 120
     assert all(m.modalities.audio.status == "ok" for m in scores)
@@ -164,7 +161,7 @@ def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
 def test_duration_ends_the_stream(model: TamUlag) -> None:
     """Not one hop more than was asked for."""
     kept = Kept()
-    asyncio.run(agent(model, Scripted(play(sound(30))), kept, duration=2.0).run())
+    asyncio.run(agent(model, Scripted(play(sound(30))), kept, duration=2.0).service.run())
     scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert scores[-1].window.end == 2.0
     assert kept.of("session_end")[0].model_dump()["reason"] == "duration"
@@ -173,7 +170,7 @@ def test_duration_ends_the_stream(model: TamUlag) -> None:
 def test_a_lost_source_degrades_the_status_until_it_is_back(model: TamUlag) -> None:
     """Loss and return are told as events and as status, and the run goes on."""
     kept = Kept()
-    asyncio.run(agent(model, Scripted(lose, play([])), kept, paced=True).run())
+    asyncio.run(agent(model, Scripted(lose, play([])), kept, paced=True).service.run())
     states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [("online", {}), ("degraded", {"audio": "microphone_lost"}), ("online", {})]
     events = [(m.event, m.modality) for m in kept.all() if isinstance(m, messages.Event)]
@@ -183,7 +180,7 @@ def test_a_lost_source_degrades_the_status_until_it_is_back(model: TamUlag) -> N
 def test_hops_close_although_everything_is_silent(model: TamUlag) -> None:
     """With no sample at all scores go on, without a number."""
     kept = Kept()
-    asyncio.run(agent(model, Scripted(idle), kept, paced=True, duration=1.5).run())
+    asyncio.run(agent(model, Scripted(idle), kept, paced=True, duration=1.5).service.run())
     scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert scores
     assert scores[0].sentiment is None
@@ -196,9 +193,9 @@ def test_stop_ends_in_order(model: TamUlag) -> None:
     core = agent(model, Scripted(idle), kept, paced=True)
 
     async def run() -> None:
-        asyncio.get_running_loop().call_later(0.2, core.stop)
+        asyncio.get_running_loop().call_later(0.2, core.service.stop)
         async with asyncio.timeout(3):
-            await core.run()
+            await core.service.run()
 
     asyncio.run(run())
     assert kept.of("session_end")[0].model_dump()["reason"] == "stopped"
@@ -209,7 +206,7 @@ def test_a_bug_in_a_source_is_not_hidden(model: TamUlag) -> None:
     """It ends the run with its own traceback, and the publishers are closed."""
     kept = Kept()
     with pytest.raises(BaseExceptionGroup) as caught:
-        asyncio.run(agent(model, Scripted(crash), kept, paced=True).run())
+        asyncio.run(agent(model, Scripted(crash), kept, paced=True).service.run())
     assert caught.group_contains(ZeroDivisionError)
     assert kept.is_closed
 
@@ -220,7 +217,7 @@ def test_what_cannot_be_opened_leaves_nothing_open(model: TamUlag, which: str) -
     kept = Kept(refuse="port taken" if which == "publisher" else "")
     source = Scripted(idle, refuse="no device" if which == "source" else "")
     with pytest.raises((SourceError, PublisherError), match=r"no device|port taken"):
-        asyncio.run(agent(model, source, kept).run())
+        asyncio.run(agent(model, source, kept).service.run())
     assert kept.is_closed
     assert kept.lines == []
 
@@ -238,7 +235,7 @@ def test_cancellation_leaves_no_task_and_no_thread(model: TamUlag) -> None:
     before = set(threading.enumerate())
 
     async def run() -> int:
-        task = asyncio.create_task(agent(model, Scripted(idle), Kept(), paced=True).run())
+        task = asyncio.create_task(agent(model, Scripted(idle), Kept(), paced=True).service.run())
         await asyncio.wait([task], timeout=0.3)
         task.cancel()
         await asyncio.wait([task], timeout=3)
@@ -253,8 +250,10 @@ def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
     """Role and pseudonym in all of them, the notice in each status."""
     kept, subject = Kept(), messages.Subject(role="visitor", id="p-7")
     core = agent(model, Scripted(play([*sound(1.0), words(0.3)])), kept)
-    core.teller.about = replace(core.about, subject=subject, notice="You are measured.")
-    asyncio.run(core.run())
+    core.feed.messages.about = replace(
+        core.feed.messages.about, subject=subject, notice="You are measured."
+    )
+    asyncio.run(core.service.run())
     assert {type(m) for m in kept.all()} >= {messages.SentimentMessage, messages.Text}
     assert {m.subject for m in kept.all()} == {subject}
     notices = {m.notice for m in kept.all() if isinstance(m, messages.State)}
@@ -264,11 +263,11 @@ def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
 def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
     """A newcomer's hello makes no gap for the others."""
     core = agent(model, Scripted(idle), Kept())
-    core.teller.seq = 41
-    hello = messages.decode(core.hello())
+    core.feed.messages.seq = 41
+    hello = messages.decode(core.service.hello())
     assert (hello.type, hello.seq) == ("hello", 41)
-    assert messages.decode(core.offline("offline")).model_dump()["state"] == "offline"
-    assert messages.decode(core.offline("online")).model_dump()["state"] == "online"
+    assert messages.decode(core.service.offline("offline")).model_dump()["state"] == "offline"
+    assert messages.decode(core.service.offline("online")).model_dump()["state"] == "online"
 
 
 def test_a_failing_publisher_does_not_leave_a_source_at_work(model: TamUlag) -> None:
@@ -287,10 +286,10 @@ def test_a_failing_publisher_does_not_leave_a_source_at_work(model: TamUlag) -> 
 
     core = agent(model, Scripted(work), Broken(), paced=True)
     with pytest.raises(BaseExceptionGroup) as caught:
-        asyncio.run(core.run())
+        asyncio.run(core.service.run())
     assert caught.group_contains(BrokenPipeError)
     assert not busy.is_set()
-    assert not core.is_hanging
+    assert not core.feed.is_hanging
 
 
 def struggling(source: Scripted, *, at: float, until: float) -> Script:
@@ -313,7 +312,7 @@ def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> No
     kept, source = Kept(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=60.0))
     core = agent(model, source, kept, paced=True, duration=9.0)
-    asyncio.run(core.run())
+    asyncio.run(core.service.run())
     states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [
         ("online", []),
@@ -321,17 +320,17 @@ def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> No
         ("degraded", ["asr_partials", "hop"]),
     ]
     assert source.relieved == [("asr_partials",), ("asr_partials", "hop")]
-    assert core.gauges()["degradation_level"] == 2
+    assert core.service.gauges()["degradation_level"] == 2
     ends = [m.window.end for m in kept.all() if isinstance(m, messages.SentimentMessage)]
     assert set(np.diff(ends).round(2)) == {0.5, 1.0}
-    assert core.gauges()["hop"] == 1.0
+    assert core.service.gauges()["hop"] == 1.0
 
 
 def test_what_was_given_up_is_taken_up_when_there_is_room(model: TamUlag) -> None:
     """Ten seconds with room bring a step back."""
     kept, source = Kept(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=3.5))
-    asyncio.run(agent(model, source, kept, paced=True, duration=16.0).run())
+    asyncio.run(agent(model, source, kept, paced=True, duration=16.0).service.run())
     states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [("online", []), ("degraded", ["asr_partials"]), ("online", [])]
     assert source.relieved == [("asr_partials",), ()]
@@ -348,7 +347,7 @@ def test_a_source_that_hangs_is_found_by_its_age(model: TamUlag) -> None:
         stop.wait(10.0)
 
     kept = Kept()
-    asyncio.run(agent(model, Scripted(hang), kept, paced=True, duration=5.0).run())
+    asyncio.run(agent(model, Scripted(hang), kept, paced=True, duration=5.0).service.run())
     states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [("online", {}), ("degraded", {"audio": "source_lost"}), ("online", {})]
 
@@ -375,8 +374,8 @@ def test_a_lost_publisher_does_not_end_the_run(model: TamUlag) -> None:
     """It is opened again; meanwhile the others carry its loss, and scores go on."""
     kept = Kept()
     core = agent(model, Scripted(idle), kept, paced=True, duration=2.0)
-    core.publishers.append(Breaking())
-    asyncio.run(core.run())
+    core.service.outputs.add(Breaking())
+    asyncio.run(core.service.run())
     states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [
         ("online", {}),
@@ -395,9 +394,9 @@ def test_gauges_name_latencies_queues_and_clocks(model: TamUlag) -> None:
     kept, source = Kept(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=0.0))
     core = agent(model, source, kept, paced=True, duration=1.5)
-    assert "hop_total_latency" not in core.gauges()
-    asyncio.run(core.run())
-    found = core.gauges()
+    assert "hop_total_latency" not in core.service.gauges()
+    asyncio.run(core.service.run())
+    found = core.service.gauges()
     assert 0 <= found["hop_total_latency"] < 1.5
     assert found["microphone_waiting"] == 0.0
     assert found["inbox_dropped_audio"] == 0
@@ -412,9 +411,10 @@ def test_cancellation_closes_every_socket(model: TamUlag, tmp_path: Path) -> Non
 
     async def run() -> list[str]:
         core = agent(model, Scripted(idle), Kept(), paced=True)
-        server = WebSocketPublisher(port=0, hello=core.hello, missed=str)
-        core.publishers += [server, JsonlPublisher(str(tmp_path / "lines.jsonl"))]
-        task = asyncio.create_task(core.run())
+        server = WebSocketPublisher(port=0, hello=core.service.hello, missed=str)
+        core.service.outputs.add(server)
+        core.service.outputs.add(JsonlPublisher(str(tmp_path / "lines.jsonl")))
+        task = asyncio.create_task(core.service.run())
         await asyncio.wait([task], timeout=0.5)
         async with connect(f"ws://127.0.0.1:{server.port}/") as subscriber:
             await subscriber.recv()
@@ -444,10 +444,10 @@ def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "step", slowly)
         core = agent(model, source, kept, paced=True, duration=18.0)
-        asyncio.run(core.run())
+        asyncio.run(core.service.run())
     scores = [m for m in kept.all() if isinstance(m, messages.SentimentMessage)]
     delays = [score.latency.total or 0.0 for score in scores]
-    assert core.gauges()["degradation_level"] == 2
+    assert core.service.gauges()["degradation_level"] == 2
     assert max(delays) > 2.0  # it did grow, until the hop doubled
     assert delays[-2] < 1.5
     assert scores[-2].dropped["audio"] == 3  # those that the source itself says

@@ -11,30 +11,35 @@ import pytest
 from support.recordings import ABOUT, Lines, agent_of, inputs, record
 from tamulag.models import TamUlag
 from tamulag.streamer.agent.clock import SessionClock
-from tamulag.streamer.agent.replay import Replay, feed
+from tamulag.streamer.agent.outputs import Outputs
+from tamulag.streamer.agent.replay_feed import ReplayFeed, feed
+from tamulag.streamer.agent.service import Service
 from tamulag.streamer.app.build_recording import session_of
 from tamulag.streamer.protocol import messages
+from tamulag.streamer.protocol.session_messages import SessionMessages
+from tamulag.streamer.publishers.publisher import Publisher, PublisherError
 from tamulag.streamer.storage.arrow_file import Recording
 from tamulag.streamer.storage.recording import RecordingError, Row, estimate_row
 
 
-def replay_of(folder: Path, *, paced: bool = False) -> Replay:
+def replay_of(folder: Path, *publishers: Publisher, paced: bool = False) -> Service:
     recording = Recording(folder / "records")
-    return Replay(
+    outputs, clock = Outputs(publishers), SessionClock()
+    sent = SessionMessages("replay-1", ABOUT, wall_now=clock.wall_now, send=outputs.publish)
+    feed = ReplayFeed(
         recording=recording,
         session=session_of(recording.header, None)[0],
-        publishers=[Lines()],
-        about=ABOUT,
-        clock=SessionClock(),
+        outputs=outputs,
+        messages=sent,
+        clock=clock,
         paced=paced,
     )
+    return Service(feed=feed, outputs=outputs, messages=sent)
 
 
 def replayed(folder: Path, *, paced: bool = False) -> Lines:
-    replay = replay_of(folder, paced=paced)
-    asyncio.run(replay.run())
-    (lines,) = replay.publishers
-    assert isinstance(lines, Lines)
+    lines = Lines()
+    asyncio.run(replay_of(folder, lines, paced=paced).run())
     return lines
 
 
@@ -63,16 +68,16 @@ def test_a_replay_gives_the_same_estimates_to_the_bit(tmp_path: Path, model: Tam
 def test_another_length_of_hops_in_the_middle_is_replayed(tmp_path: Path, model: TamUlag) -> None:
     """What the agent gives up when the machine is slow is part of the recording."""
     lines = Lines()
-    agent = agent_of(tmp_path, model, inputs(), lines)
-    take = agent._take
+    core = agent_of(tmp_path, model, inputs(), lines)
+    push = core.feed._push
 
     def turn(item: object) -> None:
         if getattr(item, "timestamp", 0.0) == 2.0:
-            agent.session.set_hop(1.0)
-        take(item)  # type: ignore[arg-type]
+            core.feed.session.set_hop(1.0)
+        push(item)  # type: ignore[arg-type]
 
-    agent._take = turn  # type: ignore[method-assign]
-    asyncio.run(agent.run())
+    core.feed._push = turn  # type: ignore[method-assign]
+    asyncio.run(core.service.run())
     ends = [m.window.end for m in lines.plain() if m.type == "sentiment"]
     assert {round(b - a, 2) for a, b in pairwise(ends[:-1])} == {0.5, 1.0}
     assert replayed(tmp_path).plain() == lines.plain()
@@ -101,11 +106,10 @@ def test_a_cut_recording_is_played_to_its_cut(tmp_path: Path, model: TamUlag) ->
 def test_a_replay_can_be_stopped(tmp_path: Path, model: TamUlag) -> None:
     """It ends at once and says so."""
     record(tmp_path, model, inputs(0.5))
-    replay = replay_of(tmp_path, paced=True)
+    lines = Lines()
+    replay = replay_of(tmp_path, lines, paced=True)
     replay.stop()
     asyncio.run(asyncio.wait_for(replay.run(), 5.0))
-    (lines,) = replay.publishers
-    assert isinstance(lines, Lines)
     (end,) = lines.plain()
     assert getattr(end, "reason", None) == "stopped"
 
@@ -139,3 +143,54 @@ def test_a_sample_of_another_size_is_refused(tmp_path: Path, model: TamUlag) -> 
     assert row.values is not None
     with pytest.raises(RecordingError, match="audio sample of 3 features: the model takes 4"):
         feed(session, replace(row, values=row.values[:3]))
+
+
+class Breaking(Lines):
+    """A publisher that breaks after some lines, and can be opened again."""
+
+    name = "breaking"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = asyncio.Event()
+        self.opened = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    def publish(self, kind: str, payload: str) -> None:
+        super().publish(kind, payload)
+        if len(self.all) == 6:
+            self.broken.set()
+
+    async def run(self) -> None:
+        if self.opened == 1:
+            await self.broken.wait()
+            raise PublisherError("disk full")
+        await asyncio.Event().wait()
+
+
+def test_a_replay_outlives_an_output_that_breaks(tmp_path: Path, model: TamUlag) -> None:
+    """As a live run does: the others carry the loss, numbers have no gap, nothing else changes."""
+    sent = record(tmp_path, model)
+    lines, breaking = Lines(), Breaking()
+    asyncio.run(replay_of(tmp_path, lines, breaking).run())
+    found = [messages.decode(line) for line in lines.all]
+    assert [m.seq for m in found] == list(range(1, len(found) + 1))
+    lost = [m for m in found if isinstance(m, messages.Event) and m.event == "publisher_lost"]
+    assert [m.detail for m in lost] == ["disk full"]
+    states = [m.lost for m in found if isinstance(m, messages.State)]
+    assert {"breaking": "publisher_lost"} in states
+    kinds = [m.type for m in lines.plain()]
+    assert kinds.count("sentiment") == [m.type for m in sent.plain()].count("sentiment")
+    assert kinds[-1] == "session_end"
+
+
+def test_a_replay_says_whom_it_is_about_when_it_goes(tmp_path: Path, model: TamUlag) -> None:
+    """The retained status of a broker names subject and notice, as a live run's does."""
+    record(tmp_path, model, inputs(0.5))
+    replay = replay_of(tmp_path)
+    replay.messages.about = replace(ABOUT, subject=messages.Subject(role="visitor"), notice="You.")
+    status = messages.decode(replay.offline("offline"))
+    assert isinstance(status, messages.State)
+    assert (status.state, status.notice, status.subject.role) == ("offline", "You.", "visitor")

@@ -1,0 +1,150 @@
+"""Many sessions of remote senders: workers, endpoint and registry in one task group.
+
+Knows the order of starting and ending, and the server's own figures. Knows no protocol.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Protocol
+
+from ..protocol.session_messages import SessionMessages
+from ..webserver.routes import Page, Route
+from .admission import Admission
+from .ingest_endpoint import IngestEndpoint
+from .sessions import SessionRegistry
+from .snapshot_store import SnapshotStore
+
+SWEEP = 30.0
+"""Seconds between two searches for snapshots that nobody resumes."""
+
+OBSERVE = 0.1
+"""Seconds between two measurements of the load."""
+
+
+class Workers(Protocol):
+    """The feature workers; see `FeatureWorkerPool`."""
+
+    async def open(self) -> None:
+        """Start."""
+
+    async def run(self) -> None:
+        """Supervise until cancelled."""
+
+    async def close(self) -> None:
+        """End."""
+
+
+@dataclass(kw_only=True)
+class RemoteFeed:
+    """The feed of `tamulag serve`: many sessions, each with a sender of its own.
+
+    Args:
+        registry: The sessions.
+        endpoint: Receives their senders.
+        admission: Decides who may begin.
+        messages: Of the server itself.
+        workers: Turn sound and pictures into features; None: ready features only.
+        store: Snapshots of sessions between two servers.
+    """
+
+    registry: SessionRegistry
+    endpoint: IngestEndpoint
+    admission: Admission
+    messages: SessionMessages
+    workers: Workers | None = None
+    store: SnapshotStore | None = None
+    _epoch: float = field(default_factory=time.time)
+
+    async def prepare(self) -> None:
+        """Start the workers.
+
+        Raises:
+            WorkerError: If one cannot be started.
+        """
+        if self.workers is not None:
+            await self.workers.open()
+
+    async def open(self) -> None:
+        """Do nothing: senders come through the port, which is an output; see `Feed`."""
+
+    async def run(self, ending: asyncio.Event) -> None:
+        """Serve until the end, then hand the sessions over; see `Feed`."""
+        self.messages.status()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.registry.run(), name="tamulag.sessions"),
+                group.create_task(self._observe(), name="tamulag.admission"),
+            ]
+            if self.workers is not None:
+                tasks.append(group.create_task(self.workers.run(), name="tamulag.workers"))
+            await ending.wait()
+            await self.endpoint.drain()
+            for task in tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        """End the workers."""
+        if self.workers is not None:
+            await self.workers.close()
+
+    def hello(self) -> str:
+        """Return the line that a subscriber gets first who follows no session."""
+        timing = self.registry.timing
+        return self.messages.hello([], timing, hop=timing.hop, epoch=self._epoch)
+
+    def hello_of(self, name: str) -> str | None:
+        """Return the line that a session's subscribers get first; None: there is none of it."""
+        session = self.registry.open.get(name)
+        return None if session is None else self.registry.hello(session)
+
+    def output_changed(self, name: str, reason: str | None, detail: str) -> None:
+        """Publish that an output is lost, or back; the others carry it."""
+        self.messages.output(name, reason, detail, time.time() - self._epoch)
+
+    def routes(self) -> dict[str, Route]:
+        """Return the page of the sessions, by path; it is shown with the token alone."""
+        return {"/seats": Route(make=self._sessions_page)}
+
+    def gauges(self) -> dict[str, float]:
+        """Return the server's figures by plain name; docs/reference/metrics.md lists them."""
+        registry = self.registry
+        delays = sorted(registry.delays)
+        return {
+            "sessions": float(len(registry.open)),
+            "sessions_away": float(
+                sum(one.away_since is not None for one in registry.open.values())
+            ),
+            "sessions_waiting": float(registry.backend.waiting),
+            "loop_busy": self.admission.busy,
+            "loop_slowest": self.admission.slow,
+            "scores_total": float(registry.scores),
+            "delay_p50": delays[len(delays) // 2] if delays else 0.0,
+            "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
+        }
+
+    def _sessions_page(self) -> Page:
+        seats = [
+            {
+                "session": one.name,
+                "modalities": one.asked,
+                "at": round(one.now(), 2),
+                "away": one.away_since is not None,
+                "lost": one.messages.lost,
+            }
+            for one in self.registry.open.values()
+        ]
+        return Page(HTTPStatus.OK, json.dumps({"seats": seats}) + "\n", "application/json")
+
+    async def _observe(self) -> None:
+        """Measure the load for admission, and delete snapshots that nobody resumes."""
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(OBSERVE)
+            now, sessions = time.monotonic(), len(self.registry.open)
+            self.admission.observe(now, time.thread_time(), sessions, self.registry.take_slowest())
+            if self.store is not None and now - swept > SWEEP:
+                swept = now
+                self.store.sweep()
