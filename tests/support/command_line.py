@@ -1,10 +1,10 @@
 """The two commands as people type them: in a process of their own, or much cheaper in this one."""
 
 import gc
-import io
 import os
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
+from tempfile import TemporaryFile
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -44,13 +44,15 @@ def call(program: str, *words: object, **environment: object) -> Done:
 
     For what ends by itself; what native libraries write is not caught.
     """
-    out, err = io.StringIO(), io.StringIO()
     with (
+        TemporaryFile("w+") as out,
+        TemporaryFile("w+") as err,
         patch("sys.argv", [program, *map(str, words)]),
         patch.dict(os.environ, {name: str(value) for name, value in environment.items()}),
-        redirect_stdout(out),
-        redirect_stderr(err),
     ):
-        code = PROGRAMS[program]()
-    gc.unfreeze()
-    return Done(code, out.getvalue(), err.getvalue())
+        with redirect_stdout(out), redirect_stderr(err):
+            code = PROGRAMS[program]()
+        gc.unfreeze()
+        for file in (out, err):
+            file.seek(0)
+        return Done(code, out.read(), err.read())
