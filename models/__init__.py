@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .nn.encoder import Ticks
-    from .nn.errors import TamulagError
+    from .nn.errors import TamulagError, TextEncoderError
     from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
     from .runtime.checkpoint import Card, CheckpointError, load, save
+    from .text.text_encoder import TextEncoder, encoder_for
 
 __all__ = [
     "MODALITIES",
@@ -21,16 +22,20 @@ __all__ = [
     "State",
     "TamUlag",
     "TamulagError",
+    "TextEncoder",
+    "TextEncoderError",
     "Ticks",
+    "encoder_for",
     "load",
     "save",
 ]
 
 _MODULES = {
     ".nn.encoder": ("Ticks",),
-    ".nn.errors": ("TamulagError",),
+    ".nn.errors": ("TamulagError", "TextEncoderError"),
     ".nn.tam_ulag": ("MODALITIES", "ModelConfig", "Output", "State", "TamUlag"),
     ".runtime.checkpoint": ("Card", "CheckpointError", "load", "save"),
+    ".text.text_encoder": ("TextEncoder", "encoder_for"),
 }
 
 

@@ -19,6 +19,7 @@ from typer.main import get_command
 from tamulag.models.evaluation.evaluate import evaluate_texts
 from tamulag.models.runtime.checkpoint import load, resolve
 from tamulag.streamer.cli.main import app
+from tamulag.streamer.config.loader import load as load_config
 from tamulag.streamer.protocol import messages
 from tools import reference_pages
 
@@ -35,7 +36,8 @@ ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text()
 CARD_PAGE = (DOCS / "explanation" / "checkpoint.md").read_text()
 METRICS = ("MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7")
 PROJECT = r"\b(?:streamer|models|tests|configs|scripts|examples|docs)/[\w./-]*\w"
-CHANGELOG_OLD = {"examples/seat.py"}
+GONE = {"examples/seat.py"}
+"""What CHANGELOG.md says is gone."""
 
 
 def name_of(path: Path) -> str:
@@ -82,7 +84,7 @@ def test_the_message_shown_fits_the_schema() -> None:
 def test_the_programs_shown_are_short_python() -> None:
     """The agent and the subscriber of the README can be pasted; ten lines each."""
     programs = blocks("python")
-    assert len(programs) == 1
+    assert len(programs) == 2
     assert all(len([line for line in one.splitlines() if line]) <= 10 for one in programs)
     for program in programs:
         compile(program, "README.md", "exec")
@@ -118,6 +120,16 @@ def test_every_option_shown_exists(page: Path) -> None:
             first, second = [*command.split(), ""][:2]
             options = known.get(f"{first} {second}", known.get(first, set()))
             assert {w for w in command.split() if w[:2] == "--"} <= options | {"--help"}, line
+
+
+@every_page
+def test_the_settings_shown_can_be_used(page: Path, tmp_path: Path) -> None:
+    """A block of TOML is a whole settings file, unless it is a training file."""
+    for number, block in enumerate(blocks("toml", page.read_text())):
+        if "kind = " not in block:
+            path = tmp_path / f"{number}.toml"
+            path.write_text(block)
+            load_config(path, {})
 
 
 @pytest.mark.parametrize("page", list(reference_pages.PAGES))
@@ -157,12 +169,9 @@ def test_the_index_has_every_page_once() -> None:
 @every_page
 def test_every_file_named_is_there(page: Path) -> None:
     """A path below a folder of the project is that of a file or folder, wherever it stands."""
-    text = re.sub(r"\]\([^)]+\)|https?://\S+|\b[\w-]+/[\w-]+/models/\S+", "", page.read_text())
-    named = set(re.findall(rf"(?<![\w/.-]){PROJECT}", text)) - CHANGELOG_OLD
-    made = {
-        name for name in named if re.match(r"models/face_land|tests/FOLDER|streamer/FOLDER", name)
-    }
-    assert {name for name in named - made if not (ROOT / name).exists()} == set()
+    text = re.sub(r"\]\([^)]+\)|https?://\S+", "", page.read_text())
+    named = set(re.findall(rf"(?<![\w/.-]){PROJECT}", text)) - GONE
+    assert {name for name in named if "FOLDER" not in name and not (ROOT / name).exists()} == set()
 
 
 def test_every_page_named_in_code_is_there() -> None:
@@ -239,6 +248,29 @@ def test_every_gauge_is_explained() -> None:
                 names |= {key.value for key in keys if isinstance(key, ast.Constant)}
     assert len(names) > 15
     assert {name for name in names if not known.fullmatch(str(name))} == set()
+
+
+@pytest.mark.parametrize(
+    ("figure", "page"),
+    [
+        ("0.28 core", "performance.md"),
+        ("1129 MB", "performance.md"),
+        ("2.5 s", "performance.md"),
+        ("1,000", "performance.md"),
+        ("88.0 %", "results.md"),
+    ],
+)
+def test_the_figures_of_the_readme_are_those_of_their_pages(figure: str, page: str) -> None:
+    """A figure that is measured again changes in both."""
+    assert figure in README
+    assert figure in (DOCS / "explanation" / page).read_text()
+
+
+@every_page
+def test_every_page_has_the_words_of_the_field(page: Path) -> None:
+    """No name of the flat folders with their hotel is left."""
+    old = r"hall|lobby|desk|crew|wings?|staff|guest|reception|teller|whoever"
+    assert re.findall(rf"\b(?:{old})\b", page.read_text(), re.IGNORECASE) == []
 
 
 def row(name: str, figures: dict[str, float], prefix: str = "") -> str:

@@ -1,5 +1,6 @@
 """Every example is run as its first lines say, against a real server, broker or browser."""
 
+import csv
 import json
 import os
 import subprocess
@@ -20,12 +21,13 @@ import pytest
 
 from support.broker import mosquitto
 from support.browser import aside, chromium, opened, site
-from support.devices import need
+from support.devices import mjpeg_camera, need, pulse_server, spoken
 from support.paths import ROOT
 from support.running_server import Serving
 from support.senders import wave
 from support.waiting import within
 from support.websocket_peers import missed
+from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
@@ -60,7 +62,7 @@ def server(*origins: str, token: str | None = None, port: int = 0) -> WebSocketP
         port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
     )
 
 
@@ -315,3 +317,69 @@ def test_ros2_bridge_says_nothing_where_there_is_no_score(message: dict[str, Any
     expression = Expression()
     assert not example("ros2_bridge").fill(expression, message)
     assert expression == Expression(header=expression.header)
+
+
+def film(folder: Path) -> Path:
+    """Write some seconds of the demo's portrait, for a camera to show."""
+    path = folder / "face.mjpeg"
+    read = ["ffmpeg", "-loglevel", "error", "-loop", "1", "-i", str(demo_files()[0]), "-t", "4"]
+    write = ["-r", "10", "-vf", "scale=480:-2", "-pix_fmt", "yuvj420p", "-c:v", "mjpeg", str(path)]
+    subprocess.run([*read, *write], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    return path
+
+
+@pytest.mark.camera
+@pytest.mark.sound
+def test_robot_loop(tmp_path: Path) -> None:
+    """It sees a face, hears a voice, and shows a mood that changes with what is spoken."""
+    voice = spoken(demo_files()[1], tmp_path / "voice.wav", 44.0)
+    with (
+        pulse_server(tmp_path) as sound,
+        sound.playing(voice),
+        mjpeg_camera(film(tmp_path)) as camera,
+        run("robot_loop.py", camera.url, **sound.environment) as lines,
+    ):
+        wait_for(lambda: len(lines) >= 3, 100.0, "the robot shows two moods")
+    assert lines[0] == "ready"
+    assert all(" s: the robot " in line for line in lines[1:])
+    assert any("smiles" in line or "concerned" in line or "listens" in line for line in lines)
+
+
+def test_robot_without_its_camera() -> None:
+    """One line with the remedy."""
+    assert "`tamulag devices` lists" in told(*command("robot_loop.py"), "77", "none")
+
+
+def test_score_file(tmp_path: Path) -> None:
+    """A row for each half second, with a number for whatever was there."""
+    with wavefile.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(wave()[: 4 * 16000].tobytes())
+    done = subprocess.run(
+        [*command("score_file.py"), str(tmp_path / "talk.wav"), str(demo_files()[0])],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [float(row["end"]) for row in rows[:8]] == [0.5 * (k + 1) for k in range(8)]
+    last = rows[7]
+    assert float(last["low"]) <= float(last["sentiment"]) <= float(last["high"])
+    assert (last["audio_status"], last["vision_status"]) == ("ok", "ok")
+
+
+def test_score_file_that_is_not_there() -> None:
+    """One line with the file and the remedy."""
+    assert "check the path" in told(*command("score_file.py"), "no-such-file.mp4")
+
+
+def test_ready_features() -> None:
+    """Voice and face count while they are pushed; a voice that is missing does not."""
+    done = subprocess.run(
+        command("ready_features.py"), check=True, capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{0.5 * (k + 1):.1f}" for k in range(20)]
+    without = [line.split()[0] for line in lines if "audio 0.00" in line]
+    assert without == ["0.5", "5.5", "6.0", "6.5", "7.0", "7.5"]

@@ -61,10 +61,10 @@ def product(experts: Experts, scores_BM: Tensor, present_M: Tensor) -> Tensor:
     m and the deviation t of y. Right where the modalities err independently of each other given y,
     which pairs of different people do by construction and one person's modalities need not.
     """
-    said = experts.slope * (scores_BM - experts.offset) / experts.deviation.square()
+    votes = experts.slope * (scores_BM - experts.offset) / experts.deviation.square()
     weight = experts.slope.square() / experts.deviation.square()
     prior = 1 / experts.spread.square()
-    total = (said * present_M).sum(dim=-1) + experts.mean * prior
+    total = (votes * present_M).sum(dim=-1) + experts.mean * prior
     return total / ((weight * present_M).sum() + prior)
 
 

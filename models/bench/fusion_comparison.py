@@ -1,8 +1,8 @@
 """Compare the fused head with other ways to fuse, on pairs of clips that it was not trained on.
 
 Knows a model, the recipe of its training and pooled vectors. Knows no stream. What it cannot show:
-nobody here has words, voice and face of one person, so what people take a conflict to mean is not
-known, but for the votes of CREMA-D on voice and face.
+no corpus here has words, voice and face of one person, so how people judge a conflict is not known,
+but for the votes of CREMA-D on voice and face.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,21 +18,15 @@ from ..evaluation.metrics import mosi_metrics
 from ..nn.tam_ulag import MODALITIES, TamUlag, bounded
 from ..runtime.checkpoint import load
 from ..text.text_encoder import encoder_for
-from ..training.train_fusion import (
-    CALIBRATION,
-    SUBSETS,
-    FusionRecipe,
-    Vectors,
-    fused,
-    halves,
-    paired,
-)
-from ..training.train_heads import pooled_vectors, read_recipe
+from ..training.heads_recipe import FusionRecipe, HeadsRecipe
+from ..training.recipe_file import load_recipe
+from ..training.train_fusion import CALIBRATION, SUBSETS, Vectors, fused, halves, paired
+from ..training.train_heads import pooled_vectors
 from .fusion_baselines import by_agreement, by_precision, fit, product, weighted
 
 PAIRINGS = 4000
 RESAMPLES = 20
-"""Draws of the held-out clips with replacement, each with pairings of its own."""
+"""Draws of the validation clips with replacement, each with pairings of its own."""
 CLEAR = 1.0
 """In a conflict one label is at most -1 and the other at least 1."""
 PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -41,7 +35,7 @@ Fuse = Callable[[dict[str, Tensor], Tensor], Tensor]
 """(pooled vectors (B, H) per modality, present (M,) bool) -> estimates (B,)."""
 
 
-class Row(NamedTuple):
+class FusionScore(NamedTuple):
     """One way to fuse on one set of present modalities: means over the resamples."""
 
     way: str
@@ -94,9 +88,9 @@ def open_validation(checkpoint: str, path: Path) -> Validation:
         DataError: If the file cannot be used, or a head is untrained or has no table there.
     """
     model, card = load(checkpoint)
-    recipe = read_recipe(path)
+    recipe = load_recipe(path, HeadsRecipe)
     trained = {name for name, is_trained in card.trained.items() if is_trained}
-    missing = {*MODALITIES, "sentiment"} - (trained & {*recipe.modalities, "sentiment"})
+    missing = {*MODALITIES, "sentiment"} - (trained & {*recipe.tables, "sentiment"})
     if missing:
         raise DataError(
             f"checkpoint {checkpoint} with {path}: {', '.join(sorted(missing))} untrained or not "
@@ -108,18 +102,18 @@ def open_validation(checkpoint: str, path: Path) -> Validation:
 
 
 def ways(
-    model: TamUlag, held: Mapping[str, Vectors], recipe: FusionRecipe, rng: np.random.Generator
+    model: TamUlag, clips: Mapping[str, Vectors], recipe: FusionRecipe, rng: np.random.Generator
 ) -> dict[str, Fuse]:
     """Return every way to fuse, those that learn having learned from the head's own half.
 
     Args:
         model: With its fused head, way `head`.
-        held: The clips that the head was trained on.
+        clips: Those that the head was trained on.
         recipe: How they are paired.
         rng: Draws the pairings.
     """
     many = recipe.model_copy(update={"batch": PAIRINGS})
-    vectors, label = paired(held, many, rng)
+    vectors, label = paired(clips, many, rng)
     experts = fit(scores(model, vectors), label)
 
     def head(drawn: dict[str, Tensor], present: Tensor) -> Tensor:
@@ -143,29 +137,31 @@ def scores(model: TamUlag, vectors: Mapping[str, Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def compare(held: Validation, rng: np.random.Generator) -> tuple[list[Row], list[Conflict]]:
-    """Compare the ways on the half of the held-out clips that did not train the fused head.
+def compare(
+    validation: Validation, rng: np.random.Generator
+) -> tuple[list[FusionScore], list[Conflict]]:
+    """Compare the ways on the half of the validation clips that did not train the fused head.
 
     Args:
-        held: One half of its clips trained the fused head; the other ones are compared on.
+        validation: One half of its clips trained the fused head; the other ones are compared on.
         rng: Draws pairs.
 
     Returns:
         A row per way and set of modalities, on clips with nearly equal labels; and one per way and
         pair of modalities, on clips with labels on opposite sides.
     """
-    seen, new = ({n: halves(v)[side] for n, v in held.clips.items()} for side in (0, 1))
-    rivals = ways(held.model, seen, held.recipe, rng)
-    many = held.recipe.model_copy(update={"batch": CALIBRATION})
+    seen, new = ({n: halves(v)[side] for n, v in validation.clips.items()} for side in (0, 1))
+    fuses = ways(validation.model, seen, validation.recipe, rng)
+    many = validation.recipe.model_copy(update={"batch": CALIBRATION})
     draws = [paired(_resampled(new, rng), many, rng) for _ in range(RESAMPLES)]
     rows = []
     for subset in torch.from_numpy(SUBSETS):
         found = {
             way: [_figures(fuse(drawn, subset), label) for drawn, label in draws]
-            for way, fuse in rivals.items()
+            for way, fuse in fuses.items()
         }
         rows += [_row(way, subset, figures, found["head"]) for way, figures in found.items()]
-    return rows, [row for pair in PAIRS for row in _conflicts(rivals, new, pair, rng)]
+    return rows, [row for pair in PAIRS for row in _conflicts(fuses, new, pair, rng)]
 
 
 def _resampled(clips: Mapping[str, Vectors], rng: np.random.Generator) -> dict[str, Vectors]:
@@ -187,12 +183,12 @@ def _row(
     subset: Tensor,
     found: list[dict[str, float]],
     head: list[dict[str, float]],
-) -> Row:
+) -> FusionScore:
     def of(key: str) -> np.ndarray:
         return np.array([figures[key] for figures in found])
 
     better = np.array([figures["MAE"] for figures in head]) - of("MAE")
-    return Row(
+    return FusionScore(
         way,
         _names(subset.nonzero().flatten().tolist()),
         float(of("MAE").mean()),
@@ -204,7 +200,7 @@ def _row(
 
 
 def _conflicts(
-    rivals: Mapping[str, Fuse],
+    fuses: Mapping[str, Fuse],
     clips: Mapping[str, Vectors],
     pair: tuple[int, int],
     rng: np.random.Generator,
@@ -221,7 +217,7 @@ def _conflicts(
         drawn[MODALITIES[place]] = vectors.context[rows]
         labels.append(vectors.label[rows])
     out = []
-    for way, fuse in rivals.items():
+    for way, fuse in fuses.items():
         estimate = fuse(drawn, present)
         first, second = ((estimate - label).abs() for label in labels)
         means = (first, second, (first < second).float(), estimate.abs())

@@ -1,10 +1,10 @@
-"""Compare generated unimodal labels with those that people gave (CH-SIMS).
+"""Compare generated unimodal labels with human ones (CH-SIMS).
 
 The joint training sees the clip's label alone; the human labels of text, audio and vision are
-looked at afterwards. Knows corpora and the joint training. Knows no file and no command line.
+compared afterwards. Knows corpora and the joint training. Knows no file and no command line.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy.typing as npt
 import torch
 
 from ..data.clips import Clip
+from ..data.corpus import from_clips
 from ..nn.tam_ulag import MODALITIES
 from ..nn.ulag import Gradient, Labels
-from ..training.joint_batches import from_clips
 from ..training.joint_recipe import DataTable, Group, JointRecipe, LabelTable, ModelTable
+from ..training.progress import Log, Progress
 from ..training.train_joint import build, train_epoch
-from ..training.train_seeds import half_width
+from ..training.train_seeds import mean_interval
 from ..training.validation import estimate
 from .simulated_features import simulated
 
@@ -31,8 +32,8 @@ SPLIT = 9973
 Numbers = npt.NDArray[np.float64]
 
 
-class Row(NamedTuple):
-    """One way to unimodal labels, for one modality, against people; means over the seeds."""
+class LabelScore(NamedTuple):
+    """One way to unimodal labels, for one modality, against human ones; means over the seeds."""
 
     labels: str
     """`copied`: the clip's label as it is; `zero`: always 0; `bounded`: the human label as far as
@@ -41,7 +42,7 @@ class Row(NamedTuple):
     snr: float | None
     """Of simulated audio and vision in dB; None: trained on text alone."""
     figures: dict[str, float]
-    """`FIGURES`: `compare` says what they are."""
+    """`FIGURES`, see `compare`."""
     interval: dict[str, float]
     """Half width of the 95 % interval of each over the seeds; empty for what has no seed."""
 
@@ -57,7 +58,7 @@ def compare(generated: Numbers, human: Numbers, clip: Numbers) -> dict[str, floa
     Returns:
         Corr and MAE; `sign`, the share that agrees in negative, neutral or positive; `change`, the
         correlation of generated - clip with human - clip. Beware: it is well above 0 wherever
-        labels shrink, since people's lie nearer to 0 than the clip's; compare it with that of
+        labels shrink, since human ones lie nearer to 0 than the clip's; compare it with that of
         `zero`. nan where one side does not vary.
     """
     return {
@@ -74,7 +75,7 @@ def _corr(a: Numbers, b: Numbers) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def baselines(clips: Sequence[Clip]) -> list[Row]:
+def baselines(clips: Sequence[Clip]) -> list[LabelScore]:
     """Return what needs no training: the clip's label, no label, and the best bounded one."""
     clip = np.array([c.label for c in clips])
     rows = []
@@ -83,7 +84,7 @@ def baselines(clips: Sequence[Clip]) -> list[Row]:
         bounded = np.clip(human, -np.abs(clip), np.abs(clip))
         made_by = {"copied": clip, "zero": 0 * clip, "bounded": bounded}
         for labels, made in made_by.items():
-            rows.append(Row(labels, name, None, compare(made, human, clip), {}))
+            rows.append(LabelScore(labels, name, None, compare(made, human, clip), {}))
     return rows
 
 
@@ -96,9 +97,9 @@ def against(
     seeds: Sequence[int],
     epochs: int,
     gradient: Gradient = "full",
-    log: Callable[[str], None],
-    tell: Callable[[str, int, int], None],
-) -> list[Row]:
+    log: Log,
+    progress: Progress,
+) -> list[LabelScore]:
     """Return the baselines, then each generator on text alone and with simulated features.
 
     Args:
@@ -110,7 +111,7 @@ def against(
         epochs: At most.
         gradient: How far the loss of a ULAG label reaches; the release's is `full`.
         log: Called with a line of progress.
-        tell: Called with what is being done, how much of it is done, and of how much.
+        progress: Called with the current work, how much of it is done, and of how much.
     """
     rows = baselines(train)
     for snr in (None, *snrs):
@@ -122,7 +123,9 @@ def against(
                     both = simulated(both, snr, np.random.default_rng([SPLIT, seed]))
                 one, two = both[: len(train)], both[len(train) :]
                 made.append(
-                    generate(one, two, kind, seed, epochs=epochs, gradient=gradient, tell=tell)
+                    generate(
+                        one, two, kind, seed, epochs=epochs, gradient=gradient, progress=progress
+                    )
                 )
                 log(f"{kind}, {setting(snr)}, seed {seed} is done")
             rows += _summary(train, made, kind, snr)
@@ -136,7 +139,7 @@ def setting(snr: float | None) -> str:
 
 def _summary(
     clips: Sequence[Clip], made: Sequence[Numbers], kind: Labels, snr: float | None
-) -> list[Row]:
+) -> list[LabelScore]:
     clip = np.array([c.label for c in clips])
     rows = []
     for place, name in enumerate(MODALITIES if snr is not None else MODALITIES[:1]):
@@ -144,8 +147,8 @@ def _summary(
         found = [compare(labels[:, place], human, clip) for labels in made]
         values = {key: [figures[key] for figures in found] for key in FIGURES}
         mean = {key: float(np.mean(v)) for key, v in values.items()}
-        interval = {key: half_width(v) for key, v in values.items()} if len(made) > 1 else {}
-        rows.append(Row(kind, name, snr, mean, interval))
+        interval = {key: mean_interval(v) for key, v in values.items()} if len(made) > 1 else {}
+        rows.append(LabelScore(kind, name, snr, mean, interval))
     return rows
 
 
@@ -157,27 +160,27 @@ def generate(
     *,
     epochs: int,
     gradient: Gradient = "full",
-    tell: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Numbers:
     """Train on the clips' labels alone; return the generated labels (N, M) of the training clips.
 
     They are the targets of the unimodal heads in the epoch with the lowest validation L1 of the
-    fused estimate, as the training itself would keep it.
+    fused estimate, as the training itself would choose it.
     """
     recipe = recipe_of(kind, gradient)
     corpora = {"train": from_clips(train), "valid": from_clips(valid)}
     task = build(recipe, corpora["train"], seed)
-    best, last, kept = float("inf"), 1, torch.zeros(0)
+    best, last, chosen = float("inf"), 1, torch.zeros(0)
     for epoch in range(1, epochs + 1):
         if epoch > last + PATIENCE:
             break
-        _, targets, _ = train_epoch(task, epoch, tell)
+        _, targets, _ = train_epoch(task, epoch, progress)
         found = estimate(task, corpora["valid"]).sentiment
         error = float((found - corpora["valid"].labels).abs().mean())
         # In epoch 1 every label is still the clip's.
         if epoch > 1 and error < best:
-            best, last, kept = error, epoch, targets
-    return cast(Numbers, kept.double().numpy())
+            best, last, chosen = error, epoch, targets
+    return cast(Numbers, chosen.double().numpy())
 
 
 def recipe_of(kind: Labels, gradient: Gradient = "full") -> JointRecipe:

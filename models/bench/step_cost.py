@@ -1,4 +1,4 @@
-"""What one hop costs the model: going on from its state, against running its window anew.
+"""Measure one hop of the model: a step from its state, against its whole window again.
 
 Knows a checkpoint, random input at the rates of a real stream, and what one thread of the machine
 can do at most. Knows no stream and no features: words, voice and face come as vectors.
@@ -46,7 +46,7 @@ class Machine(NamedTuple):
     """Bytes read and written per nanosecond: an array of 128 MB is copied."""
 
 
-class Row(NamedTuple):
+class HopCost(NamedTuple):
     """One length of the window; medians, and the slowest of a hundred; all of it per session."""
 
     window: float
@@ -79,9 +79,9 @@ class Exported(NamedTuple):
     anew_torch_ms: float
     """The whole window from the initial state."""
     anew_onnxruntime_ms: float
-    """The same with the file, which also makes the state that nobody needs then."""
+    """The same with the file, which also makes a state that is not used then."""
     ratio: float
-    """Anew with torch against a hop with the file."""
+    """The window with torch against a hop with the file."""
     ratio_onnxruntime: float
     """Both with the file."""
 
@@ -105,7 +105,7 @@ def costs(
     hop: float = 0.5,
     sessions: int = 1,
     repeats: int = 200,
-) -> list[Row]:
+) -> list[HopCost]:
     """Time hops with each window on one thread, both ways in turn.
 
     Args:
@@ -113,7 +113,7 @@ def costs(
         checkpoint: Name or path.
         windows: Seconds, multiples of the hop.
         hop: Seconds, a multiple of 0.1.
-        sessions: Stepped together, and run anew together.
+        sessions: Stepped together, and their windows together.
         repeats: Hops that are timed each way, at least 10.
 
     Raises:
@@ -126,7 +126,7 @@ def costs(
 @torch.inference_mode()
 def _row(
     best: Machine, checkpoint: str, window: float, hop: float, sessions: int, repeats: int
-) -> Row:
+) -> HopCost:
     model, _ = load(checkpoint, window=round(window * TICK_RATE))
     size = round(hop * TICK_RATE)
     stream = _Stream(model, size, sessions)
@@ -134,18 +134,18 @@ def _row(
     for _ in range(hops + 1):
         stream.step()
     whole, now = _ticks(model, 0, hops * size, sessions), torch.full((sessions, 1), hops * size)
-    going, anew = [], []
+    incremental, recompute = [], []
     for _ in range(ROUNDS):
-        going += [stream.step() for _ in range(repeats // ROUNDS)]
-        anew += [_seconds(lambda: model(whole, now)) for _ in range(repeats // ROUNDS)]
+        incremental += [stream.step() for _ in range(repeats // ROUNDS)]
+        recompute += [_seconds(lambda: model(whole, now)) for _ in range(repeats // ROUNDS)]
     flops, read = work(model, size)
-    return Row(
+    return HopCost(
         window,
         hop,
         sessions,
-        *_milliseconds(going, sessions),
-        *_milliseconds(anew, sessions),
-        float(np.median(anew) / np.median(going)),
+        *_milliseconds(incremental, sessions),
+        *_milliseconds(recompute, sessions),
+        float(np.median(recompute) / np.median(incremental)),
         flops / 1e6,
         read / 1e6,
         max(flops / best.gflops, read / best.gigabytes) / 1e6,
@@ -167,7 +167,7 @@ def exported_cost(
         path: Written by `tamulag export --onnx`, for a window that is a multiple of the hop.
         checkpoint: That it was made from.
         hop: Seconds, a multiple of 0.1.
-        sessions: Stepped together, and run anew together.
+        sessions: Stepped together, and their windows together.
         repeats: Hops that are timed each way, at least 10.
 
     Raises:
@@ -177,14 +177,14 @@ def exported_cost(
     model, _ = load(checkpoint, window=window_of(path))
     onnx = OnnxStep(path, model, checkpoint)
     size, window = round(hop * TICK_RATE), model.config.window
-    going = [_Stream(model, size, sessions, step) for step in (model.step, onnx.step)]
+    streams = [_Stream(model, size, sessions, step) for step in (model.step, onnx.step)]
     for _ in range(window // size + 1):
-        for stream in going:
+        for stream in streams:
             stream.step()
     whole, now = _ticks(model, 0, window, sessions), torch.full((sessions, 1), window)
     start = model.initial_state(sessions)
     ways: list[Callable[[], float]] = [
-        *(stream.step for stream in going),
+        *(stream.step for stream in streams),
         lambda: _seconds(lambda: model(whole, now)),
         lambda: _seconds(lambda: onnx.step(whole, now, start)),
     ]
@@ -193,7 +193,7 @@ def exported_cost(
         for way, times in zip(ways, took, strict=True):
             times += [way() for _ in range(repeats // ROUNDS)]
     milliseconds = [1000 * float(np.median(times)) / sessions for times in took]
-    ratios = [anew / milliseconds[1] for anew in milliseconds[2:]]
+    ratios = [window_ms / milliseconds[1] for window_ms in milliseconds[2:]]
     return Exported(window / TICK_RATE, hop, sessions, *milliseconds, *ratios)
 
 

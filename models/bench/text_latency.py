@@ -1,4 +1,4 @@
-"""Measure how long the text of an utterance takes to be encoded and scored anew, as live.
+"""Measure how long the text of an utterance takes to be encoded and scored again, as live.
 
 Knows a checkpoint's text encoder and text branch. Knows no stream and no recogniser.
 """
@@ -21,17 +21,17 @@ WORD = "good"
 WARMUP = 5
 
 
-class Row(NamedTuple):
+class TextLatency(NamedTuple):
     """Updates of one length, in milliseconds."""
 
     tokens: int
     median_ms: float
     p95_ms: float
     cpu_ms: float
-    """Median processor time: what other work on the machine adds is not in it."""
+    """Median processor time: what other programs add is not in it."""
 
 
-def text_updates(checkpoint: str = "default", *, updates: int = 100) -> list[Row]:
+def text_updates(checkpoint: str = "default", *, updates: int = 100) -> list[TextLatency]:
     """Time text updates of each length on one thread; torch is left with one thread.
 
     An update is the words of an utterance through the encoder, and its token states through the
@@ -50,7 +50,7 @@ def text_updates(checkpoint: str = "default", *, updates: int = 100) -> list[Row
     return [_row(encoder, branch, [WORD] * tokens, updates) for tokens in LENGTHS]
 
 
-def _row(encoder: TextEncoder, branch: Branch, words: list[str], updates: int) -> Row:
+def _row(encoder: TextEncoder, branch: Branch, words: list[str], updates: int) -> TextLatency:
     for _ in range(WARMUP):
         update(encoder, branch, words)
     wall, cpu = [], []
@@ -59,7 +59,7 @@ def _row(encoder: TextEncoder, branch: Branch, words: list[str], updates: int) -
         tokens = update(encoder, branch, words)
         wall.append(1000 * (time.perf_counter() - begin))
         cpu.append(1000 * (time.process_time() - busy))
-    return Row(
+    return TextLatency(
         tokens, float(np.median(wall)), float(np.percentile(wall, 95)), float(np.median(cpu))
     )
 

@@ -19,13 +19,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..training.joint_batches import Corpus
 from ..training.joint_recipe import DataTable, JointRecipe, ModelTable, TextTable
-from ..training.run_folder import Log
+from ..training.progress import Log, silent
 from ..training.train_joint import build, load_splits, train_epoch
 
 Variant = Literal["padded", "equal", "fast"]
-"""`padded`: what the field's framework does: the text encoder sees every clip padded to the full
+"""`padded`: as the field's framework does it: the text encoder sees every clip padded to the full
 length, batches are drawn without regard to length, plain Adam. `equal`: the same maths with batches
 that are trimmed and sorted inside each accumulation window, and fused Adam. `fast`: that with the
 text encoder in bfloat16 autocast."""
@@ -40,22 +39,22 @@ WARMUP = 32
 """Clips of an epoch before the clock starts."""
 
 
-class Row(NamedTuple):
+class EpochCost(NamedTuple):
     """One variant, measured."""
 
     variant: Variant
     seconds_per_epoch: float
     """Of the training rows, validation not included; the best epoch of those measured."""
     cpu_seconds: float
-    """Processor time of that epoch over all threads: what other work on the machine adds to the
-    seconds is not in it."""
+    """Processor time of that epoch over all threads: what other programs add to the seconds is not
+    in it."""
     peak_rss_mb: float | None
     """Peak resident memory of its process, the file's arrays included; None: not known here."""
 
 
 def bench(
     variants: list[Variant], log: Log, *, samples: int = TRAIN, epochs: int = 1, threads: int = 0
-) -> list[Row]:
+) -> list[EpochCost]:
     """Measure variants one after the other.
 
     Args:
@@ -81,7 +80,7 @@ def bench(
     return rows
 
 
-def measure(variant: Variant, path: Path, epochs: int, threads: int) -> Row:
+def measure(variant: Variant, path: Path, epochs: int, threads: int) -> EpochCost:
     """Measure one variant in this process."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     recipe = recipe_of(variant, path)
@@ -90,14 +89,14 @@ def measure(variant: Variant, path: Path, epochs: int, threads: int) -> Row:
     padded = None
     if variant == "padded":
         padded = {name: steps for name, (steps, _) in SHAPES.items()}
-    few = _first(corpus, min(WARMUP, len(corpus.labels)))
-    train_epoch(replace(task, corpus=few), 1, _quiet, padded=padded)
+    few = corpus.select(np.arange(min(WARMUP, len(corpus))))
+    train_epoch(replace(task, corpus=few), 1, silent, padded=padded)
     times = []
     for epoch in range(2, epochs + 2):
         begin, spent = time.perf_counter(), time.process_time()
-        train_epoch(task, epoch, _quiet, padded=padded)
+        train_epoch(task, epoch, silent, padded=padded)
         times.append((time.perf_counter() - begin, time.process_time() - spent))
-    return Row(variant, *min(times), peak_memory())
+    return EpochCost(variant, *min(times), peak_memory())
 
 
 def recipe_of(variant: Variant, path: Path) -> JointRecipe:
@@ -143,21 +142,8 @@ def _split(rng: np.random.Generator, rows: int) -> dict[str, object]:
     return content
 
 
-def _first(corpus: Corpus, count: int) -> Corpus:
-    return Corpus(
-        {name: steps[:count] for name, steps in corpus.values.items()},
-        {name: times[:count] for name, times in corpus.ticks.items()},
-        corpus.labels[:count],
-        None if corpus.tokens is None else corpus.tokens[:count],
-    )
-
-
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody: the bar of a terminal costs time."""
-
-
 def peak_memory() -> float | None:
-    """Return the peak resident memory of this process in MB, None where the system does not say.
+    """Return the peak resident memory of this process in MB, None where it is not known.
 
     The kernel's own account of this program, not that of `getrusage`, which begins with the memory
     of the process that started it.

@@ -22,7 +22,7 @@ from ..nn.tam_ulag import LIMIT, MODALITIES
 
 FORMAT = "tamulag-features-1"
 HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
-"""Columns of what people said of each modality alone."""
+"""Columns of the human labels of each modality alone."""
 Array = npt.NDArray[np.float32]
 
 
@@ -37,13 +37,17 @@ class Clip:
     label: float
     """Sentiment in [-3, 3], or in the range of the data set that it comes from."""
     group: str
-    """Who speaks, or another name of what must not be split between training and validation."""
+    """Speaker, video or another unit that must not be split between training and validation."""
     values: dict[str, Array]
     """Per modality (T, D) float32; a modality without anything valid is left out."""
     ticks: dict[str, npt.NDArray[np.int64]]
     """Per modality (T,), ticks of 20 ms from the clip's start."""
     unimodal: dict[str, float] = field(default_factory=dict)
-    """Per modality what people said of it alone; a modality that nobody labelled is left out."""
+    """Per modality its own human label; a modality without one is left out."""
+    corpus: str = ""
+    """Data set that the clip is of; of a feature file that names none, the file's stem."""
+    mode: str = ""
+    """Split that the data set puts it in, e.g. `train`; empty: it has no splits."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class TextRow:
     """The video, else the row's last line."""
     unimodal: dict[str, float] = field(default_factory=dict)
     """Human labels of each modality alone, where the CSV has them (CH-SIMS)."""
+    mode: str = ""
+    """Value of the column `mode`, where the CSV has it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,12 @@ class MediaRow:
     file: Path
     label: float
     text: str = ""
-    """What is said; empty: unknown."""
+    """Transcript; empty: unknown."""
     group: str = ""
 
 
 def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
-    """Write a feature file, atomically; values are kept as float16 to halve it.
+    """Write a feature file, atomically; values are stored as float16 to halve it.
 
     Args:
         path: File to write, `.safetensors`.
@@ -94,6 +100,9 @@ def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
             human = [clip.unimodal.get(name, math.nan) for clip in clips]
             tensors[f"{name}.label"] = np.array(human, np.float32)
     meta = {"format": FORMAT, "about": about, "groups": json.dumps([clip.group for clip in clips])}
+    for key, names in (("corpora", [c.corpus for c in clips]), ("modes", [c.mode for c in clips])):
+        if any(names):
+            meta[key] = json.dumps(names)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     save_file(tensors, temporary, metadata=meta)
@@ -119,14 +128,24 @@ def read_clips(path: Path) -> list[Clip]:
             f"feature file {path} has format {meta.get('format')!r}, expected {FORMAT!r}"
         )
     try:
-        return _clips(tensors, json.loads(meta["groups"]))
+        count = len(tensors["label"])
+        corpora, modes = (
+            json.loads(meta[key]) if key in meta else [default] * count
+            for key, default in (("corpora", path.stem), ("modes", ""))
+        )
+        return _clips(tensors, json.loads(meta["groups"]), corpora, modes)
     except (LookupError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"feature file {path} is damaged ({type(error).__name__} {error}): run tamulag extract"
         ) from error
 
 
-def _clips(tensors: Mapping[str, npt.NDArray[Any]], groups: Sequence[str]) -> list[Clip]:
+def _clips(
+    tensors: Mapping[str, npt.NDArray[Any]],
+    groups: Sequence[str],
+    corpora: Sequence[str],
+    modes: Sequence[str],
+) -> list[Clip]:
     cuts = {
         name: np.concatenate([[0], np.cumsum(tensors[f"{name}.lengths"])])
         for name in MODALITIES
@@ -151,6 +170,8 @@ def _clips(tensors: Mapping[str, npt.NDArray[Any]], groups: Sequence[str]) -> li
                 for name in MODALITIES
                 if (key := f"{name}.label") in tensors and not math.isnan(tensors[key][row])
             },
+            corpora[row],
+            modes[row],
         )
         for row, label in enumerate(tensors["label"])
     ]
@@ -198,6 +219,7 @@ def read_labelled(path: Path, *, mode: str | None = None, limit: float = LIMIT) 
             _label(path, line, row, "label", limit),
             row.get("video_id") or str(line),
             {n: _label(path, line, row, key, limit) for n, key in HUMAN.items() if row.get(key)},
+            row.get("mode") or "",
         )
         for line, row in _table(path, {"text", "label"}, mode)
     ]
@@ -239,7 +261,7 @@ def is_media(path: Path) -> bool:
 
 
 def has_modes(path: Path) -> bool:
-    """Return whether a CSV says with a column `mode` which rows are for what.
+    """Return whether a CSV has a column `mode` that splits its rows.
 
     Raises:
         DataError: If it cannot be read.
@@ -296,7 +318,7 @@ def _label(path: Path, line: int, row: dict[str, str], column: str, limit: float
 
 
 def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
-    """Return clips of written text: all words stand at tick 0, as nobody spoke them.
+    """Return clips of written text: all words stand at tick 0, as they have no times.
 
     Args:
         rows: As `read_labelled` returns them.
@@ -309,6 +331,7 @@ def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
             {"text": values} if len(values) else {},
             {"text": np.zeros(len(values), np.int64)} if len(values) else {},
             row.unimodal,
+            mode=row.mode,
         )
         for row, values in zip(rows, states, strict=True)
     ]

@@ -1,8 +1,15 @@
-"""The scales of labels: MOSI in [-3, 3], SIMS in [-1, 1]."""
+"""The scales of labels: MOSI and MOSEI in [-3, 3], SIMS in [-1, 1]."""
 
 from typing import Literal
 
+from ..nn.tam_ulag import LIMIT
+
 Form = Literal["mosi", "sims"]
 
-LIMITS: dict[Form, float] = {"mosi": 3.0, "sims": 1.0}
-"""Range of the labels; the model's estimates are scaled to it."""
+LIMITS: dict[Form, float] = {"mosi": LIMIT, "sims": 1.0}
+"""Largest label of each form."""
+
+
+def label_scale(form: Form) -> float:
+    """Return the factor from an estimate in [-3, 3] to the range of a form's labels."""
+    return LIMITS[form] / LIMIT

@@ -1,4 +1,4 @@
-"""Clips of written texts of which only the first words have been heard."""
+"""Clips of written texts of which only the first words are there yet."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,18 @@ from .clips import Array, Clip, TextRow, text_clips
 BATCH = 32
 
 
-def spoken(encoder: TextEncoder, rows: Sequence[TextRow], counts: Sequence[int]) -> list[Clip]:
-    """Return the clips of written texts of which only the first words have been heard.
+def encode_prefixes(
+    encoder: TextEncoder, rows: Sequence[TextRow], counts: Sequence[int]
+) -> list[Clip]:
+    """Return the clips of written texts, each of its first words alone.
 
     Args:
-        encoder: Of the checkpoint. A sentence that is cut is encoded without the rest of it.
+        encoder: Of the checkpoint. A prefix is encoded without the rest of its sentence.
         rows: As `read_labelled` returns them.
-        counts: Words of each that have been heard; what is beyond its last word is ignored.
+        counts: Words of each; what is beyond its last word is ignored.
     """
-    begun = [" ".join(encoder.split(row.text)[:n]) for row, n in zip(rows, counts, strict=True)]
+    texts = [" ".join(encoder.split(row.text)[:n]) for row, n in zip(rows, counts, strict=True)]
     states: list[Array] = []
-    for first in range(0, len(begun), BATCH):
-        states += encoder.encode_batch(begun[first : first + BATCH])
+    for first in range(0, len(texts), BATCH):
+        states += encoder.encode_batch(texts[first : first + BATCH])
     return text_clips(rows, states)

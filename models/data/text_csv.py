@@ -1,4 +1,4 @@
-"""Labelled sentences from CSVs: what is trained on, what is only validated, and under which names.
+"""Labelled sentences from CSVs: those of one split, and the name of each file in figures.
 
 Knows CSVs of texts. Knows no encoder and no network.
 """
@@ -26,7 +26,7 @@ MARKS = string.punctuation + "".join(
 
 
 def read_part(files: Sequence[Path], part: Part, form: Form) -> list[TextRow]:
-    """Read the rows of CSVs that belong to a part, with labels in [-3, 3].
+    """Read the rows of CSVs that belong to a split, with labels in [-3, 3].
 
     Of a file with the column `mode`, as the field's `label.csv` has it, only the rows of this mode
     are read: its test rows never. Of any other file all rows are.
@@ -45,21 +45,6 @@ def read_part(files: Sequence[Path], part: Part, form: Form) -> list[TextRow]:
         for path in files
         for row in read_labelled(path, mode=part if has_modes(path) else None, limit=limit)
     ]
-
-
-def refuse_shared(train: Sequence[Path], valid: Sequence[Path]) -> None:
-    """Refuse a file that is trained on and validated, unless its column `mode` splits it.
-
-    Raises:
-        DataError: If there is one.
-    """
-    seen = {path.resolve() for path in train}
-    shared = [path for path in valid if path.resolve() in seen and not has_modes(path)]
-    if shared:
-        raise DataError(
-            f"{', '.join(map(str, shared))} is given to train on and as valid: give two files, or "
-            "add a column mode with train and valid in its rows"
-        )
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
@@ -83,8 +68,8 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def varied(words: list[str], bare: float, prefix: float, rng: np.random.Generator) -> list[str]:
-    """Return the words as training sees them: without punctuation, or cut, with these shares."""
+def vary_words(words: list[str], bare: float, prefix: float, rng: np.random.Generator) -> list[str]:
+    """Return words without punctuation, or cut to a prefix, each with its probability."""
     if rng.random() < bare:
         words = [word.strip(MARKS) for word in words]
     if len(words) > 3 and rng.random() < prefix:

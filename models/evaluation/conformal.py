@@ -1,6 +1,7 @@
 """Half widths of the fused estimate's 90 % intervals, by split conformal prediction.
 
-Knows residuals and how much was heard. Knows no model, no clip's content and no stream.
+Knows residuals and the number of valid steps behind each. Knows no model and no
+stream.
 
 Shapes: R residuals, M' present modalities.
 """
@@ -23,7 +24,7 @@ FEWEST = 9
 
 
 class Widths(NamedTuple):
-    """What a card says of intervals; see `Card`."""
+    """The intervals of a card, under its keys; see `Card`."""
 
     interval: dict[str, float]
     begun: dict[str, list[float]]
@@ -37,16 +38,16 @@ class Residuals(NamedTuple):
     size: Tensor
     """(R,) float32, |estimate - label|."""
     level: Tensor
-    """(R,) int64 in [0, LEVELS): how much was heard, of the modality of which it is least."""
+    """(R,) int64 in [0, LEVELS): by the valid steps of the modality that has the fewest."""
     clip: Tensor
     """(R, M') int64, which clip of each present modality the estimate is of."""
     source: Tensor
     """(R, M') int64, of which corpus it is."""
 
 
-def levels(heard: Tensor, name: str) -> Tensor:
-    """Return the level of each number of valid steps that were heard of a modality."""
-    return torch.bucketize(heard, torch.tensor(STEPS[name]), right=True)
+def levels(steps: Tensor, name: str) -> Tensor:
+    """Return the level of each number of valid steps of a modality."""
+    return torch.bucketize(steps, torch.tensor(STEPS[name]), right=True)
 
 
 def half_width(size: Tensor, count: int, weight: Tensor | None = None) -> float | None:
@@ -81,17 +82,17 @@ def widths(found: Mapping[str, Residuals]) -> Widths:
         found: Per set of present modalities, e.g. `text+audio`. A set with fewer than 9 distinct
             clips has no interval.
     """
-    kept = {}
+    halves = {}
     for key, residuals in found.items():
         rows = [_level(residuals, level) for level in range(LEVELS)]
         known = [row for row in rows if row is not None]
         if len(known) == LEVELS:
-            kept[key] = [max(known[level:]) for level in range(LEVELS)]
+            halves[key] = [max(known[level:]) for level in range(LEVELS)]
     return Widths(
-        {key: rows[-1][0] for key, rows in kept.items()},
-        {key: [half for half, _ in rows[:-1]] for key, rows in kept.items()},
-        STEPS if kept else {},
-        {key: [count for _, count in rows] for key, rows in kept.items()},
+        {key: rows[-1][0] for key, rows in halves.items()},
+        {key: [half for half, _ in rows[:-1]] for key, rows in halves.items()},
+        STEPS if halves else {},
+        {key: [count for _, count in rows] for key, rows in halves.items()},
     )
 
 

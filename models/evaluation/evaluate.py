@@ -16,21 +16,21 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from ..data.batches import Batch, collate
 from ..data.clips import Clip, DataError, TextRow, read_labelled
-from ..data.label_scale import LIMITS, Form
-from ..data.prefix_texts import spoken
-from ..nn.encoder import Ticks
+from ..data.corpus import from_clips
+from ..data.label_scale import LIMITS, Form, label_scale
+from ..data.prefix_texts import encode_prefixes
 from ..nn.tam_ulag import LIMIT, MODALITIES, TamUlag
 from ..runtime.checkpoint import Card, CheckpointError, load
 from ..text.text_encoder import TextEncoder, encoder_for
-from .metrics import mosi_metrics, sims_metrics
+from .metrics import METRICS
 
 Head = Literal["text", "audio", "vision", "all"]
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""Shares of a clip that has been heard, for anytime curves."""
+"""Shares of a clip that are scored for anytime curves."""
 
 BATCH = 32
 
@@ -46,15 +46,15 @@ class Evaluation:
     card: Card = field(default_factory=lambda: Card(trained={}))
     """Whose intervals are measured."""
 
-    def texts(self, rows: Sequence[TextRow], heard: float = 1.0) -> list[Clip]:
-        """Return the clips of written texts, of which a share of the words has been heard.
+    def texts(self, rows: Sequence[TextRow], share: float = 1.0) -> list[Clip]:
+        """Return the clips of written texts, each of a share of its words.
 
         Args:
             rows: As `read_labelled` returns them.
-            heard: In (0, 1]; the words are rounded up.
+            share: In (0, 1], of the first words; their number is rounded up.
         """
         words = [len(self.encoder.split(row.text)) for row in rows]
-        return spoken(self.encoder, rows, [math.ceil(heard * n - 1e-9) for n in words])
+        return encode_prefixes(self.encoder, rows, [math.ceil(share * n - 1e-9) for n in words])
 
     def figures(self, clips: Sequence[Clip]) -> dict[str, float]:
         """Compare the estimates of clips, at least one, with their labels.
@@ -65,7 +65,7 @@ class Evaluation:
 
         Raises:
             CheckpointError: If the checkpoint was trained on vectors of other sizes.
-            DataError: If there is no clip of which the head could say something.
+            DataError: If no clip has anything that the head could score.
         """
         found = self._compared(clips)
         if found["missing"] == len(clips):
@@ -78,10 +78,9 @@ class Evaluation:
     def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
         _check_sizes(self.model, clips)
         scores, present = estimates(self.model, clips, self.head)
-        predicted = np.where(present, scores, 0.0) * (LIMITS[self.form] / LIMIT)
-        measure = mosi_metrics if self.form == "mosi" else sims_metrics
+        predicted = np.where(present, scores, 0.0) * label_scale(self.form)
         truth = np.array([clip.label for clip in clips])
-        return measure(predicted, truth) | {"missing": int((~present).sum())}
+        return METRICS[self.form](predicted, truth) | {"missing": int((~present).sum())}
 
     def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
         """Return the figures after each share of `SHARES`, under `heard`.
@@ -90,13 +89,13 @@ class Evaluation:
         state, see `covered`.
 
         Args:
-            clips: Returns the clips as far as a share of them has been heard.
+            clips: Returns the clips cut to a share of their beginning.
         """
         rows = []
         for share in SHARES:
-            begun = clips(share)
-            found = self._compared(begun)
-            inside = covered(self.model, self.card, begun, self.head, self.form)
+            prefixes = clips(share)
+            found = self._compared(prefixes)
+            inside = covered(self.model, self.card, prefixes, self.head, self.form)
             rows.append({"heard": share, **found, "covered": inside})
         return rows
 
@@ -169,8 +168,8 @@ def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.nda
     """
     scores, present = [], []
     for first in range(0, len(clips), BATCH):
-        ticks, now = batch(model, clips[first : first + BATCH])
-        output = model(ticks, now)
+        batch = whole(clips[first : first + BATCH])
+        output = model(batch.ticks, batch.now)
         if head == "all":
             scores.append(output.sentiment[:, 0])
             present.append(output.present[:, 0].any(dim=-1))
@@ -200,13 +199,13 @@ def covered(
     inside = []
     for first in range(0, len(clips), BATCH):
         part = clips[first : first + BATCH]
-        ticks, now = batch(model, part)
-        output = model(ticks, now, alone.expand(len(part), 1, -1))
-        heard = torch.stack([(p.weight[:, 0] > 0).sum(dim=-1) for p in output.attention], dim=-1)
+        batch = whole(part)
+        output = model(batch.ticks, batch.now, alone.expand(len(part), 1, -1))
+        steps = torch.stack([(p.weight[:, 0] > 0).sum(dim=-1) for p in output.attention], dim=-1)
         for row, clip in enumerate(part):
-            there = output.present[row, 0].tolist()
-            counts = zip(MODALITIES, heard[row].tolist(), strict=True)
-            half = card.half_width(dict(itertools.compress(counts, there)))
+            present = output.present[row, 0].tolist()
+            counts = zip(MODALITIES, steps[row].tolist(), strict=True)
+            half = card.half_width(dict(itertools.compress(counts, present)))
             if half is not None:
                 label = clip.label * (LIMIT / LIMITS[form])
                 inside.append(abs(float(output.sentiment[row, 0]) - label) <= half)
@@ -224,22 +223,6 @@ def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:
             )
 
 
-def batch(model: TamUlag, clips: Sequence[Clip]) -> tuple[dict[str, Ticks], torch.Tensor]:
-    """Return clips as one padded batch of ticks, and the tick (B, 1) after each clip's last."""
-    ticks = {}
-    for name in MODALITIES:
-        dim = getattr(model.config, name).dim
-        nothing = (torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64))
-        pairs = [
-            (torch.from_numpy(clip.values[name]), torch.from_numpy(clip.ticks[name]))
-            if name in clip.values
-            else nothing
-            for clip in clips
-        ]
-        values = pad_sequence([v for v, _ in pairs], batch_first=True)
-        time = pad_sequence([t for _, t in pairs], batch_first=True)
-        lengths = torch.tensor([len(v) for v, _ in pairs])
-        mask = torch.arange(values.shape[1]) < lengths.unsqueeze(-1)
-        ticks[name] = Ticks(values, mask, time, time)
-    ends = [max((int(time.max()) for time in clip.ticks.values()), default=0) + 1 for clip in clips]
-    return ticks, torch.tensor(ends).unsqueeze(-1)
+def whole(clips: Sequence[Clip]) -> Batch:
+    """Return clips as one padded batch, each scored at its end."""
+    return collate(from_clips(clips), np.arange(len(clips)))

@@ -3,8 +3,12 @@
 Knows one-dimensional arrays of estimates and labels.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
+
+from ..data.label_scale import Form
 
 Vector = npt.NDArray[np.floating]
 
@@ -108,3 +112,10 @@ def _corr(predicted: Vector, truth: Vector) -> float:
     if predicted.std() == 0 or truth.std() == 0:
         return float("nan")
     return float(np.corrcoef(predicted, truth)[0, 1])
+
+
+METRICS: dict[Form, Callable[[Vector, Vector], dict[str, float]]] = {
+    "mosi": mosi_metrics,
+    "sims": sims_metrics,
+}
+"""How estimates and labels in the range of each form are compared."""

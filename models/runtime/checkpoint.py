@@ -109,7 +109,7 @@ def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | N
     temporary.replace(path)
 
 
-def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
+def load(name: str | Path, *, window: int | None = None) -> tuple[TamUlag, Card]:
     """Load a checkpoint for inference.
 
     Args:
@@ -120,7 +120,7 @@ def load(name: str, *, window: int | None = None) -> tuple[TamUlag, Card]:
         CheckpointError: If the file is missing, damaged, of another format, or if a tensor is
             missing or left over.
     """
-    path = resolve(name)
+    path = resolve(str(name))
     tensors, meta = _read(path)
     try:
         config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))

@@ -15,7 +15,8 @@ import torch
 from ..data.clips import DataError
 from ..nn.config import MODALITIES, ModelConfig
 from .joint_recipe import JointRecipe, ModelTable, model_config, read_joint
-from .run_folder import Log, Record, Tell, settings
+from .progress import Log, Progress, Record
+from .run_folder import settings
 from .train_joint import load_splits
 from .train_seeds import forget, summary, train_seeds
 
@@ -31,11 +32,11 @@ Cell = dict[str, str]
 """The options of a cell, as text."""
 
 
-def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, Record]]:
+def ablate(path: Path, out: Path, *, log: Log, progress: Progress) -> list[tuple[Cell, Record]]:
     """Train every cell of the grid with every seed; write `results.csv` and `table.md` to `out`.
 
-    What is done lies in `out/cells` and is not done again; a cell that was stopped goes on. The
-    tables are written after each cell, so that they can be read while the rest is trained.
+    Finished cells are in `out/cells` and are not trained again; a cell that was stopped is resumed.
+    The tables are written after each cell, so that they can be read while the rest is trained.
 
     Returns:
         Options and summary of each cell.
@@ -60,7 +61,8 @@ def ablate(path: Path, out: Path, *, log: Log, tell: Tell) -> list[tuple[Cell, R
         record = _done(folder, chosen)
         if record is None:
             log(f"cell {place + 1} of {len(grid)}: {name}")
-            record = summary(list(train_seeds(chosen, splits, folder, log=log, tell=tell).values()))
+            records = train_seeds(chosen, splits, folder, log=log, progress=progress)
+            record = summary(list(records.values()))
             text = json.dumps({"settings": _key(chosen), "figures": record})
             (folder / RESULT).write_text(text, encoding="utf-8")
             forget(folder)

@@ -1,9 +1,8 @@
-"""By-group cross-validation of one modality's recipe: no speaker is in training and in validation.
+"""Cross-validation of one head by groups or corpora: none is in training and in validation.
 
-Knows a training file's tables and feature files. Knows no front end; keeps no checkpoint.
+Knows a training file's tables and feature files. Knows no front end; writes no checkpoint.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,29 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..data.clips import DataError, read_clips
+from ..data.clips import DataError
+from ..data.corpus import Corpus, Key
+from ..data.validation_split import folds as split_folds
 from ..evaluation.metrics import mosi_metrics
 from ..nn.branch import Branch
 from ..nn.config import preset
-from .branch_batches import BranchRecipe, read_rows
-from .run_folder import Log
+from .branch_batches import read_files, repeat_pictures
+from .heads_recipe import BranchRecipe, HeadsRecipe
+from .progress import Log
+from .recipe_file import load_recipe
 from .speaker_level import SpeakerLevels
 from .train_branch import predict, train_branch
-from .train_heads import read_recipe
 
 MEASURED = ("MAE", "Corr", "Acc2_non0")
 Array = npt.NDArray[np.floating[Any]]
 BEFORE = 8
-"""Other clips of its group that a clip's running level has heard for `Corr_heard`."""
+"""Other clips of its group in a clip's running level for `Corr_heard`."""
 
 
-def parts(groups: Sequence[str], folds: int) -> list[list[str]]:
-    """Split groups in their order into `folds` runs of nearly equal length.
+def crossval(path: Path, head: str, folds: int, log: Log, by: Key = "groups") -> dict[str, object]:
+    """Train a head once per fold and measure it on the groups that it was not trained on.
 
-    Raises:
-        DataError: If there are fewer groups than folds.
-    """
-    if len(groups) < folds:
-        raise DataError(f"folds = {folds}: there are {len(groups)} groups, so at most that many")
-    return [list(part) for part in np.array_split(np.array(groups), folds)]
-
-
-def crossval(path: Path, head: str, folds: int, log: Log) -> dict[str, object]:
-    """Train a head once per fold and measure it on the groups that it has not heard or seen.
-
-    Every epoch of the recipe is run and the last weights are kept, so nothing about the held-out
+    Every epoch of the recipe is run and the last weights are used, so nothing about the validated
     groups enters; `valid_groups` of the file is not looked at.
 
     Args:
@@ -49,28 +40,33 @@ def crossval(path: Path, head: str, folds: int, log: Log) -> dict[str, object]:
         head: `audio` or `vision`, or `text` where the file has a table [text].
         folds: Parts into which the groups are split, in their order.
         log: Called with a line of progress.
+        by: What is split: speakers (`groups`), or data sets (`corpora`).
 
     Returns:
         `head`, `folds`, `n`; MAE, Corr and Acc2_non0 as means over the folds; `Corr_all` over all
         clips at once; and per fold its groups and all figures, under `rows`. Each clip is scored
         from the initial state, but for `Corr_heard`, where a branch takes features relative to
-        their running level: there the level has heard eight other clips of the same group.
+        their running level: there the level has seen eight other clips of the same group.
 
     Raises:
         DataError: If the file has no such head, or a feature file cannot be used.
     """
-    recipe = read_recipe(path)
-    how = getattr(recipe, head, None)
-    if not isinstance(how, BranchRecipe):
+    recipe = load_recipe(path, HeadsRecipe)
+    table = recipe.tables.get(head)
+    if not isinstance(table, BranchRecipe):
         raise DataError(f"{path} has no table [{head}] of feature files: name one that it has")
-    groups = sorted({clip.group for file in how.train for clip in read_clips(file)})
-    rows, estimates, labels = [], [], []
-    for number, held in enumerate(parts(groups, folds)):
-        figures, estimate, label = _fold(how, head, held, recipe.seed, log)
-        rows.append({"groups": held, **figures})
+    table = table.model_copy(update={"choose": False})
+    corpus = read_files(table.train, head)
+    rows, estimates = [], []
+    parts = split_folds(getattr(corpus, by), folds)
+    labels = []
+    for number, names in enumerate(parts):
+        train, valid = corpus.without(names, by)
+        figures, estimate = _fold(table, head, train, valid, recipe.seed, log)
+        rows.append({"groups": names, **figures})
         estimates.append(estimate)
-        labels.append(label)
-        log(f"fold {number + 1}/{folds}: " + _told(figures))
+        labels.append(valid.labels.numpy())
+        log(f"fold {number + 1}/{folds}: " + ", ".join(f"{k} {figures[k]:.3f}" for k in MEASURED))
     measured = [key for key in (*MEASURED, "Corr_heard") if key in rows[0]]
     means = {key: float(np.mean([row[key] for row in rows])) for key in measured}
     together = mosi_metrics(np.concatenate(estimates), np.concatenate(labels))
@@ -79,24 +75,18 @@ def crossval(path: Path, head: str, folds: int, log: Log) -> dict[str, object]:
 
 
 def _fold(
-    how: BranchRecipe, head: str, held: list[str], seed: int, log: Log
-) -> tuple[dict[str, float], Array, Array]:
-    """Return figures, estimates and labels of the held groups' clips."""
-    fold = how.model_copy(update={"valid": how.train, "valid_groups": held, "choose": False})
-    rows, valid = read_rows(fold, head)
+    recipe: BranchRecipe, head: str, train: Corpus, valid: Corpus, seed: int, log: Log
+) -> tuple[dict[str, float], Array]:
+    """Return figures and estimates of the clips that are only validated."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = preset("stream")
     branch = Branch(getattr(config, head), config)
-    figures = train_branch(branch, rows, valid, fold, rng, log)
-    label = valid.labels.numpy()
+    figures = train_branch(branch, head, train, valid, recipe, rng, log)
+    valid = repeat_pictures(valid, head, recipe.still)
     if branch.encoder.centred:
-        every, counts = np.arange(len(label)), np.full(len(label), BEFORE)
-        levels = SpeakerLevels(branch.encoder, valid).levels(every, counts, rng)
-        later = predict(branch, valid, fold, levels).numpy()
-        figures["Corr_heard"] = mosi_metrics(later, label)["Corr"]
-    return figures, predict(branch, valid, fold).numpy(), label
-
-
-def _told(figures: dict[str, float]) -> str:
-    return ", ".join(f"{key} {figures[key]:.3f}" for key in MEASURED)
+        every, counts = np.arange(len(valid)), np.full(len(valid), BEFORE)
+        speakers = SpeakerLevels(branch.encoder, valid.values[head], valid.groups)
+        later = predict(branch, valid, head, speakers.levels(every, counts, rng)).numpy()
+        figures["Corr_heard"] = mosi_metrics(later, valid.labels.numpy())["Corr"]
+    return figures, predict(branch, valid, head).numpy()

@@ -16,8 +16,7 @@ from ..nn.attention import Tam
 from ..nn.config import MODALITIES, ModelConfig, preset, with_tam
 from ..nn.fusion import Fusion
 from ..nn.ulag import Gradient, Labels, Similarity
-from .branch_batches import Table
-from .recipe_file import checked, parsed, unknown
+from .recipe_file import Table, load_recipe, unknown
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -131,15 +130,6 @@ class JointRecipe(Table):
     ablate: AblateTable = AblateTable()
 
 
-def kind_of(path: Path) -> str:
-    """Return the `kind` of a training file; one without it trains the branches apart: `branches`.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    return str(parsed(path).get("kind", "branches"))
-
-
 def read_joint(path: Path) -> JointRecipe:
     """Read the training file of a joint training.
 
@@ -147,13 +137,7 @@ def read_joint(path: Path) -> JointRecipe:
         DataError: If it cannot be read, is of another kind, or has an unknown key or a value that
             is not allowed.
     """
-    values = parsed(path)
-    if "kind" not in values:
-        raise DataError(
-            f'{path} is no file for a joint training, kind = "joint" is missing: '
-            "take one such as configs/train/paper-mosi.toml"
-        )
-    recipe = checked(path, values, JointRecipe)
+    recipe = load_recipe(path, JointRecipe)
     data = recipe.data
     if (data.packed is None) == (not data.train) or bool(data.train) != bool(data.valid):
         raise DataError(f"{path}: [data] needs either packed, or both train and valid")

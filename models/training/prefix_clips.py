@@ -1,94 +1,84 @@
-"""Beginnings of validation clips: what the fused head hears while a clip is still going on.
+"""Prefixes of validation clips: the input of the fused head while a clip is still going on.
 
 Knows a branch, the text encoder and clips. Knows no fused head and no interval.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..data.clips import TextRow
-from ..data.prefix_texts import spoken
+from ..data.corpus import Corpus, from_clips
+from ..data.prefix_texts import encode_prefixes
 from ..nn.branch import Branch
 from ..text.text_encoder import TextEncoder
-from .branch_batches import VISION_PERIOD, BranchRecipe, Rows, contexts, stacked
+from .branch_batches import contexts, repeat_pictures
 from .train_fusion import PrefixVectors
 
-BEGINNINGS = 4
-"""Random beginnings of each clip, beside the whole."""
-BATCH = 32
-PLAIN = BranchRecipe(train=[], valid=[], data="", epochs=1)
-"""Clips as they are."""
+PREFIXES = 4
+"""Random prefixes of each clip, beside the whole."""
 
 
-def prefix_texts(
+def text_prefix_vectors(
     branch: Branch,
     encoder: TextEncoder,
     corpora: Sequence[Sequence[TextRow]],
     rng: np.random.Generator,
 ) -> PrefixVectors:
-    """Return texts and random beginnings of them, of one word up to all.
+    """Return the vectors of texts and of random prefixes of them, of one word up to all.
 
     Args:
         branch: Of text.
         encoder: Of the checkpoint.
         corpora: Texts with labels in [-3, 3], a list per corpus. Those without a token do not
             count as clips.
-        rng: Draws the beginnings.
+        rng: Draws the prefixes.
     """
     rows = [row for corpus in corpora for row in corpus]
     sources = [place for place, corpus in enumerate(corpora) for _ in corpus]
     words = [len(encoder.split(row.text)) for row in rows]
-    wholes = spoken(encoder, rows, words)
-    there = [place for place, clip in enumerate(wholes) if "text" in clip.values]
-    found = [(number, wholes[place]) for number, place in enumerate(there)]
-    for _ in range(BEGINNINGS):
-        counts = [int(rng.integers(1, words[place] + 1)) for place in there]
-        found += enumerate(spoken(encoder, [rows[place] for place in there], counts))
+    wholes = encode_prefixes(encoder, rows, words)
+    used = [place for place, clip in enumerate(wholes) if "text" in clip.values]
+    found = [(number, wholes[place]) for number, place in enumerate(used)]
+    for _ in range(PREFIXES):
+        counts = [int(rng.integers(1, words[place] + 1)) for place in used]
+        found += enumerate(encode_prefixes(encoder, [rows[place] for place in used], counts))
     # The first word may be a sign that has no token.
     found = [(number, clip) for number, clip in found if "text" in clip.values]
     clips = [number for number, _ in found]
-    begun = stacked([clip for _, clip in found], "text")
-    return _pooled(branch, begun, clips, [sources[there[number]] for number in clips])
+    prefixes = from_clips([clip for _, clip in found])
+    return _pooled(branch, "text", prefixes, clips, [sources[used[number]] for number in clips])
 
 
-def prefix_rows(
-    branch: Branch, rows: Rows, recipe: BranchRecipe, rng: np.random.Generator
+def prefix_vectors(
+    branch: Branch, name: str, corpus: Corpus, still: int, rng: np.random.Generator
 ) -> PrefixVectors:
-    """Return clips and random beginnings of them, of one valid step up to all.
+    """Return the vectors of clips and of random prefixes of them, of one valid step up to all.
 
     Args:
         branch: Of voice or face, or of text whose token states are fixed.
-        rows: The clips, taken as one corpus.
-        recipe: A single picture is drawn out to `still` vectors and less.
-        rng: Draws the beginnings.
+        name: Its modality.
+        corpus: Clips that all have it, taken as one corpus.
+        still: Vectors into which a single picture is repeated; 0: clips as they are.
+        rng: Draws the prefixes.
     """
-    lengths = [recipe.still or len(values) for values in rows.values]
-    clips = list(range(len(lengths))) * (BEGINNINGS + 1)
+    corpus = repeat_pictures(corpus, name, still)
+    lengths = [len(values) for values in corpus.values[name]]
+    clips = list(range(len(lengths))) * (PREFIXES + 1)
     counts = lengths + [
-        int(rng.integers(1, length + 1)) for _ in range(BEGINNINGS) for length in lengths
+        int(rng.integers(1, length + 1)) for _ in range(PREFIXES) for length in lengths
     ]
-    pieces = [_piece(rows, i, count, recipe) for i, count in zip(clips, counts, strict=True)]
-    begun = replace(
-        rows,
-        values=[values for values, _ in pieces],
-        ticks=[ticks for _, ticks in pieces],
-        labels=rows.labels[clips],
+    return _pooled(branch, name, corpus.select(clips).first(name, counts), clips, [0] * len(clips))
+
+
+def _pooled(
+    branch: Branch, name: str, prefixes: Corpus, clips: list[int], sources: list[int]
+) -> PrefixVectors:
+    return PrefixVectors(
+        contexts(branch, prefixes, name),
+        prefixes.labels,
+        torch.tensor(clips),
+        torch.tensor([len(values) for values in prefixes.values[name]]),
+        torch.tensor(sources),
     )
-    return _pooled(branch, begun, clips, [0] * len(clips))
-
-
-def _piece(rows: Rows, index: int, count: int, recipe: BranchRecipe) -> tuple[Tensor, Tensor]:
-    values, ticks = rows.values[index], rows.ticks[index]
-    if recipe.still:
-        return values[:1].expand(count, -1), torch.arange(count) * VISION_PERIOD
-    return values[:count], ticks[:count]
-
-
-def _pooled(branch: Branch, rows: Rows, clips: list[int], sources: list[int]) -> PrefixVectors:
-    heard = torch.tensor([len(values) for values in rows.values])
-    vectors = contexts(branch, rows, PLAIN)
-    return PrefixVectors(vectors, rows.labels, torch.tensor(clips), heard, torch.tensor(sources))

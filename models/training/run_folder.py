@@ -1,4 +1,4 @@
-"""The folder of one training run: what to go on from, its curves, and its best checkpoint.
+"""The folder of one training run: the state to resume from, its curves, and its best checkpoint.
 
     runs/NAME/seed-1/last.safetensors   model, optimiser, labels and figures after the last epoch
                      best.safetensors   checkpoint of the epoch with the lowest validation L1
@@ -26,27 +26,18 @@ from torch import Tensor, nn
 
 from ..data.clips import DataError
 from .joint_recipe import JointRecipe
+from .progress import Log, Record
 from .ulgm_labels import Ulgm
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-Log = Callable[[str], None]
-Tell = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
-Record = dict[str, float]
-
-
-def quiet(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
-
-
 FREE = {"name", "seeds", "epochs", "patience", "threads", "ablate"}
-"""Settings that may change between a run and its going on."""
+"""Settings that may change before a run is resumed."""
 
 
 @dataclass
 class Journal:
-    """What a run knows of its past."""
+    """The epochs of a run that are done."""
 
     history: list[Record] = field(default_factory=list)
     """Figures of each epoch."""
@@ -65,14 +56,14 @@ class Journal:
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained."""
+    """Everything that training changes."""
 
     net: nn.Module
     optimiser: torch.optim.Optimizer
     ulgm: Ulgm | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that training changes, under flat names."""
+        """Return it as tensors under flat names."""
         out = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for place, state in self.optimiser.state_dict()["state"].items():
             out |= {f"optimiser.{place}.{key}": tensor for key, tensor in state.items()}
@@ -81,7 +72,7 @@ class Job:
         return out
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` returned.
+        """Continue from what `tensors` returned.
 
         Raises:
             ValueError: If a tensor is missing or left over, or has another shape.
@@ -103,7 +94,7 @@ class Job:
 
 
 def save_last(folder: Path, job: Job, journal: Journal, recipe: JointRecipe) -> None:
-    """Write all that is needed to go on, atomically."""
+    """Write all that is needed to resume, atomically."""
     write_state(folder, job.tensors(), settings(recipe), vars(journal))
 
 
@@ -126,7 +117,7 @@ def load_last(folder: Path, job: Job, recipe: JointRecipe) -> Journal:
 def write_state(
     folder: Path, tensors: Mapping[str, Tensor], now: dict[str, object], meta: object
 ) -> None:
-    """Write what a run goes on from, atomically.
+    """Write the state that a run resumes from, atomically.
 
     Args:
         folder: Of the run.
@@ -146,7 +137,7 @@ def read_state(
     now: dict[str, object],
     restore: Callable[[dict[str, Tensor], dict[str, Any]], None],
 ) -> bool:
-    """Read what `write_state` wrote and give it to `restore`; return whether there was anything.
+    """Pass what `write_state` wrote to `restore`; return whether there was anything.
 
     Raises:
         DataError: If the file is damaged or of other settings.
@@ -172,12 +163,12 @@ def read_state(
 
 
 def settings(recipe: JointRecipe) -> dict[str, object]:
-    """Return what must be the same for a run to go on."""
+    """Return what must be the same to resume a run."""
     return recipe.model_dump(mode="json", exclude=FREE)
 
 
 def write_tables(folder: Path, journal: Journal) -> None:
-    """Write `metrics.csv` and `labels.csv` anew, so that nothing is in them twice."""
+    """Rewrite `metrics.csv` and `labels.csv`, so that nothing is in them twice."""
     write_metrics(folder, journal.history)
     _write(
         folder / "labels.csv",
@@ -191,7 +182,7 @@ def write_tables(folder: Path, journal: Journal) -> None:
 
 
 def write_metrics(folder: Path, history: Sequence[Record]) -> None:
-    """Write `metrics.csv` anew: the figures of each epoch."""
+    """Rewrite `metrics.csv`: the figures of each epoch."""
     names = list(dict.fromkeys(key for record in history for key in record))
     rows = [[record.get(name, "") for name in names] for record in history]
     _write(folder / "metrics.csv", names, rows)
@@ -204,48 +195,33 @@ def _write(path: Path, names: list[str], rows: Sequence[Sequence[object]]) -> No
     temporary.replace(path)
 
 
-class Curves:
-    """The curves of a run for TensorBoard; without it they go to metrics.csv alone.
-
-    Args:
-        folder: Of the run.
-        epoch: Epochs that are done; what a stopped run wrote of later ones is hidden.
-        log: Told once where TensorBoard is not installed.
-    """
-
-    def __init__(self, folder: Path, epoch: int, log: Log) -> None:
-        self._add: Callable[[str, float, int], object] | None = None
-        self._close: Callable[[], None] | None = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            log("TensorBoard is not installed (`pip install tensorboard`): curves go to CSV only")
-            return
-        writer = SummaryWriter(str(folder), purge_step=epoch + 1)
-        self._add, self._close = writer.add_scalar, writer.close
-
-    def add(self, record: Record, epoch: int) -> None:
-        """Add the figures of an epoch."""
-        if self._add is not None:
-            for name, value in record.items():
-                self._add(name.replace(".", "/", 1), value, epoch)
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self._close is not None:
-            self._close()
-
-
 @contextmanager
-def kept_curves(
+def open_curves(
     folder: Path | None, epoch: int, log: Log
 ) -> Iterator[Callable[[Record, int], None]]:
-    """Give what adds an epoch's figures to the curves of a folder; nothing without one."""
+    """Yield a function that adds an epoch's figures to the curves of a folder for TensorBoard.
+
+    Args:
+        folder: Of the run; None: nothing is written.
+        epoch: Epochs that are done; what a stopped run wrote of later ones is hidden.
+        log: Called once where TensorBoard is not installed: figures are in metrics.csv alone then.
+    """
     if folder is None:
         yield lambda _record, _epoch: None
         return
-    curves = Curves(folder, epoch, log)
     try:
-        yield curves.add
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log("TensorBoard is not installed (`pip install tensorboard`): curves go to CSV only")
+        yield lambda _record, _epoch: None
+        return
+    writer = SummaryWriter(str(folder), purge_step=epoch + 1)
+
+    def add(record: Record, epoch: int) -> None:
+        for name, value in record.items():
+            writer.add_scalar(name.replace(".", "/", 1), value, epoch)
+
+    try:
+        yield add
     finally:
-        curves.close()
+        writer.close()

@@ -3,15 +3,16 @@
 Knows clips and the level of the encoder's state. Knows no hidden state and no loss.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..nn.encoder import Encoder
-from .branch_batches import Rows
 
-HEARD = (0, 0, 1, 2, 4, 8)
-"""How many other clips of its speaker a clip comes after in training, each as likely."""
+EARLIER = (0, 0, 1, 2, 4, 8)
+"""How many other clips of its speaker come before a clip in training, each as likely."""
 
 
 class SpeakerLevels:
@@ -21,17 +22,18 @@ class SpeakerLevels:
 
     Args:
         encoder: With its `centred` features; its level is set.
-        rows: Clips with their groups.
+        clips: Vectors (T, D) of each clip.
+        groups: Speaker of each.
     """
 
-    def __init__(self, encoder: Encoder, rows: Rows) -> None:
+    def __init__(self, encoder: Encoder, clips: Sequence[Tensor], groups: Sequence[str]) -> None:
         nothing = torch.zeros(1, encoder.centred + 1, dtype=torch.float64)
-        self.clip = torch.cat([encoder.centre(v[None], nothing)[1] for v in rows.values])
-        lengths = torch.tensor([len(v) for v in rows.values], dtype=torch.float64)
+        self.clip = torch.cat([encoder.centre(v[None], nothing)[1] for v in clips])
+        lengths = torch.tensor([len(v) for v in clips], dtype=torch.float64)
         self.fade = (1 - 1 / encoder.horizon) ** lengths
-        groups = np.array(rows.groups)
-        self.members = {group: np.flatnonzero(groups == group) for group in set(rows.groups)}
-        self.groups = rows.groups
+        names = np.array(groups)
+        self.members = {group: np.flatnonzero(names == group) for group in set(groups)}
+        self.groups = groups
         self.start = encoder.initial_state(1).level[0]
 
     def levels(self, chosen: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> Tensor:

@@ -1,39 +1,33 @@
 """Fine-tune the last layers of the text encoder together with the text branch.
 
-    runs/NAME-text/last.safetensors   all that is needed to go on after the last epoch
+    runs/NAME-text/last.safetensors   all that is needed to continue after the last epoch
                    metrics.csv        one row per epoch
                    events.out.*       the same for TensorBoard, where it is installed
 
 Knows epochs, forks and files. Knows no audio, vision, stream or feature file.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.clips import DataError, TextRow
+from ..data.clips import DataError, TextRow, has_modes
 from ..data.label_scale import Form
-from ..data.text_csv import names_of, read_part, refuse_shared
+from ..data.text_csv import names_of, read_part
+from ..data.validation_split import refuse_shared
 from ..nn.branch import Branch
 from ..text.text_encoder import TextEncoder
-from .run_folder import (
-    Log,
-    Record,
-    Tell,
-    kept_curves,
-    quiet,
-    read_state,
-    write_metrics,
-    write_state,
-)
-from .text_network import Rows, Run, TextNet, TuneRecipe, Weights, begin, evaluate, train_epoch
+from .heads_recipe import TuneRecipe
+from .progress import Log, Progress, Record, silent
+from .run_folder import open_curves, read_state, write_metrics, write_state
+from .text_network import FIXED, Sentences, TextNet, TuneRun, evaluate, start_run, train_epoch
+from .weights import Weights, copied, mean_weights, replaced
 
 SHOWN = ("MAE", "Corr", "Acc2_non0", "Acc2")
 SAMPLE = 1000
@@ -46,25 +40,23 @@ class _Best:
 
     net: TextNet
     encoder: TextEncoder
-    checks: Mapping[str, Rows]
+    checks: Mapping[str, Sentences]
     form: Form
     log: Log
     mae: float = float("inf")
     weights: Weights = field(default_factory=dict)
 
     def consider(self, name: str, weights: Weights) -> Record:
-        """Measure weights, keep them if they are better; return figures. The net's own stay."""
-        current = {key: value.clone() for key, value in self.net.state_dict().items()}
-        self.net.load_state_dict(current | weights)
-        scores = self.scores()
-        self.net.load_state_dict(current)
+        """Measure weights and store them if they are better; return figures. The net's own stay."""
+        with replaced(self.net, weights):
+            scores = self.scores()
         mae = sum(score["MAE"] for score in scores.values()) / len(scores)
         self.log(f"  {name}: {_summary(scores)}")
         if mae < self.mae:
             self.mae, self.weights = mae, deepcopy(weights)
         return _flat(scores)
 
-    def take(self) -> Record:
+    def apply(self) -> Record:
         """Give the network the best weights and return their figures.
 
         Raises:
@@ -85,11 +77,11 @@ class _Best:
 
 
 @dataclass
-class _Past:
-    """What a training knows of its epochs, beside its weights."""
+class _Journal:
+    """The epochs of a training that are done, beside its weights."""
 
     parting: Weights = field(default_factory=dict)
-    """What the forks go on from; empty until they part."""
+    """The state from which the forks start; empty until they part."""
     parted: int = 0
     """Steps until then."""
     ends: list[Weights] = field(default_factory=list)
@@ -99,19 +91,19 @@ class _Past:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Training:
     """A training with its data."""
 
     recipe: TuneRecipe
     encoder: TextEncoder
     rng: np.random.Generator
-    rows: Rows
-    extra: Rows
-    run: Run
+    rows: Sentences
+    extra: Sentences
+    run: TuneRun
     best: _Best
-    past: _Past
+    journal: _Journal
     settings: dict[str, object]
-    """What must be the same to go on with it."""
+    """What must be the same to resume it."""
 
 
 def finetune(
@@ -121,10 +113,10 @@ def finetune(
     rng: np.random.Generator,
     log: Log,
     *,
-    tell: Tell = quiet,
+    progress: Progress = silent,
     folder: Path | None = None,
 ) -> Record:
-    """Train in place with the L1 loss; keep the averaged weights of the best epoch, or their mean.
+    """Train in place with the L1 loss; use the averaged weights of the best epoch, or their mean.
 
     The validation MAE is the mean over the files of `valid`, each counted once.
 
@@ -134,104 +126,101 @@ def finetune(
         recipe: Files, sizes, rates.
         rng: Draws everything that torch does not.
         log: Called with a line per epoch.
-        tell: Called with what is being done, how much of it is done, and of how much.
-        folder: Where each finished epoch is kept; what is there is gone on with, to the same
-            numbers. None: nothing is kept.
+        progress: Called with the current work, how much of it is done, and of how much.
+        folder: Where each finished epoch is stored; a training that is there is resumed, to the
+            same numbers. None: nothing is stored.
 
     Returns:
         Metrics per validation file, e.g. `mosi.Corr`.
 
     Raises:
-        DataError: If a file cannot be used, is trained on and validated, or what the folder holds
+        DataError: If a file cannot be used, is trained on and validated, or the folder
             is of another training; or if no epoch has a finite validation MAE.
     """
-    work = _prepared(encoder, branch, recipe, rng, log)
+    training = _prepared(encoder, branch, recipe, rng, log)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        _load(folder, work)
-    past = work.past
-    with kept_curves(folder, len(past.history), log) as add:
-        for fork, epoch in turns(recipe)[len(past.history) :]:
-            past.history.append(_turn(work, fork, epoch, tell))
+        _load(folder, training)
+    journal = training.journal
+    with open_curves(folder, len(journal.history), log) as add:
+        for fork, epoch in epoch_order(recipe)[len(journal.history) :]:
+            journal.history.append(_epoch(training, fork, epoch, progress))
             if folder is not None:
-                _save(folder, work)
-            add(past.history[-1], len(past.history))
-    if len(past.ends) > 1:
-        work.best.consider(f"mean of {len(past.ends)} forks", mean_weights(past.ends))
-    return work.best.take()
+                _save(folder, training)
+            add(journal.history[-1], len(journal.history))
+    if len(journal.ends) > 1:
+        training.best.consider(f"mean of {len(journal.ends)} forks", mean_weights(journal.ends))
+    return training.best.apply()
 
 
-def turns(recipe: TuneRecipe) -> list[tuple[int, int]]:
+def epoch_order(recipe: TuneRecipe) -> list[tuple[int, int]]:
     """Return the epochs in their order: fork and epoch, both from 0; fork 0 has the common ones."""
     common = min(recipe.extra_epochs, recipe.epochs)
     own = [(fork, epoch) for fork in range(recipe.forks) for epoch in range(common, recipe.epochs)]
     return [(0, epoch) for epoch in range(common)] + own
 
 
-def mean_weights(of: Sequence[Weights]) -> Weights:
-    """Return the mean of each tensor over networks of one shape."""
-    return {name: torch.stack([weights[name] for weights in of]).mean(dim=0) for name in of[0]}
-
-
 def _prepared(
     encoder: TextEncoder, branch: Branch, recipe: TuneRecipe, rng: np.random.Generator, log: Log
-) -> _Work:
-    refuse_shared([*recipe.train, *recipe.extra], recipe.valid)
-    rows = _worded(read_part(recipe.train, "train", recipe.form), encoder)
-    extra = _worded(read_part(recipe.extra, "train", "mosi"), encoder)
+) -> _Training:
+    remedy = "add a column mode with train and valid in its rows"
+    refuse_shared([*recipe.train, *recipe.extra], recipe.valid, remedy, has_modes)
+    rows = _words(read_part(recipe.train, "train", recipe.form), encoder)
+    extra = _words(read_part(recipe.extra, "train", "mosi"), encoder)
     checks = {
-        name: _worded(read_part([path], "valid", recipe.form), encoder)
+        name: _words(read_part([path], "valid", recipe.form), encoder)
         for name, path in zip(names_of(recipe.valid), recipe.valid, strict=True)
     }
-    settings = json.loads(json.dumps(asdict(recipe), default=str))
+    settings = recipe.model_dump(mode="json", exclude={"data", "encoder", "recurrent"}) | FIXED
     settings |= {"seed": rng.bit_generator.state, "rows": len(rows), "encoder": encoder.name}
     _standardise(encoder, branch, rows, rng)
     seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
     net = TextNet(encoder, branch)
-    run = begin(net, recipe, math.ceil(seen / recipe.batch))
+    run = start_run(net, recipe, math.ceil(seen / recipe.batch))
     best = _Best(net, encoder, checks, recipe.form, log)
-    return _Work(recipe, encoder, rng, rows, extra, run, best, _Past(), settings)
+    return _Training(recipe, encoder, rng, rows, extra, run, best, _Journal(), settings)
 
 
-def _turn(work: _Work, fork: int, epoch: int, tell: Tell) -> Record:
+def _epoch(training: _Training, fork: int, epoch: int, progress: Progress) -> Record:
     """Train and measure one epoch of a fork; return its figures."""
-    recipe, run, past = work.recipe, work.run, work.past
+    recipe, run, journal = training.recipe, training.run, training.journal
     common = min(recipe.extra_epochs, recipe.epochs)
     if recipe.forks > 1 and epoch == common:
         if fork:
-            run.restore(past.parting, past.parted)
+            run.restore(journal.parting, journal.parted)
         else:
-            past.parting, past.parted = run.tensors(), run.step
+            journal.parting, journal.parted = run.tensors(), run.step
     of = f", fork {fork + 1}/{recipe.forks}" if recipe.forks > 1 and epoch >= common else ""
-    what = f"epoch {epoch + 1}/{recipe.epochs}{of}"
-    rows = work.rows + work.extra if epoch < common else work.rows
-    loss = train_epoch(run, work.encoder, rows, recipe, work.rng, tell, what)
+    work = f"epoch {epoch + 1}/{recipe.epochs}{of}"
+    rows = training.rows + training.extra if epoch < common else training.rows
+    loss = train_epoch(run, training.encoder, rows, recipe, training.rng, progress, work)
     record = {"epoch": epoch + 1.0, "fork": fork + 1.0, "loss.total": loss}
-    record |= work.best.consider(what, run.average)
+    record |= training.best.consider(work, run.average)
     if recipe.forks > 1 and epoch == recipe.epochs - 1:
-        past.ends.append({name: tensor.clone() for name, tensor in run.average.items()})
+        journal.ends.append(copied(run.average))
     return record
 
 
-def _save(folder: Path, work: _Work) -> None:
-    """Write all that is needed to go on, atomically, and the table of epochs."""
-    past = work.past
-    parts = {"run": work.run.tensors(), "best": work.best.weights, "parting": past.parting}
-    parts |= {f"end-{place}": weights for place, weights in enumerate(past.ends)}
+def _save(folder: Path, training: _Training) -> None:
+    """Write all that is needed to resume, atomically, and the table of epochs."""
+    journal, best = training.journal, training.best
+    parts = {"run": training.run.tensors(), "best": best.weights, "parting": journal.parting}
+    parts |= {f"end-{place}": weights for place, weights in enumerate(journal.ends)}
     tensors = {f"{part}.{name}": t for part, group in parts.items() for name, t in group.items()}
     meta = {
-        "history": past.history,
-        "parted": past.parted,
-        "step": work.run.step,
-        "mae": work.best.mae,
-        "rng": work.rng.bit_generator.state,
+        "history": journal.history,
+        "parted": journal.parted,
+        "step": training.run.step,
+        "mae": best.mae,
+        "rng": training.rng.bit_generator.state,
     }
-    write_state(folder, tensors | {"torch": torch.get_rng_state()}, work.settings, meta)
-    write_metrics(folder, past.history)
+    write_state(folder, tensors | {"torch": torch.get_rng_state()}, training.settings, meta)
+    write_metrics(folder, journal.history)
 
 
-def _load(folder: Path, work: _Work) -> None:
-    """Go on from what `_save` wrote; a folder without a finished epoch changes nothing."""
+def _load(folder: Path, training: _Training) -> None:
+    """Resume from what `_save` wrote; a folder without a finished epoch changes nothing."""
+    best, journal = training.best, training.journal
 
     def restore(tensors: Weights, meta: dict[str, Any]) -> None:
         parts: dict[str, Weights] = {"run": {}, "best": {}, "parting": {}}
@@ -239,23 +228,24 @@ def _load(folder: Path, work: _Work) -> None:
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts.setdefault(part, {})[key] = tensor
-        work.run.restore(parts["run"], meta["step"])
-        work.rng.bit_generator.state = meta["rng"]
-        work.best.weights, work.best.mae = parts["best"], meta["mae"]
-        past = work.past
-        past.parting, past.parted, past.history = parts["parting"], meta["parted"], meta["history"]
-        past.ends = [parts[f"end-{place}"] for place in range(len(parts) - 3)]
+        training.run.restore(parts["run"], meta["step"])
+        training.rng.bit_generator.state = meta["rng"]
+        best.weights, best.mae = parts["best"], meta["mae"]
+        journal.parting, journal.parted = parts["parting"], meta["parted"]
+        journal.history = meta["history"]
+        journal.ends = [parts[f"end-{place}"] for place in range(len(parts) - 3)]
 
-    if read_state(folder, work.settings, restore):
-        work.best.log(f"goes on after {len(work.past.history)} of {len(turns(work.recipe))} epochs")
+    if read_state(folder, training.settings, restore):
+        done, total = len(journal.history), len(epoch_order(training.recipe))
+        best.log(f"goes on after {done} of {total} epochs")
 
 
-def _worded(rows: Sequence[TextRow], encoder: TextEncoder) -> Rows:
+def _words(rows: Sequence[TextRow], encoder: TextEncoder) -> Sentences:
     return [(encoder.split(row.text), row.label) for row in rows]
 
 
 def _standardise(
-    encoder: TextEncoder, branch: Branch, rows: Rows, rng: np.random.Generator
+    encoder: TextEncoder, branch: Branch, rows: Sentences, rng: np.random.Generator
 ) -> None:
     """Set the branch's mean and deviation from the token states before training."""
     some = rng.choice(len(rows), min(SAMPLE, len(rows)), replace=False)

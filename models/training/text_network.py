@@ -6,69 +6,32 @@ Knows sentences as words. Knows no file, no stream and no other modality.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.label_scale import LIMITS, Form
-from ..data.text_csv import varied
-from ..evaluation.metrics import mosi_metrics, sims_metrics
+from ..data.batches import shuffled_batches
+from ..data.label_scale import Form, label_scale
+from ..data.text_csv import vary_words
+from ..evaluation.metrics import METRICS
 from ..nn.branch import Branch
 from ..nn.encoder import EncoderState, Ticks
-from ..nn.tam_ulag import LIMIT, bounded
+from ..nn.tam_ulag import bounded
 from ..text.text_encoder import TextEncoder
-from .run_folder import Job, Tell, quiet
-from .sampling import batches, carry_states
+from .heads_recipe import TuneRecipe
+from .progress import Progress, silent
+from .run_folder import Job
+from .state_carry import CARRIED, carry_states, detached
+from .weights import Weights, copied, update_average
 
-Rows = list[tuple[list[str], float]]
+Sentences = list[tuple[list[str], float]]
 """Words and sentiment in [-3, 3]."""
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneRecipe:
-    """How the text encoder and the text branch are trained together."""
-
-    train: Sequence[Path]
-    """CSVs of texts."""
-    valid: Sequence[Path]
-    form: Form = "mosi"
-    """Range of the labels of `train` and `valid`, [-3, 3] or [-1, 1] (`sims`), and the figures."""
-    extra: Sequence[Path] = ()
-    """CSVs of texts of another kind, labels in [-3, 3], seen in the first `extra_epochs` only."""
-    extra_epochs: int = 0
-    layers: int = 6
-    """Layers that are trained, counted from the last one."""
-    epochs: int = 5
-    forks: int = 1
-    """Runs that part after the first `extra_epochs`, each with rows in an order of its own.
-
-    The mean of their weights is kept where it is better (Wortsman et al. 2022, Model soups): runs
-    that part late end near enough to each other for a mean.
-    """
-    batch: int = 32
-    encoder_rate: float = 1e-4
-    """Learning rate of the last layer; it is multiplied by `layer_decay` per layer below."""
-    layer_decay: float = 0.85
-    head_rate: float = 1e-3
-    decay: float = 0.01
-    warmup: float = 0.1
-    """Share of the steps over which the rates rise from 0."""
-    average: float = 0.998
-    """Decay per step of the moving average of the weights; the average is what is kept."""
-    bare: float = 0.3
-    """Share of training sentences that lose their punctuation, as some recognisers give none."""
-    prefix: float = 0.1
-    """Share of training sentences that are cut to a random beginning, as live words are."""
-    side: float = 0.0
-    """Weight of a logistic loss on whether the label is above 0, beside the L1 loss.
-
-    A label of 0 counts as below in the form of CH-SIMS, as its Acc2 has it, else not at all.
-    """
-    carried: float = 0.5
-    """Share of sentences that begin with the recurrent state of another sentence."""
+WEIGHT_DECAY = 0.01
+WARMUP = 0.1
+"""Share of the steps over which the rates rise from 0."""
+FIXED = {"decay": WEIGHT_DECAY, "warmup": WARMUP, "carried": CARRIED}
+"""What no training file sets, yet a training that is resumed must have had."""
 
 
 class TextNet(nn.Module):
@@ -102,8 +65,8 @@ class TextNet(nn.Module):
 
 
 @dataclass
-class Run:
-    """What a training goes on from."""
+class TuneRun:
+    """The state of a training between two steps."""
 
     net: TextNet
     optimiser: torch.optim.Optimizer
@@ -119,10 +82,10 @@ class Run:
         job = Job(self.net, self.optimiser, None).tensors()
         out = {n: t for n, t in job.items() if n in names or n.startswith("optimiser.")}
         out |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        return {name: tensor.clone() for name, tensor in out.items()}
+        return copied(out)
 
     def restore(self, tensors: Weights, step: int) -> None:
-        """Go on from what `tensors` returned; it stays as it is.
+        """Continue from what `tensors` returned; it stays as it is.
 
         Raises:
             ValueError: If a tensor is missing.
@@ -131,7 +94,7 @@ class Run:
         wanted = {f"{part}.{name}" for part in ("net", "average") for name in self.average}
         if wanted - tensors.keys():
             raise ValueError(f"{min(wanted - tensors.keys())} is missing")
-        own = {name: tensor.clone() for name, tensor in tensors.items()}
+        own = copied(tensors)
         for name in self.average:
             self.average[name] = own.pop(f"average.{name}")
         job = Job(self.net, self.optimiser, None)
@@ -140,12 +103,12 @@ class Run:
         self.step = step
 
 
-def begin(net: TextNet, recipe: TuneRecipe, total: int) -> Run:
+def start_run(net: TextNet, recipe: TuneRecipe, total: int) -> TuneRun:
     """Return a run at its start: AdamW with one group per layer.
 
     Args:
         net: Changed in place: its last layers and its branch are to be trained, nothing else.
-        recipe: Says what, and how fast.
+        recipe: Layers and rates.
         total: Steps there will be.
     """
     for parameter in net.network.parameters():
@@ -157,13 +120,13 @@ def begin(net: TextNet, recipe: TuneRecipe, total: int) -> Run:
             parameter.requires_grad_(True)
         rate = recipe.encoder_rate * recipe.layer_decay**depth
         groups.append({"params": list(layer.parameters()), "base": rate})
-    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay, fused=True)
-    trained = {n: p.detach().clone() for n, p in net.named_parameters() if p.requires_grad}
-    return Run(net, optimiser, trained, total)
+    optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
+    trained = copied((n, p) for n, p in net.named_parameters() if p.requires_grad)
+    return TuneRun(net, optimiser, trained, total)
 
 
-def factor(step: int, total: int, warmup: float) -> float:
-    """Return by what the rates are multiplied: a rise, then a cosine to 0."""
+def factor(step: int, total: int, warmup: float = WARMUP) -> float:
+    """Return the factor of the rates at a step: a rise, then a cosine to 0."""
     rise = max(1, round(warmup * total))
     if step < rise:
         return (step + 1) / rise
@@ -171,33 +134,33 @@ def factor(step: int, total: int, warmup: float) -> float:
 
 
 def train_epoch(
-    run: Run,
+    run: TuneRun,
     encoder: TextEncoder,
-    rows: Rows,
+    rows: Sentences,
     recipe: TuneRecipe,
     rng: np.random.Generator,
-    tell: Tell = quiet,
-    what: str = "epoch",
+    progress: Progress = silent,
+    work: str = "epoch",
 ) -> float:
-    """Train one epoch, `what` in the words of `tell`; return the mean loss."""
+    """Train one epoch, which `progress` reports as `work`; return the mean loss."""
     net = run.net
     net.train()
-    drawn = [(varied(words, recipe.bare, recipe.prefix, rng), label) for words, label in rows]
+    drawn = [(vary_words(words, recipe.bare, recipe.prefix, rng), label) for words, label in rows]
     tokens = [encoder.tokens(words)[0] for words, _ in drawn]
     labels = torch.tensor([label for _, label in drawn])
     carried: EncoderState | None = None
     done, losses = 0, 0.0
-    for chosen in batches([len(t) for t in tokens], recipe.batch, rng):
+    for chosen in shuffled_batches([len(t) for t in tokens], recipe.batch, rng):
         start = None
         if carried is not None:
             fresh = net.branch.encoder.initial_state(len(chosen))
-            start = carry_states(fresh, carried, recipe.carried, rng)
+            start = carry_states(fresh, carried, rng)
         estimate, after = net(*padded(encoder, [tokens[i] for i in chosen]), start)
-        carried = EncoderState(*(part.detach() for part in after))
+        carried = detached(after)
         loss = _loss(estimate, labels[torch.from_numpy(chosen)], recipe)
         _step(run, loss, recipe)
         done, losses = done + len(chosen), losses + loss.item() * len(chosen)
-        tell(what, done, len(rows))
+        progress(work, done, len(rows))
     return losses / done
 
 
@@ -208,24 +171,21 @@ def _loss(estimate: Tensor, label: Tensor, recipe: TuneRecipe) -> Tensor:
     return loss
 
 
-def _step(run: Run, loss: Tensor, recipe: TuneRecipe) -> None:
+def _step(run: TuneRun, loss: Tensor, recipe: TuneRecipe) -> None:
     for group in run.optimiser.param_groups:
-        group["lr"] = group["base"] * factor(run.step, run.total, recipe.warmup)
+        group["lr"] = group["base"] * factor(run.step, run.total)
     run.optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
     run.optimiser.step()
     run.step += 1
-    with torch.no_grad():
-        for name, value in run.net.named_parameters():
-            if name in run.average:
-                run.average[name].lerp_(value, 1 - recipe.average)
+    update_average(run.average, run.net.named_parameters(), recipe.average)
 
 
 def _side_loss(estimate: Tensor, label: Tensor, form: Form) -> Tensor:
-    told = torch.ones_like(label) if form == "sims" else (label != 0).to(label.dtype)
+    counted = torch.ones_like(label) if form == "sims" else (label != 0).to(label.dtype)
     above = (label > 0).to(label.dtype)
-    return nn.functional.binary_cross_entropy_with_logits(estimate, above, weight=told)
+    return nn.functional.binary_cross_entropy_with_logits(estimate, above, weight=counted)
 
 
 def padded(encoder: TextEncoder, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,7 +199,7 @@ def padded(encoder: TextEncoder, tokens: Sequence[Sequence[int]]) -> tuple[Tenso
 
 @torch.inference_mode()
 def evaluate(
-    net: TextNet, encoder: TextEncoder, rows: Rows, form: Form = "mosi"
+    net: TextNet, encoder: TextEncoder, rows: Sentences, form: Form = "mosi"
 ) -> dict[str, float]:
     """Return the metrics of sentences that are each scored alone from the initial state."""
     net.eval()
@@ -248,6 +208,5 @@ def evaluate(
     scores = np.zeros(len(rows))
     for chosen in np.array_split(order, max(1, len(order) // 128)):
         scores[chosen] = net(*padded(encoder, [tokens[i] for i in chosen]), None)[0].numpy()
-    scale = LIMITS[form] / LIMIT
-    measure = mosi_metrics if form == "mosi" else sims_metrics
-    return measure(scores * scale, np.array([label for _, label in rows]) * scale)
+    scale = label_scale(form)
+    return METRICS[form](scores * scale, np.array([label for _, label in rows]) * scale)

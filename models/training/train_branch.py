@@ -3,129 +3,135 @@
 Knows a branch and its clips. Knows no feature file, no checkpoint and no other modality.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.batches import shuffled_batches
+from ..data.corpus import Corpus, Integers
 from ..evaluation.metrics import mosi_metrics
 from ..nn.branch import Branch, BranchState
 from ..nn.encoder import EncoderState
 from ..nn.tam_ulag import bounded
-from .branch_batches import BranchRecipe, Rows, contexts, cut, standardise
-from .run_folder import Log, Tell, quiet
-from .sampling import batches, carry_states
-from .speaker_level import HEARD, SpeakerLevels
-
-CARRIED = 0.5
-"""Share of clips that begin with the hidden state of another clip."""
+from .branch_batches import Variation, branch_batch, contexts, repeat_pictures, standardise
+from .heads_recipe import BranchRecipe
+from .progress import Log, Progress, silent
+from .speaker_level import EARLIER, SpeakerLevels
+from .state_carry import carry_states, detached
+from .weights import copied, replaced, update_average
 
 
 def train_branch(
     branch: Branch,
-    rows: Rows,
-    valid: Rows,
+    name: str,
+    train: Corpus,
+    valid: Corpus,
     recipe: BranchRecipe,
     rng: np.random.Generator,
     log: Log,
-    tell: Tell = quiet,
+    progress: Progress = silent,
 ) -> dict[str, float]:
-    """Train one modality with the L1 loss of the paper; return figures on the validation rows.
+    """Train one modality with the L1 loss of the paper; return figures on the validation clips.
 
-    The averaged weights are kept: of the epoch with the best valid MAE, or of the last one, as the
-    recipe says.
+    The averaged weights are used: of the epoch with the best valid MAE, or of the last one, as the
+    recipe has it.
+
+    Args:
+        branch: Trained in place.
+        name: Its modality.
+        train: Clips that all have the modality.
+        valid: Likewise; pictures are repeated as the recipe has it.
+        recipe: How.
+        rng: Random stream of all that torch does not draw.
+        log: Called with a line per epoch.
+        progress: Called with the epochs that are done.
     """
-    standardise(branch, rows)
-    heard = SpeakerLevels(branch.encoder, rows) if branch.encoder.centred else None
+    clips, valid = train.values[name], repeat_pictures(valid, name, recipe.still)
+    standardise(branch.encoder, clips)
+    vary = Variation(recipe, torch.cat(clips).std(dim=0).clamp(min=1e-3), rng)
+    weight_N = balanced(train.labels) if recipe.balance else torch.ones_like(train.labels)
+    centred = branch.encoder.centred
+    speakers = SpeakerLevels(branch.encoder, clips, train.groups) if centred else None
     classes = nn.Linear(branch.size, 7)
     parameters = [*branch.parameters(), *classes.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
-    average = {name: value.clone() for name, value in branch.state_dict().items()}
-    best, kept = float("inf"), average
-    for epoch in range(recipe.epochs):
+    average = copied(branch.state_dict())
+    best, chosen = float("inf"), average
+    for epoch in range(1, recipe.epochs + 1):
         branch.train()
         carried: EncoderState | None = None
-        for chosen in batches([len(v) for v in rows.values], recipe.batch, rng):
-            state = _begun(branch, len(chosen), carried, rng)
-            if heard is not None:
-                levels = heard.levels(chosen, rng.choice(HEARD, len(chosen)), rng)
-                state = state._replace(encoder=state.encoder._replace(level=levels))
-            loss, after = _loss(branch, classes, rows, chosen, state, recipe, rng)
-            carried = EncoderState(*(part.detach() for part in after.encoder))
+        for rows in shuffled_batches([len(v) for v in clips], recipe.batch, rng):
+            state = _start(branch, rows, carried, speakers, rng)
+            ticks, now = branch_batch(train, name, rows, vary)
+            pooled, after = branch.step(ticks, now, state)
+            label_B, weight_B = train.labels[rows], weight_N[rows]
+            loss = _loss(branch, classes, pooled.context[:, 0], label_B, weight_B, recipe.classes)
+            carried = detached(after.encoder)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            for name, value in branch.state_dict().items():
-                average[name].lerp_(value, 1 - recipe.average)
+            update_average(average, branch.state_dict().items(), recipe.average)
         schedule.step()
-        tell("epochs", epoch + 1, recipe.epochs)
+        progress("epochs", epoch, recipe.epochs)
         if not recipe.choose:
-            log(f"  epoch {epoch + 1}/{recipe.epochs}: last training loss {loss.item():.4f}")
+            log(f"  epoch {epoch}/{recipe.epochs}: last training loss {loss.item():.4f}")
             continue
-        mae = _with(branch, average, valid, recipe)
+        with replaced(branch, average):
+            mae = float((predict(branch, valid, name) - valid.labels).abs().mean())
         if mae < best:
-            best, kept = mae, {name: value.clone() for name, value in average.items()}
-        log(f"  epoch {epoch + 1}/{recipe.epochs}: valid MAE {mae:.4f}, best {best:.4f}")
-    branch.load_state_dict(kept if recipe.choose else average)
+            best, chosen = mae, copied(average)
+        log(f"  epoch {epoch}/{recipe.epochs}: valid MAE {mae:.4f}, best {best:.4f}")
+    branch.load_state_dict(chosen if recipe.choose else average)
     branch.eval()
-    return mosi_metrics(predict(branch, valid, recipe).numpy(), valid.labels.numpy())
+    return mosi_metrics(predict(branch, valid, name).numpy(), valid.labels.numpy())
 
 
-def _begun(
-    branch: Branch, count: int, carried: EncoderState | None, rng: np.random.Generator
+def balanced(labels: Tensor) -> Tensor:
+    """Return weights (N,), mean 1, under which negative and positive labels count the same."""
+    weight = torch.ones_like(labels)
+    for side in (labels < 0, labels > 0):
+        weight[side] = (labels != 0).float().sum() / 2 / side.float().sum().clamp(min=1)
+    return weight / weight.mean()
+
+
+def _start(
+    branch: Branch,
+    rows: Integers,
+    carried: EncoderState | None,
+    speakers: SpeakerLevels | None,
+    rng: np.random.Generator,
 ) -> BranchState:
-    """Return states to begin clips with: half of them those in which other clips ended.
-
-    So a stream of many minutes is not outside of what the encoder has seen.
-    """
-    state = branch.initial_state(count)
-    if carried is None:
-        return state
-    return state._replace(encoder=carry_states(state.encoder, carried, CARRIED, rng))
+    """Return initial states: about half with other clips' h and c, all with speakers' levels."""
+    state = branch.initial_state(len(rows))
+    encoder = carry_states(state.encoder, carried, rng)
+    if speakers is not None:
+        levels = speakers.levels(rows, rng.choice(EARLIER, len(rows)), rng)
+        encoder = encoder._replace(level=levels)
+    return state._replace(encoder=encoder)
 
 
 def _loss(
     branch: Branch,
     classes: nn.Linear,
-    rows: Rows,
-    chosen: np.ndarray,
-    state: BranchState,
-    recipe: BranchRecipe,
-    rng: np.random.Generator,
-) -> tuple[Tensor, BranchState]:
-    """Return the loss of a batch of clips, varied as the recipe says, and the state after it."""
-    ticks, now = cut(rows, chosen, recipe, rng)
-    pooled, after = branch.step(ticks, now, state)
-    label = rows.labels[chosen]
-    weight = rows.weight[chosen] if recipe.balance else torch.ones_like(label)
-    loss = (weight * (bounded(branch.head(pooled.context)[:, 0, 0]) - label).abs()).mean()
-    if recipe.classes:
-        target = label.round().long() + 3
-        logits = classes(pooled.context[:, 0])
-        loss = loss + recipe.classes * nn.functional.cross_entropy(logits, target)
-    return loss, after
-
-
-def _with(
-    branch: Branch, weights: Mapping[str, Tensor], valid: Rows, recipe: BranchRecipe
-) -> float:
-    """Return the valid MAE of other weights; the branch keeps its own."""
-    own = {name: value.clone() for name, value in branch.state_dict().items()}
-    branch.load_state_dict(weights)
-    mae = float((predict(branch, valid, recipe) - valid.labels).abs().mean())
-    branch.load_state_dict(own)
-    return mae
+    context_BH: Tensor,
+    label_B: Tensor,
+    weight_B: Tensor,
+    share: float,
+) -> Tensor:
+    """Return the weighted L1 loss, and beside it the loss of the seven classes with a weight."""
+    loss = (weight_B * (bounded(branch.head(context_BH)[:, 0]) - label_B).abs()).mean()
+    if share:
+        target = label_B.round().long() + 3
+        loss = loss + share * nn.functional.cross_entropy(classes(context_BH), target)
+    return loss
 
 
 @torch.inference_mode()
-def predict(
-    branch: Branch, rows: Rows, recipe: BranchRecipe, levels: Tensor | None = None
-) -> Tensor:
+def predict(branch: Branch, corpus: Corpus, name: str, levels: Tensor | None = None) -> Tensor:
     """Return the unimodal estimates (N,) of whole clips, each from the initial state.
 
-    `levels` (N, C + 1) replaces that of the initial state, see `Heard.levels`.
+    `levels` (N, C + 1) replaces that of the initial state, see `SpeakerLevels.levels`.
     """
-    return bounded(branch.head(contexts(branch, rows, recipe, levels))[:, 0])
+    return bounded(branch.head(contexts(branch, corpus, name, levels))[:, 0])

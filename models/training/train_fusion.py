@@ -2,24 +2,21 @@
 
 Knows pooled vectors of one to three modalities. Knows no feature file and no stream.
 
-It learns how to weigh what agrees; it has never seen a conflict.
+It learns how to weigh modalities that agree; no pair of clips is a conflict.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..data.clips import DataError
 from ..evaluation.conformal import Residuals, Widths, levels, widths
 from ..nn.tam_ulag import MODALITIES, TamUlag, bounded
-from .branch_batches import Table
-
-Log = Callable[[str], None]
+from .heads_recipe import FusionRecipe
+from .progress import Log
 
 CALIBRATION = 2000
 """Pairings on which ways to fuse are compared."""
@@ -28,20 +25,6 @@ DRAWS = 20_000
 distinct clips allows, not as this one does."""
 SUBSETS = np.array([[bool(bits & 4), bool(bits & 2), bool(bits & 1)] for bits in range(1, 8)])
 """Every non-empty set of present modalities, (7, M)."""
-
-
-class FusionRecipe(Table):
-    """How the fusion is trained."""
-
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 3000
-    batch: Annotated[int, Field(ge=1, le=4096)] = 256
-    rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
-    near: Annotated[float, Field(gt=0, le=6)] = Field(
-        0.5, description="Largest distance between the labels of clips that are paired"
-    )
-
-
 BLOCK = 60
 """Rows that stay together in halving: an actor's or a video's, more or less."""
 
@@ -58,18 +41,18 @@ class Vectors:
 
 @dataclass(frozen=True)
 class PrefixVectors(Vectors):
-    """The pooled vectors of clips and of beginnings of them."""
+    """The pooled vectors of clips and of prefixes of them."""
 
     clip: Tensor
     """(N,) int64, the place of the clip."""
-    heard: Tensor
-    """(N,) int64, its valid steps."""
+    steps: Tensor
+    """(N,) int64, valid steps of the prefix."""
     source: Tensor
     """(N,) int64, which corpus it is of."""
 
     def of_rows(self, rows: Tensor) -> "PrefixVectors":
         """Return some rows: their places (R,), or a bool for each (N,)."""
-        parts = (self.context, self.label, self.clip, self.heard, self.source)
+        parts = (self.context, self.label, self.clip, self.steps, self.source)
         return PrefixVectors(*(part[rows] for part in parts))
 
     def of_clips(self, chosen: Tensor) -> "PrefixVectors":
@@ -93,7 +76,7 @@ def halves(vectors: Vectors) -> tuple[Vectors, Vectors]:
 
 def train_fusion(
     model: TamUlag,
-    held: Mapping[str, Vectors],
+    clips: Mapping[str, Vectors],
     recipe: FusionRecipe,
     rng: np.random.Generator,
     log: Log,
@@ -104,8 +87,8 @@ def train_fusion(
 
     Args:
         model: Its `fusion` and `head` are trained.
-        held: Clips that no branch was trained on: on its own training clips a branch looks surer
-            than it is, and the fused head would believe the one that has overfitted most.
+        clips: Those that no branch was trained on: on its own training clips a branch looks surer
+            than it is, and the fused head would trust the one that has overfitted most.
         recipe: How.
         rng: Random stream.
         log: Called with a line of progress.
@@ -113,12 +96,12 @@ def train_fusion(
     Raises:
         DataError: If a modality has fewer than two clips.
     """
-    for name, vectors in held.items():
+    for name, vectors in clips.items():
         if len(vectors.label) < 2:
             raise DataError(f"{name}: {len(vectors.label)} validation clips: the fusion needs two")
-    train = {name: halves(vectors)[0] for name, vectors in held.items()}
+    train = {name: halves(vectors)[0] for name, vectors in clips.items()}
     optimiser, schedule = _optimiser(model, recipe)
-    subsets = _subsets(held)
+    subsets = _subsets(clips)
     model.train()
     for step in range(recipe.steps):
         drawn, label = paired(train, recipe, rng)
@@ -136,28 +119,28 @@ def train_fusion(
 def copy_head(
     model: TamUlag,
     name: str,
-    seen: Vectors,
+    clips: Vectors,
     recipe: FusionRecipe,
     rng: np.random.Generator,
 ) -> None:
-    """Train the fused head to say what the head of the only modality says.
+    """Train the fused head to give the estimate of the only modality's own head.
 
     Args:
         model: Its `fusion` and `head` are trained.
         name: The modality.
-        seen: Clips on which it learns.
+        clips: Those on which it learns.
         recipe: How; `near` does not matter.
         rng: Random stream.
     """
     optimiser, schedule = _optimiser(model, recipe)
     present = torch.tensor([other == name for other in MODALITIES])
     with torch.no_grad():
-        said = bounded(getattr(model, name).head.eval()(seen.context)[:, 0])
+        wanted = bounded(getattr(model, name).head.eval()(clips.context)[:, 0])
     model.train()
     for _ in range(recipe.steps):
-        rows = torch.from_numpy(rng.integers(0, len(said), recipe.batch))
-        here = present.expand(len(rows), -1)
-        loss = (fused(model, {name: seen.context[rows]}, here) - said[rows]).abs().mean()
+        rows = torch.from_numpy(rng.integers(0, len(wanted), recipe.batch))
+        estimate = fused(model, {name: clips.context[rows]}, present.expand(len(rows), -1))
+        loss = (estimate - wanted[rows]).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -220,7 +203,7 @@ def intervals(
     recipe: FusionRecipe,
     rng: np.random.Generator,
 ) -> Widths:
-    """Calibrate the fused head on clips and beginnings that neither it nor a branch learned.
+    """Calibrate the fused head on clips and prefixes that neither it nor a branch was trained on.
 
     Of one modality alone each estimate is compared with its clip's own label. Of several it is one
     on paired clips, and compared with the mean label of those that are present; their labels are
@@ -234,16 +217,16 @@ def intervals(
     """
     found = {}
     for subset in _subsets(clips):
-        names = [name for name, there in zip(MODALITIES, subset, strict=True) if there]
+        names = [name for name, present in zip(MODALITIES, subset, strict=True) if present]
         rows = _drawn([clips[name] for name in names], recipe.near, rng)
         parts = [clips[name].of_rows(chosen) for name, chosen in zip(names, rows, strict=True)]
         vectors = {name: part.context for name, part in zip(names, parts, strict=True)}
         estimate = fused(model, vectors, torch.from_numpy(subset).expand(len(rows[0]), -1))
         label = torch.stack([part.label for part in parts]).mean(dim=0)
-        heard = [levels(part.heard, name) for name, part in zip(names, parts, strict=True)]
+        reached = [levels(part.steps, name) for name, part in zip(names, parts, strict=True)]
         found["+".join(names)] = Residuals(
             (estimate - label).abs(),
-            torch.stack(heard).amin(dim=0),
+            torch.stack(reached).amin(dim=0),
             torch.stack([part.clip for part in parts], dim=1),
             torch.stack([part.source for part in parts], dim=1),
         )

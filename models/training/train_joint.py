@@ -1,7 +1,7 @@
 """Joint training of the four tasks: fused, text, audio and vision (Sun and Wang 2024).
 
 Knows corpora, the model and the loss. Knows no command line. Everything random of an epoch comes
-from the seed and the epoch's number, so that a run that was stopped goes on to the same numbers.
+from the seed and the epoch's number, so that a run that was stopped resumes to the same numbers.
 """
 
 import json
@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.batches import collate, cost, shortened, windows
 from ..data.clips import DataError
-from ..data.label_scale import LIMITS
+from ..data.corpus import Corpus, Integers, from_clips, from_packed
+from ..data.label_scale import LIMITS, label_scale
 from ..data.mmsa_pickle import read_packed
-from ..nn.tam_ulag import LIMIT, MODALITIES, Output, TamUlag
-from .joint_batches import Corpus, Integers, collate, cost, from_clips, from_packed, varied, windows
+from ..data.validation_split import split_clips
+from ..nn.tam_ulag import MODALITIES, Output, TamUlag
+from .branch_batches import standardise
 from .joint_loss import Loss, Targets, joint_loss, unimodal_targets
-from .joint_network import JointNetwork, StateCarry
+from .joint_network import JointNetwork
 from .joint_recipe import JointRecipe, model_config
-from .run_folder import Job, Log, Record, Tell
+from .progress import Log, Progress, Record, silent
+from .run_folder import Job
+from .state_carry import StateCarry
 from .ulgm_labels import Ulgm
-from .validation_split import split_clips
 
 FEW = 20
 """Validation clips below which the log warns."""
@@ -43,20 +47,16 @@ class Task(Job):
 
     @property
     def scale(self) -> float:
-        """Return by what an estimate in [-3, 3] is multiplied to have the range of the labels."""
-        return LIMITS[self.recipe.data.form] / LIMIT
+        """Return the factor from an estimate in [-3, 3] to the range of the labels."""
+        return label_scale(self.recipe.data.form)
 
 
-def _quiet(_: str) -> None:
-    """Tell nobody."""
-
-
-def load_splits(recipe: JointRecipe, log: Log = _quiet) -> dict[str, Corpus]:
+def load_splits(recipe: JointRecipe, log: Log = silent) -> dict[str, Corpus]:
     """Read `train`, `valid` and, where it is asked for, `test`.
 
     Args:
         recipe: The training file.
-        log: Told which clips were drawn to be only validated, and that they are few.
+        log: Called with the clips that were drawn to be only validated, and if they are few.
 
     Raises:
         DataError: If a file cannot be used or a split is missing or empty.
@@ -70,13 +70,24 @@ def load_splits(recipe: JointRecipe, log: Log = _quiet) -> dict[str, Corpus]:
             raise DataError(f"packed file {data.packed} has no rows of {', '.join(missing)}")
         tokens, vocabulary = recipe.text.finetune, _vocabulary(recipe)
         return {n: from_packed(splits[n], tokens=tokens, vocabulary=vocabulary) for n in wanted}
-    clips = split_clips(data, log)
+    clips = split_clips(
+        data.train,
+        data.valid,
+        data.valid_groups,
+        share=data.valid_share,
+        seed=data.valid_seed,
+        log=log,
+    )
     if (count := len(clips["valid"])) < FEW:
         log(
-            f"warning: {count} validation clips: their figures say next to nothing, and of fewer "
+            f"warning: {count} validation clips: their figures mean next to nothing, and of fewer "
             "than 9 there is no 90 % interval; label more clips, or raise data.valid_share"
         )
-    return {name: from_clips(rows) for name, rows in clips.items()}
+    corpora = {name: from_clips(rows) for name, rows in clips.items()}
+    for corpus in corpora.values():
+        if not corpus.values:
+            raise DataError(f"{len(corpus)} clips hold nothing of {', '.join(MODALITIES)}")
+    return corpora
 
 
 def _vocabulary(recipe: JointRecipe) -> int:
@@ -112,7 +123,7 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
     model = TamUlag(replace(config, fused=fused))
     net = JointNetwork(model, network, bf16=recipe.text.bf16)
     if recipe.standardise:
-        standardise(net, corpus, special=recipe.text.special)
+        _standardise(net, corpus, special=recipe.text.special)
     ulgm = None
     if model.config.labels in ("ulgm", "both"):
         heads = [model.head, *(getattr(model, name).head for name in MODALITIES)]
@@ -123,27 +134,20 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
 
 
 @torch.no_grad()
-def standardise(net: JointNetwork, corpus: Corpus, *, special: bool) -> None:
+def _standardise(net: JointNetwork, corpus: Corpus, *, special: bool) -> None:
     """Set the mean and deviation of each modality from the training vectors.
 
     Those of a text encoder that is trained along are taken as it is at the start.
     """
-    vectors = {name: torch.cat(steps) for name, steps in corpus.values.items()}
+    vectors = dict(corpus.values)
     if corpus.tokens is not None:
         net.eval()
-        rows = np.linspace(0, len(corpus.labels) - 1, min(STATES, len(corpus.labels))).astype(int)
-        batch = collate(corpus, rows, corpus.lengths()[rows], special=special)
+        rows = np.linspace(0, len(corpus) - 1, min(STATES, len(corpus))).astype(int)
+        batch = collate(corpus, rows, special=special)
         assert batch.tokens is not None
-        vectors["text"] = net.states(batch.tokens)[batch.ticks["text"].mask]
-    for name, flat in vectors.items():
-        encoder = getattr(net.model, name).encoder
-        if encoder.centred:
-            encoder.level.copy_(flat[:, : encoder.centred].mean(dim=0))
-            level = encoder.initial_state(1).level
-            clips = [steps for steps in corpus.values[name] if len(steps)]
-            flat = torch.cat([encoder.centre(x[None], level)[0][0] for x in clips])  # noqa: PLW2901
-        encoder.mean.copy_(flat.mean(dim=0))
-        encoder.deviation.copy_(flat.std(dim=0, correction=0).clamp(min=1e-3))
+        vectors["text"] = [net.states(batch.tokens)[batch.ticks["text"].mask]]
+    for name, clips in vectors.items():
+        standardise(getattr(net.model, name).encoder, clips, correction=0)
 
 
 def optimiser_of(net: JointNetwork, recipe: JointRecipe) -> torch.optim.Adam:
@@ -178,16 +182,16 @@ def optimiser_of(net: JointNetwork, recipe: JointRecipe) -> torch.optim.Adam:
 
 
 def train_epoch(
-    task: Task, epoch: int, tell: Tell, *, padded: Mapping[str, int] | None = None
+    task: Task, epoch: int, progress: Progress, *, padded: Mapping[str, int] | None = None
 ) -> tuple[Record, Tensor, Tensor]:
     """Train one epoch.
 
     Args:
         task: Changed in place.
         epoch: From 1.
-        tell: Progress in clips.
-        padded: Steps to pad each modality to, and no sorting by length: what the field's framework
-            does, for comparison. None: batches are trimmed and sorted.
+        progress: Called with the clips that are done.
+        padded: Steps to pad each modality to, and no sorting by length, as the field's framework
+            does it, for comparison. None: batches are trimmed and sorted.
 
     Returns:
         The mean losses; the targets of the unimodal tasks (C, M); and the sum of their weights
@@ -204,12 +208,12 @@ def train_epoch(
     steps = windows(cost(corpus), recipe.batch, recipe.accumulate, rng, sort=padded is None)
     for parts in steps:
         for rows in parts:
-            kept = varied(lengths[rows], rng, drop=recipe.drop_modality, prefix=recipe.prefix)
-            loss, wanted = _step(task, chain, rows, kept, rng, epoch, padded)
+            left = shortened(lengths[rows], rng, drop=recipe.drop_modality, prefix=recipe.prefix)
+            loss, wanted = _step(task, chain, rows, left, rng, epoch, padded)
             losses += len(rows) * torch.stack([loss.total, loss.fused, *loss.unimodal]).detach()
             targets[rows], reached = wanted.target.detach(), reached + wanted.weight.sum(dim=0)
             done += len(rows)
-            tell(f"epoch {epoch}", done, len(lengths))
+            progress(f"epoch {epoch}", done, len(lengths))
         if recipe.clip:
             nn.utils.clip_grad_norm_(task.net.parameters(), recipe.clip)
         task.optimiser.step()
@@ -222,16 +226,16 @@ def _step(
     task: Task,
     chain: StateCarry,
     rows: Integers,
-    kept: Integers,
+    steps_BM: Integers,
     rng: np.random.Generator,
     epoch: int,
     padded: Mapping[str, int] | None,
 ) -> tuple[Loss, Targets]:
     """Add the gradient of one batch."""
     special = task.recipe.text.special
-    batch = collate(task.corpus, rows, kept, special=special, full=padded)
+    batch = collate(task.corpus, rows, steps_BM, special=special, full=padded)
     out, after = task.net(batch, chain.start(task.net.start(len(rows)), rng))
-    chain.keep(after)
+    chain.store(after)
     wanted = _targets(task, batch.rows, out, batch.labels, epoch)
     sentiment, heads = out.sentiment[:, -1] * task.scale, out.heads[:, -1] * task.scale
     loss = joint_loss(sentiment, heads, batch.labels, wanted, out.present[:, -1])
@@ -244,7 +248,7 @@ def _targets(task: Task, rows: Tensor, out: Output, labels: Tensor, epoch: int) 
     table, ulag = task.recipe.labels, task.net.model.ulag
     return unimodal_targets(
         labels,
-        # Detached: the bank would keep the whole graph of the batch.
+        # Detached: the bank would hold the whole graph of the batch.
         ulgm_BM=None
         if task.ulgm is None
         else task.ulgm.update(rows, [f.detach() for f in features], present, epoch),

@@ -1,8 +1,8 @@
-"""Train every seed of a training file, and say how far the seeds differ.
+"""Train every seed of a training file, and measure how far the seeds differ.
 
-Knows the run folder and what one seed costs. Knows no option of the model. An epoch is chosen by
+Knows the run folder and the epochs of one seed. Knows no option of the model. An epoch is chosen by
 the L1 of the fused estimate on the validation rows, each row counted once, and so is the seed whose
-checkpoint is kept; test rows, where they are measured, choose nothing.
+checkpoint is used; test rows, where they are measured, choose nothing.
 """
 
 import json
@@ -16,34 +16,30 @@ from pathlib import Path
 import torch
 
 from ..data.clips import DataError
+from ..data.corpus import Corpus
 from ..nn.tam_ulag import MODALITIES
 from ..runtime.checkpoint import Card, save
-from .joint_batches import Corpus
 from .joint_recipe import JointRecipe, read_joint
-from .run_folder import (
-    BEST,
-    LAST,
-    Journal,
-    Log,
-    Record,
-    Tell,
-    kept_curves,
-    load_last,
-    save_last,
-    write_tables,
-)
+from .progress import Log, Progress, Record
+from .run_folder import BEST, LAST, Journal, load_last, open_curves, save_last, write_tables
 from .train_joint import Task, build, load_splits, train_epoch
 from .validation import Estimates, attention, estimate, figures, intervals
 
 SAMPLE = 60
-"""Training clips whose generated labels are kept of each epoch."""
+"""Training clips whose generated labels are stored of each epoch."""
 IMPROVED = 1e-6
 """Least fall of the validation L1 that counts."""
 CONFIDENCE = 0.95
 
 
 def train(
-    path: Path, out: Path, *, runs: Path = Path("runs"), resume: bool = False, log: Log, tell: Tell
+    path: Path,
+    out: Path,
+    *,
+    runs: Path = Path("runs"),
+    resume: bool = False,
+    log: Log,
+    progress: Progress,
 ) -> Record:
     """Train all seeds and write the checkpoint of the one that is best on the validation rows.
 
@@ -51,9 +47,9 @@ def train(
         path: Training file; relative paths in it count from the working directory.
         out: Checkpoint to write.
         runs: Folder in which the run has its own, by its name.
-        resume: Go on with a run that was stopped.
+        resume: Continue a run that was stopped.
         log: Called with a line of progress.
-        tell: Called with what is being done, how much of it is done, and of how much.
+        progress: Called with the current work, how much of it is done, and of how much.
 
     Returns:
         Mean and half width of the 95 % interval of each figure over the seeds.
@@ -71,7 +67,7 @@ def train(
             f"--resume: there is no {folder} to go on with: leave it out, or see --runs"
         )
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    records = train_seeds(recipe, load_splits(recipe, log), folder, log=log, tell=tell)
+    records = train_seeds(recipe, load_splits(recipe, log), folder, log=log, progress=progress)
     best = min(records, key=lambda seed: records[seed]["valid.MAE"])
     log(f"seed {best} is the best on the validation rows")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +76,13 @@ def train(
 
 
 def train_seeds(
-    recipe: JointRecipe, splits: Mapping[str, Corpus], folder: Path, *, log: Log, tell: Tell
+    recipe: JointRecipe, splits: Mapping[str, Corpus], folder: Path, *, log: Log, progress: Progress
 ) -> dict[int, Record]:
-    """Train each seed, or go on with it; return the figures of its best epoch."""
+    """Train each seed, or resume it; return the figures of its best epoch."""
     records = {}
     for seed in recipe.seeds:
         records[seed] = train_seed(
-            recipe, splits, seed, folder / f"seed-{seed}", log=log, tell=tell
+            recipe, splits, seed, folder / f"seed-{seed}", log=log, progress=progress
         )
         log(f"seed {seed}: " + "  ".join(f"{k} {v:.4f}" for k, v in records[seed].items()))
     return records
@@ -99,9 +95,9 @@ def train_seed(
     folder: Path,
     *,
     log: Log,
-    tell: Tell,
+    progress: Progress,
 ) -> Record:
-    """Train one seed from where its folder has it, until nothing gets better.
+    """Train one seed, resumed where its folder has epochs of it, until nothing gets better.
 
     Returns:
         Figures of the best epoch: `valid.` and, if there are such rows, `test.`.
@@ -109,9 +105,9 @@ def train_seed(
     folder.mkdir(parents=True, exist_ok=True)
     task = build(recipe, splits["train"], seed)
     journal = load_last(folder, task, recipe)
-    with kept_curves(folder, journal.epoch, log) as add:
+    with open_curves(folder, journal.epoch, log) as add:
         while journal.epoch < recipe.epochs and journal.epoch - journal.best < recipe.patience:
-            record = _epoch(task, splits, journal, folder, tell)
+            record = _epoch(task, splits, journal, folder, progress)
             save_last(folder, task, journal, recipe)
             write_tables(folder, journal)
             add(record, journal.epoch)
@@ -127,14 +123,14 @@ def train_seed(
 
 
 def _epoch(
-    task: Task, splits: Mapping[str, Corpus], journal: Journal, folder: Path, tell: Tell
+    task: Task, splits: Mapping[str, Corpus], journal: Journal, folder: Path, progress: Progress
 ) -> Record:
     """Train and measure one epoch; write what belongs to the best one."""
     begin = time.perf_counter()
-    losses, targets, reached = train_epoch(task, journal.epoch + 1, tell)
+    losses, targets, reached = train_epoch(task, journal.epoch + 1, progress)
     seconds = time.perf_counter() - begin
     form = task.recipe.data.form
-    found = {name: estimate(task, splits[name], tell) for name in splits if name != "train"}
+    found = {name: estimate(task, splits[name], progress) for name in splits if name != "train"}
     record = {"epoch": journal.epoch + 1, "seconds": seconds, **losses}
     journal.reached = [a + b for a, b in zip(journal.reached, reached.tolist(), strict=True)]
     trained = _trained(journal)
@@ -147,7 +143,7 @@ def _epoch(
     journal.labels.append(_sample(task, targets))
     if record["valid.MAE"] < best - IMPROVED:
         journal.best = journal.epoch
-        _keep(task, journal, found["valid"], splits["valid"], folder)
+        _store_best(task, journal, found["valid"], splits["valid"], folder)
     return record
 
 
@@ -164,12 +160,14 @@ def _sample(task: Task, targets: torch.Tensor) -> list[list[float]]:
     return chosen
 
 
-def _keep(task: Task, journal: Journal, found: Estimates, valid: Corpus, folder: Path) -> None:
+def _store_best(
+    task: Task, journal: Journal, found: Estimates, valid: Corpus, folder: Path
+) -> None:
     """Write the checkpoint of this epoch, and the attention on some clips."""
     recipe = task.recipe
-    there = found.present.any(dim=0).tolist()
+    present = found.present.any(dim=0).tolist()
     reached = _trained(journal)
-    trained = {n: n in reached and here for n, here in zip(MODALITIES, there, strict=True)}
+    trained = {n: n in reached and here for n, here in zip(MODALITIES, present, strict=True)}
     source = str(recipe.data.packed or ", ".join(map(str, recipe.data.train)))
     measured = {k: v for k, v in journal.history[-1].items() if k.startswith("valid.")}
     own = recipe.data.packed is None or recipe.text.finetune
@@ -187,7 +185,7 @@ def _keep(task: Task, journal: Journal, found: Estimates, valid: Corpus, folder:
 
 
 def forget(folder: Path) -> None:
-    """Remove what a finished run needs only to go on; its optimiser is most of its size."""
+    """Remove the state for resuming a finished run; its optimiser is most of its size."""
     for path in folder.glob(f"seed-*/{LAST}"):
         path.unlink()
 
@@ -204,11 +202,11 @@ def summary(records: Sequence[Record]) -> Record:
         values = [record[key] for record in records]
         out[key] = sum(values) / len(values)
         if len(values) > 1 and not key.endswith(".n"):
-            out[f"{key}.interval"] = half_width(values)
+            out[f"{key}.interval"] = mean_interval(values)
     return out
 
 
-def half_width(values: Sequence[float]) -> float:
+def mean_interval(values: Sequence[float]) -> float:
     """Return t s / sqrt(n), the half width of the 95 % interval of the mean of n >= 2 values.
 
     t is the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom, s the sample

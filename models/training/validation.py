@@ -1,4 +1,4 @@
-"""What a model in training says of a corpus: estimates, figures, intervals, attention.
+"""Measure a model in training on a corpus: estimates, figures, intervals, attention.
 
 Knows a task and whole clips. Trains nothing.
 """
@@ -10,23 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.batches import collate, cost
+from ..data.corpus import Corpus
 from ..data.label_scale import Form
 from ..evaluation.conformal import half_width
-from ..evaluation.metrics import mosi_metrics, sims_metrics
+from ..evaluation.metrics import METRICS
 from ..nn.tam_ulag import MODALITIES, Output
-from .joint_batches import Corpus, collate, cost
-from .run_folder import Record, Tell
+from .progress import Progress, Record, silent
 from .train_fusion import SUBSETS, fused
 from .train_joint import Task
 
 BATCH = 64
 """Clips that are scored together."""
 SHOWN = 4
-"""Clips whose attention is kept."""
+"""Clips whose attention is stored."""
 
 
 class Estimates(NamedTuple):
-    """What a model says of a corpus, in the range of its labels."""
+    """The estimates of a corpus, in the range of its labels."""
 
     sentiment: Tensor
     """(N,)."""
@@ -39,17 +40,16 @@ class Estimates(NamedTuple):
 
 
 @torch.inference_mode()
-def estimate(task: Task, corpus: Corpus, tell: Tell | None = None) -> Estimates:
+def estimate(task: Task, corpus: Corpus, progress: Progress = silent) -> Estimates:
     """Score whole clips, each from the initial state."""
     task.net.eval()
-    lengths, order = corpus.lengths(), np.argsort(cost(corpus), kind="stable")
+    order = np.argsort(cost(corpus), kind="stable")
     parts, done = [], 0
     for rows in np.array_split(order, -(-len(order) // BATCH)):
-        batch = collate(corpus, rows, lengths[rows], special=task.recipe.text.special)
+        batch = collate(corpus, rows, special=task.recipe.text.special)
         parts.append(task.net(batch)[0])
         done += len(rows)
-        if tell is not None:
-            tell("validate", done, len(order))
+        progress("validate", done, len(order))
     back = torch.from_numpy(np.argsort(order))
 
     def joined(of: Callable[[Output], Tensor]) -> Tensor:
@@ -72,13 +72,12 @@ def figures(
     """Return the figures of the fused estimate, and the MAE of each modality's own.
 
     Args:
-        found: What the model says of the corpus.
+        found: The estimates of the corpus.
         corpus: With the labels.
         form: Of the figures.
         heads: Modalities whose own head is trained; of others there is no figure.
     """
-    measure = mosi_metrics if form == "mosi" else sims_metrics
-    out = measure(found.sentiment.numpy(), corpus.labels.numpy())
+    out = METRICS[form](found.sentiment.numpy(), corpus.labels.numpy())
     for place, name in enumerate(MODALITIES):
         there = found.present[:, place]
         if name in heads and there.any():
@@ -97,7 +96,7 @@ def intervals(task: Task, found: Estimates, corpus: Corpus) -> dict[str, float]:
 
     Args:
         task: Its model is in evaluation mode.
-        found: What it says of the corpus.
+        found: Its estimates of the corpus.
         corpus: Rows that it was not trained on.
     """
     half = {}
@@ -123,7 +122,7 @@ def attention(task: Task, corpus: Corpus) -> list[dict[str, object]]:
     task.net.eval()
     order = np.argsort(corpus.labels.numpy(), kind="stable")
     rows = order[np.linspace(0, len(order) - 1, min(SHOWN, len(order))).astype(np.int64)]
-    batch = collate(corpus, rows, corpus.lengths()[rows], special=task.recipe.text.special)
+    batch = collate(corpus, rows, special=task.recipe.text.special)
     out, _ = task.net(batch)
     clips: list[dict[str, object]] = []
     for row, label in enumerate(batch.labels.tolist()):
@@ -131,7 +130,7 @@ def attention(task: Task, corpus: Corpus) -> list[dict[str, object]]:
         clip: dict[str, object] = {"label": label, "estimate": score}
         for name, pooled in zip(MODALITIES, out.attention, strict=True):
             if pooled.present[row, 0]:
-                # Valid steps come first, so their number tells which they are.
+                # Valid steps come first, so their number is enough.
                 count = int(batch.ticks[name].mask[row].sum())
                 clip[name] = {
                     "time": pooled.time[row, :count].tolist(),

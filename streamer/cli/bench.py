@@ -8,13 +8,14 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .data import Json, bar, quiet_threads
-from .train import told
+from .train import show_progress
 
 if TYPE_CHECKING:
     from tamulag.models.data.clips import Clip
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     bench_app.command("fanout")(bench_fanout)
     bench_app.command("faults")(bench_faults)
     bench_app.command("soak")(bench_soak)
+    bench_app.command("cluster")(bench_cluster)
     app.add_typer(bench_app, name="bench")
 
 
@@ -117,7 +119,7 @@ def bench_labels(
     from tamulag.models.runtime.checkpoint import MULTILINGUAL
     from tamulag.models.text.text_encoder import TextEncoder
 
-    with told() as (log, tell):
+    with show_progress() as (log, progress):
         log("text is encoded")
         encoder = TextEncoder(name=MULTILINGUAL)
         rows = against(
@@ -128,7 +130,7 @@ def bench_labels(
             epochs=epochs,
             gradient=gradient,
             log=log,
-            tell=tell,
+            progress=progress,
         )
     if as_json:
         print(json.dumps({"seeds": seeds, "rows": [_plain(row._asdict()) for row in rows]}))
@@ -226,7 +228,7 @@ def bench_long(
     Example: tamulag bench long --data clip.mp4
     """
     quiet_threads()
-    from ..bench.drift import LAW
+    from ..bench.drift import MAX_DRIFT
 
     rows: list[dict[str, object]] = []
     broken = False
@@ -235,9 +237,9 @@ def bench_long(
         rows += [{"file": path.name, **drift._asdict()} for drift in found]
         means = ", ".join(f"{drift.modality} {drift.mean:.4f}" for drift in found)
         print(f"{path.name}: mean distance {means}", file=sys.stderr)
-        broken |= any(d.mean > LAW for d in found if d.modality != "sentiment")
+        broken |= any(d.mean > MAX_DRIFT for d in found if d.modality != "sentiment")
     if as_json:
-        print(json.dumps({"law": LAW, "broken": broken, "rows": rows}))
+        print(json.dumps({"law": MAX_DRIFT, "broken": broken, "rows": rows}))
     else:
         table(rows)
     raise typer.Exit(1 if broken else 0)
@@ -358,9 +360,37 @@ def bench_soak(
     from ..bench.soak import soak
 
     options = ["--loop"] + (["--demo"] if source is None else ["--source", str(source)])
-    found = soak(options, minutes, lambda text: print(text, file=sys.stderr))
+    found = soak(options, minutes, partial(print, file=sys.stderr))
     if as_json:
         print(json.dumps(_plain(found._asdict())))
         return
     for name, value in found._asdict().items():
         print(f"{name:15} {value}")
+
+
+def bench_cluster(
+    sessions: Annotated[int, typer.Option(min=2, max=2000, help="That send features.")] = 200,
+    seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Kill one of two Ray nodes under many sessions: who goes on, after how long, what is lost.
+
+    The nodes are processes of this machine that listen on 127.0.0.1 alone; a third one is started
+    after the kill. Needs the extra `ray`; Linux only.
+
+    Example: tamulag bench cluster --sessions 200 --json
+    """
+    quiet_threads()
+    from ..cluster.ray_runtime import REMEDY, is_installed
+
+    if not is_installed():
+        print(f"tamulag: bench cluster needs Ray: {REMEDY}", file=sys.stderr)
+        raise typer.Exit(1)
+    from ..bench.node_failure import node_failure
+
+    found = node_failure(sessions, seconds, partial(print, file=sys.stderr))
+    if as_json:
+        print(json.dumps(found._asdict()))
+        return
+    for name, value in found._asdict().items():
+        print(f"{name:13} {value:.4g}" if isinstance(value, float) else f"{name:13} {value}")

@@ -52,17 +52,19 @@ def train(
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"--out {out}: give a .safetensors file")
     quiet_threads()
-    from tamulag.models.training.joint_recipe import kind_of
+    from tamulag.models.training.recipe_file import is_joint
 
-    if kind_of(config) != "joint":
+    if not is_joint(config):
         figures = _apart(config, out, runs, resume, only, base)
     else:
         _refuse({"--only": only, "--base": base}, f"{config} trains all four tasks together")
         from tamulag.models.training.train_seeds import train as train_joint
 
-        with told() as (log, tell):
+        with show_progress() as (log, progress):
             where = runs or Path("runs")
-            figures = train_joint(config, out, runs=where, resume=resume, log=log, tell=tell)
+            figures = train_joint(
+                config, out, runs=where, resume=resume, log=log, progress=progress
+            )
     show(figures, as_json)
 
 
@@ -70,23 +72,25 @@ def _apart(
     config: Path, out: Path, runs: Path | None, resume: bool, only: str | None, base: str | None
 ) -> dict[str, float]:
     """Train heads apart; return their figures."""
-    from tamulag.models.training.train_heads import STAGES, read_recipe, tunes
+    from tamulag.models.training.heads_recipe import HeadsRecipe
+    from tamulag.models.training.recipe_file import load_recipe
+    from tamulag.models.training.train_heads import STAGES, tunes
     from tamulag.models.training.train_heads import train as train_heads
 
     chosen = STAGES if only is None else tuple(only.split(","))
     if not set(chosen) <= set(STAGES):
         raise typer.BadParameter(f"--only {only}: must be some of {','.join(STAGES)}")
-    if not tunes(read_recipe(config), chosen):
+    if not tunes(load_recipe(config, HeadsRecipe), chosen):
         why = "only the training of a table [tune] is kept to go on from, and none is asked for"
         _refuse({"--runs": runs, "--resume": resume or None}, why)
-    with told() as (log, tell):
+    with show_progress() as (log, progress):
         return train_heads(
             config,
             out,
             log,
             only=chosen,
             base=base,
-            tell=tell,
+            progress=progress,
             runs=runs or Path("runs"),
             resume=resume,
         )
@@ -112,7 +116,7 @@ def crossval(
     quiet_threads()
     from tamulag.models.training.cross_validation import crossval as run_folds
 
-    with told() as (log, _):
+    with show_progress() as (log, _):
         report = run_folds(config, head, folds, log)
     if as_json:
         print(json.dumps(report))
@@ -135,8 +139,8 @@ def ablate(
     quiet_threads()
     from tamulag.models.training.ablation import ablate as run_grid
 
-    with told() as (log, tell):
-        run_grid(config, out, log=log, tell=tell)
+    with show_progress() as (log, progress):
+        run_grid(config, out, log=log, progress=progress)
     print((out / "table.md").read_text(encoding="utf-8"), end="")
 
 
@@ -155,25 +159,25 @@ def plot(
 
 
 @contextmanager
-def told() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int], None]]]:
+def show_progress() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int], None]]]:
     """Show lines of progress and one bar with the time left, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("read", total=None)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("read", total=None)
         shown = ""
 
-        def tell(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             nonlocal shown
             if what != shown:
                 shown = what
-                progress.reset(task, description=what, total=total)
-            progress.update(task, completed=done)
+                bar.reset(task, description=what, total=total)
+            bar.update(task, completed=done)
 
         def log(text: str) -> None:
-            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-        yield log, tell
+        yield log, report

@@ -5,17 +5,18 @@ times come with the inputs, so that a live run, a file and a recording give the 
 """
 
 from collections.abc import Collection
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import torch
 
 from tamulag.models import TamUlag
-from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.checkpoint import Card, load
 from tamulag.models.runtime.session_step import Step, advance, initial_session_state
 
 from .aligner import Aligner
 from .estimate import Estimate, Timing, step_outputs
-from .sample import TICK_RATE, Call, Input, Modality
+from .sample import MODALITIES, TICK_RATE, Block, Call, Input, Modality
 from .step_builder import PendingStep, StepBuilder
 
 
@@ -56,6 +57,7 @@ class Session:
     ) -> None:
         self.timing = timing or Timing()
         dims = {name: getattr(model.config, name).dim for name in ("audio", "vision")}
+        self._dims = {name: getattr(model.config, name).dim for name in MODALITIES if name in asked}
         self.turns = StepBuilder(dims, card, asked, self.timing, names_words=names_words)
         self.journal: SessionJournal | None = None
         """Is told all that makes a replay; None: nobody is."""
@@ -63,6 +65,41 @@ class Session:
         self._fresh = model.initial_state(1)
         self.seat = initial_session_state(self._fresh)
         """What the model remembers."""
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path = "default",
+        modalities: Collection[Modality] = MODALITIES,
+        *,
+        window: float = 5.0,
+        hop: float = 0.5,
+        lateness: float = 0.3,
+    ) -> Self:
+        """Load a checkpoint for one person whose features are made elsewhere.
+
+        Args:
+            checkpoint: Name of a shipped checkpoint, or path of a `.safetensors` file.
+            modalities: Those that will be pushed; the others are `off`.
+            window: Seconds that an estimate is about, a multiple of `hop`.
+            hop: Seconds between two estimates, a multiple of 0.1.
+            lateness: Seconds that a hop waits for inputs that come late.
+
+        Raises:
+            CheckpointError: If the checkpoint is missing, damaged or of another version.
+            ValueError: If a modality is unknown, or `hop` is no multiple of 0.1.
+        """
+        if unknown := sorted(set(modalities) - set(MODALITIES)):
+            raise ValueError(f"modalities {unknown} are unknown: use {', '.join(MODALITIES)}")
+        model, card = load(checkpoint, window=round(window * TICK_RATE))
+        missing = {name: min(age, window) for name, age in Timing().missing_after.items()}
+        timing = Timing(window=window, hop=hop, lateness=lateness, missing_after=missing)
+        return cls(model, card, modalities, timing)
+
+    @property
+    def dims(self) -> dict[Modality, int]:
+        """Values of each vector that a modality takes: of a token, a tick of sound, a picture."""
+        return dict(self._dims)
 
     @property
     def asked(self) -> tuple[Modality, ...]:
@@ -100,14 +137,14 @@ class Session:
             self.journal.called("hop", seconds)
         self.aligner.set_hop(round(seconds * TICK_RATE))
 
-    def push(self, item: Input) -> list[Estimate]:
+    def push(self, item: Input | Block) -> list[Estimate]:
         """Take one input; return the estimates of the hops that it closes, oldest first.
 
         Raises:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
         """
         if self.journal:
-            self.journal.took(item)
+            self.journal.took(item)  # type: ignore[arg-type]
         return self._estimates(self.turns.push(item))
 
     def advance(self, now: float) -> list[Estimate]:

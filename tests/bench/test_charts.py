@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tamulag.models.bench.step_cost import Row
+from tamulag.models.bench.step_cost import HopCost
 from tamulag.streamer.bench.charts import draw
 from tamulag.streamer.bench.cpu_profile import Share
 
-ROWS = [Row(w, 0.5, 1, 1.0, 2.0, w / 2, w, w / 2, 10.0, 2.0, 0.1) for w in (5.0, 60.0)]
+ROWS = [HopCost(w, 0.5, 1, 1.0, 2.0, w / 2, w, w / 2, 10.0, 2.0, 0.1) for w in (5.0, 60.0)]
 
 
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:

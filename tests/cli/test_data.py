@@ -22,7 +22,7 @@ from tamulag.models.runtime.checkpoint import Card, save
 from tamulag.streamer.cli.data import bar, show
 from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM
-from tamulag.streamer.offline.extract import part_of, play
+from tamulag.streamer.offline.extract import play, stack_inputs
 
 MOSI = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7", "missing")
 SIMS = ("n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing")
@@ -186,7 +186,7 @@ def test_videos_become_a_feature_file(videos: Path, tmp_path: Path, tamulag: Run
     bad, silent, good = read_clips(out)
     assert [clip.label for clip in (bad, silent, good)] == [-1.5, 0.5, 2.0]
     assert [clip.group for clip in (bad, silent, good)] == ["a.wav", "b.wav", "c.wav"]
-    expected = part_of(play(videos / "a.wav"))
+    expected = stack_inputs(play(videos / "a.wav"))
     np.testing.assert_array_equal(
         bad.values["audio"], expected.values["audio"].astype(np.float16).astype(np.float32)
     )

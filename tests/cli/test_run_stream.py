@@ -41,7 +41,7 @@ class Failing:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         pass
 
     def open(self) -> None:

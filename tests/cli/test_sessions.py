@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,12 @@ import pyarrow.parquet
 import pytest
 from websockets.sync.client import connect
 
+from support import past_sessions
 from support.command_line import call, run
 from support.paths import BIN
 from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
+from tamulag.streamer.cli.sessions import row, transcript
+from tamulag.streamer.storage.history_db import PastSession
 
 SCORE = b'"type":"sentiment"'
 WORD = "wisdom"
@@ -154,3 +158,34 @@ def test_a_running_session_is_on_the_pages_and_can_be_deleted(running: tuple[Pat
         told = next(m for m in map(json.loads, websocket) if m["type"] == "event")
     assert (told["event"], told["reason"]) == ("publisher_lost", "removed")
     assert sessions(state, "list") == "no session yet\n"
+
+
+PAST = PastSession(
+    id="k7",
+    started=past_sessions.EPOCH,
+    ended=past_sessions.EPOCH + 83.0,
+    seconds=83.004,
+    mean_sentiment=-0.25,
+    reason=None,
+    hello=json.loads(past_sessions.hello()),
+)
+
+
+def test_a_row_is_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local time, minutes, and a session without an end says so."""
+    monkeypatch.setenv("TZ", "UTC-1")
+    time.tzset()
+    try:
+        cells = row(PAST)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert cells == ("k7", "2026-11-24 07:00:00", "1:23", "-0.25", "customer", "no end")
+
+
+def test_a_transcript_has_the_lines_of_the_terminal() -> None:
+    """A header first, then a line per score and the end."""
+    lines = list(transcript(PAST, [past_sessions.score(3), past_sessions.end(4)]))
+    assert lines[0] == "session k7, 2026-11-24T06:00:00.000Z: script"
+    assert "+1.00 positive" in lines[2]
+    assert "session ended (stopped)" in lines[3]

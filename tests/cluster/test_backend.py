@@ -59,7 +59,7 @@ class Nearby:
         self.wings: list[Near] = []
         self._make = make
 
-    async def hire(self) -> Near:
+    async def start(self) -> Near:
         if not self.has_some:
             raise WorkerLost("no processor")
         self.wings.append(Near(self._make))
@@ -174,7 +174,7 @@ def test_a_lost_wing_costs_its_sessions_nothing(model: TamUlag) -> None:
         lost = stage.cluster.where("a")
         assert lost is not None
         hit = len(lost.seats)
-        stage.crew.wings[0 if lost is stage.cluster.staff.posts["wing 1"] else 1].end()
+        stage.crew.wings[0 if lost is stage.cluster.staff.posts["worker 1"] else 1].end()
         for name in "abcdef":
             stage.push(name, items[150:])
             stage.cluster.finish(name)

@@ -102,7 +102,7 @@ def test_no_cluster_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     began = time.monotonic()
     with pytest.raises(DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"):
-        list(extract_ray.played([tmp_path], "none", workers=1, address="127.0.0.1:1"))
+        list(extract_ray.extract_on_ray([tmp_path], "none", workers=1, address="127.0.0.1:1"))
     assert time.monotonic() - began < 10
 
 
@@ -110,7 +110,7 @@ def test_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """With the command that installs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"Ray is not installed: pip install .*\[ray\]"):
-        list(extract_ray.played([tmp_path], "none", workers=1, address=None))
+        list(extract_ray.extract_on_ray([tmp_path], "none", workers=1, address=None))
 
 
 def test_file_over_which_each_worker_dies_is_left_out(cluster: Nodes, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from support.waiting import until
 from tamulag.streamer.publishers.jsonl import QUEUE, JsonlPublisher
-from tamulag.streamer.publishers.publisher import PublisherError, caught_up
+from tamulag.streamer.publishers.publisher import PublisherError, wait_for_backlog
 
 LINES = ['{"seq": 1}', '{"text": "안녕"}']
 
@@ -281,16 +281,16 @@ def test_whoever_waits_for_the_backlog_loses_nothing(pipe: Pipe) -> None:
         await publisher.open()
         publisher.publish("sentiment", 3 * LONG)  # more than the pipe takes
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(caught_up([publisher], ending, most=0), 0.2)
+            await asyncio.wait_for(wait_for_backlog([publisher], ending, most=0), 0.2)
         reading = asyncio.create_task(lines_read(pipe, count + 1))
         for _ in range(count):
             publisher.publish("sentiment", LONG)
-            await caught_up([publisher], ending)
-        await caught_up([publisher], ending, most=0)
+            await wait_for_backlog([publisher], ending)
+        await wait_for_backlog([publisher], ending, most=0)
         await reading
         publisher.publish("sentiment", 3 * LONG)
         ending.set()
-        await asyncio.wait_for(caught_up([publisher], ending, most=0), 1.0)
+        await asyncio.wait_for(wait_for_backlog([publisher], ending, most=0), 1.0)
         reading = asyncio.create_task(lines_read(pipe, 1))
         await publisher.close()
         await reading

@@ -225,7 +225,7 @@ def test_a_broker_is_found_frozen_within_two_seconds_of_a_score(broker: Broker) 
         told.append(reason)
 
     async def scenario() -> None:
-        publisher = MqttPublisher(broker.url, status=status, tell=tell)
+        publisher = MqttPublisher(broker.url, status=status, report=tell)
         async with running(publisher), listening(broker, "tamulag/v1/site/device/state") as client:
             publisher.publish("sentiment", "first")
             assert (await received(client))[1] == "first"

@@ -51,7 +51,7 @@ class Noting:
 
     partials = True
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         return []
 
     def finish(self) -> list[Phrase]:
@@ -174,15 +174,15 @@ def test_real_time_gives_the_samples_of_full_speed(clip: Path) -> None:
 
 def test_a_relieved_file_leaves_out_every_other_picture(clip: Path) -> None:
     """The sound is whole, half of the pictures are counted as lost, and the clock is kept."""
-    whole, relieved = Player(clip).play(), Player(clip, clock())
-    relieved.source.relieve(["vision_rate", "asr_partials"])
-    relieved.play()
-    ticks = [int(time * 10 + 1e-5) for time, _ in relieved.seeing.frames]
+    whole, shedding = Player(clip).play(), Player(clip, clock())
+    shedding.source.shed(["vision_rate", "asr_partials"])
+    shedding.play()
+    ticks = [int(time * 10 + 1e-5) for time, _ in shedding.seeing.frames]
     assert {after - before for before, after in pairwise(ticks)} == {2}
-    lost = relieved.source.losses()["vision"]
+    lost = shedding.source.losses()["vision"]
     assert len(ticks) + lost == len(whole.seeing.frames)
-    assert len(relieved.hearing.blocks) == len(whole.hearing.blocks)
-    assert relieved.source.gauges()["source_behind"] < 2.0
+    assert len(shedding.hearing.blocks) == len(whole.hearing.blocks)
+    assert shedding.source.gauges()["source_behind"] < 2.0
 
 
 def burdened(clip: Path, *, picture: float = 0.0, sound: float = 0.0) -> tuple[Player, float]:

@@ -13,7 +13,7 @@ ROWS = {"train": 70, "valid": 30, "test": 30}
 
 
 def split(rng: np.random.Generator, rows: int) -> dict[str, object]:
-    """Return clips whose label is the mean of their three modalities."""
+    """Return clips whose label is in the first value of each of their modalities."""
     label = rng.uniform(-2.5, 2.5, rows).astype(np.float32)
     content: dict[str, object] = {"regression_labels": label}
     for name, (steps, dim) in SHAPES.items():

@@ -44,7 +44,7 @@ def option(parameter: TyperArgument | TyperOption) -> tuple[str, str]:
     """Return how a parameter is typed, and what it means."""
     kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", str)
     value = parameter.metavar or TYPES.get(kind, "TEXT")
-    names = " ".join([*parameter.opts, *parameter.secondary_opts])
+    names = "`, `".join([*parameter.opts, *parameter.secondary_opts])
     if isinstance(parameter, TyperArgument):
         names = parameter.metavar or (parameter.name or "").upper()
     elif not parameter.is_flag:

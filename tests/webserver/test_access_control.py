@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.certificates import Pair, authority
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver.access_control import (
-    Attempts,
     AuthSettings,
+    FailedAttempts,
     Token,
     access,
     is_loopback,
@@ -198,7 +198,7 @@ def test_a_peer_is_an_address_or_a_network(address: str, peer: str) -> None:
 
 def test_too_many_wrong_tokens_block_a_peer_for_a_while() -> None:
     """The others are not blocked, and a minute later nobody is."""
-    attempts = Attempts(allowed=3, period=60.0)
+    attempts = FailedAttempts(allowed=3, period=60.0)
     for second in range(3):
         assert not attempts.is_blocked("a", second)
         attempts.add("a", second)
@@ -211,7 +211,7 @@ def test_too_many_wrong_tokens_block_a_peer_for_a_while() -> None:
 
 def test_only_so_many_peers_are_remembered() -> None:
     """An attacker with many addresses fills no memory."""
-    attempts = Attempts(allowed=1, remembered=10)
+    attempts = FailedAttempts(allowed=1, remembered=10)
     for number in range(1000):
         attempts.add(str(number), 0.0)
     blocked = [number for number in range(1000) if attempts.is_blocked(str(number), 1.0)]

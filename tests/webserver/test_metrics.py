@@ -90,7 +90,7 @@ def test_the_agents_figures_and_the_seats_are_read_at_each_look() -> None:
     """Under their plain names; a name that Prometheus would refuse is made plain."""
     gauges = {"inbox_waited": 0.25, "publisher_dropped_websocket": 4, "Odd name-1": 1}
     metrics = Metrics(lambda: gauges)
-    metrics.seats = Row()
+    metrics.server = Row()
     gauges["inbox_waited"] = 0.5
     found = figures(metrics)
     assert found["tamulag_inbox_waited"] == 0.5

@@ -53,7 +53,7 @@ def locked(limits: Limits | None = None) -> WebSocketPublisher:
         0,
         hello=hello,
         missed=missed,
-        shelves={"/metrics": page},
+        routes={"/metrics": page},
         limits=limits,
     )
 
@@ -386,7 +386,7 @@ def test_a_bug_in_a_page_is_not_hidden() -> None:
 
     async def main() -> None:
         server = WebSocketPublisher(
-            port=0, hello=hello, missed=missed, shelves={"/x": Route(make=broken)}
+            port=0, hello=hello, missed=missed, routes={"/x": Route(make=broken)}
         )
         await server.open()
         try:
@@ -449,7 +449,7 @@ def test_no_bytes_bring_the_server_down() -> None:
 
 def allowing(server: WebSocketPublisher) -> WebSocketPublisher:
     """Let a server take any number of wrong tokens, so that fuzzing goes on."""
-    server._door.attempts._allowed = 10**9
+    server._router.attempts._allowed = 10**9
     return server
 
 
@@ -615,7 +615,7 @@ def test_a_page_that_takes_a_while_holds_up_nobody() -> None:
         return Page(HTTPStatus.NOT_FOUND, "found nothing")
 
     shelf = Route(make=lambda: Page(HTTPStatus.OK, "", later=slow))
-    chosen = WebSocketPublisher(None, 0, hello=hello, missed=missed, shelves={"/slow": shelf})
+    chosen = WebSocketPublisher(None, 0, hello=hello, missed=missed, routes={"/slow": shelf})
 
     async def scenario(server: WebSocketPublisher) -> None:
         async with subscribe(server) as connection:

@@ -30,7 +30,7 @@ class Frail:
         self.gate = threading.Event()
         self.gate.set()
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         assert self.gate.wait(10.0)
         if self.is_ill:
             raise SourceLost("asr_lost", "the engine broke")
@@ -85,8 +85,8 @@ def frail() -> Frail:
 def speech(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speech]:
     """Speak to a recogniser that is built anew, and given up, sooner than in real life."""
     monkeypatch.setattr(worker_thread, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(worker_thread, "LIMIT", 0.2)
-    monkeypatch.setattr(worker_thread, "DOUBT", 0.1)
+    monkeypatch.setattr(worker_thread, "CALL_LIMIT", 0.2)
+    monkeypatch.setattr(worker_thread, "DOUBTFUL_CALL", 0.1)
     made = Speech(frail)
     yield made
     frail.gate.set()

@@ -10,7 +10,8 @@ from tamulag.models import MODALITIES, TamUlag
 from tamulag.models.bench.fusion_comparison import Validation, compare, open_validation
 from tamulag.models.data.clips import DataError
 from tamulag.models.runtime.checkpoint import Card, save
-from tamulag.models.training.train_fusion import FusionRecipe, Vectors
+from tamulag.models.training.heads_recipe import FusionRecipe
+from tamulag.models.training.train_fusion import Vectors
 
 ROOT = Path(__file__).parents[3]
 WAYS = ["head", "mean", "agreement", "precision", "product"]

@@ -47,7 +47,7 @@ def test_training_never_sees_human_labels() -> None:
     """Other human labels, the same generated ones."""
     train, valid = clips(1), clips(2)
     wrong = [replace(c, unimodal=dict.fromkeys(c.unimodal, 0.0)) for c in train]
-    made = [generate(rows, valid, "both", 1, epochs=2, tell=quiet) for rows in (train, wrong)]
+    made = [generate(rows, valid, "both", 1, epochs=2, progress=quiet) for rows in (train, wrong)]
     np.testing.assert_array_equal(made[0], made[1])
     assert made[0].shape == (40, 3)
 
@@ -62,7 +62,7 @@ def test_each_generator_has_its_rows() -> None:
         seeds=(1, 2),
         epochs=2,
         log=quiet,
-        tell=quiet,
+        progress=quiet,
     )
     made = [(row.modality, row.snr) for row in rows if row.labels == "ulgm"]
     assert made == [("text", None), ("text", 0.0), ("audio", 0.0), ("vision", 0.0)]
@@ -72,5 +72,5 @@ def test_each_generator_has_its_rows() -> None:
 def test_ulag_labels_are_bounded() -> None:
     """|y_s| <= |y|, whatever was trained."""
     train = clips(1)
-    made = generate(train, clips(2), "ulag", 1, epochs=2, tell=quiet)
+    made = generate(train, clips(2), "ulag", 1, epochs=2, progress=quiet)
     assert (np.abs(made) <= np.abs([[c.label] for c in train]) + 1e-6).all()

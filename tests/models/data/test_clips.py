@@ -1,5 +1,6 @@
 """Feature files and CSVs of texts: what goes in comes out, what is wrong is named."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -127,6 +128,17 @@ def table(folder: Path, text: str | bytes) -> Path:
     return path
 
 
+def test_corpus_and_mode_stay_with_a_clip(tmp_path: Path) -> None:
+    """A file that names no corpus is one itself, and has no splits."""
+    path = tmp_path / "mosi.safetensors"
+    write_clips(path, [clip("text")], about="a test")
+    (found,) = read_clips(path)
+    assert (found.corpus, found.mode) == ("mosi", "")
+    write_clips(tmp_path / "all.safetensors", [replace(found, mode="valid")], about="a test")
+    (again,) = read_clips(tmp_path / "all.safetensors")
+    assert (again.corpus, again.mode) == ("mosi", "valid")
+
+
 def test_texts_are_read_with_label_and_group(tmp_path: Path) -> None:
     """Columns may stand in any order beside others; without a video the line is the group."""
     path = table(tmp_path, 'label,x,text,video_id\n-3,,"bad, very",v7\n 2.5 ,,gut ✓,\n')
@@ -195,10 +207,14 @@ SIMS = (
 
 
 def test_human_labels_of_each_modality_are_read(tmp_path: Path) -> None:
-    """Of CH-SIMS people judged text, voice and face apart; what nobody judged is left out."""
+    """CH-SIMS has labels of text, voice and face apart; what has none is left out."""
     first, second = read_labelled(table(tmp_path, SIMS), limit=1.0)
     assert first == TextRow(
-        "我不想嫁给李茶", -1.0, "video_0001", {"text": -1.0, "audio": -0.8, "vision": -0.6}
+        "我不想嫁给李茶",
+        -1.0,
+        "video_0001",
+        {"text": -1.0, "audio": -0.8, "vision": -0.6},
+        "train",
     )
     assert second.unimodal == {"text": 0.0, "vision": 1.0}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tamulag.models.data.clips import DataError
-from tamulag.models.data.text_csv import Part, names_of, read_part, refuse_shared, varied
+from tamulag.models.data.clips import DataError, has_modes
+from tamulag.models.data.text_csv import Part, names_of, read_part, vary_words
+from tamulag.models.data.validation_split import refuse_shared
 
 FIELD = "text,label,mode\ngood,2,train\nfine,1,train\nbad,-2,valid\nsecret,3,test\n"
 PLAIN = "text,label\ngood,0.5\nbad,-1\n"
@@ -23,7 +24,7 @@ def table(folder: Path, content: str, name: str = "label.csv") -> Path:
 def test_the_column_mode_splits_a_file(tmp_path: Path, part: Part, texts: list[str]) -> None:
     """The field's `label.csv` may be given to both sides; its test rows are on neither."""
     path = table(tmp_path, FIELD)
-    refuse_shared([path], [path])
+    refuse_shared([path], [path], "add a column mode", has_modes)
     assert [row.text for row in read_part([path], part, "mosi")] == texts
 
 
@@ -45,7 +46,7 @@ def test_one_file_on_both_sides_is_refused(tmp_path: Path) -> None:
     path = table(tmp_path / "made", PLAIN)
     again = path.parent / ".." / "made" / path.name
     with pytest.raises(DataError, match="give two files, or add a column mode"):
-        refuse_shared([path], [again])
+        refuse_shared([path], [again], "add a column mode", has_modes)
 
 
 def test_a_file_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,17 +64,17 @@ def test_two_files_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bare", "prefix", "said"), [(1.0, 0.0, "well done all"), (0.0, 0.0, "well, done all!")]
+    ("bare", "prefix", "text"), [(1.0, 0.0, "well done all"), (0.0, 0.0, "well, done all!")]
 )
-def test_a_bare_sentence_has_no_punctuation(bare: float, prefix: float, said: str) -> None:
+def test_a_bare_sentence_has_no_punctuation(bare: float, prefix: float, text: str) -> None:
     """Some recognisers give none."""
     rng = np.random.default_rng(0)
-    assert varied(["well,", "done", "all!"], bare, prefix, rng) == said.split()
+    assert vary_words(["well,", "done", "all!"], bare, prefix, rng) == text.split()
 
 
-def test_a_prefix_keeps_the_beginning() -> None:
+def test_a_prefix_has_the_first_words() -> None:
     """Live words come one after the other."""
     words = list("abcdefgh")
-    cut = [varied(words, 0.0, 1.0, np.random.default_rng(seed)) for seed in range(50)]
-    assert {len(kept) for kept in cut} == {3, 4, 5, 6, 7}
-    assert all(kept == words[: len(kept)] for kept in cut)
+    cut = [vary_words(words, 0.0, 1.0, np.random.default_rng(seed)) for seed in range(50)]
+    assert {len(part) for part in cut} == {3, 4, 5, 6, 7}
+    assert all(part == words[: len(part)] for part in cut)

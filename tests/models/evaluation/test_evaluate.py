@@ -16,12 +16,12 @@ from tamulag.models.evaluation.evaluate import (
     SHARES,
     Evaluation,
     Head,
-    batch,
     covered,
     estimates,
     evaluate_texts,
     open_evaluation,
     read_rows,
+    whole,
 )
 from tamulag.models.runtime.checkpoint import SHIPPED, Card, CheckpointError, save
 from tamulag.models.text.text_encoder import TextEncoder
@@ -126,12 +126,13 @@ def test_whole_clip_is_pooled(tmp_path: Path, window: int, pooled: int) -> None:
     """With a window as long as the clip, attention reaches what was 20 s ago."""
     ready = open_evaluation(checkpoint(tmp_path), head="audio", window=window)
     with torch.inference_mode():
-        output = ready.model(*batch(ready.model, [clip(ready.model, "audio", length=201)]))
+        batch = whole([clip(ready.model, "audio", length=201)])
+        output = ready.model(batch.ticks, batch.now)
     assert int((output.attention[1].weight > 0).sum()) == pooled
 
 
 def test_sims_form_scales_the_estimates(model: TamUlag, encoder: TextEncoder) -> None:
-    """The model says up to 3 where CH-SIMS says up to 1."""
+    """The model goes up to 3 where CH-SIMS goes up to 1."""
     clips = [clip(model, "audio", seed=seed, label=0.4) for seed in range(3)]
     figures = Evaluation(model, encoder, "audio", "sims").figures(clips)
     assert list(figures) == ["n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing"]
@@ -139,7 +140,7 @@ def test_sims_form_scales_the_estimates(model: TamUlag, encoder: TextEncoder) ->
     assert figures["MAE"] == pytest.approx(np.abs(scores / 3 - 0.4).mean(), abs=1e-6)
 
 
-def test_begun_text_has_its_first_words(encoder: TextEncoder, model: TamUlag) -> None:
+def test_prefix_of_a_text_has_its_first_words(encoder: TextEncoder, model: TamUlag) -> None:
     """A share of the words is rounded up, and no later word is in their states."""
     ready = Evaluation(model, encoder, "text", "mosi")
     (found,) = ready.texts([TextRow("it was not so good", 1.0, "v")], 0.4)
@@ -151,7 +152,7 @@ def test_anytime_rows_end_with_the_whole(model: TamUlag, encoder: TextEncoder) -
     """One row per share; the last is the figures of the whole clip."""
     clips = [clip(model, "audio", seed=seed, label=seed - 1.0) for seed in range(4)]
 
-    def heard(share: float) -> list[Clip]:
+    def prefixes(share: float) -> list[Clip]:
         count = round(12 * share)
         return [
             Clip(
@@ -164,7 +165,7 @@ def test_anytime_rows_end_with_the_whole(model: TamUlag, encoder: TextEncoder) -
         ]
 
     ready = Evaluation(model, encoder, "audio", "mosi")
-    rows = ready.anytime(heard)
+    rows = ready.anytime(prefixes)
     assert [row["heard"] for row in rows] == list(SHARES)
     assert math.isnan(rows[-1].pop("covered"))
     assert rows[-1] == {"heard": 1.0} | ready.figures(clips)
@@ -172,7 +173,7 @@ def test_anytime_rows_end_with_the_whole(model: TamUlag, encoder: TextEncoder) -
 
 
 def test_covered_is_the_share_inside_the_interval(model: TamUlag) -> None:
-    """Of the fused estimate, with the half width for what was heard; without one nothing counts."""
+    """Of the fused estimate, with the half width for its steps; without one nothing counts."""
     clips = [clip(model, "audio", length=n, label=3.0) for n in (4, 8, 12)]
     scores, _ = estimates(model, clips, "all")
     far = np.abs(scores - 3.0)

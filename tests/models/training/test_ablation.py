@@ -36,8 +36,8 @@ def test_each_cell_is_in_the_table_once_and_goes_on(packed: Path, tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ablate(path, tmp_path / "out", log=stop, tell=quiet)
-    rows = ablate(path, tmp_path / "out", log=lines.append, tell=quiet)
+        ablate(path, tmp_path / "out", log=stop, progress=quiet)
+    rows = ablate(path, tmp_path / "out", log=lines.append, progress=quiet)
     assert [line for line in lines if line.startswith("cell")] == [
         "cell 2 of 4: softmax-concat-both-plain",
         "cell 3 of 4: softmax-hadamard-none-plain",
@@ -63,19 +63,21 @@ def test_each_cell_is_in_the_table_once_and_goes_on(packed: Path, tmp_path: Path
 def test_cells_of_other_settings_are_refused(packed: Path, tmp_path: Path) -> None:
     """A table must not mix them."""
     one = 'ablate = { fusion = ["concat"] }'
-    ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, tell=quiet)
+    ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, progress=quiet)
     with pytest.raises(DataError, match="other settings"):
-        ablate(written(tmp_path, packed, one, epochs=3), tmp_path / "out", log=quiet, tell=quiet)
+        ablate(
+            written(tmp_path, packed, one, epochs=3), tmp_path / "out", log=quiet, progress=quiet
+        )
     (result,) = (tmp_path / "out").rglob("result.json")
     result.write_text("{")
     with pytest.raises(DataError, match="damaged"):
-        ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, tell=quiet)
+        ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, progress=quiet)
 
 
 def test_file_without_a_grid_is_refused(packed: Path, tmp_path: Path) -> None:
     """One cell is not trained as if it were a comparison."""
     with pytest.raises(DataError, match=r"no table \[ablate\] with a list of tam, fusion"):
-        ablate(written(tmp_path, packed), tmp_path / "out", log=quiet, tell=quiet)
+        ablate(written(tmp_path, packed), tmp_path / "out", log=quiet, progress=quiet)
 
 
 def test_residual_is_asked_of_gates_alone() -> None:
@@ -97,7 +99,7 @@ def test_residual_is_asked_of_gates_alone() -> None:
 def test_finished_cell_names_its_settings(packed: Path, tmp_path: Path) -> None:
     """So that a table can be traced to what made it."""
     one = 'ablate = { tam = ["softmax"] }'
-    ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, tell=quiet)
+    ablate(written(tmp_path, packed, one), tmp_path / "out", log=quiet, progress=quiet)
     (path,) = (tmp_path / "out").rglob("result.json")
     found = json.loads(path.read_text())
     assert found["settings"]["seeds"] == [1, 2]
@@ -129,7 +131,7 @@ def test_sizes_are_those_of_every_recurrent_network() -> None:
 def test_a_listed_size_is_a_column_of_the_table(packed: Path, tmp_path: Path) -> None:
     """And what is not listed is none."""
     path = written(tmp_path, packed, "ablate = { layers = [2] }", epochs=1)
-    ablate(path, tmp_path / "out", log=quiet, tell=quiet)
+    ablate(path, tmp_path / "out", log=quiet, progress=quiet)
     table = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert table[0].startswith("| tam | fusion | labels | residual | layers | valid.MAE |")
     assert table[2].startswith("| softmax | cross_sum | both | plain | 2 | ")

@@ -1,4 +1,4 @@
-"""The model behind its text encoder, and the states that clips hand on."""
+"""The model behind its text encoder."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from support.learnable_data import recipe, write
+from tamulag.models.data.batches import collate
+from tamulag.models.data.corpus import from_packed
 from tamulag.models.data.mmsa_pickle import read_packed
-from tamulag.models.nn.tam_ulag import State
-from tamulag.models.training.joint_batches import collate, from_packed
-from tamulag.models.training.joint_network import StateCarry
 from tamulag.models.training.train_joint import Task, build, load_splits
 
 
@@ -20,17 +19,10 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return build(chosen, load_splits(chosen)["train"], 1)
 
 
-def after(task: Task, rows: np.ndarray, start: State | None = None) -> State:
-    batch = collate(task.corpus, rows, task.corpus.lengths()[rows])
-    with torch.no_grad():
-        state: State = task.net.eval()(batch, start)[1]
-    return state
-
-
 def test_clip_scores_as_the_model_alone(task: Task) -> None:
     """No room for memory changes nothing: forward of the whole clip gives the same."""
     rows = np.arange(5)
-    batch = collate(task.corpus, rows, task.corpus.lengths()[rows])
+    batch = collate(task.corpus, rows)
     with torch.no_grad():
         ours, _ = task.net.eval()(batch)
         whole = task.net.model(batch.ticks, batch.now)
@@ -38,58 +30,10 @@ def test_clip_scores_as_the_model_alone(task: Task) -> None:
     torch.testing.assert_close(ours.heads, whole.heads, atol=1e-6, rtol=0)
 
 
-def test_states_are_carried_reset_and_dropped(task: Task) -> None:
-    """Of many clips some go on, some begin afresh, some go on without one modality."""
-    chain, rng = StateCarry(joined=3), np.random.default_rng(1)
-    fresh = task.net.start(70)
-    chain.start(fresh, rng)
-    chain.keep(after(task, np.arange(70)))
-    state = chain.start(fresh, rng)
-    audio, vision = ((b.encoder.h != 0).any(dim=(1, 2)) for b in (state.audio, state.vision))
-    assert 0.2 < audio.float().mean() < 0.7
-    assert (audio & vision).any()
-    assert (~audio & ~vision).any()
-    assert (audio ^ vision).any()
-
-
-def test_memory_of_the_clip_before_is_emptied(task: Task) -> None:
-    """Attention sees this clip alone, as a window does that has moved on."""
-    chain, rng = StateCarry(joined=3), np.random.default_rng(1)
-    fresh = task.net.start(20)
-    chain.start(fresh, rng)
-    chain.keep(after(task, np.arange(20)))
-    assert all(not branch.memory.mask.any() for branch in chain.start(fresh, rng))
-
-
-def test_chains_are_no_longer_than_asked(task: Task) -> None:
-    """No state of `joined` clips is handed on; with 1 none is at all."""
-    rng, fresh = np.random.default_rng(1), task.net.start(20)
-    chain, alone = StateCarry(joined=3), StateCarry(joined=1)
-    for _ in range(12):
-        alone.start(fresh, rng)
-        state = chain.start(fresh, rng)
-        chain.keep(after(task, np.arange(20), state))
-        alone.keep(state)
-        assert chain.ages.max() <= 3
-    assert chain.ages.max() == 3
-    assert not alone.carried
-
-
-def test_carried_state_has_no_graph(task: Task) -> None:
-    """A batch's graph ends with the batch."""
-    rows = np.arange(4)
-    chain = StateCarry(joined=2)
-    chain.start(task.net.start(4), np.random.default_rng(1))
-    _, state = task.net.train()(collate(task.corpus, rows, task.corpus.lengths()[rows]))
-    assert state.audio.encoder.h.requires_grad
-    chain.keep(state)
-    assert not any(part.requires_grad for parts in chain.carried for part in parts)
-
-
 def test_tokens_without_an_encoder_are_refused(task: Task, tmp_path: Path) -> None:
     """Rather than scoring nothing."""
     split = read_packed(write(tmp_path))["train"]
     corpus = from_packed(split, tokens=True, vocabulary=30522)
-    batch = collate(corpus, np.arange(2), corpus.lengths()[:2])
+    batch = collate(corpus, np.arange(2))
     with pytest.raises(RuntimeError, match="finetune"):
         task.net(batch)

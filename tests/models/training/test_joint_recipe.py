@@ -6,7 +6,7 @@ import pytest
 
 from support.learnable_data import recipe, toml
 from tamulag.models.data.clips import DataError
-from tamulag.models.training.joint_recipe import kind_of, model_config, read_joint
+from tamulag.models.training.joint_recipe import model_config, read_joint
 
 HERE = Path("packed.pkl")
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
@@ -61,12 +61,6 @@ def test_encoder_needs_tokens(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="text_bert"):
         read_joint(written(tmp_path, text))
-
-
-def test_kind_tells_the_two_trainings_apart(tmp_path: Path) -> None:
-    """A file without a kind is one of the branches apart."""
-    assert kind_of(written(tmp_path, toml(HERE))) == "joint"
-    assert kind_of(written(tmp_path, "seed = 1")) == "branches"
 
 
 def test_options_change_the_preset() -> None:

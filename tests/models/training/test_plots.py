@@ -17,7 +17,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plot")
     path = write(folder, rows={"train": 24, "valid": 12})
     chosen = recipe(path).model_copy(update={"seeds": [1, 2]})
-    train_seeds(chosen, load_splits(chosen), folder / "run", log=quiet, tell=quiet)
+    train_seeds(chosen, load_splits(chosen), folder / "run", log=quiet, progress=quiet)
     path.unlink()
     return folder / "run"
 

@@ -1,4 +1,4 @@
-"""What a training file is told when something is wrong with it."""
+"""Training files: which kind they are, and what is wrong with them."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from tamulag.models.data.clips import DataError
-from tamulag.models.training.branch_batches import Table
-from tamulag.models.training.recipe_file import checked, parsed, unknown
+from tamulag.models.training.recipe_file import Table, checked, is_joint, parsed, unknown
 
 
 class Inner(Table):
@@ -37,9 +36,9 @@ def test_values_become_the_table() -> None:
 
 def test_unknown_key_in_a_table_that_may_be_left_out() -> None:
     """Key, value, nearest name and all names."""
-    told = refused({"seed": 3, "audio": {"raet": 0.5}})
+    message = refused({"seed": 3, "audio": {"raet": 0.5}})
     start = "mine.toml: audio.raet = 0.5: unknown key: did you mean rate?"
-    assert told == f"{start} [audio] may have rate"
+    assert message == f"{start} [audio] may have rate"
 
 
 def test_missing_key_does_not_show_the_file() -> None:
@@ -53,7 +52,7 @@ def test_long_value_is_cut() -> None:
 
 
 def test_nothing_is_guessed_without_a_close_name() -> None:
-    """All names are told instead."""
+    """All names are listed."""
     assert unknown(["colour"], ["seed"]) == "unknown key: the file may have seed"
 
 
@@ -63,3 +62,11 @@ def test_deep_nesting_is_no_traceback(tmp_path: Path) -> None:
     path.write_text("a = " + "[" * 100_000, encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read as a training file"):
         parsed(path)
+
+
+@pytest.mark.parametrize(("text", "joint"), [('kind = "joint"', True), ("seed = 1", False)])
+def test_the_kind_decides_between_the_two_trainings(tmp_path: Path, text: str, joint: bool) -> None:
+    """A file without a kind trains the heads apart."""
+    path = tmp_path / "train.toml"
+    path.write_text(text, encoding="utf-8")
+    assert is_joint(path) is joint

@@ -13,9 +13,9 @@ from tamulag.models.data.clips import DataError
 from tamulag.models.training.joint_recipe import JointRecipe
 from tamulag.models.training.run_folder import (
     LAST,
-    Curves,
     Journal,
     load_last,
+    open_curves,
     save_last,
     write_tables,
 )
@@ -100,9 +100,8 @@ def test_curves_reach_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curves = Curves(tmp_path, 0, quiet)
-    curves.add({"valid.MAE": 0.5}, 1)
-    curves.close()
+    with open_curves(tmp_path, 0, quiet) as add:
+        add({"valid.MAE": 0.5}, 1)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("valid/MAE")] == [(1, 0.5)]
@@ -114,9 +113,8 @@ def test_without_tensorboard_one_line_says_so(
     """Training does not need it."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     lines: list[str] = []
-    curves = Curves(tmp_path, 0, lines.append)
-    curves.add({"valid.MAE": 0.5}, 1)
-    curves.close()
+    with open_curves(tmp_path, 0, lines.append) as add:
+        add({"valid.MAE": 0.5}, 1)
     assert len(lines) == 1
     assert "CSV only" in lines[0]
     assert not list(tmp_path.iterdir())

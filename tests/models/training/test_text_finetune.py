@@ -1,4 +1,4 @@
-"""Fine-tuning the text encoder: what changes, forks, and going on to the same numbers."""
+"""Fine-tuning the text encoder: what changes, forks, and resuming to the same numbers."""
 
 import csv
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from support.learnable_data import quiet
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.data.clips import DataError
 from tamulag.models.text.text_encoder import TextEncoder
+from tamulag.models.training.heads_recipe import TuneRecipe
 from tamulag.models.training.run_folder import LAST
-from tamulag.models.training.text_finetune import finetune, mean_weights, turns
-from tamulag.models.training.text_network import TuneRecipe, Weights
+from tamulag.models.training.text_finetune import epoch_order, finetune
+from tamulag.models.training.weights import Weights
 
 TRAIN = "good film,2,train\nbad film,-2,train\ndull film,-1,train\n"
 VALID = "fine film,1,valid\npoor film,-1,valid\nso so,0,valid\n"
@@ -43,6 +44,7 @@ def forked(folder: Path) -> TuneRecipe:
     return TuneRecipe(
         train=[path],
         valid=[path],
+        data="made",
         extra=[path],
         extra_epochs=1,
         layers=1,
@@ -72,7 +74,9 @@ def test_only_the_last_layers_change(tmp_path: Path) -> None:
     path.write_text(
         "text,label,mode\ngood film,2,train\nbad film,-2,train\nbad,-1,valid\nfine,1,valid\n"
     )
-    recipe = TuneRecipe(train=[path], valid=[path], layers=1, epochs=1, batch=1, average=0.0)
+    recipe = TuneRecipe(
+        train=[path], valid=[path], data="made", layers=1, epochs=1, batch=1, average=0.0
+    )
     torch.manual_seed(0)
     branch = TamUlag(ModelConfig()).text
     figures = finetune(encoder, branch, recipe, np.random.default_rng(0), lambda _: None)
@@ -85,9 +89,9 @@ def test_only_the_last_layers_change(tmp_path: Path) -> None:
 
 def test_forks_part_after_a_common_beginning(tmp_path: Path) -> None:
     """Each goes on from the same weights in an order of its own; their mean is measured too."""
-    said: list[str] = []
-    figures, _ = tuned(forked(tmp_path), said.append)
-    names, measured = zip(*(line.strip().split(": ") for line in said), strict=True)
+    lines: list[str] = []
+    figures, _ = tuned(forked(tmp_path), lines.append)
+    names, measured = zip(*(line.strip().split(": ") for line in lines), strict=True)
     assert list(names) == STAGES
     assert len(set(measured)) == 4
     assert figures["made.MAE"] == pytest.approx(
@@ -95,12 +99,12 @@ def test_forks_part_after_a_common_beginning(tmp_path: Path) -> None:
     )
 
 
-def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_bit(tmp_path: Path) -> None:
     """Stopped in each epoch in turn, what was done is not done again, and nothing differs."""
     recipe = forked(tmp_path)
     figures, tensors = tuned(recipe)
     for place, stage in enumerate(STAGES):
-        folder, said = tmp_path / f"run-{place}", list[str]()
+        folder, lines = tmp_path / f"run-{place}", list[str]()
 
         def stop(line: str, stage: str = stage) -> None:
             if stage in line:
@@ -108,20 +112,20 @@ def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path) -> None:
 
         with pytest.raises(Stopped):
             tuned(recipe, stop, folder)
-        again, same = tuned(recipe, said.append, folder)
+        again, same = tuned(recipe, lines.append, folder)
         assert again == figures
         assert all(torch.equal(tensors[name], same[name]) for name in tensors)
-        measured = [line for line in said if "MAE" in line]
+        measured = [line for line in lines if "MAE" in line]
         assert [line.strip().split(": ")[0] for line in measured] == STAGES[place:]
     with (folder / "metrics.csv").open(newline="") as file:
         assert [row["fork"] for row in csv.DictReader(file)] == ["1.0", "1.0", "2.0"]
 
 
-def test_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
-    """The message names what differs, and a damaged file is told."""
+def test_other_settings_are_not_resumed(tmp_path: Path) -> None:
+    """The message names what differs, and a damaged file is refused."""
     recipe = forked(tmp_path)
     tuned(recipe, folder=tmp_path / "run")
-    other = TuneRecipe(**(vars(recipe) | {"batch": 2}))
+    other = recipe.model_copy(update={"batch": 2})
     with pytest.raises(DataError, match="other settings of batch: set them back"):
         tuned(other, folder=tmp_path / "run")
     (tmp_path / "run" / LAST).write_bytes(b"no tensors")
@@ -139,13 +143,7 @@ def test_test_rows_change_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(without[1][name], with_test[1][name]) for name in without[1])
 
 
-def test_turns_are_the_common_epochs_and_then_each_fork() -> None:
+def test_common_epochs_come_before_each_fork() -> None:
     """Fork 0 goes on from the common ones."""
-    recipe = TuneRecipe(train=[], valid=[], extra_epochs=1, epochs=3, forks=2)
-    assert turns(recipe) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
-
-
-def test_the_mean_of_weights_is_taken_tensor_by_tensor() -> None:
-    """Each network counts alike."""
-    mean = mean_weights([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}])
-    assert mean["a"].tolist() == [2.0, 4.0]
+    recipe = TuneRecipe(train=[], valid=[], data="", extra_epochs=1, epochs=3, forks=2)
+    assert epoch_order(recipe) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]

@@ -8,12 +8,12 @@ import torch
 
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.text.text_encoder import TextEncoder
+from tamulag.models.training.heads_recipe import TuneRecipe
 from tamulag.models.training.text_network import (
     TextNet,
-    TuneRecipe,
-    begin,
     evaluate,
     factor,
+    start_run,
     train_epoch,
 )
 
@@ -41,17 +41,19 @@ def test_rates_rise_and_fall() -> None:
     assert rates[20] == pytest.approx(0.0)
 
 
-def test_an_epoch_tells_each_sentence(encoder: TextEncoder) -> None:
-    """The last call says that all are done, and the loss is that of their labels."""
-    recipe = TuneRecipe(train=[], valid=[], layers=1, batch=2, head_rate=1e-9, encoder_rate=1e-9)
-    run = begin(TextNet(encoder, TamUlag(ModelConfig()).text), recipe, 9)
+def test_an_epoch_reports_each_sentence(encoder: TextEncoder) -> None:
+    """In the last call all are done, and the loss is that of their labels."""
+    recipe = TuneRecipe(
+        train=[], valid=[], data="", layers=1, batch=2, head_rate=1e-9, encoder_rate=1e-9
+    )
+    run = start_run(TextNet(encoder, TamUlag(ModelConfig()).text), recipe, 9)
     rows = [(["good"], 3.0), (["so", "so"], 3.0), (["fine", "film"], 3.0)]
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
-    def tell(what: str, done: int, total: int) -> None:
-        told.append((what, done, total))
+    def progress(work: str, done: int, total: int) -> None:
+        calls.append((work, done, total))
 
-    loss = train_epoch(run, encoder, rows, recipe, np.random.default_rng(0), tell, "epoch 1/1")
-    assert told[-1] == ("epoch 1/1", 3, 3)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    loss = train_epoch(run, encoder, rows, recipe, np.random.default_rng(0), progress, "epoch 1/1")
+    assert calls[-1] == ("epoch 1/1", 3, 3)
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
     assert loss == pytest.approx(3.0, abs=1.0)

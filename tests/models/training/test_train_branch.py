@@ -1,4 +1,4 @@
-"""One branch trained alone: which weights are kept, and what level it begins with."""
+"""One branch trained alone: which weights are used, and the level that it starts with."""
 
 from dataclasses import replace
 
@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from tamulag.models.data.clips import Clip
+from tamulag.models.data.corpus import Corpus, from_clips
 from tamulag.models.nn.branch import Branch
 from tamulag.models.nn.config import BranchConfig, ModelConfig
-from tamulag.models.training.branch_batches import BranchRecipe, Rows, stacked
-from tamulag.models.training.train_branch import predict, train_branch
+from tamulag.models.training.heads_recipe import BranchRecipe
+from tamulag.models.training.train_branch import balanced, predict, train_branch
 
 
-def rows(seed: int) -> Rows:
-    """Return clips whose features tell the label."""
+def rows(seed: int) -> Corpus:
+    """Return clips whose features show the label."""
     rng = np.random.default_rng(seed)
     clips = []
     for label in rng.uniform(-3, 3, 48):
         values = (0.1 * rng.standard_normal((6, 4)) + label).astype(np.float32)
         clips.append(Clip(float(label), "one", {"audio": values}, {"audio": np.arange(6)}))
-    return stacked(clips, "audio")
+    return from_clips(clips)
 
 
 def branch(centred: int = 0) -> Branch:
@@ -33,12 +34,14 @@ def recipe(**keys: object) -> BranchRecipe:
     return BranchRecipe.model_validate(fixed | keys)
 
 
-def test_best_or_last_epoch_is_kept() -> None:
+def test_best_or_last_epoch_is_used() -> None:
     """Where every epoch makes the validation worse: the first one, or the last if not chosen."""
     train, valid, lines = rows(0), rows(1), list[str]()
     opposite = replace(valid, labels=-valid.labels)
     best, last = (
-        train_branch(branch(), train, opposite, how, np.random.default_rng(0), lines.append)["MAE"]
+        train_branch(
+            branch(), "audio", train, opposite, how, np.random.default_rng(0), lines.append
+        )["MAE"]
         for how in (recipe(), recipe(choose=False))
     )
     maes = [float(line.split("MAE ")[1].split(",")[0]) for line in lines if "MAE" in line]
@@ -50,10 +53,22 @@ def test_level_of_the_speaker_moves_the_estimate() -> None:
     """A branch that takes features relative to their level is scored from the level given."""
     train, how = rows(0), recipe()
     trained = branch(centred=4)
-    train_branch(trained, train, rows(1), how, np.random.default_rng(0), lambda _: None)
-    start = trained.encoder.initial_state(len(train.labels)).level
-    torch.testing.assert_close(predict(trained, train, how, start), predict(trained, train, how))
+    train_branch(trained, "audio", train, rows(1), how, np.random.default_rng(0), lambda _: None)
+    start = trained.encoder.initial_state(len(train)).level
+    whole = predict(trained, train, "audio")
+    torch.testing.assert_close(predict(trained, train, "audio", start), whole)
     higher = start + 1.0 * start[:, -1:] * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])
-    assert (
-        predict(trained, train, how, higher) < predict(trained, train, how)
-    ).float().mean() > 0.9
+    assert (predict(trained, train, "audio", higher) < whole).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "labels", [[-2.0, -2.0, -1.0, 3.0], [1.0, 2.0, -1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+)
+def test_balanced_weights_make_both_sides_count_the_same(labels: list[float]) -> None:
+    """However many negative and positive clips there are; the mean weight is 1."""
+    label = torch.tensor(labels)
+    weight = balanced(label)
+    negative, positive = (float(weight[side].sum()) for side in (label < 0, label > 0))
+    if negative:
+        assert negative == pytest.approx(positive)
+    assert float(weight.mean()) == pytest.approx(1.0)

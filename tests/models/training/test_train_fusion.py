@@ -6,8 +6,8 @@ import torch
 
 from tamulag.models import MODALITIES, TamUlag
 from tamulag.models.evaluation.conformal import STEPS
+from tamulag.models.training.heads_recipe import FusionRecipe
 from tamulag.models.training.train_fusion import (
-    FusionRecipe,
     PrefixVectors,
     Vectors,
     first_half,
@@ -44,29 +44,29 @@ def test_where_nothing_is_near_a_neighbour_is_taken() -> None:
     assert (vectors["audio"] - vectors["text"]).abs().max() <= 2.2
 
 
-def begun(model: TamUlag, name: str, count: int, off: float) -> PrefixVectors:
-    """Return whole clips whose labels lie `off` above what the fused head says of them alone."""
+def prefixes(model: TamUlag, name: str, count: int, off: float) -> PrefixVectors:
+    """Return whole clips whose labels lie `off` above the fused head's estimate of them alone."""
     context = torch.randn(count, getattr(model, name).size)
     present = torch.tensor([other == name for other in MODALITIES]).expand(count, -1)
     with torch.inference_mode():
         label = fused(model, {name: context}, present) + off
     place = torch.arange(count)
-    heard = torch.full((count,), STEPS[name][-1])
-    return PrefixVectors(context, label, place, heard, torch.zeros_like(place))
+    steps = torch.full((count,), STEPS[name][-1])
+    return PrefixVectors(context, label, place, steps, torch.zeros_like(place))
 
 
 def test_one_modality_is_compared_with_its_own_labels(model: TamUlag) -> None:
-    """Not with those of the strangers that it is paired with."""
+    """Not with those of the clips that it is paired with."""
     off = {"text": 0.25, "audio": 0.5, "vision": 1.0}
-    clips = {name: begun(model, name, 50, off[name]) for name in MODALITIES}
+    clips = {name: prefixes(model, name, 50, off[name]) for name in MODALITIES}
     found = intervals(model, clips, FusionRecipe(), np.random.default_rng(0))
     assert {name: found.interval[name] for name in MODALITIES} == pytest.approx(off, abs=1e-3)
 
 
 def test_a_pair_is_compared_with_its_two_labels(model: TamUlag) -> None:
     """What a modality that is absent from a set is labelled changes nothing of the set."""
-    clips = {name: begun(model, name, 50, 0.0) for name in MODALITIES}
-    other = clips | {"vision": begun(model, "vision", 50, 2.0)}
+    clips = {name: prefixes(model, name, 50, 0.0) for name in MODALITIES}
+    other = clips | {"vision": prefixes(model, "vision", 50, 2.0)}
     one, two = (
         intervals(model, made, FusionRecipe(), np.random.default_rng(0)) for made in (clips, other)
     )
@@ -77,19 +77,19 @@ def test_a_pair_is_compared_with_its_two_labels(model: TamUlag) -> None:
 
 def test_n_is_that_of_distinct_clips(model: TamUlag) -> None:
     """Thousands of pairs of 20 voices are 20 voices."""
-    clips = {"text": begun(model, "text", 300, 0.5), "audio": begun(model, "audio", 20, 0.5)}
+    clips = {"text": prefixes(model, "text", 300, 0.5), "audio": prefixes(model, "audio", 20, 0.5)}
     found = intervals(model, clips, FusionRecipe(), np.random.default_rng(0))
     assert found.clips["text"][-1] == 300
     assert found.clips["audio"][-1] == found.clips["text+audio"][-1] == 20
 
 
-def test_beginnings_stay_with_their_clip() -> None:
+def test_prefixes_stay_with_their_clip() -> None:
     """No row of a clip that trains the fusion is in the half that gives the intervals."""
     clip = torch.arange(300).repeat(5)
     zero = torch.zeros_like(clip)
     rows = PrefixVectors(torch.zeros(1500, 2), clip.float(), clip, zero, zero)
-    held = rows.of_clips(~first_half(300))
-    seen, kept = halves(labelled(torch.arange(300.0)))
-    assert set(held.label.tolist()) == set(kept.label.tolist())
-    assert not set(held.label.tolist()) & set(seen.label.tolist())
-    assert len(held.label) == 5 * len(kept.label)
+    found = rows.of_clips(~first_half(300))
+    trained, left = halves(labelled(torch.arange(300.0)))
+    assert set(found.label.tolist()) == set(left.label.tolist())
+    assert not set(found.label.tolist()) & set(trained.label.tolist())
+    assert len(found.label) == 5 * len(left.label)

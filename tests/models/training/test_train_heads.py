@@ -10,13 +10,16 @@ import torch
 
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import Clip, DataError, write_clips
-from tamulag.models.evaluation.evaluate import batch
+from tamulag.models.data.corpus import Corpus
+from tamulag.models.evaluation.evaluate import whole
 from tamulag.models.runtime.checkpoint import load
 from tamulag.models.text.text_encoder import encoder_for
-from tamulag.models.training.branch_batches import BranchRecipe, Rows, read_rows
+from tamulag.models.training.branch_batches import read_corpora
+from tamulag.models.training.heads_recipe import BranchRecipe, HeadsRecipe
+from tamulag.models.training.recipe_file import load_recipe
 from tamulag.models.training.train_branch import predict, train_branch
 from tamulag.models.training.train_fusion import SUBSETS
-from tamulag.models.training.train_heads import read_recipe, train
+from tamulag.models.training.train_heads import train
 
 RECIPE = """
 seed = 3
@@ -56,7 +59,7 @@ LENGTHS = {"text": 3, "audio": 8, "vision": 1}
 
 
 def clips(name: str) -> list[Clip]:
-    """Return clips in which every fourth feature tells the label."""
+    """Return clips in which every fourth feature shows the label."""
     rng = np.random.default_rng(MODALITIES.index(name))
     out = []
     for row in range(160):
@@ -78,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_recipe(folder: Path) -> BranchRecipe:
-    text = read_recipe(folder / "recipe.toml").text
+    text = load_recipe(folder / "recipe.toml", HeadsRecipe).text
     assert text is not None
     return text
 
@@ -149,11 +152,11 @@ def test_every_set_of_modalities_has_its_interval(trained: str) -> None:
 
 def test_features_are_standardised_with_the_training_rows(folder: Path, trained: str) -> None:
     """The checkpoint holds mean and deviation of the training rows alone."""
-    table = read_recipe(folder / "recipe.toml").audio
+    table = load_recipe(folder / "recipe.toml", HeadsRecipe).audio
     assert table is not None
-    rows, _ = read_rows(table, "audio")
+    rows, _ = read_corpora(table, "audio")
     encoder = load(trained)[0].audio.encoder
-    seen, free = torch.cat(rows.values), slice(encoder.centred, None)
+    seen, free = torch.cat(rows.values["audio"]), slice(encoder.centred, None)
     torch.testing.assert_close(encoder.level, seen.mean(dim=0)[: encoder.centred])
     torch.testing.assert_close(encoder.mean[free], seen.mean(dim=0)[free])
     torch.testing.assert_close(encoder.deviation[free], seen.std(dim=0)[free])
@@ -164,20 +167,22 @@ def test_figures_are_those_of_the_saved_head(
 ) -> None:
     """Training the fusion leaves the branches alone."""
     text = text_recipe(folder)
-    rows: Rows = read_rows(text, "text")[1]
-    estimates = predict(load(trained)[0].text, rows, text)
+    rows: Corpus = read_corpora(text, "text")[1]
+    estimates = predict(load(trained)[0].text, rows, "text")
     mae = float((estimates - rows.labels).abs().mean())
     assert mae == pytest.approx(figures["text.MAE"], abs=1e-6)
 
 
-def test_best_epoch_is_kept(folder: Path) -> None:
+def test_best_epoch_is_used(folder: Path) -> None:
     """Where every epoch makes the validation worse, the first one is what stays."""
     text = text_recipe(folder).model_copy(update={"rate": 3e-4})
-    rows, valid = read_rows(text, "text")
+    rows, valid = read_corpora(text, "text")
     opposite = replace(valid, labels=-valid.labels)
     torch.manual_seed(0)
     branch, lines = TamUlag(ModelConfig()).text, list[str]()
-    scores = train_branch(branch, rows, opposite, text, np.random.default_rng(0), lines.append)
+    scores = train_branch(
+        branch, "text", rows, opposite, text, np.random.default_rng(0), lines.append
+    )
     first, *_, last = [float(line.split("MAE ")[1].split(",")[0]) for line in lines]
     assert first < last
     assert scores["MAE"] == pytest.approx(first, abs=1e-4)
@@ -186,10 +191,10 @@ def test_best_epoch_is_kept(folder: Path) -> None:
 def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
     """A speaker is on one side only; without groups a file cannot be on both."""
     text = text_recipe(folder)
-    rows, valid = read_rows(text, "text")
+    rows, valid = read_corpora(text, "text")
     assert (len(rows.labels), len(valid.labels)) == (120, 40)
     with pytest.raises(DataError, match="give two files, or valid_groups"):
-        read_rows(text.model_copy(update={"valid_groups": []}), "text")
+        read_corpora(text.model_copy(update={"valid_groups": []}), "text")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_bad_recipe_is_refused(tmp_path: Path, change: Callable[[str], str], tol
     """The message names the file, the key and the value."""
     path = recipe(tmp_path, change(RECIPE))
     with pytest.raises(DataError) as caught:
-        read_recipe(path)
+        load_recipe(path, HeadsRecipe)
     assert str(path) in str(caught.value)
     assert told in str(caught.value)
 
@@ -216,13 +221,17 @@ def test_bad_recipe_is_refused(tmp_path: Path, change: Callable[[str], str], tol
 def test_missing_recipe_is_refused(tmp_path: Path) -> None:
     """The message names the path."""
     with pytest.raises(DataError, match=r"none\.toml cannot be read"):
-        read_recipe(tmp_path / "none.toml")
+        load_recipe(tmp_path / "none.toml", HeadsRecipe)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("valid_groups", "nobody", "text: 160 clips to train and 0 to validate"),
+        (
+            "valid_groups",
+            "nobody",
+            "text: valid_groups nobody names no clip of .*text.*; it has: held, seen",
+        ),
         ("train", "audio.safetensors", "text: 0 clips to train and 40 to validate"),
         ("train", "none.safetensors", r"none\.safetensors cannot be read"),
     ],
@@ -230,21 +239,21 @@ def test_missing_recipe_is_refused(tmp_path: Path) -> None:
 def test_feature_files_that_do_not_fit_are_refused(
     folder: Path, key: str, value: str, told: str
 ) -> None:
-    """Nothing to train on or to validate with is told before anything is trained."""
+    """Nothing to train on or to validate with is refused before anything is trained."""
     chosen = [value] if key == "valid_groups" else [folder / value]
     text = text_recipe(folder).model_copy(update={key: chosen})
     with pytest.raises(DataError, match=told):
-        read_rows(text, "text")
+        read_corpora(text, "text")
 
 
 def test_vectors_of_another_length_are_refused(folder: Path) -> None:
-    """Features of an older front end are told by their length."""
+    """Features of an older front end are known by their length."""
     old = Clip(1.0, "seen", {"text": np.ones((2, 7), np.float32)}, {"text": np.arange(2)})
     write_clips(folder / "old.safetensors", [old], about="a test")
     update = {"train": [folder / "old.safetensors"]}
     text = text_recipe(folder).model_copy(update=update)
     with pytest.raises(DataError, match=r"text: vectors of \[7, 384\] values .*takes 384"):
-        read_rows(text, "text")
+        read_corpora(text, "text")
 
 
 SENTENCES = """text,label,mode
@@ -305,20 +314,20 @@ def test_text_comes_from_one_place(tmp_path: Path) -> None:
     """Both of the tables for text are refused, and so is a file without any table."""
     both = RECIPE + '[tune]\ntrain = []\nvalid = []\ndata = ""\n'
     with pytest.raises(DataError, match=r"one of the tables \[tune\] and \[text\]"):
-        read_recipe(recipe(tmp_path, both))
+        load_recipe(recipe(tmp_path, both), HeadsRecipe)
     with pytest.raises(DataError, match="at least one of the tables"):
-        read_recipe(recipe(tmp_path, "seed = 1\n"))
+        load_recipe(recipe(tmp_path, "seed = 1\n"), HeadsRecipe)
 
 
 def test_an_unknown_text_encoder_is_refused(tmp_path: Path) -> None:
     """The error lists those that there are."""
     tune = '[tune]\ntrain = []\nvalid = []\ndata = ""\nencoder = "bert"\n'
     with pytest.raises(DataError, match=r"tune.encoder = 'bert'.*multilingual-e5-small"):
-        read_recipe(recipe(tmp_path, tune))
+        load_recipe(recipe(tmp_path, tune), HeadsRecipe)
 
 
-def test_one_modality_alone_speaks_for_all(folder: Path) -> None:
-    """Without other tables the fused head says what the one head says; the others are absent."""
+def test_one_modality_alone_stands_for_all(folder: Path) -> None:
+    """Without other tables the fused head gives the one head's estimate; the others are absent."""
     start, end = RECIPE.index("[audio]"), RECIPE.index("[vision]")
     path = recipe(folder / "alone", RECIPE[start:end] + "[fusion]\nsteps = 400\nrate = 5e-3\n")
     path.write_text(path.read_text().replace("/alone", ""))
@@ -326,11 +335,10 @@ def test_one_modality_alone_speaks_for_all(folder: Path) -> None:
     model, card = load(str(folder / "alone.safetensors"))
     assert card.trained == {"sentiment": True, "text": False, "audio": True, "vision": False}
     assert card.interval == {"audio": figures["sentiment.interval.audio"]}
-    ticks, now = batch(model, clips("audio") + clips("vision"))
-    output = model(ticks, now)
+    both = whole(clips("audio") + clips("vision"))
+    output = model(both.ticks, both.now)
     assert not output.present[160:].any()
-    heard = output.present[:160, 0, 1]
-    assert heard.all()
+    assert output.present[:160, 0, 1].all()
     apart = (output.sentiment - output.heads[..., 1])[:160].abs().mean()
     assert apart < 0.1
 

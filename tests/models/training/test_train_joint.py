@@ -10,8 +10,8 @@ import torch
 
 from support.learnable_data import quiet, recipe, write
 from tamulag.models.data.clips import Clip, DataError, write_clips
+from tamulag.models.data.corpus import Corpus
 from tamulag.models.data.mmsa_pickle import read_packed
-from tamulag.models.training.joint_batches import Corpus
 from tamulag.models.training.joint_recipe import DataTable, JointRecipe
 from tamulag.models.training.train_joint import Task, build, load_splits, train_epoch
 from tamulag.models.training.validation import estimate
@@ -166,6 +166,15 @@ def test_missing_split_is_told(tmp_path: Path) -> None:
     """With the name of the split."""
     with pytest.raises(DataError, match="no rows of valid"):
         load_splits(recipe(write(tmp_path, rows={"train": 5})))
+
+
+def test_clips_without_anything_are_refused(packed: Path, tmp_path: Path) -> None:
+    """Nothing could be trained."""
+    path = tmp_path / "empty.safetensors"
+    write_clips(path, [Clip(0.0, "a", {}, {}), Clip(1.0, "b", {}, {})], about="")
+    data = DataTable(train=[path], valid=[path])
+    with pytest.raises(DataError, match="hold nothing of text, audio, vision"):
+        load_splits(recipe(packed).model_copy(update={"data": data}))
 
 
 def test_text_encoder_is_trained_along(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from support.learnable_data import quiet, recipe, toml, write
 from tamulag.models.data.clips import DataError
 from tamulag.models.runtime.checkpoint import load
-from tamulag.models.training.run_folder import BEST, LAST, Record
+from tamulag.models.training.progress import Record
+from tamulag.models.training.run_folder import BEST, LAST
 from tamulag.models.training.train_joint import load_splits
 from tamulag.models.training.train_seeds import (
     forget,
-    half_width,
+    mean_interval,
     student,
     summary,
     train,
@@ -33,7 +34,9 @@ def trained(folder: Path, packed: Path, *lines: str, resume: bool = False) -> Re
     path = folder / "train.toml"
     path.write_text(toml(packed, *lines, seeds="[1, 2]"), encoding="utf-8")
     runs = folder / "runs"
-    return train(path, folder / "out.safetensors", runs=runs, resume=resume, log=quiet, tell=quiet)
+    return train(
+        path, folder / "out.safetensors", runs=runs, resume=resume, log=quiet, progress=quiet
+    )
 
 
 def same(one: Path, other: Path) -> bool:
@@ -47,16 +50,16 @@ def test_stopped_run_goes_on_to_the_bit(packed: Path, tmp_path: Path) -> None:
     chosen = recipe(packed)
     splits = load_splits(chosen)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train_seed(chosen, splits, 1, whole, log=quiet, tell=quiet)
+    train_seed(chosen, splits, 1, whole, log=quiet, progress=quiet)
 
     def stop(line: str) -> None:
         if "epoch 1/" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_seed(chosen, splits, 1, cut, log=stop, tell=quiet)
+        train_seed(chosen, splits, 1, cut, log=stop, progress=quiet)
     torch.rand(7)
-    train_seed(chosen, splits, 1, cut, log=quiet, tell=quiet)
+    train_seed(chosen, splits, 1, cut, log=quiet, progress=quiet)
     assert same(whole / LAST, cut / LAST)
     assert same(whole / BEST, cut / BEST)
 
@@ -65,9 +68,9 @@ def test_finished_run_is_not_trained_again(packed: Path, tmp_path: Path) -> None
     """Resuming returns its figures."""
     chosen = recipe(packed)
     splits = load_splits(chosen)
-    first = train_seed(chosen, splits, 1, tmp_path, log=quiet, tell=quiet)
+    first = train_seed(chosen, splits, 1, tmp_path, log=quiet, progress=quiet)
     lines: list[str] = []
-    assert train_seed(chosen, splits, 1, tmp_path, log=lines.append, tell=quiet) == first
+    assert train_seed(chosen, splits, 1, tmp_path, log=lines.append, progress=quiet) == first
     assert not [line for line in lines if "epoch" in line]
 
 
@@ -78,7 +81,7 @@ def test_training_stops_when_nothing_gets_better(packed: Path, tmp_path: Path) -
     slow = {n: getattr(chosen, n).model_copy(update=groups) for n in ("audio", "vision", "other")}
     chosen = chosen.model_copy(update={**slow, "patience": 2})
     lines: list[str] = []
-    train_seed(chosen, load_splits(chosen), 1, tmp_path, log=lines.append, tell=quiet)
+    train_seed(chosen, load_splits(chosen), 1, tmp_path, log=lines.append, progress=quiet)
     assert len([line for line in lines if "seed 1 epoch" in line]) == 3
 
 
@@ -140,7 +143,7 @@ def test_diverged_run_is_told(packed: Path, tmp_path: Path) -> None:
     splits = load_splits(chosen)
     splits["train"].values["text"][0][:] = math.nan
     with pytest.raises(DataError, match="lower the rates"):
-        train_seed(chosen, splits, 1, tmp_path, log=quiet, tell=quiet)
+        train_seed(chosen, splits, 1, tmp_path, log=quiet, progress=quiet)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
     """Of 4 normal values, 95 of 100 times."""
     rng = random.Random(1)
     draws = [[rng.gauss(1, 2) for _ in range(4)] for _ in range(2000)]
-    covered = [abs(mean(values) - 1) <= half_width(values) for values in draws]
+    covered = [abs(mean(values) - 1) <= mean_interval(values) for values in draws]
     assert mean(covered) == pytest.approx(0.95, abs=0.015)
 
 

@@ -1,4 +1,4 @@
-"""What is said of a corpus in training is what the checkpoint says later."""
+"""Figures of a corpus in training are those of the checkpoint later."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from support.learnable_data import quiet, recipe, write
+from tamulag.models.data.corpus import Corpus
 from tamulag.models.data.mmsa_pickle import read_packed
 from tamulag.models.evaluation.evaluate import estimates
-from tamulag.models.training.joint_batches import Corpus
 from tamulag.models.training.train_joint import Task, build, load_splits, train_epoch
 from tamulag.models.training.validation import attention, estimate, figures, intervals
 
@@ -77,11 +77,7 @@ def test_intervals_cover_nine_of_ten(task: Task, splits: dict[str, Corpus]) -> N
 def test_too_few_rows_have_no_interval(task: Task, splits: dict[str, Corpus]) -> None:
     """Of eight residuals none is the 90 % quantile with a guarantee."""
     valid = splits["valid"]
-    few = Corpus(
-        {name: steps[:8] for name, steps in valid.values.items()},
-        {name: times[:8] for name, times in valid.ticks.items()},
-        valid.labels[:8],
-    )
+    few = valid.select(range(8))
     assert intervals(task, estimate(task, few), few) == {}
 
 

@@ -1,7 +1,6 @@
 """Clips become batches: each once, little padding, nothing invented."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,18 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.learnable_data import ROWS, SHAPES, write
-from tamulag.models.data.clips import Clip, DataError
+from support.learnable_data import SHAPES, write
+from tamulag.models.data.batches import collate, cost, shortened, shuffled_batches, windows
+from tamulag.models.data.clips import Clip
+from tamulag.models.data.corpus import Corpus, from_clips, from_packed
 from tamulag.models.data.mmsa_pickle import read_packed
-from tamulag.models.training.joint_batches import (
-    Corpus,
-    collate,
-    cost,
-    from_clips,
-    from_packed,
-    varied,
-    windows,
-)
 
 VOCABULARY = 30522
 
@@ -75,7 +67,7 @@ def test_a_clip_never_loses_everything(
 ) -> None:
     """What was there stays in one modality at least, and nothing grows."""
     lengths = np.array(rows)
-    kept = varied(lengths, np.random.default_rng(1), drop=drop, prefix=prefix)
+    kept = shortened(lengths, np.random.default_rng(1), drop=drop, prefix=prefix)
     assert ((kept > 0).any(axis=1) == (lengths > 0).any(axis=1)).all()
     assert (kept <= lengths).all()
     assert (kept >= 0).all()
@@ -84,19 +76,19 @@ def test_a_clip_never_loses_everything(
 def test_variation_happens_as_often_as_asked() -> None:
     """A third loses a modality, a half is cut."""
     lengths = np.full((4000, 3), 40)
-    dropped = varied(lengths, np.random.default_rng(1), drop=1 / 3)
+    dropped = shortened(lengths, np.random.default_rng(1), drop=1 / 3)
     assert (dropped == 0).any(axis=1).mean() == pytest.approx(1 / 3, abs=0.03)
-    cut = varied(lengths, np.random.default_rng(1), prefix=0.5)
+    cut = shortened(lengths, np.random.default_rng(1), prefix=0.5)
     assert (cut[:, 0] < 40).mean() == pytest.approx(0.5, abs=0.04)
-    assert (varied(lengths, np.random.default_rng(1)) == lengths).all()
+    assert (shortened(lengths, np.random.default_rng(1)) == lengths).all()
 
 
 def test_batch_is_trimmed_to_its_longest(corpora: Sequence[Corpus]) -> None:
-    """Nothing of the file's padding is left, and masks tell the true lengths."""
+    """Nothing of the file's padding is left, and masks have the true lengths."""
     corpus = corpora[0]
     rows = np.argsort(cost(corpus))[:5]
     lengths = corpus.lengths()[rows]
-    batch = collate(corpus, rows, lengths)
+    batch = collate(corpus, rows)
     for place, name in enumerate(SHAPES):
         assert batch.ticks[name].mask.shape[1] == lengths[:, place].max()
         assert batch.ticks[name].mask.sum(dim=1).tolist() == lengths[:, place].tolist()
@@ -109,7 +101,7 @@ def test_padding_to_the_full_length_is_possible(corpora: Sequence[Corpus]) -> No
     full = {name: steps for name, (steps, _) in SHAPES.items()}
     for corpus in corpora:
         rows = np.array([3])
-        batch = collate(corpus, rows, corpus.lengths()[rows], full=full)
+        batch = collate(corpus, rows, full=full)
         assert {name: t.mask.shape[1] for name, t in batch.ticks.items()} == full
         if batch.tokens is not None:
             assert batch.tokens.ids.shape[1] == full["text"]
@@ -131,28 +123,29 @@ def test_cut_sentence_keeps_its_frame(corpora: Sequence[Corpus]) -> None:
 
 
 def test_clips_may_lack_modalities() -> None:
-    """Each has what it has; what nobody has is not there."""
+    """Each has what it has; what no clip has is not there."""
     one = np.ones((3, 2), np.float32)
     ticks = np.arange(3)
     clips = [Clip(1.0, "a", {"text": one}, {"text": ticks}), Clip(0.0, "b", {}, {})]
     corpus = from_clips([*clips, Clip(-1.0, "c", {"audio": one}, {"audio": ticks * 2})])
     assert corpus.lengths().tolist() == [[3, 0, 0], [0, 0, 0], [0, 3, 0]]
-    batch = collate(corpus, np.arange(3), corpus.lengths())
+    batch = collate(corpus, np.arange(3))
     assert batch.now[:, 0].tolist() == [3, 1, 5]
     assert set(batch.ticks) == {"text", "audio"}
 
 
-def test_what_cannot_be_used_is_told(tmp_path: Path, corpora: Sequence[Corpus]) -> None:
-    """No clip, vectors of two lengths, ids of another vocabulary."""
-    with pytest.raises(DataError, match="hold nothing"):
-        from_clips([])
-    both = [
-        Clip(0, "a", {"text": np.ones((1, n), np.float32)}, {"text": np.zeros(1, np.int64)})
-        for n in (2, 3)
-    ]
-    with pytest.raises(DataError, match=r"\[2, 3\]"):
-        from_clips(both)
-    split = read_packed(write(tmp_path))["train"]
-    with pytest.raises(DataError, match="500 word pieces"):
-        from_packed(split, tokens=True, vocabulary=500)
-    assert len(corpora[0].labels) == ROWS["train"]
+def test_shuffled_batches_hold_each_row_once() -> None:
+    """Nothing is dropped, nothing is repeated, and lengths inside a batch are similar."""
+    lengths = np.random.default_rng(1).integers(1, 60, 500)
+    found = list(shuffled_batches(lengths.tolist(), 16, np.random.default_rng(0)))
+    assert sorted(np.concatenate(found)) == list(range(500))
+    spread = np.mean([np.ptp(lengths[rows]) for rows in found])
+    assert spread < 0.25 * np.ptp(lengths)
+
+
+def test_shuffled_batches_come_in_another_order_each_time() -> None:
+    """The draw is random, and the same for the same stream of random numbers."""
+    lengths = list(range(100))
+    streams = (np.random.default_rng(seed) for seed in (0, 0, 1))
+    draw = [next(shuffled_batches(lengths, 10, rng)).tolist() for rng in streams]
+    assert draw[0] == draw[1] != draw[2]
