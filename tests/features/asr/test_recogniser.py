@@ -175,7 +175,9 @@ def test_without_partials_there_are_finals_only(
     """The words come all the same, when their utterance is over."""
     recogniser = MoonshineRecogniser() if engine == "moonshine" else vosk
     monkeypatch.setattr(recogniser, "partials", False)
-    found = hear(recogniser, read(data / "asr" / "LJ001-0002.wav")[:SAMPLE_RATE])
+    seconds = 2 if engine == "moonshine" else 1  # a model of another language decodes for long
+    sound = read(data / "asr" / "LJ001-0002.wav")[: seconds * SAMPLE_RATE]
+    found = hear(recogniser, sound)
     assert found
     assert all(hypothesis.final for hypothesis in found)
     assert any(hypothesis.words for hypothesis in found)
