@@ -315,7 +315,7 @@ def publishers_of(
 
         # At full speed the reader is waited for, which is no loss.
         is_waited_for = config.source.path is not None and config.source.speed != "1"
-        lost = {} if is_waited_for else {"tell": partial(changed, "jsonl")}
+        lost = {} if is_waited_for else {"report": partial(changed, "jsonl")}
         publishers.append(JsonlPublisher(config.jsonl.path, **lost))
     return publishers
 

@@ -1,6 +1,6 @@
 """The verbs that measure: `tamulag bench ...`.
 
-Knows their options and what they print. Parts are imported only by the verb that needs them.
+Knows their options and their output. Each verb imports the parts that it needs.
 """
 
 import json
@@ -319,7 +319,7 @@ def bench_faults(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Break a running agent on purpose: how soon does it tell, how soon is it well again?
+    """Inject faults into a running agent: how soon does it report them, how soon does it recover?
 
     For real, on the loopback: broker, camera, microphone, subscribers, disk, signals. Takes about
     three minutes. What needs a command that is missing is skipped, with the reason.
@@ -373,7 +373,7 @@ def bench_cluster(
     seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Kill one of two Ray nodes under many sessions: who goes on, after how long, what is lost.
+    """Kill one of two Ray nodes under many sessions: which recover, how soon, what is lost.
 
     The nodes are processes of this machine that listen on 127.0.0.1 alone; a third one is started
     after the kill. Needs the extra `ray`; Linux only.

@@ -62,7 +62,7 @@ def evaluate(
         Literal["mosi", "sims"], typer.Option(help="mosi: labels in [-3, 3]; sims: in [-1, 1].")
     ] = "mosi",
     anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % was heard.")
+        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % of each clip.")
     ] = False,
     asr: Asr = "none",
     mode: Mode = None,
@@ -161,8 +161,8 @@ def _extract_media(
 
     from ..offline.extract import clip_of
 
-    kept = out.with_name(f"{out.name}.parts")
-    parts = collected([row.file for row in rows], kept)
+    parts_folder = out.with_name(f"{out.name}.parts")
+    parts = collected([row.file for row in rows], parts_folder)
     if not parts:
         raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")
     encode = encoder_for().encode
@@ -174,7 +174,7 @@ def _extract_media(
         print(f"no voice, face or word was found in {len(bare)}: {names}", file=sys.stderr)
     left_out = len(rows) - len(clips)
     if left_out == 0:
-        shutil.rmtree(kept)
+        shutil.rmtree(parts_folder)
     print(f"{out}: {len(clips)} clips, {left_out} left out")
 
 
@@ -197,7 +197,7 @@ def _on_media(
     rows = read_media(data, mode=mode, limit=LIMITS[form])
     if not rows:
         raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
-    # Opened twice, so that a wrong name is told before the files are played.
+    # Opened twice, so that a wrong name is reported before the files are played.
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
         files = [row.file for row in rows]
@@ -224,7 +224,7 @@ def _collected(
     engine: "Engine" = "processes",
     ray: str | None = None,
 ) -> "dict[Path, MediaFeatures]":
-    """Run the front end over files with a progress bar; tell what could not be read."""
+    """Extract features of files with a progress bar; report files that cannot be read."""
     from ..offline.extract_pool import extract_all, load_features
 
     problems: list[str] = []

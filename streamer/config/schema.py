@@ -211,7 +211,7 @@ class WebSocketConfig(Table):
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     """Port to listen on, 0 = a free one: a whole number from 0 to 65535"""
     queue: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Messages kept for a slow subscriber: a whole number from 1 to 1000"""
+    """Messages queued for a slow subscriber: a whole number from 1 to 1000"""
     heartbeat: Annotated[float, Field(ge=0.1, le=60)] = 5.0
     """Time between two heartbeats: a number of seconds from 0.1 to 60"""
     origins: Annotated[tuple[Text, ...], Strict(False)] = ()
@@ -274,7 +274,7 @@ class RecordConfig(Table):
     path: Text | None = None
     """Recordings: the path of a folder, in quotes"""
     file_size: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Size at which a recording goes on in a new file: a whole number of MB from 1 to 1000"""
+    """Size at which a recording continues in a new file: a whole number of MB from 1 to 1000"""
     total: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Size of all recordings at which the newest ends: a whole number of MB from 1 to 10000000"""
 
@@ -295,7 +295,7 @@ class IngestConfig(Table):
 
 
 class HistoryConfig(Table):
-    """What was sent, kept for later; off unless asked for, because it is about people."""
+    """What was sent, stored for later; off by default, because it is about people."""
 
     enabled: bool = False
     """Keep what is sent: true or false"""
@@ -328,7 +328,7 @@ class ServeConfig(Table):
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None
-    """Sessions kept for the next server at a restart: the path of a folder, in quotes"""
+    """Sessions stored for the next server at a restart: the path of a folder, in quotes"""
     ray: RayAddress | None = None
     """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
     min_actors: Annotated[int, Field(ge=1, le=1000)] = 1

@@ -222,7 +222,7 @@ def extract(wave: npt.NDArray[np.float32]) -> tuple[Array, npt.NDArray[np.bool_]
 
     Returns:
         Values, shape (T, 332), float32, zeros where masked; and the mask, shape (T,), True where
-        somebody speaks. T is the largest multiple of 5 with T * 320 <= n.
+        there is speech. T is the largest multiple of 5 with T * 320 <= n.
     """
     samples = AudioFeatures().push(wave, 0)
     mask = np.array([sample.values is not None for sample in samples], bool)

@@ -50,7 +50,7 @@ class EstimateQueue:
             self._lines.put(payload)
 
     async def run(self) -> None:
-        """Wait until cancelled: who iterates takes the estimates."""
+        """Wait until cancelled; the iterating task takes the estimates."""
         await asyncio.Event().wait()
 
     async def close(self) -> None:

@@ -145,12 +145,12 @@ class HistoryDb:
         Raises:
             sqlite3.Error: If it cannot be written.
         """
-        said = json.loads(hello)
-        start = _wall(said["epoch"])
+        opening = json.loads(hello)
+        start = _wall(opening["epoch"])
         with self._writing() as db:
             row = db.execute(
                 "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)",
-                (said["session"], start, start, hello),
+                (opening["session"], start, start, hello),
             )
             return int(row.lastrowid or 0)
 

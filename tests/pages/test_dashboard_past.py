@@ -99,7 +99,7 @@ def test_a_long_session_has_its_beginning_and_its_end(browser: Browser, tmp_path
         store.append(key, [past_sessions.end(last + 1, session="long")])
     with opened_past(browser, path, "long") as page:
         expect(page.locator("#banner")).to_contain_text("0:00 to 4:00:00 of 4:00:00.")
-        expect(page.locator("#kept")).to_contain_text("28800 of at most 28800 scores")
+        expect(page.locator("#retained")).to_contain_text("28800 of at most 28800 scores")
         expect(page.locator("#score")).to_have_text("+2.50")
         page.get_by_role("slider", name="Moment").press("Home")
         expect(page.locator("#moment")).to_have_text("at 0:00")
@@ -120,8 +120,8 @@ def test_a_longer_one_is_thinned_and_says_so(browser: Browser, running: Aside) -
         expect(page.locator("#banner")).to_contain_text(
             "0:00 to 10:00:00 of 10:00:00, one score of 4"
         )
-        expect(page.locator("#kept")).to_contain_text("18001 of at most 28800 scores")
-        expect(page.locator("#kept")).to_contain_text("one of 4 of its 72000")
+        expect(page.locator("#retained")).to_contain_text("18001 of at most 28800 scores")
+        expect(page.locator("#retained")).to_contain_text("one of 4 of its 72000")
         page.get_by_label("all").check(force=True)
         expect(page.locator("#moment")).to_have_text("last, 10:00:00")
 

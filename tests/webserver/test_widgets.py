@@ -198,8 +198,8 @@ def test_an_installed_package_has_every_file() -> None:
     """Whatever lies in web/ goes into the wheel, and the element is among it."""
     tool = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text())["tool"]
     patterns = tool["setuptools"]["package-data"]["tamulag.streamer"]
-    names = [f"web/{path.name}" for path in widgets.STATIC.iterdir()]
-    assert "web/meter.js" in names
+    names = [f"webserver/static/{path.name}" for path in widgets.STATIC.iterdir()]
+    assert "webserver/static/meter.js" in names
     assert [n for n in names if not any(fnmatch(n, pattern) for pattern in patterns)] == []
 
 
