@@ -5,6 +5,7 @@ Knows every part by name and how they fit. Runs nothing.
 
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -106,8 +107,12 @@ def build(config: Config) -> Built:
         service = Service(
             feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
         )
+
+        def own(session: str | None) -> str | None:
+            return feed.hello() if session is None else None
+
         web = WebOptions(receive=reception.receive if reception else None)
-        for publisher in publishers_of(config, service, feed.output_changed, web):
+        for publisher in publishers_of(config, service, feed.output_changed, web, past=own):
             outputs.add(publisher)
         if recorder is not None:
             outputs.add(recorder)
@@ -267,13 +272,17 @@ def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
     )
 
 
+PastHello = Callable[[str | None], str | None]
+"""Returns the hello of a session by name, None for the service's own; None: it is not stored."""
+
+
 def publishers_of(
     config: Config,
     status: ServiceStatus,
     changed: OutputChanged,
     web: WebOptions | None = None,
     *,
-    keeps_history: bool = True,
+    past: PastHello | None = None,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
@@ -282,13 +291,13 @@ def publishers_of(
         status: Of the service that is published.
         changed: Called when a publisher is lost or back that opens itself again.
         web: Connections to the WebSocket server beside subscribers.
-        keeps_history: False: a replay, which is in a recording already.
+        past: For the history; None: nothing goes there, as a replay is in a recording already.
 
     Raises:
         PublisherError: If an address cannot be used.
     """
     publishers: list[Publisher] = []
-    history = _history(config, status, changed) if keeps_history else None
+    history = None if past is None else _history(config, past, changed)
     if config.websocket.enabled:
         pages = history.routes() if history else {}
         publishers += build_web(config, status, pages, web or WebOptions())
@@ -330,7 +339,7 @@ def _step(config: Config, model: TamUlag) -> Step:
     return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
 
 
-def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "History | None":
+def _history(config: Config, past: PastHello, changed: OutputChanged) -> "History | None":
     if not config.history.enabled:
         return None
     from ..storage.history import History
@@ -339,7 +348,7 @@ def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "
     chosen = config.history
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
-        hello=status.hello,
+        hello=past,
         report=partial(changed, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,

@@ -37,7 +37,9 @@ from ..server.receiving import SenderLimits
 from ..server.remote_feed import RemoteFeed
 from ..server.sessions import SessionRegistry
 from ..server.snapshot_store import SnapshotStore
+from ..storage.session_recorders import SessionRecorders
 from .build_agent import about_of, publishers_of, timing_of
+from .build_recording import recorders_of
 from .build_web import WebOptions
 from .checkpoint_check import check_streamable
 
@@ -72,7 +74,8 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
     check_streamable(model.config, config)
     chosen, outputs = config.serve, Outputs()
     about = about_of(config, card, ["senders"])
-    registry = _registry(config, model, card, about, outputs, until)
+    recorders = recorders_of(config, about.version, timing_of(config))
+    registry = _registry(config, model, card, about, outputs, recorders, until)
     store = _store(config)
     workers = _workers(config, registry)
     check_cores(chosen.workers)
@@ -87,17 +90,22 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
         messages=sent,
         workers=workers,
         store=store,
+        recorders=recorders,
     )
     service = Service(
         feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
     )
+
+    def past(session: str | None) -> str | None:
+        return None if session is None else feed.hello_of(session)
+
     web = WebOptions(
         receive=endpoint.receive,
         greet=feed.hello_of,
         routes=feed.routes(),
         senders=chosen.seats,
     )
-    for publisher in publishers_of(config, service, feed.output_changed, web):
+    for publisher in publishers_of(config, service, feed.output_changed, web, past=past):
         outputs.add(publisher)
     return BuiltServer(service, registry.backend)
 
@@ -108,6 +116,7 @@ def _registry(
     card: Card,
     about: RunInfo,
     outputs: Outputs,
+    recorders: SessionRecorders | None,
     until: ExitStack,
 ) -> SessionRegistry:
     shows_words = config.session.privacy == "none"
@@ -128,6 +137,7 @@ def _registry(
         outputs.publish_of,
         linger=config.serve.linger,
         sends_words=shows_words,
+        recorders=recorders,
     )
     if isinstance(registry.backend, ClusterBackend):
         registry.backend.tell = registry.set_backend_lost

@@ -181,23 +181,25 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     face = rng.standard_normal(
         (ticks // model.config.vision.period, model.config.vision.dim)
     ).astype(np.float32)
-    halls = {size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)}
-    spent: dict[int, list[float]] = {size: [] for size in halls}
-    for hall in halls.values():
+    batches = {
+        size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)
+    }
+    spent: dict[int, list[float]] = {size: [] for size in batches}
+    for batch in batches.values():
         for number in range(sessions):
-            hall.open(str(number), ("audio", "vision"))
+            batch.open(str(number), ("audio", "vision"))
     for hop in range(hops + 1):
-        for size, hall in halls.items():
+        for size, batch in batches.items():
             for number in range(sessions):
-                hall.push(str(number), Block("vision", hop * HOP, face))
-                hall.push(str(number), Block("audio", hop * HOP, voice))
-            spent[size].append(_timed(hall))
+                batch.push(str(number), Block("vision", hop * HOP, face))
+                batch.push(str(number), Block("audio", hop * HOP, voice))
+            spent[size].append(_timed(batch))
     together, alone = (1e6 * float(np.median(times[1:])) / sessions for times in spent.values())
     return Batched(sessions, together, alone, alone / together)
 
 
-def _timed(hall: SessionBatch) -> float:
+def _timed(batch: SessionBatch) -> float:
     before = time.thread_time()
-    while hall.waiting:
-        hall.step()
+    while batch.waiting:
+        batch.step()
     return time.thread_time() - before

@@ -11,7 +11,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str | None]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_a_json_line_says_when_who_and_in_which_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_time_logger_and_session(capsys: pytest.CaptureFixture[str]) -> None:
     """A collector finds the same five keys in every line; the session once there is one."""
     with Log("json", "info") as log:
         logging.getLogger("tamulag.mqtt").info("connected to %s", "a\nb")

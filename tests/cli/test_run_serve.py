@@ -28,6 +28,7 @@ from tamulag.streamer.app.build_server import check_cores
 from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.offline.verify import verify_recording
 from tamulag.streamer.protocol.ingest import (
     FeaturesHeader,
     PictureForm,
@@ -37,6 +38,7 @@ from tamulag.streamer.protocol.ingest import (
     SoundHeader,
     build_frame,
 )
+from tamulag.streamer.storage.history_db import HistoryDb
 
 
 async def sitting(url: str, number: int) -> None:
@@ -63,7 +65,7 @@ def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
         assert_as_alone(caller.scores, caller.seed, 12)
 
 
-def test_a_full_house_says_when_to_come_again() -> None:
+def test_a_full_server_names_a_time_to_retry() -> None:
     """Close code 1013 with a time; who is in is not disturbed."""
 
     async def play(url: str) -> list[Caller]:
@@ -130,7 +132,7 @@ def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/null/sessions"])
-def test_a_folder_that_cannot_be_used_is_told(path: str) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(path: str) -> None:
     """In a line that names it, before anybody comes."""
     done = refused("--handover", path)
     assert done.returncode == 1
@@ -155,7 +157,7 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_more_workers_than_cores_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     """They take time from each other; who has as many as cores hears nothing."""
     cores = os.cpu_count() or 1
     with caplog.at_level(logging.WARNING, "tamulag.serve"):
@@ -165,7 +167,7 @@ def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> N
     assert f"--workers {cores + 1} on {cores} cores" in caplog.text
 
 
-def test_who_follows_a_session_hears_that_one_alone() -> None:
+def test_a_subscriber_of_a_session_gets_that_one_alone() -> None:
     """On the same port, by name; the figures of the server are beside it."""
 
     async def play(url: str) -> None:
@@ -276,3 +278,31 @@ def children(pid: int) -> list[int]:
     """Return the worker processes of a server that a test started."""
     workers = psutil.Process(pid).children(recursive=True)
     return [p.pid for p in workers if "spawn_main" in " ".join(p.cmdline())]
+
+
+def test_each_session_is_recorded_and_kept(tmp_path: Path) -> None:
+    """A recording replays to the scores that were sent; the history lists both sessions."""
+    settings, records = tmp_path / "mine.toml", tmp_path / "records"
+    settings.write_text(f'[history]\npath = "{tmp_path}/history.sqlite"\n')
+
+    async def play(url: str) -> tuple[Caller, Caller]:
+        named = FEATURES.model_copy(update={"session": "seat-3"})
+        return await asyncio.gather(
+            call(url, Caller(3), hops=6, hello=named),
+            call(url, Caller(4), hops=6),
+        )
+
+    with Serving("--record", str(records), "--history", "--config", str(settings)) as server:
+        callers = asyncio.run(play(server.url))
+        assert server.stop() == 0
+    assert [caller.refused for caller in callers] == [None, None]
+    (folder,) = records.glob("*-seat-3")
+    found = verify_recording(folder, None)
+    assert (found.hops, len([*records.iterdir()])) == (6, 2)
+    assert found.max_abs_diff <= 1e-5
+    with HistoryDb(tmp_path / "history.sqlite") as store:
+        assert {past.reason for past in store.sessions()} == {"end"}
+        assert len(store.sessions()) == 2
+        lines = [json.loads(line) for line in store.messages("seat-3")]
+    scores = [line["sentiment"] for line in lines if line["type"] == "sentiment"]
+    assert scores == [score.sentiment for score in callers[0].scores]

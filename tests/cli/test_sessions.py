@@ -104,7 +104,7 @@ def test_a_session_that_is_not_there_is_one_line(kept: tuple[Path, str], verb: s
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_history_it_is_said_how_to_keep_one(tmp_path: Path) -> None:
+def test_without_a_history_the_error_names_the_option(tmp_path: Path) -> None:
     """And nothing is made."""
     done = call("tamulag", "sessions", "list", XDG_STATE_HOME=tmp_path)
     assert done.returncode == 1

@@ -217,7 +217,7 @@ def test_relief_asks_the_recogniser_for_finals_only() -> None:
 
 @pytest.mark.parametrize("threaded", [True, False])
 def test_the_recogniser_is_closed_with_its_path(threaded: bool) -> None:
-    """Whoever builds a path frees its recogniser through it."""
+    """Closing the pipeline releases its recogniser."""
     listener = Noting()
     path = AudioPipeline(Counting(), listener, threaded=threaded)
     path.push(BLOCK, 0, lambda item: None)

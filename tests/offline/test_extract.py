@@ -98,7 +98,7 @@ def test_masked_ticks_are_left_out_and_counted() -> None:
     assert found.length == 10
 
 
-def test_last_words_of_each_utterance_are_kept() -> None:
+def test_last_words_of_each_utterance_are_used() -> None:
     """What the recogniser took back is gone; an utterance without words is none."""
 
     def phrase(utterance: int, *words: str) -> Phrase:
@@ -128,7 +128,7 @@ def test_text_of_the_table_is_spread_over_the_file() -> None:
     np.testing.assert_array_equal(found.values["audio"], part.values["audio"])
 
 
-def test_heard_words_are_the_text_where_the_table_has_none() -> None:
+def test_recognised_words_are_the_text_where_the_table_has_none() -> None:
     """They keep the times at which they were spoken."""
     part = spoken(2.0, Word("so", 0.5, 0.7), Word("good", 0.7, 1.1))
     found = clip_of(MediaRow(Path("a"), 1.5), part, encode)

@@ -57,7 +57,7 @@ def test_part_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])
-def test_damaged_part_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_part_is_reported(tmp_path: Path, content: bytes) -> None:
     """The message names the file and what to do."""
     path = tmp_path / "part.safetensors"
     path.write_bytes(content)
@@ -74,7 +74,7 @@ def test_files_are_played_by_the_front_end(tmp_path: Path) -> None:
     assert load_features(found[one]).length == 25
 
 
-def test_unreadable_files_are_told_and_left_out(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_left_out(tmp_path: Path) -> None:
     """One bad file does not stop the others; it is tried again the next time."""
     good, bad = tone(tmp_path / "a.wav"), tmp_path / "b.mp4"
     bad.write_text("no film")
@@ -152,7 +152,7 @@ def test_workers_give_what_one_process_gives(data: Path, tmp_path: Path) -> None
     assert not workers_of(psutil.Process())
 
 
-def test_dead_worker_is_told(tmp_path: Path) -> None:
+def test_dead_worker_is_reported(tmp_path: Path) -> None:
     """The message says that the next run goes on."""
     todo = {tone(tmp_path / f"{n}.wav", seconds=60): tmp_path / n for n in "ab"}
 

@@ -204,7 +204,7 @@ def page_of_call(folder: Path, running: Aside) -> None:
 
 @contextmanager
 def working(taken: SingleSender) -> Iterator[None]:
-    """Run the sources of a reception, as the agent does."""
+    """Run the sources of a remote sender, as the agent does."""
     stop = threading.Event()
     threads = [
         threading.Thread(target=source.run, args=(lambda _: None, stop)) for source in taken.sources

@@ -75,14 +75,14 @@ def test_tls_with_a_certificate_of_ours(authority: Authority, secure: Broker) ->
 
 
 @pytest.mark.broker
-def test_an_unknown_authority_is_told(secure: Broker) -> None:
+def test_an_unknown_authority_is_reported(secure: Broker) -> None:
     """A broker that anybody could be is not trusted; the error names the key that mends it."""
     with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*mqtt\.ca"):
         open_and_close(MqttPublisher(secure.url, status=status))
 
 
 @pytest.mark.broker
-def test_another_name_than_that_of_the_certificate_is_told(
+def test_another_name_than_that_of_the_certificate_is_reported(
     authority: Authority, secure: Broker
 ) -> None:
     """A certificate for localhost does not do for 127.0.0.1."""
@@ -94,7 +94,7 @@ def test_another_name_than_that_of_the_certificate_is_told(
 
 
 @pytest.mark.broker
-def test_a_missing_certificate_of_ours_is_told(authority: Authority, secure: Broker) -> None:
+def test_a_missing_certificate_of_ours_is_reported(authority: Authority, secure: Broker) -> None:
     """A broker that hangs up because it wants a certificate is told as one that cannot be used."""
     with pytest.raises(PublisherError, match="cannot reach"):
         open_and_close(
@@ -105,7 +105,7 @@ def test_a_missing_certificate_of_ours_is_told(authority: Authority, secure: Bro
 
 
 @pytest.mark.broker
-def test_tls_for_a_broker_without_it_is_told(guarded: Broker) -> None:
+def test_tls_for_a_broker_without_it_is_reported(guarded: Broker) -> None:
     """The wrong scheme fails within the limit of the start."""
     url = guarded.url.replace("mqtt:", "mqtts:")
     with pytest.raises(PublisherError, match="cannot reach"):
@@ -122,7 +122,7 @@ def test_tls_for_a_broker_without_it_is_told(guarded: Broker) -> None:
         ),
     ],
 )
-def test_a_useless_certificate_is_told(login: MqttLogin, key: str) -> None:
+def test_a_useless_certificate_is_reported(login: MqttLogin, key: str) -> None:
     """The error names the key of the settings and the file, before anything is connected."""
     with pytest.raises(PublisherError, match=f"cannot use {key}"):
         parse_broker("mqtts://localhost", login)
@@ -137,14 +137,14 @@ def test_a_useless_certificate_is_told(login: MqttLogin, key: str) -> None:
         pytest.param("mqtt://h", MqttLogin(password_file="a"), r"give mqtt\.user", id="no-user"),
     ],
 )
-def test_half_a_login_is_told(url: str, login: MqttLogin, remedy: str) -> None:
+def test_half_a_login_is_reported(url: str, login: MqttLogin, remedy: str) -> None:
     """Nobody believes himself protected by a setting that does nothing."""
     with pytest.raises(PublisherError, match=remedy):
         parse_broker(url, login)
 
 
 @pytest.mark.broker
-def test_missing_credentials_are_told(guarded: Broker) -> None:
+def test_missing_credentials_are_reported(guarded: Broker) -> None:
     """A broker that wants credentials is told apart from one that is away."""
     with pytest.raises(PublisherError, match=r"refused the connection .*mqtt\.password_file"):
         open_and_close(MqttPublisher(guarded.url, status=status))
@@ -180,7 +180,7 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.broker
-def test_no_log_line_and_no_error_tells_a_password(
+def test_no_log_line_and_no_error_contains_a_password(
     guarded: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the finest level of every logger: accepted, lost, found again and refused."""
@@ -225,7 +225,7 @@ def test_credentials_in_the_url_are_refused() -> None:
 @pytest.mark.parametrize(
     "url", ["localhost", "http://localhost", "mqtt://", "mqtt://host:x", "mqtts://host/topic"]
 )
-def test_a_useless_url_is_told(url: str) -> None:
+def test_a_useless_url_is_reported(url: str) -> None:
     """The error shows the forms that work."""
     with pytest.raises(PublisherError, match="use mqtt://HOST or mqtt://HOST:PORT"):
         parse_broker(url)

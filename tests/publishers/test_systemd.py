@@ -80,7 +80,7 @@ def test_ready_goes_with_the_first_status(manager: Manager) -> None:
     ]
 
 
-def test_the_end_of_the_session_is_told(manager: Manager) -> None:
+def test_the_end_of_the_session_is_reported(manager: Manager) -> None:
     """The manager does not take an orderly end for a hang."""
     play(manager, ("status", ONLINE), ("session_end", "{}"))
     assert manager.told()[-1] == "STOPPING=1"
@@ -144,7 +144,7 @@ def test_an_address_outside_of_the_file_system(tmp_path: Path) -> None:
     manager.close()
 
 
-def test_a_missing_manager_is_told(tmp_path: Path) -> None:
+def test_a_missing_manager_is_reported(tmp_path: Path) -> None:
     """The variable, its value and the remedy; nothing stays open."""
     publisher = SystemdPublisher({"NOTIFY_SOCKET": str(tmp_path / "absent")}, hop=0.5)
     with pytest.raises(PublisherError, match=r"NOTIFY_SOCKET .*absent.*Type=notify"):

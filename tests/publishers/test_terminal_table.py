@@ -81,7 +81,7 @@ def test_an_empty_room_has_no_score() -> None:
     assert "●" not in text
 
 
-def test_what_is_lost_is_said_with_its_reason() -> None:
+def test_what_is_lost_is_shown_with_its_reason() -> None:
     """Beside the state, until it is back."""
     assert "degraded  vision (camera lost)" in drawn(status("degraded", vision="camera_lost"))
     assert "camera" not in drawn(status("degraded", vision="camera_lost"), status("online"))
@@ -146,7 +146,7 @@ def test_the_table_is_drawn_in_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "session ended" in text
 
 
-def test_a_terminal_that_is_gone_is_told() -> None:
+def test_a_terminal_that_is_gone_is_reported() -> None:
     """`run` raises, and what did not reach it is counted."""
 
     async def scenario(out: TextIO) -> int:

@@ -15,7 +15,8 @@ from tamulag.models import TamUlag
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.server.backend import LocalBackend
-from tamulag.streamer.server.sessions import BACKLOG, ServerSession, SessionRegistry
+from tamulag.streamer.server.session import ServerSession
+from tamulag.streamer.server.sessions import BACKLOG, SessionRegistry
 from tamulag.streamer.server.snapshot_store import StoredSnapshot
 
 from ..core.test_session import TIMING

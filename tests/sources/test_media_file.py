@@ -290,7 +290,7 @@ def test_a_turned_picture_is_set_upright(clip: Path, tmp_path: Path) -> None:
     assert np.abs(got.astype(int) - expected).mean() < 2.0
 
 
-def test_a_file_without_picture_says_so(speech: Path) -> None:
+def test_a_file_without_picture_is_reported(speech: Path) -> None:
     """Speech alone gives text and audio, and a notice first of all."""
     player = Player(speech).play()
     assert player.source.modalities == ("text", "audio")
@@ -298,7 +298,7 @@ def test_a_file_without_picture_says_so(speech: Path) -> None:
     assert isinstance(player.items[0], Notice)
 
 
-def test_a_file_without_sound_says_so(clip: Path, tmp_path: Path) -> None:
+def test_a_file_without_sound_is_reported(clip: Path, tmp_path: Path) -> None:
     """A silent film gives vision alone; words need sound too."""
     player = Player(made(tmp_path / "mute.mp4", "-i", clip, "-an")).play()
     assert player.source.modalities == ("vision",)
@@ -452,7 +452,7 @@ def opens(source: MediaSource) -> bool:
     return True
 
 
-def test_a_stream_whose_clock_jumps_is_opened_anew(data: Path, tmp_path: Path) -> None:
+def test_a_stream_whose_clock_jumps_is_reopened(data: Path, tmp_path: Path) -> None:
     """A server that starts over at another time is a loss, not a wait without end."""
     clip = data / "clips" / "bbaf2n.mpg"
     need(CAMERA)

@@ -91,7 +91,7 @@ def test_frames_come_in_order() -> None:
     run(chosen, scenario)
 
 
-def test_the_newest_frames_are_kept() -> None:
+def test_the_newest_frames_survive() -> None:
     """Of more than the bound the oldest is dropped, and counted among the losses."""
     chosen = source(Written())
     for place in (1.0, 2.0, 3.0, 4.0):
@@ -131,7 +131,7 @@ def test_the_oldest_wait_can_be_measured() -> None:
     }
 
 
-def test_whether_somebody_sends_is_told() -> None:
+def test_loss_and_return_are_put() -> None:
     """Lost with its reason until the first sender, and from its leaving to the next one."""
 
     def scenario(got: list[Input]) -> None:
@@ -176,7 +176,7 @@ def test_nobody_may_begin_while_much_waits() -> None:
     assert chosen.is_behind
 
 
-def test_a_hello_says_what_comes() -> None:
+def test_a_hello_lists_modalities() -> None:
     """A voice that is heard has words too."""
     every: tuple[Modality, ...] = ("text", "audio", "vision")
     heard = SenderHello(audio=SoundForm(encoding="mulaw", rate=8000))

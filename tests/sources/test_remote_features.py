@@ -83,7 +83,7 @@ def test_sound_lies_where_it_was_recorded() -> None:
     assert starts[1:] == [start + len(block) for start, block in blocks.got[:-1]]
 
 
-def test_the_other_side_of_a_call_is_not_heard() -> None:
+def test_the_other_channel_is_not_used() -> None:
     """Of two channels with roles that of the subject alone."""
     roles = ["agent", "customer"]
     form = SoundForm.model_validate(

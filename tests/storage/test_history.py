@@ -31,7 +31,7 @@ def history(path: Path, told: Told | None = None, max_bytes: int = 10**9) -> His
     heard: Told = [] if told is None else told
     return History(
         path,
-        hello=hello,
+        hello=lambda session: hello() if session is None else hello(session),
         report=lambda reason, detail: heard.append((reason, detail)),
         max_age=YEARS,
         max_bytes=max_bytes,
@@ -82,7 +82,7 @@ def page(kept: History, rest: str) -> tuple[int, object]:
     return answer(below(rest))
 
 
-def test_what_is_published_is_kept(path: Path) -> None:
+def test_what_is_published_is_stored(path: Path) -> None:
     """All of it, in order, when the history is closed."""
     lines = [*(score(n) for n in range(1, 30)), end(30)]
     keep(history(path), lines)
@@ -100,7 +100,7 @@ def test_messages_are_in_the_file_while_the_session_runs(path: Path) -> None:
     run(kept, scenario)
 
 
-def test_heartbeats_are_not_kept(path: Path) -> None:
+def test_heartbeats_are_not_stored(path: Path) -> None:
     """They say nothing, and repeat the number of the message before."""
     kept = history(path)
 
@@ -120,18 +120,19 @@ def test_what_does_not_fit_is_dropped_and_counted(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
 
     async def scenario() -> None:
+        lines = [score(n) for n in range(1, QUEUE + 11)]
         other.execute("BEGIN IMMEDIATE")
-        for n in range(1, QUEUE + 11):
-            kept.publish("sentiment", score(n))
-        assert kept.dropped == 10
+        for line in lines:
+            kept.publish("sentiment", line)
+        assert kept.dropped == 11  # the hello waits as well
         other.execute("COMMIT")
-        await until(lambda: len(lines_of(path)) == QUEUE)
+        await until(lambda: len(lines_of(path)) == QUEUE - 1)
 
     run(kept, scenario)
     other.close()
 
 
-def test_a_full_disk_ends_the_history_and_is_told(path: Path) -> None:
+def test_a_full_disk_ends_the_history_and_is_reported(path: Path) -> None:
     """The session goes on; what comes later is counted. Here the system limits the file's size."""
     told: Told = []
     kept = history(path, told)
@@ -172,7 +173,7 @@ def test_a_session_that_outgrows_the_history_ends_it(path: Path) -> None:
     assert lines_of(path)[0] == score(1)
 
 
-def test_older_sessions_make_room_and_it_is_said(
+def test_older_sessions_make_room_and_it_is_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning, because somebody may miss them."""
@@ -187,7 +188,7 @@ def test_older_sessions_make_room_and_it_is_said(
 
 
 def test_a_file_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
-    """Whoever asks for a history gets one or is told."""
+    """A requested history is opened or the error names why not."""
     (tmp_path / "file").write_text("")
     kept = history(tmp_path / "file" / "history.sqlite")
     with pytest.raises(PublisherError, match=r"history\.path"):
@@ -235,7 +236,7 @@ def test_a_session_is_shown_piece_by_piece(path: Path) -> None:
     ("rest", "status"),
     [("x9", 404), ("", 404), ("../k7", 404), ("k7?after=-1", 400), ("k7?after=1e3", 400)],
 )
-def test_what_is_not_there_or_wrong_is_said(path: Path, rest: str, status: int) -> None:
+def test_what_is_not_there_or_wrong_is_answered(path: Path, rest: str, status: int) -> None:
     """As JSON, as everything here."""
     kept = history(path)
     keep(kept, [score(1)])
@@ -256,3 +257,26 @@ def test_a_summary_is_plain_json() -> None:
     shown = json.loads(json.dumps(summary(past)))
     assert shown["started"] == "2026-11-24T06:00:00.000Z"
     assert (shown["seconds"], shown["mean_sentiment"]) == (83.0, -0.25)
+
+
+def test_sessions_of_a_server_are_kept_apart(path: Path) -> None:
+    """Each with its own hello; the server's own messages are no session."""
+    kept = History(
+        path,
+        hello=lambda session: None if session is None else hello(session),
+        report=lambda reason, detail: None,
+        max_age=YEARS,
+        max_bytes=10**9,
+    )
+
+    async def scenario() -> None:
+        for seq in range(1, 4):
+            kept.publish("heartbeat", "{}")
+            kept.publish("status", "{}")
+            for name in ("a", "b"):
+                kept.publish_of(name, "sentiment", score(seq, session=name))
+
+    run(kept, scenario)
+    with HistoryDb(path) as store:
+        assert {past.id for past in store.sessions()} == {"a", "b"}
+        assert [json.loads(line)["seq"] for line in store.messages("b")] == [1, 2, 3]

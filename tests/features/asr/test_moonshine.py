@@ -115,7 +115,7 @@ def test_hears_a_short_gap_as_silence(beckett: Array) -> None:
     assert runs[0] == runs[1]
 
 
-def test_begins_anew_after_a_long_gap(engine: MoonshineRecogniser, beckett: Array) -> None:
+def test_restarts_after_a_long_gap(engine: MoonshineRecogniser, beckett: Array) -> None:
     """After a minute without sound numbers go on and word times are the session's."""
     feed(engine, beckett[:48000])
     later = [h for h in hear(engine, beckett, 60 * SAMPLE_RATE) if h.final and h.words]
@@ -177,7 +177,7 @@ def test_that_fails_at_the_end_is_lost(
         engine.finish()
 
 
-def test_hears_again_when_loaded_anew(engine: MoonshineRecogniser, beckett: Array) -> None:
+def test_works_again_when_reloaded(engine: MoonshineRecogniser, beckett: Array) -> None:
     """After a loss the numbers of utterances go on and times are the session's."""
     before = feed(engine, beckett[:48000])
     engine.reopen()
