@@ -3,6 +3,7 @@
 Knows every part by name and how they fit. Runs nothing.
 """
 
+import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -40,6 +41,8 @@ from .checkpoint_check import check_streamable
 if TYPE_CHECKING:
     from ..server.single_sender import SingleSender
     from ..storage.history import History
+
+logger = logging.getLogger("tamulag.run")
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 DAY = 86400.0
@@ -120,6 +123,13 @@ def build(config: Config) -> Built:
 
             outputs.add(SystemdPublisher(os.environ, hop=config.session.hop))
         return Built(service, feed, resources.pop_all())
+
+
+def log_employee_scoring(config: Config) -> None:
+    """Log why people at work are scored, where they are."""
+    if config.session.subject == "agent":
+        reason = config.session.employee_scoring_is_lawful
+        logger.warning("an employee is scored, which is stated to be lawful: %s", reason)
 
 
 def demo_files() -> tuple[Path, Path]:

@@ -298,11 +298,11 @@ def test_a_worker_that_is_too_slow_makes_sessions_give_up_work() -> None:
                         message = json.loads(line)
                         if message["type"] == "status" and message["pressure"]:
                             return list(message["pressure"])
-                        if message["type"] == "sentiment" and not workers:
-                            if message["modalities"]["audio"]["status"] == "ok":
-                                workers = children(server.pid)
-                                for pid in workers:
-                                    os.kill(pid, signal.SIGSTOP)
+                        is_score = message["type"] == "sentiment" and not workers
+                        if is_score and message["modalities"]["audio"]["status"] == "ok":
+                            workers = children(server.pid)
+                            for pid in workers:
+                                os.kill(pid, signal.SIGSTOP)
             finally:
                 for pid in workers:
                     with contextlib.suppress(ProcessLookupError):

@@ -111,7 +111,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second of a session be long, and a second of the clock short."""
     monkeypatch.setattr(place, "POLL", 0.002)
     monkeypatch.setattr(place, "SNAPSHOT", 1.0)
-    monkeypatch.setattr(worker_pool, "AGAIN", 0.01)
+    monkeypatch.setattr(worker_pool, "RETRY_DELAY", 0.01)
 
 
 def play(stage: Stage, what: Coroutine[Any, Any, None]) -> None:
