@@ -62,7 +62,7 @@ def server(*origins: str, token: str | None = None, port: int = 0) -> WebSocketP
         port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
     )
 
 

@@ -117,7 +117,7 @@ class LocalFeed:
         reason = "duration" if self._is_over() else "stopped" if ending.is_set() else "end"
         self.messages.end(max(self._now(), self.session.now), reason)
         if not self.paced:
-            await self.outputs.caught_up(ending, is_all=True)
+            await self.outputs.wait_for_backlog(ending, is_all=True)
 
     async def close(self) -> None:
         """Wait for the sources' threads, also after a failure: what they use is freed next."""
@@ -160,7 +160,7 @@ class LocalFeed:
                 for notice in self._watchdog.look(got, self.messages.lost):
                     self._push(notice)
             else:
-                await self.outputs.caught_up(ending)
+                await self.outputs.wait_for_backlog(ending)
 
     async def _abandon(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         """Give the sources a moment to end; abandon one that hangs in its driver."""
@@ -212,7 +212,7 @@ class LocalFeed:
         steps = self.messages.pressure = tuple(self._shedder.given_up)
         logger.warning("given up because the machine is too slow: %s", ", ".join(steps) or "none")
         for source in self.sources:
-            source.relieve(steps)
+            source.shed(steps)
         hop = self.session.timing.hop * (2 if "hop" in steps else 1)
         if hop != self.session.hop:
             self.session.set_hop(hop)

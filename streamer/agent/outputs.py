@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from ..aio.backoff import Backoff
-from ..publishers.publisher import Publisher, PublisherError, caught_up
+from ..publishers.publisher import Publisher, PublisherError, wait_for_backlog
 
 logger = logging.getLogger("tamulag.source")
 
@@ -94,14 +94,14 @@ class Outputs:
         for output in self._of_sessions:
             output.publish_of(session, kind, line)
 
-    async def caught_up(self, ending: asyncio.Event, *, is_all: bool = False) -> None:
+    async def wait_for_backlog(self, ending: asyncio.Event, *, is_all: bool = False) -> None:
         """Wait until no output that can be waited for is behind, or until the end.
 
         Args:
             ending: Ends the waiting.
             is_all: Whether every message must be delivered, not only most of them.
         """
-        await caught_up(self.publishers, ending, **({"most": 0} if is_all else {}))
+        await wait_for_backlog(self.publishers, ending, **({"most": 0} if is_all else {}))
 
     def gauges(self) -> dict[str, float]:
         """Return the messages that were not delivered, by the plain name of the figure."""

@@ -113,7 +113,7 @@ class ReplayFeed:
                 await self._wait_until(row.arrived, ending)
             elif count % BREATH == 0:
                 await asyncio.sleep(0)
-                await self.outputs.caught_up(ending)
+                await self.outputs.wait_for_backlog(ending)
             if ending.is_set():
                 break
             if row.kind == "message":
@@ -125,7 +125,7 @@ class ReplayFeed:
             reason = "stopped" if ending.is_set() else "recording_cut"
             self.messages.end(max(0.0, self.session.now), reason)
         if not self.paced:
-            await self.outputs.caught_up(ending, is_all=True)
+            await self.outputs.wait_for_backlog(ending, is_all=True)
 
     async def close(self) -> None:
         """Do nothing: a recording holds nothing open; see `Feed`."""
@@ -168,9 +168,9 @@ class ReplayFeed:
         if isinstance(recorded, State):
             recorded = self._with_own_losses(recorded)
         self._is_ended = recorded.type == "session_end"
-        head = self.messages.head(recorded.seq + self._inserted)
+        head = self.messages.envelope(recorded.seq + self._inserted)
         fresh = {name: value for name, value in head.items() if name != "subject"}
-        self.messages.say(recorded.model_copy(update=fresh))
+        self.messages.send(recorded.model_copy(update=fresh))
 
     def _with_own_losses(self, recorded: State) -> State:
         """Return a recorded status with the outputs that are lost now."""

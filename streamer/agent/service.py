@@ -121,7 +121,7 @@ class Service:
         while True:
             quiet = time.monotonic() - self.outputs.newest
             if quiet >= self.heartbeat:
-                self.messages.beat()
+                self.messages.heartbeat()
                 quiet = 0.0
             await asyncio.sleep(self.heartbeat - quiet)
 

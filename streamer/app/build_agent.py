@@ -29,7 +29,7 @@ from ..core.source import Now, Source, SourceError
 from ..features.audio_pipeline import AudioPipeline
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
-from ..publishers.mqtt_login import Login
+from ..publishers.mqtt_login import MqttLogin
 from ..publishers.publisher import Publisher, ServiceStatus
 from ..storage.recorder import MEGABYTE
 from .build_recording import recorder_of
@@ -112,9 +112,9 @@ def build(config: Config) -> Built:
         if recorder is not None:
             outputs.add(recorder)
         if "NOTIFY_SOCKET" in os.environ:
-            from ..publishers.systemd import ServicePublisher
+            from ..publishers.systemd import SystemdPublisher
 
-            outputs.add(ServicePublisher(os.environ, hop=config.session.hop))
+            outputs.add(SystemdPublisher(os.environ, hop=config.session.hop))
         return Built(service, feed, resources.pop_all())
 
 
@@ -229,7 +229,7 @@ def _media(config: Config, now: Now, resources: ExitStack) -> Source:
 
 def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> AudioPipeline:
     from ..features.asr.open import open_recogniser
-    from ..features.asr.recogniser import Listener
+    from ..features.asr.recogniser import PhraseRecogniser
     from ..features.audio import AudioFeatures
 
     recogniser = open_recogniser(config.asr.engine, config.asr.model)
@@ -237,7 +237,7 @@ def _sound(config: Config, now: Now, resources: ExitStack, *, paced: bool) -> Au
     if recogniser is not None:
         from tamulag.models.text.text_encoder import encoder_for
 
-        listener = Listener(
+        listener = PhraseRecogniser(
             recogniser, encoder_for(config.model.checkpoint).encode, now=now if paced else None
         )
     path = AudioPipeline(AudioFeatures(), listener, threaded=paced)
@@ -290,11 +290,11 @@ def publishers_of(
     publishers: list[Publisher] = []
     history = _history(config, status, changed) if keeps_history else None
     if config.websocket.enabled:
-        pages = history.shelves() if history else {}
+        pages = history.routes() if history else {}
         publishers += build_web(config, status, pages, web or WebOptions())
     publishers += [] if history is None else [history]
     if config.mqtt.url is not None:
-        from ..publishers.home_assistant import announced
+        from ..publishers.home_assistant import discovery_messages
         from ..publishers.mqtt import MqttPublisher
 
         publishers.append(
@@ -306,8 +306,8 @@ def publishers_of(
                 device=config.session.device,
                 keepalive=config.mqtt.keepalive,
                 queue=32 + 2 * (web.senders if web else 0),
-                announced=announced(config),
-                tell=partial(changed, "mqtt"),
+                retained=discovery_messages(config),
+                report=partial(changed, "mqtt"),
             )
         )
     if config.jsonl.path is not None:
@@ -315,13 +315,13 @@ def publishers_of(
 
         # At full speed the reader is waited for, which is no loss.
         is_waited_for = config.source.path is not None and config.source.speed != "1"
-        lost = {} if is_waited_for else {"tell": partial(changed, "jsonl")}
+        lost = {} if is_waited_for else {"report": partial(changed, "jsonl")}
         publishers.append(JsonlPublisher(config.jsonl.path, **lost))
     return publishers
 
 
-def _login(config: Config) -> Login:
-    return Login(**config.mqtt.model_dump(include=set(Login.__dataclass_fields__)))
+def _login(config: Config) -> MqttLogin:
+    return MqttLogin(**config.mqtt.model_dump(include=set(MqttLogin.__dataclass_fields__)))
 
 
 def _step(config: Config, model: TamUlag) -> Step:
@@ -340,7 +340,7 @@ def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
         hello=status.hello,
-        tell=partial(changed, "history"),
+        report=partial(changed, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,
     )

@@ -16,7 +16,7 @@ from ..config.loader import Config
 from ..core.session import Session
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import MEGABYTE, Recorder
-from ..storage.recording import Header, Patience, RecordingError
+from ..storage.recording import Header, ModalityTimes, RecordingError
 
 
 def recorder_of(
@@ -86,8 +86,8 @@ def _header(
         window=timing.window,
         hop=timing.hop,
         lateness=timing.lateness,
-        stale_after=Patience(**timing.stale_after),
-        missing_after=Patience(**timing.missing_after),
+        stale_after=ModalityTimes(**timing.stale_after),
+        missing_after=ModalityTimes(**timing.missing_after),
         epoch=clock.epoch,
         privacy=config.session.privacy,
     )

@@ -94,7 +94,7 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
     web = WebOptions(
         receive=endpoint.receive,
         greet=feed.hello_of,
-        shelves=feed.routes(),
+        routes=feed.routes(),
         senders=chosen.seats,
     )
     for publisher in publishers_of(config, service, feed.output_changed, web):

@@ -15,7 +15,7 @@ from ..webserver.access_control import AuthSettings, access, is_loopback
 from ..webserver.connection import Limits
 from ..webserver.metrics import Metrics
 from ..webserver.routes import Route
-from ..webserver.server import Greet, Receive, WebSocketPublisher
+from ..webserver.server import Receive, SessionGreeting, WebSocketPublisher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,13 @@ class WebOptions:
     Attributes:
         receive: Receives a sender.
         greet: Makes the hello for subscribers of one of many sessions.
-        shelves: More pages, by path.
+        routes: More pages, by path.
         senders: At once; they count for what one address may open.
     """
 
     receive: Receive | None = None
-    greet: Greet | None = None
-    shelves: Mapping[str, Route] = field(default_factory=dict)
+    greet: SessionGreeting | None = None
+    routes: Mapping[str, Route] = field(default_factory=dict)
     senders: int = 0
 
 
@@ -57,18 +57,18 @@ def build_web(
         chosen.port,
         hello=status.hello,
         missed=lambda count: messages.missed(status.hello(), count),
-        shelves={
+        routes={
             **dashboard.routes(),
             **widgets.routes(captures=web.receive is not None),
-            **metrics.shelves(),
+            **metrics.routes(),
             **history,
-            **web.shelves,
+            **web.routes,
         },
         limits=_limits(chosen, web.senders),
         receive=web.receive,
         greet=web.greet,
     )
-    metrics.seats = server
+    metrics.server = server
     return [server, metrics]
 
 

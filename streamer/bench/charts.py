@@ -1,6 +1,6 @@
-"""Draw what `bench stream` and `bench serve` measured.
+"""Draw the results of `bench stream` and `bench serve`.
 
-Knows rows of figures and matplotlib. Measures nothing.
+Knows rows of results and matplotlib. Measures nothing.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ SIZE = (6.4, 3.4)
 def draw(rows: Sequence[HopCost], parts: Sequence[Share], folder: Path) -> list[Path]:
     """Write `performance-stream.png` and, if parts were measured, `performance-session.png`.
 
-    Of several sessions stepped together the name ends in their number, `performance-stream-64.png`.
+    For several sessions per step the name ends in their number, `performance-stream-64.png`.
 
     Args:
-        rows: By length of the window.
-        parts: Of a live session.
-        folder: Made if it is missing.
+        rows: Results by length of the window.
+        parts: Shares of a live session.
+        folder: Created if it is missing.
 
     Returns:
         The files.
@@ -95,7 +95,7 @@ def _session(parts: Sequence[Share]) -> "Figure":
 
 
 def _empty() -> "Figure":
-    # A figure without pyplot needs no display and is not kept by a global list.
+    # A figure without pyplot needs no display and is not stored in a global list.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

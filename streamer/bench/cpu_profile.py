@@ -1,7 +1,7 @@
-"""Where a live session's processor time goes: each part of it on its own, on the demo's clip.
+"""Processor time of a live session by part, each part measured alone, on the demo's clip.
 
-Knows the parts that a second of stream goes through, and their clocks. Knows no thread, no device
-and no socket: what these cost is the rest of a live session's time.
+Knows the parts that process a second of stream. Knows no thread, no device and no socket: their
+cost is the rest of a live session's time.
 """
 
 import time
@@ -20,7 +20,7 @@ from ..core.estimate import Estimate
 from ..core.sample import MODALITIES, Array, Input
 from ..core.session import Session
 from ..features.asr.open import open_recogniser
-from ..features.asr.recogniser import Listener
+from ..features.asr.recogniser import PhraseRecogniser
 from ..features.audio import AudioFeatures
 from ..features.audio_pipeline import SAMPLE_RATE, Resampler
 from ..features.speech_encoder import CONTEXT, SpeechEncoder
@@ -29,16 +29,16 @@ from ..protocol import messages
 from ..sources.media_reader import opened, picture_of
 
 BLOCK = SAMPLE_RATE // 10
-"""Samples of a tenth of a second: for each there is one picture."""
+"""Samples of a tenth of a second; there is one picture for each."""
 CALLS = 100
-"""Of the speech encoder."""
+"""Timed calls of the speech encoder."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Share(NamedTuple):
-    """One part."""
+    """Processor time of one part."""
 
     part: str
     calls: float
@@ -46,7 +46,7 @@ class Share(NamedTuple):
     ms: float
     """Processor time of one call, mean."""
     cores: float
-    """Of a processor core, all threads of the part."""
+    """Processor cores, all threads of the part together."""
 
 
 class _Clock:
@@ -56,7 +56,7 @@ class _Clock:
         self.times: dict[str, list[float]] = defaultdict(list)
 
     def timed(self, part: str, call: Callable[P, T]) -> Callable[P, T]:
-        """Return a function that adds what it takes to a part."""
+        """Return the function with its processor time added to a part."""
 
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             begin = time.process_time()
@@ -67,7 +67,7 @@ class _Clock:
         return run
 
     def share(self, part: str, seconds: float, *, without: str = "") -> Share:
-        """Return what a part took, less another part that it calls."""
+        """Return the share of a part, less another part that it calls."""
         times = self.times[part]
         total = sum(times) - sum(self.times[without]) if without else sum(times)
         count = max(1, len(times))
@@ -78,7 +78,7 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
     """Run every part on the demo's voice and portrait, one after the other, and time it.
 
     Args:
-        seconds: Of stream; the demo's voice lasts 44.
+        seconds: Length of stream; the demo's voice lasts 44.
         checkpoint: Name or path.
 
     Raises:
@@ -89,15 +89,20 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
     seconds, clock = len(wave) / SAMPLE_RATE, _Clock()
     recogniser = open_recogniser("moonshine", None)
     assert recogniser is not None
-    listener = Listener(recogniser, clock.timed("text encoder", encoder_for(checkpoint).encode))
+    recogniser_path = PhraseRecogniser(
+        recogniser, clock.timed("text encoder", encoder_for(checkpoint).encode)
+    )
     # The first call of some parts prepares what all others use.
-    listener.hear(np.zeros(BLOCK, np.float32), -SAMPLE_RATE)
+    recogniser_path.push(np.zeros(BLOCK, np.float32), -SAMPLE_RATE)
     clock.times.clear()
     with VisionFeatures() as vision:
-        hear, see = clock.timed("recogniser", listener.hear), clock.timed("face", vision.push)
+        hear, see = (
+            clock.timed("recogniser", recogniser_path.push),
+            clock.timed("face", vision.push),
+        )
         measure = clock.timed("voice", AudioFeatures().push)
         score = clock.timed("session, model", Session(*load(checkpoint), MODALITIES).push)
-        tell, spoken = clock.timed("message", _told), 0
+        tell, spoken = clock.timed("message", _message), 0
         for start in range(0, len(wave) - BLOCK + 1, BLOCK):
             block = wave[start : start + BLOCK]
             phrases, samples = hear(block, start), measure(block, start)
@@ -105,19 +110,19 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
             items: list[Input] = [*phrases, *samples, see(image, start / SAMPLE_RATE)]
             for estimate in (estimate for item in items for estimate in score(item)):
                 tell(estimate)
-    listener.close()
+    recogniser_path.close()
     return _table(clock, seconds, spoken)
 
 
 def wave_of(path: Path) -> Array:
-    """Return the sound of a file, 16 kHz mono; raises SourceError if it has none to read."""
+    """Return the sound of a file, 16 kHz mono float32; raises SourceError if it has none."""
     resampler = Resampler(SAMPLE_RATE)
     with opened(str(path)) as container:
         pieces = [resampler.push_frame(frame) for frame in container.decode(audio=0)]
     return np.concatenate([*pieces, resampler.finish()])
 
 
-def _told(estimate: Estimate) -> str:
+def _message(estimate: Estimate) -> str:
     latency = messages.Latency(align=0.0, features=0.0, model=0.0, total=0.0)
     said = messages.sentiment_message(
         estimate, session="bench", seq=1, time=messages.utc(0.0), latency=latency, dropped={}

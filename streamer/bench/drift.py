@@ -1,8 +1,7 @@
-"""An hour of stream from one clip: does the clip still score what it scored in the first minute?
+"""Drift over an hour of stream: does a looped clip still get the scores of the first minute?
 
-Knows samples, sessions and estimates. Knows no media file and no model: the clip has been through
-the live front end once, and what it gave is pushed again and again, later each time, through a
-session whose model state, ring and running levels go on as they do live.
+Knows samples, sessions and estimates. Knows no media file and no model: the clip's samples are
+pushed repeatedly, each time later, through one session whose state continues as it does live.
 """
 
 import math
@@ -17,8 +16,8 @@ from ..core.sample import MODALITIES, Input, Sample
 from ..core.session import Session
 from ..core.source import SourceError
 
-LAW = 0.1
-"""Largest mean difference between the first minute and the last."""
+MAX_DRIFT = 0.1
+"""Largest allowed mean difference between the first minute and the last."""
 MINUTE = 60.0
 
 
@@ -26,7 +25,7 @@ class Loop(NamedTuple):
     """A clip that can be repeated without a seam between hops."""
 
     samples: list[Sample]
-    """Of voice and face, by time; from before `period`."""
+    """Samples of voice and face, by time, before `period`."""
     period: float
     """Seconds, a multiple of the hop: the clip's length, rounded down."""
 
@@ -47,10 +46,10 @@ class Drift(NamedTuple):
 
 
 def loop_of(found: Iterable[Input], hop: float) -> Loop:
-    """Return what the front end found in a clip, cut to whole hops.
+    """Return a clip's samples, cut to whole hops.
 
     Raises:
-        SourceError: If less than a hop was found.
+        SourceError: If they last less than a hop.
     """
     samples = sorted((s for s in found if isinstance(s, Sample)), key=lambda s: s.timestamp)
     end = samples[-1].timestamp if samples else 0.0
@@ -61,15 +60,15 @@ def loop_of(found: Iterable[Input], hop: float) -> Loop:
 
 
 def stream(
-    session: Session, loop: Loop, duration: float, tell: Callable[[int], None]
+    session: Session, loop: Loop, duration: float, report: Callable[[int], None]
 ) -> list[Estimate]:
     """Repeat a loop for some seconds of stream time.
 
     Args:
-        session: Fresh; it must take the modalities that the loop has.
+        session: New, for the modalities of the loop.
         loop: The clip.
         duration: Seconds; the last repetition is whole.
-        tell: Called with the whole seconds that are done.
+        report: Called with the whole seconds done so far.
     """
     estimates = []
     repeats = math.ceil(duration / loop.period)
@@ -78,14 +77,14 @@ def stream(
         for sample in loop.samples:
             later = replace(sample, timestamp=sample.timestamp + start)
             estimates += session.push(later)
-        tell(min(round(start + loop.period), round(duration)))
+        report(min(round(start + loop.period), round(duration)))
     return estimates + session.close(repeats * loop.period)
 
 
 def drifts(estimates: Sequence[Estimate], period: float, timing: Timing) -> list[Drift]:
     """Compare the first minute with the last, hop by hop at equal phase of the loop.
 
-    Hops whose window is not full yet are left out: they see less of the clip than later ones.
+    Hops whose window is not full yet are skipped: they see less of the clip than later ones.
     """
     hop, first = timing.hop, round(timing.window / timing.hop) - 1
     last = math.floor((estimates[-1].end - MINUTE) / period + 1e-6) * round(period / hop)

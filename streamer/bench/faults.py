@@ -1,7 +1,7 @@
-"""Break a running agent on purpose, and say how long it takes to notice and to mend.
+"""Inject faults into a running agent, and measure how long it takes to detect and to recover.
 
-Knows the faults and what is measured of them. What is broken stands on the stage (stage.py); the
-agent runs in a process of its own, exactly as a user starts it.
+Knows the faults and their measurements. The external processes are in rig/processes.py; the agent
+runs in a process of its own, exactly as a user starts it.
 """
 
 import contextlib
@@ -25,56 +25,56 @@ from .rig.devices import Camera, SoundServer, camera, microphone
 from .rig.probe import Message, MessageProbe, Receipt, has_score, is_back, is_lost
 from .rig.processes import BROKER, CAMERA, MICROPHONE, missing, small_disk, wait_for
 
-LIMIT = 20.0
-"""Seconds after which something is not waited for any longer: its cell stays empty."""
+WAIT_LIMIT = 20.0
+"""Seconds after which a wait is given up: its cell stays empty."""
 
 PAUSE = 3.0
-"""Seconds for which something is away after its loss was told."""
+"""Seconds for which a fault lasts after its detection."""
 
 STEP = 20.0
 """Seconds by which the wall clock is set forward, for two seconds."""
 
 
 class Row(NamedTuple):
-    """What one fault did; None: it does not apply, or it did not come within 20 s."""
+    """Results of one fault; None: not applicable, or not within 20 s."""
 
     fault: str
     degraded_s: float | None
-    """From the fault to the status that tells it."""
+    """From the fault to the status that reports it."""
     recovered_s: float | None
-    """From the end of the fault to the status without it, or to the end of what must go."""
+    """From the end of the fault to the status without it, or to the end of a process."""
     lost: int | None
-    """Messages that a subscriber missed; for a recording: scores that are not in it."""
+    """Messages that a subscriber missed; for a recording: scores missing in it."""
     status: str
-    """What the status said, or why the fault was not tried."""
+    """The reported status, or why the fault was skipped."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A running agent with all that can be broken; None where a tool is missing."""
+class Target:
+    """A running agent with everything that can be broken; None where a tool is missing."""
 
     agent: Streaming
     broker: Broker | None
     camera: Camera | None
     microphone: SoundServer | None
     disk: Path
-    """Where it records."""
+    """Folder of the recording."""
     is_tmpfs: bool
     steps_clock: bool
 
 
 class Fault(NamedTuple):
-    """A fault by name, the commands that it needs, and how to cause it."""
+    """A fault: name, required commands, and function that causes it."""
 
     name: str
     tools: Sequence[str]
-    cause: Callable[[Scene, str], Row]
+    cause: Callable[[Target, str], Row]
 
 
 def faults(
     picture: Path,
     voice: Path,
-    tell: Callable[[Row], None],
+    report: Callable[[Row], None],
     *,
     only: Collection[str] = (),
     steps_clock: bool = False,
@@ -82,10 +82,10 @@ def faults(
     """Cause faults, one after the other; all of them take about three minutes.
 
     Args:
-        picture: Of a face, for the camera.
+        picture: Picture of a face, for the camera.
         voice: Sound file, for the microphone.
-        tell: Is told each row as soon as it is known.
-        only: Names of the faults that are wanted, of `ALL`; none: all of them.
+        report: Called with each row as soon as it is known.
+        only: Names of the wanted faults, of `ALL`; empty: all of them.
         steps_clock: Whether the wall clock of this machine may be set, for two seconds.
 
     Raises:
@@ -95,14 +95,14 @@ def faults(
 
     def add(row: Row) -> None:
         rows.append(row)
-        tell(row)
+        report(row)
 
     wanted = [fault for fault in RUNNING if not only or fault.name in only]
     if wanted:
-        with _scene(picture, voice, steps_clock) as scene:
+        with _target(picture, voice, steps_clock) as target:
             for fault in wanted:
                 gone = missing(fault.tools)
-                add(_skipped(fault.name, gone) if gone else fault.cause(scene, fault.name))
+                add(_skipped(fault.name, gone) if gone else fault.cause(target, fault.name))
     if not only or UNREAD in only:
         add(_unread(UNREAD))
     for name, number in ENDING.items():
@@ -117,7 +117,7 @@ def _skipped(name: str, why: str) -> Row:
 
 
 @contextmanager
-def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
+def _target(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Target]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         disk, is_tmpfs = stack.enter_context(small_disk(folder / "disk"))
@@ -135,54 +135,58 @@ def _scene(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Scene]:
         agent = enter(streaming(folder / "log", *options, environment=environment))
         for modality, there in (("vision", view), ("audio", sound)):
             if there:
-                agent.probe.first(has_score(modality), since=0.0, limit=LIMIT)
-        yield Scene(agent, hub, view, sound, disk, is_tmpfs, steps_clock)
+                agent.probe.first(has_score(modality), since=0.0, limit=WAIT_LIMIT)
+        yield Target(agent, hub, view, sound, disk, is_tmpfs, steps_clock)
 
 
-def _passed(begin: float, told: float | None) -> float | None:
+def _seconds(begin: float, told: float | None) -> float | None:
     return None if told is None else round(told - begin, 2)
 
 
-def _broken(
-    scene: Scene, name: str, what: str, spoil: Callable[[], object], mend: Callable[[], object]
+def _lose_and_restore(
+    target: Target,
+    name: str,
+    what: str,
+    break_it: Callable[[], object],
+    restore: Callable[[], object],
 ) -> Row:
-    """Spoil and mend something whose loss the status tells."""
-    probe = scene.agent.probe
+    """Spoil and restore something whose loss the status tells."""
+    probe = target.agent.probe
     begin = time.monotonic()
-    spoil()
-    degraded = probe.first(is_lost(what), since=begin, limit=LIMIT)
+    break_it()
+    degraded = probe.first(is_lost(what), since=begin, limit=WAIT_LIMIT)
     time.sleep(PAUSE)
     mended = time.monotonic()
-    mend()
-    back = probe.first(is_back(what), since=mended, limit=LIMIT)
+    restore()
+    back = probe.first(is_back(what), since=mended, limit=WAIT_LIMIT)
     told: Message = degraded.message if degraded else {"state": "online", "lost": {}}
     return Row(
         name,
-        _passed(begin, degraded.at if degraded else None),
-        _passed(mended, back.at if back else None),
+        _seconds(begin, degraded.at if degraded else None),
+        _seconds(mended, back.at if back else None),
         probe.skipped(begin, time.monotonic()),
         f"{told['state']}: {what} {told['lost'].get(what, 'not told')}",
     )
 
 
-def _frozen(scene: Scene, name: str) -> Row:
-    hub = scene.broker
+def _frozen(target: Target, name: str) -> Row:
+    hub = target.broker
     assert hub is not None
     with hub.subscribed() as received:
         time.sleep(1.0)
         begin = time.monotonic()
-        row = _broken(
-            scene,
+        row = _lose_and_restore(
+            target,
             name,
             "mqtt",
             hub.freeze,
             hub.thaw,
         )
-        return _delivered(scene, row, [received], begin)
+        return _delivered(target, row, [received], begin)
 
 
-def _killed(scene: Scene, name: str) -> Row:
-    hub = scene.broker
+def _killed(target: Target, name: str) -> Row:
+    hub = target.broker
     assert hub is not None
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -194,50 +198,52 @@ def _killed(scene: Scene, name: str) -> Row:
             later.append(stack.enter_context(hub.subscribed()))
 
         time.sleep(1.0)
-        row = _broken(scene, name, "mqtt", hub.kill, restart)
-        return _delivered(scene, row, [first, *later], begin)
+        row = _lose_and_restore(target, name, "mqtt", hub.kill, restart)
+        return _delivered(target, row, [first, *later], begin)
 
 
-def _delivered(scene: Scene, row: Row, received: Sequence[MessageProbe], begin: float) -> Row:
+def _delivered(target: Target, row: Row, received: Sequence[MessageProbe], begin: float) -> Row:
     """Count the scores that the WebSocket had and the broker's subscribers had not."""
     end = time.monotonic()
     time.sleep(2.0)
-    mine = scene.agent.probe.scores(begin + 1.0, end)
+    mine = target.agent.probe.scores(begin + 1.0, end)
     theirs = {seq for one in received for seq in one.scores(begin, time.monotonic())}
     return row._replace(lost=len(mine - theirs))
 
 
-def _without_camera(scene: Scene, name: str) -> Row:
-    view = scene.camera
+def _without_camera(target: Target, name: str) -> Row:
+    view = target.camera
     assert view is not None
-    return _broken(scene, name, "vision", view.unplug, view.start)
+    return _lose_and_restore(target, name, "vision", view.unplug, view.start)
 
 
-def _without_microphone(scene: Scene, name: str) -> Row:
-    sound = scene.microphone
+def _without_microphone(target: Target, name: str) -> Row:
+    sound = target.microphone
     assert sound is not None
-    return _broken(scene, name, "audio", sound.unplug, sound.plug)
+    return _lose_and_restore(target, name, "audio", sound.unplug, sound.plug)
 
 
-def _stalled(scene: Scene, name: str) -> Row:
-    found = stalled(scene.agent.port)
+def _stalled(target: Target, name: str) -> Row:
+    found = stalled(target.agent.port)
     ages = f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms for {found.readers} others"
     return Row(name, None, found.gone_s, found.lost, f"cut; {ages}")
 
 
-def _malformed(scene: Scene, name: str) -> Row:
+def _malformed(target: Target, name: str) -> Row:
     begin = time.monotonic()
-    found = malformed(scene.agent.port)
-    probe = scene.agent.probe
-    goes_on = probe.first(lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=LIMIT)
+    found = malformed(target.agent.port)
+    probe = target.agent.probe
+    goes_on = probe.first(
+        lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=WAIT_LIMIT
+    )
     lost = probe.skipped(begin, time.monotonic())
     told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
     return Row(name, None, None, lost if goes_on else None, told)
 
 
-def _stepped(scene: Scene, name: str) -> Row:
+def _stepped(target: Target, name: str) -> Row:
     """Set the wall clock forward and back: neither scores nor their `time` may jump."""
-    if not scene.steps_clock:
+    if not target.steps_clock:
         return _skipped(name, "it sets the clock of this machine for 2 s: allow it by --step-clock")
     begin, wall = time.monotonic(), time.time()
     try:
@@ -249,7 +255,7 @@ def _stepped(scene: Scene, name: str) -> Row:
     finally:
         time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
     time.sleep(2.0)
-    probe = scene.agent.probe
+    probe = target.agent.probe
     told = [r for r in probe if r.at >= begin]
     is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in told)
     lost = probe.skipped(begin, time.monotonic())
@@ -258,31 +264,31 @@ def _stepped(scene: Scene, name: str) -> Row:
 
 
 def _jump(told: Sequence[Receipt]) -> float:
-    """Return how far the stamps of messages are from the moments of their receipt, at most."""
+    """Return the largest deviation of the messages' stamps from their times of receipt, seconds."""
     stamps = [datetime.fromisoformat(r.message["time"]).timestamp() for r in told]
     apart = [stamp - r.at for stamp, r in zip(stamps, told, strict=True)]
     return max(apart) - min(apart) if apart else 0.0
 
 
-def _full(scene: Scene, name: str) -> Row:
+def _full(target: Target, name: str) -> Row:
     """Leave no room for the recording; the session goes on without it, and it can be read."""
-    probe, pid = scene.agent.probe, scene.agent.process.pid
-    files = sorted(scene.disk.glob("*/*"))
-    if scene.is_tmpfs:
-        begin = _fill(scene.disk / "filler")
+    probe, pid = target.agent.probe, target.agent.process.pid
+    files = sorted(target.disk.glob("*/*"))
+    if target.is_tmpfs:
+        begin = _fill(target.disk / "filler")
     else:
-        # Without the right to mount a disk the largest file it may write is made small.
+        # Without permission to mount a disk the largest file size of the process is reduced.
         size = max(file.stat().st_size for file in files)
         begin = time.monotonic()
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 1, resource.RLIM_INFINITY))
-    degraded = probe.first(is_lost("recording"), since=begin, limit=LIMIT)
+    degraded = probe.first(is_lost("recording"), since=begin, limit=WAIT_LIMIT)
     time.sleep(PAUSE)
     reason = degraded.message["lost"]["recording"] if degraded else "not told"
     scores = len(probe.scores(begin, time.monotonic()))
-    kept = _recorded(scene.disk)
+    kept = _recorded(target.disk)
     return Row(
         name,
-        _passed(begin, degraded.at if degraded else None),
+        _seconds(begin, degraded.at if degraded else None),
         None,
         probe.skipped(begin, time.monotonic()),
         f"degraded: recording {reason}; {scores} scores went on, {len(kept)} can be read",
@@ -290,7 +296,7 @@ def _full(scene: Scene, name: str) -> Row:
 
 
 def _fill(file: Path) -> float:
-    """Write until there is no room; return when that was."""
+    """Write until the disk is full; return the time of that."""
     with file.open("wb", buffering=0) as out, contextlib.suppress(OSError):
         while True:
             out.write(bytes(4096))
@@ -298,7 +304,7 @@ def _fill(file: Path) -> float:
 
 
 def _recorded(folder: Path) -> set[int]:
-    """Return the numbers of the scores in the one recording of a folder."""
+    """Return the sequence numbers of the scores in the one recording of a folder."""
     from ..storage.arrow_file import Recording
 
     rows = list(Recording(folder).rows())
@@ -307,20 +313,20 @@ def _recorded(folder: Path) -> set[int]:
 
 
 def _ended(name: str, number: signal.Signals) -> Row:
-    """End an agent in the middle; its recording and its last status stay behind."""
+    """End an agent in the middle; check its recording and its last status."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(broker())
         outputs = ["--record", str(folder / "kept"), "--mqtt", hub.url]
         agent = stack.enter_context(streaming(folder / "log", "--demo", "--loop", *outputs))
-        agent.probe.first(has_score("audio"), since=0.0, limit=LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
         time.sleep(PAUSE)
         begin = time.monotonic()
         agent.process.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            agent.process.wait(LIMIT)
+            agent.process.wait(WAIT_LIMIT)
         gone = time.monotonic()
-        wait_for(lambda: '"offline"' in hub.retained(), LIMIT, "the status `offline`")
+        wait_for(lambda: '"offline"' in hub.retained(), WAIT_LIMIT, "the status `offline`")
         known = agent.probe.scores(0.0, begin)
         lost = len(known - _recorded(folder / "kept"))
         code = agent.process.poll()
@@ -329,26 +335,26 @@ def _ended(name: str, number: signal.Signals) -> Row:
 
 
 def _unread(name: str) -> Row:
-    """Read no more of an agent's standard output, then end it: it may wait for nobody."""
+    """Stop reading an agent's standard output, then end it: it must not block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         out = stack.enter_context(contextlib.closing(Pipe()))
         options = ("--demo", "--loop", "--asr", "none", "--jsonl", "-")
         agent = stack.enter_context(streaming(folder / "log", *options, out=out.writer))
-        agent.probe.first(has_score("audio"), since=0.0, limit=LIMIT)
+        agent.probe.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
         out.drain()
         begin = time.monotonic()
-        degraded = agent.probe.first(is_lost("jsonl"), since=begin, limit=LIMIT)
+        degraded = agent.probe.first(is_lost("jsonl"), since=begin, limit=WAIT_LIMIT)
         time.sleep(PAUSE)
         lost = agent.probe.skipped(begin, stopped := time.monotonic())
         agent.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            agent.process.wait(LIMIT)
+            agent.process.wait(WAIT_LIMIT)
         told = "degraded: jsonl publisher_lost" if degraded else "not told"
         return Row(
             name,
-            _passed(begin, degraded.at if degraded else None),
-            _passed(stopped, time.monotonic()),
+            _seconds(begin, degraded.at if degraded else None),
+            _seconds(stopped, time.monotonic()),
             lost,
             f"{told}; exit {agent.process.poll()} after SIGTERM",
         )
@@ -364,10 +370,10 @@ RUNNING = (
     Fault("wall clock stepped", (), _stepped),
     Fault("disk full while recording", (), _full),
 )
-"""Those that one agent goes through, in this order: after the last it records no more."""
+"""Faults that one agent goes through, in this order: after the last one it records no more."""
 
 UNREAD = "reader of stdout never reads"
-"""One that an agent of its own goes through."""
+"""Fault with an agent of its own."""
 
 ENDING = {"SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
 

@@ -1,7 +1,7 @@
-"""A node is lost while many sessions are scored: what that costs them.
+"""Kill a node of a cluster while many sessions are scored, and measure the consequences.
 
-Knows a cluster of two nodes as processes, the place behind a gateway, and one hall to compare with.
-Needs no socket: sessions send their features into the place, in real time.
+Knows a cluster of two nodes as processes, the gateway's backend, and a session batch to compare
+with. Needs no socket: sessions push their features into the backend, in real time.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cluster.autoscaler import Autoscaler
 from ..cluster.backend import ClusterBackend
-from ..cluster.ray_workers import HIRE_LIMIT, ray_workers
+from ..cluster.ray_workers import START_LIMIT, ray_workers
 from ..cluster.session_worker import WorkerConfig
 from ..cluster.worker_pool import WorkerLost
 from ..core.estimate import Estimate, Timing
@@ -30,79 +30,79 @@ from .rig.subscribers import percentile
 WORKERS = 2
 ASKED = ("text", "audio", "vision")
 MADE = 64
-"""Hops of features; each session sends them in an order of its own."""
+"""Hops of features; each session sends them in its own order."""
 
 TOKEN = 384
-"""Features of a token."""
+"""Length of a token state."""
 
-LAST = 15.0
-"""Seconds that the last scores may take."""
+DRAIN_TIME = 15.0
+"""Seconds granted to the last scores."""
 
 
 class NodeFailure(NamedTuple):
-    """What the sessions saw."""
+    """Results, as seen by the sessions."""
 
     sessions: int
     on_node: int
-    """That were on the node which was killed."""
+    """Sessions on the killed node."""
     recovered: int
-    """Of those: had scores afterwards."""
+    """Sessions of these with scores afterwards."""
     next_p50_s: float
-    """From the kill to the next score of each of those; a hop is 0.5 s without any kill."""
+    """From the kill to the next score of each of these; without a kill a hop is 0.5 s."""
     next_max_s: float
     wanted: int
-    """Scores of all."""
+    """Scores of all sessions."""
     lost: int
     twice: int
     max_abs_diff: float
-    """Of all scores and parts of scores, to one hall that has all sessions and loses nothing."""
+    """Of all scores, against one session batch that runs all sessions without failure."""
     others_gap_s: float
-    """Longest time between two scores of a session that was on the other node."""
+    """Longest time between two scores of a session on the other node."""
     moved: int
-    """Sessions that moved by snapshot to the wing that was hired in place of the lost one."""
+    """Sessions that moved by snapshot to the worker that replaced the lost one."""
     again: int
-    """Scores that were computed again and not said."""
+    """Scores that were computed again and not published."""
     p50_ms: float
-    """From when all that a score needs was sent to its being here; without the node's sessions."""
+    """From sending the last input of a score to receiving it; without the node's sessions."""
     p99_ms: float
     cores: float
-    """Processor time of the gateway, the sending included."""
+    """Processor cores of the gateway, sending included."""
 
 
-class Heard(NamedTuple):
+class ReceivedScore(NamedTuple):
     """One score."""
 
     at: float
-    """Steady clock."""
+    """Monotonic clock."""
     estimate: Estimate
     waited: float
 
 
 @dataclass
 class Run:
-    """One run, as it went."""
+    """Raw results of one run."""
 
-    heard: dict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[str, list[ReceivedScore]] = field(default_factory=lambda: defaultdict(list))
     killed: float = 0.0
-    """Steady clock."""
+    """Monotonic clock."""
     lost: set[str] = field(default_factory=set)
-    """Sessions on the node which was killed."""
+    """Sessions on the killed node."""
     cores: float = 0.0
     moved: int = 0
     again: int = 0
 
 
-def node_failure(sessions: int, seconds: float, tell: Callable[[str], None]) -> NodeFailure:
-    """Let sessions send for so long, and kill one of two nodes after a third of it.
+def node_failure(sessions: int, seconds: float, report: Callable[[str], None]) -> NodeFailure:
+    """Let sessions send for a time, and kill one of two nodes after a third of it.
 
     Args:
         sessions: At least 1.
         seconds: At least 6.
-        tell: Is told what happens.
+        report: Called with each stage.
 
     Raises:
         NodesError: If Ray does not start.
-        WingLost: If no actor can be had.
+        WorkerLost: If no actor can be started.
     """
     hops = round(seconds / HOP)
     plan = WorkerConfig("default", Timing(), seats=sessions, names_words=True)
@@ -118,13 +118,13 @@ def node_failure(sessions: int, seconds: float, tell: Callable[[str], None]) -> 
                 check=lambda packed: None,
             )
             gateway = Gateway(cluster, nodes, sending, sessions, hops)
-            run = asyncio.run(gateway.play(tell))
-    tell("the same features in one hall")
-    return _judged(run, alone(plan, sending, sessions, hops), sessions, hops)
+            result = asyncio.run(gateway.run(report))
+    report("the same features in one batch")
+    return _evaluate(result, alone(plan, sending, sessions, hops), sessions, hops)
 
 
 class Sending:
-    """What sessions send: random features and words, always the same."""
+    """Inputs of the sessions: random features and words, always the same."""
 
     def __init__(self) -> None:
         self._made = [rows(0, number) for number in range(MADE)]
@@ -132,7 +132,7 @@ class Sending:
         self._tokens = rng.standard_normal((MADE, 2, TOKEN)).astype(np.float32)
 
     def hop(self, session: int, number: int) -> Iterator[Block | Phrase]:
-        """Yield what a session sends at the end of a hop."""
+        """Yield the inputs that a session sends at the end of a hop."""
         at, chosen = number * HOP, (31 * session + 17 * number + session * number % 7) % MADE
         voice, face = self._made[chosen]
         if number % 4 == session % 4:
@@ -145,30 +145,30 @@ class Sending:
 def alone(
     plan: WorkerConfig, sending: Sending, sessions: int, hops: int
 ) -> dict[str, list[Estimate]]:
-    """Return what one hall says of all sessions."""
-    hall = plan.hall()
+    """Return the estimates of one session batch for all sessions."""
+    batch = plan.hall()
     said: dict[str, list[Estimate]] = {str(number): [] for number in range(sessions)}
     for name in said:
-        hall.open(name, ASKED)
+        batch.open(name, ASKED)
     for number in range(hops):
         for session in range(sessions):
             for item in sending.hop(session, number):
-                hall.push(str(session), item)
-        while hall.waiting:
-            for name, estimate in hall.step():
+                batch.push(str(session), item)
+        while batch.waiting:
+            for name, estimate in batch.step():
                 said[name].append(estimate)
     return said
 
 
 class Gateway:
-    """The place, and whoever sends into it; one run.
+    """A gateway's backend and its senders; for one run.
 
     Args:
-        cluster: Empty.
-        nodes: On which its wings are.
-        sending: What sessions send.
-        sessions: How many.
-        hops: Of each.
+        cluster: Without sessions.
+        nodes: Nodes of its workers.
+        sending: Inputs of the sessions.
+        sessions: Number of sessions.
+        hops: Hops of each.
     """
 
     def __init__(
@@ -181,39 +181,42 @@ class Gateway:
         self._sent = [0] * sessions
         self._run = Run()
 
-    async def play(self, tell: Callable[[str], None]) -> Run:
-        """Send, kill a node, start another one, and hear the scores to the last.
+    async def run(self, report: Callable[[str], None]) -> Run:
+        """Send, kill a node, start another one, and receive the scores to the last.
 
         Raises:
-            WingLost: If there are no wings.
+            WorkerLost: If no worker starts.
         """
         run, cluster = self._run, self._cluster
         try:
-            await self._staffed()
-            tell(f"{len(self._sent)} sessions at {WORKERS} wings, one on each node")
+            await self._wait_for_workers()
+            report(f"{len(self._sent)} sessions at {WORKERS} wings, one on each node")
             for session in range(len(self._sent)):
                 cluster.open(str(session), ASKED)
             worked, begun = time.process_time(), time.monotonic()
-            kill_at, over = begun + self._hops * HOP / 3, begun + (self._hops + 1) * HOP + LAST
+            kill_at, over = (
+                begun + self._hops * HOP / 3,
+                begun + (self._hops + 1) * HOP + DRAIN_TIME,
+            )
             while (now := time.monotonic()) < over and (
                 min(self._sent) < self._hops or cluster.waiting
             ):
                 self._send(now - begun)
                 if not run.killed and now >= kill_at:
-                    self._kill(tell)
+                    self._kill(report)
                 for said in await cluster.turn():
-                    heard = Heard(time.monotonic(), said.estimate, said.waited)
-                    run.heard[said.name].append(heard)
+                    received = ReceivedScore(time.monotonic(), said.estimate, said.waited)
+                    run.received[said.name].append(received)
             run.cores = (time.process_time() - worked) / (time.monotonic() - begun)
         finally:
             await cluster.close()
         run.moved, run.again = cluster.moved, cluster.repeated
         return run
 
-    async def _staffed(self) -> None:
-        """Wait for every wing."""
+    async def _wait_for_workers(self) -> None:
+        """Wait for every worker."""
         await self._cluster.open_wings()
-        limit = time.monotonic() + HIRE_LIMIT
+        limit = time.monotonic() + START_LIMIT
         posts = self._cluster.staff.posts
         while len(posts) < WORKERS or not all(post.process for post in posts.values()):
             if time.monotonic() > limit:
@@ -232,23 +235,26 @@ class Gateway:
                     self._cluster.push(str(session), item)
             self._sent[session] = max(sent, due)
 
-    def _kill(self, tell: Callable[[str], None]) -> None:
+    def _kill(self, report: Callable[[str], None]) -> None:
         self._run.killed = time.monotonic()
         killed = self._nodes.kill()
         for post in self._cluster.staff.posts.values():
             if post.process in killed:
                 self._run.lost |= post.seats
-        tell(f"a node is killed, with {len(self._run.lost)} sessions; another one is started")
+        report(f"a node is killed, with {len(self._run.lost)} sessions; another one is started")
         self._nodes.add()
 
 
-def _judged(run: Run, truth: dict[str, list[Estimate]], sessions: int, hops: int) -> NodeFailure:
+def _evaluate(run: Run, truth: dict[str, list[Estimate]], sessions: int, hops: int) -> NodeFailure:
     waits = {name: _wait(run, name) for name in run.lost}
     found = sorted(wait for wait in waits.values() if wait is not None)
-    others = [name for name in run.heard if name not in run.lost]
-    late = sorted(1000 * heard.waited for name in others for heard in run.heard[name])
-    gaps = [b.at - a.at for name in others for a, b in pairwise(run.heard[name])]
-    got = {name: {h.estimate.end: h.estimate for h in heard} for name, heard in run.heard.items()}
+    others = [name for name in run.received if name not in run.lost]
+    late = sorted(1000 * received.waited for name in others for received in run.received[name])
+    gaps = [b.at - a.at for name in others for a, b in pairwise(run.received[name])]
+    got = {
+        name: {h.estimate.end: h.estimate for h in received}
+        for name, received in run.received.items()
+    }
     pairs = [
         (estimate, got[name][estimate.end])
         for name, estimates in truth.items()
@@ -263,7 +269,7 @@ def _judged(run: Run, truth: dict[str, list[Estimate]], sessions: int, hops: int
         next_max_s=found[-1] if found else math.inf,
         wanted=sessions * hops,
         lost=sessions * hops - sum(len(one) for one in got.values()),
-        twice=sum(len(run.heard[name]) - len(one) for name, one in got.items()),
+        twice=sum(len(run.received[name]) - len(one) for name, one in got.items()),
         max_abs_diff=max((difference(a, b) for a, b in pairs), default=math.inf),
         others_gap_s=max(gaps, default=math.inf),
         moved=run.moved,
@@ -276,11 +282,11 @@ def _judged(run: Run, truth: dict[str, list[Estimate]], sessions: int, hops: int
 
 def _wait(run: Run, name: str) -> float | None:
     """Return the seconds from the kill to a session's next score; None: there was none."""
-    return next((h.at - run.killed for h in run.heard[name] if h.at > run.killed), None)
+    return next((h.at - run.killed for h in run.received[name] if h.at > run.killed), None)
 
 
 def difference(one: Estimate, other: Estimate) -> float:
-    """Return the largest difference of two scores and of their parts; infinite in other words."""
+    """Return the largest difference of two estimates; infinite if statuses differ."""
     pairs = [(one.sentiment, other.sentiment)]
     for name, part in one.modalities.items():
         its = other.modalities[name]

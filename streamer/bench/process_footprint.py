@@ -1,6 +1,6 @@
-"""What a whole program takes, in fresh processes: the command line, a start, a live session.
+"""Measure a whole program in fresh processes: command line, start, live session.
 
-Knows processes, their memory (Linux) and what they print. Runs no model itself.
+Knows processes, their memory (Linux) and their output. Runs no model itself.
 """
 
 import json
@@ -22,42 +22,42 @@ from .rig.processes import StageError, end
 
 HELP = "from tamulag.streamer.cli.main import main; main()"
 STARTED = 60.0
-"""Seconds that a start may take at most, on however busy a machine."""
+"""Seconds that a start may take, even on a busy machine."""
 
 Tell = Callable[[str], None]
 
 
 class Start(NamedTuple):
-    """Seconds until something is there; medians."""
+    """Seconds until an event; medians."""
 
     python_s: float
-    """The interpreter alone, which is in the other two."""
+    """The interpreter alone, included in the other two."""
     help_s: float
     """`tamulag --help`."""
     first_score_s: float
     """`tamulag-stream --demo`: the first line with a score, half a second of stream included."""
     slowest_s: float
-    """The slowest of these: the first one, where the files were not in memory yet."""
+    """The slowest of these: the first one, with files not yet in memory."""
 
 
 class Session(NamedTuple):
-    """A live session: a face 10 times a second, a voice, its words; nobody listens but one."""
+    """A live session: a face 10 times a second, a voice, its words; one subscriber."""
 
     seconds: float
     cores: float
     """Processor time of the whole process per second."""
     rss_mb: float
     own_mb: float
-    """Of that, what no file on disk holds."""
+    """Part of it that is not backed by a file on disk."""
     load: float
-    """Of the machine, mean over the last minute, whoever caused it."""
+    """Load of the machine, mean over the last minute, other programs included."""
 
 
 def start(times: int = 5) -> Start:
     """Start fresh processes, one after the other.
 
     Args:
-        times: Of the interpreter and the help; scores are waited for every other time.
+        times: Starts of the interpreter and of the help; half as many wait for a score.
 
     Raises:
         StageError: If a process fails, or shows no score within a minute.
@@ -73,7 +73,7 @@ def first_score(*options: str) -> float:
     """Return the seconds from the start of `tamulag-stream --demo` to its first score.
 
     Raises:
-        StageError: If none comes within a minute, with the end of what the process said.
+        StageError: If none comes within a minute, with the last line of the process's log.
     """
     command = [sys.executable, "-m", "tamulag.streamer", "--demo", "--duration", "30"]
     quiet = ["--websocket", "none", "--jsonl", "-", *options]
@@ -96,14 +96,14 @@ def first_score(*options: str) -> float:
 
 
 def session(options: Sequence[str], seconds: float) -> Session:
-    """Run an agent and watch it for some seconds, after it has heard its first words.
+    """Run an agent and measure it for some seconds after its first words.
 
     Args:
-        options: Of `tamulag-stream`: what is captured.
-        seconds: To watch.
+        options: Options of `tamulag-stream` that select the inputs.
+        seconds: Duration of the measurement.
 
     Raises:
-        StageError: If it does not start, or hears no word within a minute.
+        StageError: If it does not start, or recognises no word within a minute.
     """
     with (
         tempfile.TemporaryDirectory() as folder,

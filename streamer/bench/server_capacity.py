@@ -1,7 +1,7 @@
-"""How many seats one server carries: a real server, seats in other processes, real time.
+"""Capacity of a server: a real server, remote senders in other processes, real time.
 
-Knows the server's process, its processor time and memory (Linux). Steps a hall of its own only to
-compare many sessions together with one by one.
+Knows the server's process, its processor time and memory (Linux). Steps a session batch of its own
+only to compare many sessions per step with one.
 """
 
 import multiprocessing
@@ -28,29 +28,29 @@ from .rig.senders import AGAIN, HOP, LAST, TRIES, SenderLoad, run_senders
 from .rig.subscribers import percentile
 
 SETTLING = 4.0
-"""Seconds after the last seat has begun until the load is taken."""
+"""Seconds from the last session's start to the start of the measurement."""
 
 STARTING, ENDING = 60.0, 10.0
-"""Seconds that the server may take."""
+"""Seconds that the server may take to start and to end."""
 
 
 class Capacity(NamedTuple):
-    """What the seats and the server's process showed."""
+    """Results from the senders and from the server's process."""
 
     asked: int
     sessions: int
-    """That were let in."""
+    """Sessions that were admitted."""
     realtime: bool
-    """Whether each of them got every score, 99 of 100 before the next hop had ended."""
+    """Whether each received every score, 99 % of them before the next hop had ended."""
     p50_ms: float
-    """From when a hop's last feature was due to its score."""
+    """From the time at which a hop's last feature was due to its score."""
     p99_ms: float
     late_ms: float
-    """Most by which the senders themselves were late."""
+    """Largest delay of the senders themselves."""
     scores: int
     wanted: int
     cores: float
-    """Of the server, with all seats in."""
+    """Processor cores of the server, with all sessions admitted."""
     us_per_score: float
     """Processor time of the server."""
     mb_per_session: float
@@ -58,7 +58,7 @@ class Capacity(NamedTuple):
 
 
 class Batched(NamedTuple):
-    """One hop of many sessions; processor microseconds of the thread."""
+    """Cost of one hop of many sessions; processor microseconds of the thread."""
 
     sessions: int
     together_us: float
@@ -71,13 +71,13 @@ class Batched(NamedTuple):
 def capacity(
     sessions: int, seconds: float, *, senders: int = 1, options: tuple[str, ...] = ()
 ) -> Capacity:
-    """Let seats that send features come to a server within a few seconds, and time its scores.
+    """Start sessions that send features within a few seconds, and time their scores.
 
     Args:
-        sessions: Seats.
-        seconds: That each of them sends.
-        senders: Processes of seats.
-        options: More of `tamulag serve`.
+        sessions: Number of sessions.
+        seconds: Duration of each.
+        senders: Processes of senders.
+        options: Further options of `tamulag serve`.
 
     Raises:
         StageError: If the server does not start, or ends.
@@ -173,7 +173,7 @@ def _summed(
 
 
 def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Batched:
-    """Step many sessions, at least 2, together and one by one, in turn, on the same features."""
+    """Step many sessions, at least 2, together and one by one, alternately, on equal features."""
     model, card = load(checkpoint)
     rng = np.random.default_rng(0)
     ticks = round(HOP * TICK_RATE)
@@ -181,23 +181,25 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     face = rng.standard_normal(
         (ticks // model.config.vision.period, model.config.vision.dim)
     ).astype(np.float32)
-    halls = {size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)}
-    spent: dict[int, list[float]] = {size: [] for size in halls}
-    for hall in halls.values():
+    batches = {
+        size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)
+    }
+    spent: dict[int, list[float]] = {size: [] for size in batches}
+    for batch in batches.values():
         for number in range(sessions):
-            hall.open(str(number), ("audio", "vision"))
+            batch.open(str(number), ("audio", "vision"))
     for hop in range(hops + 1):
-        for size, hall in halls.items():
+        for size, batch in batches.items():
             for number in range(sessions):
-                hall.push(str(number), Block("vision", hop * HOP, face))
-                hall.push(str(number), Block("audio", hop * HOP, voice))
-            spent[size].append(_timed(hall))
+                batch.push(str(number), Block("vision", hop * HOP, face))
+                batch.push(str(number), Block("audio", hop * HOP, voice))
+            spent[size].append(_timed(batch))
     together, alone = (1e6 * float(np.median(times[1:])) / sessions for times in spent.values())
     return Batched(sessions, together, alone, alone / together)
 
 
-def _timed(hall: SessionBatch) -> float:
+def _timed(batch: SessionBatch) -> float:
     before = time.thread_time()
-    while hall.waiting:
-        hall.step()
+    while batch.waiting:
+        batch.step()
     return time.thread_time() - before

@@ -1,6 +1,6 @@
-"""Run a whole agent for minutes, with subscribers, and see whether it grows or falls behind.
+"""Run a whole agent for minutes, with subscribers, and measure memory growth and latency.
 
-Knows the agent's process, its memory (Linux) and what its subscribers get. Runs no model itself.
+Knows the agent's process, its memory (Linux) and what its subscribers receive. Runs no model.
 """
 
 import os
@@ -20,18 +20,18 @@ from .rig.subscribers import SubscriberLoad, percentile
 
 SUBSCRIBERS = 50
 WARM_UP = 60.0
-"""Seconds in which memory may grow: queues, caches and heaps find their size."""
+"""Seconds in which memory may grow: queues, caches and heaps reach their size."""
 
 INTERVAL = 5.0
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of memory."""
 
 
 class Soak(NamedTuple):
-    """What a run showed; milliseconds from the end of a hop to the receipt of its score."""
+    """Results; milliseconds from the end of a hop to the receipt of its score."""
 
     minutes: float
     rss_mb_per_min: float | None
-    """Least squares after the first minute; None for a run that is shorter than two."""
+    """Least squares after the first minute; None for a run shorter than two."""
     rss_mb: tuple[float, float]
     """After the warm-up, or at the start of a shorter run, and at the end."""
     p50_ms: float
@@ -41,25 +41,25 @@ class Soak(NamedTuple):
     lost: int
     """Messages that a subscriber missed."""
     dropped: dict[str, int]
-    """Inputs, of the last score."""
+    """Dropped inputs, from the last score."""
     cores: float
     load: float
-    """Of the machine, mean over the last minute, whoever caused it."""
+    """Load of the machine, mean over the last minute, other programs included."""
 
 
 def soak(
     options: Sequence[str],
     minutes: float,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     environment: dict[str, str] | None = None,
 ) -> Soak:
     """Stream for some minutes to 50 subscribers in another process.
 
     Args:
-        options: Of `tamulag-stream`: what is captured.
-        minutes: From the first score.
-        tell: Is told the memory, once a minute.
-        environment: Of the agent; None: ours.
+        options: Options of `tamulag-stream` that select the inputs.
+        minutes: Duration after the first score.
+        report: Called with the memory, once a minute.
+        environment: Environment of the agent; None: ours.
 
     Raises:
         StageError: If the agent does not start, or ends before the time is up.
@@ -70,7 +70,7 @@ def soak(
     ):
         agent.probe.first(has_score("audio"), since=0.0, limit=60.0)
         with SubscriberLoad(agent.port, SUBSCRIBERS) as load:
-            looks, cores = _watch(agent, minutes * 60, tell)
+            looks, cores = _watch(agent, minutes * 60, report)
             received = load.received()
         last = [r for r in agent.probe if r.message["type"] == "sentiment"][-1]
     times, sizes = (np.array(column) for column in zip(*looks, strict=True))
@@ -92,9 +92,9 @@ def soak(
 
 
 def _watch(
-    agent: Streaming, seconds: float, tell: Callable[[str], None]
+    agent: Streaming, seconds: float, report: Callable[[str], None]
 ) -> tuple[list[tuple[float, float]], float]:
-    """Return time and MB of each look, and how many cores the agent took."""
+    """Return time and MB of each measurement, and the processor cores used by the agent."""
     pid, begin = agent.process.pid, time.monotonic()
     before, looks = spent(pid), [(0.0, memory(pid).resident)]
     while (passed := time.monotonic() - begin) < seconds:
@@ -103,7 +103,7 @@ def _watch(
             raise StageError(f"the agent ended after {passed:.0f} s: run it by hand, --verbose")
         looks.append((time.monotonic() - begin, memory(pid).resident))
         if int(looks[-1][0] // 60) > int(looks[-2][0] // 60):
-            tell(f"{looks[-1][0]:.0f} s: {looks[-1][1]:.1f} MB")
+            report(f"{looks[-1][0]:.0f} s: {looks[-1][1]:.1f} MB")
     return looks, (spent(pid) - before) / (time.monotonic() - begin)
 
 

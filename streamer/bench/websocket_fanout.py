@@ -1,7 +1,7 @@
 """Measure the WebSocket server: many subscribers in other processes, some of which never read.
 
-Knows the server. Knows no agent and no model: the messages are as long as real ones and say when
-they were sent.
+Knows the server. Knows no agent and no model: the messages have a realistic length and contain the
+time of sending.
 """
 
 import asyncio
@@ -15,31 +15,31 @@ from .rig.processes import StageError
 from .rig.subscribers import STARTING, Received, SubscriberLoad, percentile
 
 PROCESSES = 2
-"""Of subscribers; the server is a third, as it is where it runs."""
+"""Processes of subscribers; the server is in this one."""
 
 LENGTH = 1400
-"""Bytes of a message, about those of a score with three modalities."""
+"""Bytes of a message, about those of a score of three modalities."""
 
 
 class Fanout(NamedTuple):
-    """What was measured; milliseconds from `publish` to receipt, seconds."""
+    """Results; milliseconds from `publish` to receipt, seconds."""
 
     subscribers: int
     stalled: int
     p50_ms: float
     p99_ms: float
     stalled_gone_s: float | None
-    """Until the last one was cut; None if there was none, or if one was not."""
+    """Until the last stalled subscriber was cut; None if there was none, or if one was not."""
     received: int
     expected: int
     cpu: float
-    """Share of a core that the server used."""
+    """Processor cores used by the server."""
 
 
 async def fanout(
     subscribers: int, stalled: int, *, seconds: float = 10.0, hop: float = 0.5
 ) -> Fanout:
-    """Publish a message every `hop` seconds on the loopback and say when it arrived.
+    """Publish a message every `hop` seconds on the loopback and measure its latency.
 
     Raises:
         StageError: If the subscribers cannot connect within a minute, or no message arrived.
@@ -80,7 +80,7 @@ async def fanout(
 async def _publish(
     server: WebSocketPublisher, subscribers: int, seconds: float, hop: float
 ) -> tuple[int, float | None]:
-    """Return how many messages were sent, and after how long the stalled were gone."""
+    """Return how many messages were sent, and after how many seconds the stalled were cut."""
     start = time.monotonic()
     sent, gone = 0, None
     while sent * hop < seconds:

@@ -46,7 +46,7 @@ def bench_stream(
 ) -> None:
     """Measure what a hop costs by the window's length, and what a live session takes. Linux only.
 
-    First the model on one thread: from its state, against the whole window anew. Then each part of
+    First the model on one thread: from its state, against the whole window. Then each part of
     a session; then fresh processes: the command line, a start, a session that is watched.
 
     Example: tamulag bench stream --plot pictures

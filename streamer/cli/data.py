@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tamulag.models.data.label_scale import Form
     from tamulag.models.evaluation.evaluate import Evaluation, Head
 
-    from ..offline.extract import Part, Speech
+    from ..offline.extract import MediaFeatures, Speech
     from ..offline.extract_pool import Engine
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
@@ -62,7 +62,7 @@ def evaluate(
         Literal["mosi", "sims"], typer.Option(help="mosi: labels in [-3, 3]; sims: in [-1, 1].")
     ] = "mosi",
     anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % was heard.")
+        bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % of each clip.")
     ] = False,
     asr: Asr = "none",
     mode: Mode = None,
@@ -152,21 +152,21 @@ def extract(
 def _extract_media(
     rows: "Sequence[MediaRow]",
     out: Path,
-    collected: "Callable[[Sequence[Path], Path], dict[Path, Part]]",
+    collected: "Callable[[Sequence[Path], Path], dict[Path, MediaFeatures]]",
     about: str,
 ) -> None:
     """Write the feature file of media files; some may be unreadable, all may not."""
     from tamulag.models.data.clips import DataError, write_clips
     from tamulag.models.text.text_encoder import encoder_for
 
-    from ..offline.extract import joined
+    from ..offline.extract import clip_of
 
-    kept = out.with_name(f"{out.name}.parts")
-    parts = collected([row.file for row in rows], kept)
+    parts_folder = out.with_name(f"{out.name}.parts")
+    parts = collected([row.file for row in rows], parts_folder)
     if not parts:
         raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")
     encode = encoder_for().encode
-    clips = [joined(row, parts[row.file], encode) for row in rows if row.file in parts]
+    clips = [clip_of(row, parts[row.file], encode) for row in rows if row.file in parts]
     write_clips(out, clips, about=about)
     bare = [f.name for f, part in parts.items() if not (part.values or part.utterances)]
     if bare:
@@ -174,7 +174,7 @@ def _extract_media(
         print(f"no voice, face or word was found in {len(bare)}: {names}", file=sys.stderr)
     left_out = len(rows) - len(clips)
     if left_out == 0:
-        shutil.rmtree(kept)
+        shutil.rmtree(parts_folder)
     print(f"{out}: {len(clips)} clips, {left_out} left out")
 
 
@@ -192,12 +192,12 @@ def _on_media(
     from tamulag.models.data.label_scale import LIMITS
     from tamulag.models.evaluation.evaluate import open_evaluation
 
-    from ..offline.extract import Part, joined
+    from ..offline.extract import MediaFeatures, clip_of
 
     rows = read_media(data, mode=mode, limit=LIMITS[form])
     if not rows:
         raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
-    # Opened twice, so that a wrong name is told before the files are played.
+    # Opened twice, so that a wrong name is reported before the files are played.
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
         files = [row.file for row in rows]
@@ -206,11 +206,11 @@ def _on_media(
         raise DataError(f"{data}: none of {len(rows)} files could be read")
     longest = max(part.length for part in parts.values())
     ready = open_evaluation(checkpoint, head=head, form=form, window=longest)
-    nothing = Part({}, {})
+    nothing = MediaFeatures({}, {})
 
     def clips(heard: float) -> "list[Clip]":
         encode = ready.encoder.encode
-        return [joined(row, parts.get(row.file, nothing), encode, heard) for row in rows]
+        return [clip_of(row, parts.get(row.file, nothing), encode, heard) for row in rows]
 
     return ready, clips
 
@@ -223,9 +223,9 @@ def _collected(
     workers: int | None,
     engine: "Engine" = "processes",
     ray: str | None = None,
-) -> "dict[Path, Part]":
-    """Run the front end over files with a progress bar; tell what could not be read."""
-    from ..offline.extract_pool import extract_all, load_part
+) -> "dict[Path, MediaFeatures]":
+    """Extract features of files with a progress bar; report files that cannot be read."""
+    from ..offline.extract_pool import extract_all, load_features
 
     problems: list[str] = []
     unique = len(set(files))
@@ -245,7 +245,7 @@ def _collected(
         )
     if problems:
         print(f"{len(problems)} of {unique} files could not be read", file=sys.stderr)
-    return {file: load_part(part) for file, part in parts.items()}
+    return {file: load_features(part) for file, part in parts.items()}
 
 
 def show(

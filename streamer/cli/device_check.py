@@ -1,6 +1,6 @@
 """Try a camera or a microphone for three seconds: pictures and faces, sound and its level.
 
-Knows the sources that a run uses, and uses them: what fails here fails there. Keeps nothing.
+Knows the sources of a live run and uses them, so that it fails where a run would. Stores nothing.
 """
 
 import math
@@ -22,8 +22,8 @@ from .doctor import Check, Device
 LENGTH = 3.0
 """Seconds of a trial, from the first picture or sound."""
 
-PATIENCE = 6.0
-"""Seconds until the first picture or sound must have come."""
+START_LIMIT = 6.0
+"""Seconds granted until the first picture or sound."""
 
 QUIET = -60.0
 """Peak in dB of full scale below which a microphone is muted or unplugged."""
@@ -33,7 +33,7 @@ _STOP_LIMIT = 3.0
 
 
 class Meter:
-    """Measures sound in the place of its features.
+    """Measures the level of sound, in place of a feature extractor.
 
     Attributes:
         peak: Largest absolute value, 1 = full scale.
@@ -51,7 +51,7 @@ class Meter:
         return math.sqrt(self._energy / self.count) if self.count else 0.0
 
     def push(self, block: Array, start: int) -> list[Sample]:
-        """Take sound in; see `AudioExtractor`."""
+        """Measure a block; see `AudioExtractor`."""
         if len(block):
             self.peak = max(self.peak, float(np.abs(block).max()))
             self._energy += float(np.square(block, dtype=np.float64).sum())
@@ -68,7 +68,7 @@ def trials(found: Sequence[Device]) -> list[Check]:
 
 
 def try_camera(device: int | str) -> Check:
-    """Return whether pictures come from a camera, and in how many a face was found."""
+    """Check that a camera gives pictures, and count those with a face."""
     from ..features.vision import VisionFeatures
 
     name = f"capture camera {redacted(str(device))}"
@@ -87,7 +87,7 @@ def try_camera(device: int | str) -> Check:
 
 
 def try_microphone(device: int | str | None) -> Check:
-    """Return whether sound comes from a microphone, and how loud it is."""
+    """Check that a microphone gives sound, and measure its level."""
     name = f"capture microphone {'default' if device is None else device}"
     meter = Meter()
     source = MicrophoneSource(
@@ -107,12 +107,12 @@ def try_microphone(device: int | str | None) -> Check:
 
 
 def _run(source: Source, into: list[Input], has_begun: Callable[[], bool]) -> None:
-    """Run a source until it has given enough.
+    """Run a source for `LENGTH` seconds after its first input.
 
     Raises:
         SourceError: If it cannot be opened.
         SourceLost: If it stops, or nothing comes from it.
-        Exception: Whatever else it raises.
+        Exception: Any other error of the source.
     """
     source.open()
     stop = threading.Event()
@@ -126,7 +126,7 @@ def _run(source: Source, into: list[Input], has_begun: Callable[[], bool]) -> No
 
     thread = threading.Thread(target=work, name=f"tamulag.trial.{source.name}", daemon=True)
     thread.start()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_LIMIT
     while thread.is_alive() and time.monotonic() < deadline and not has_begun():
         time.sleep(_STEP)
     thread.join(LENGTH if has_begun() else 0.0)
@@ -135,7 +135,7 @@ def _run(source: Source, into: list[Input], has_begun: Callable[[], bool]) -> No
     if failed:
         raise failed[0]
     if not has_begun():
-        raise SourceLost("source_lost", f"{source.name} gave nothing for {PATIENCE:g} s")
+        raise SourceLost("source_lost", f"{source.name} gave nothing for {START_LIMIT:g} s")
 
 
 def _decibel(value: float) -> float:

@@ -21,8 +21,7 @@ from rich.table import Table
 from ..config.loader import Config
 from ..config.schema import MqttConfig
 from ..features.pretrained import AssetError, AssetState, inventory
-from ..publishers.mqtt_login import Login
-from ..publishers.mqtt_login import broker as find_broker
+from ..publishers.mqtt_login import MqttLogin, parse_broker
 from ..publishers.mqtt_login import remedy as broker_remedy
 from ..publishers.publisher import PublisherError
 
@@ -203,7 +202,7 @@ def _check_broker(mqtt: MqttConfig) -> Check:
     """Connect to the broker, with TLS where the settings ask for it; required if they name it."""
     is_named = mqtt.url is not None
     try:
-        broker = find_broker(mqtt.url or BROKER, _login(mqtt))
+        broker = parse_broker(mqtt.url or BROKER, _login(mqtt))
     except PublisherError as error:
         return Check(
             "MQTT broker", False, str(error), "see docs/guide/outputs.md", required=is_named
@@ -219,10 +218,10 @@ def _check_broker(mqtt: MqttConfig) -> Check:
     return Check("MQTT broker", True, f"{address} answers", required=is_named)
 
 
-def _login(mqtt: MqttConfig) -> Login | None:
+def _login(mqtt: MqttConfig) -> MqttLogin | None:
     if mqtt.url is None:
         return None
-    return Login(**mqtt.model_dump(include={field.name for field in fields(Login)}))
+    return MqttLogin(**mqtt.model_dump(include={field.name for field in fields(MqttLogin)}))
 
 
 def _check_devices(found: Devices) -> list[Check]:

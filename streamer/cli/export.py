@@ -1,6 +1,6 @@
 """The verb of the exported model: export.
 
-Knows its options and what it prints. Parts are imported only by the verb.
+Knows its options and its output. Imports its parts when it runs.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What the program says on standard error: lines for people, or JSON lines for a log collector.
+"""Logging to standard error: lines for people, or JSON lines for a log collector.
 
-Knows the forms of a line and which loggers are ours. Knows nothing of what is logged; those who
-log leave out words, passwords and tokens.
+Knows the formats of a line and our loggers. Knows no content; callers never log words, passwords or
+tokens.
 """
 
 import io
@@ -41,7 +41,7 @@ class JsonLines(logging.Formatter):
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error as it is at that time: a table on the terminal lets lines go above it."""
+    """The current standard error: while a table is drawn its lines go above the table."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -53,14 +53,14 @@ class _Stderr(io.TextIOBase):
 class Log:
     """The log of one run; a context.
 
-    A bug that ends the run is one line as well where lines are JSON: it leaves with exit code 1
-    instead of the interpreter's traceback.
+    With JSON lines a bug that ends the run is one line too: exit code 1 in place of the
+    interpreter's traceback.
 
     Args:
         form: `text` or `json`.
-        level: Least weight that is told. Loggers of libraries tell warnings and errors alone: at
-            finer levels some of them write what they send, the recognised words among it.
-        program: Name before an error that a person can mend.
+        level: Lowest level that is logged. Libraries log warnings and errors alone: at lower levels
+            some of them write what they send, recognised words included.
+        program: Prefix of an error that a person can fix.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Log:
         self._handler.setFormatter(self._lines or logging.Formatter(LINE))
 
     def __enter__(self) -> Self:
-        """Begin to log."""
+        """Start logging."""
         logging.root.addHandler(self._handler)
         logging.root.setLevel(max(self._level, logging.WARNING))
         logger.setLevel(self._level)
@@ -89,7 +89,7 @@ class Log:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End logging; with JSON lines log what nobody expected first."""
+        """Stop logging; with JSON lines log an unexpected error first."""
         is_bug = self._lines is not None and isinstance(error, Exception)
         if is_bug:
             logger.critical("%s: %s", type(error).__name__, error, exc_info=error)
@@ -101,12 +101,12 @@ class Log:
             raise SystemExit(1) from error
 
     def begin(self, session: str) -> None:
-        """Put the name of the run into every line from now on."""
+        """Add the name of the session to every later line."""
         if self._lines:
             self._lines.session = session
 
-    def tell(self, problem: object) -> None:
-        """Say what a person can mend, in the form of the log."""
+    def report(self, problem: object) -> None:
+        """Report an error that a person can fix, in the format of the log."""
         if self._lines:
             logger.error("%s", problem)
         else:

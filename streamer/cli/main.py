@@ -17,7 +17,6 @@ from ..core.errors import TamulagError
 from . import (
     bench,
     bench_clock,
-    bench_cluster,
     bench_stream,
     data,
     export,
@@ -259,7 +258,6 @@ serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
-bench_cluster.register(bench.bench_app)
 
 
 def _console() -> "Console":

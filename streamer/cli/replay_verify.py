@@ -1,6 +1,6 @@
-"""The verbs of time: replay, verify.
+"""The verbs of recordings and comparison: replay, verify.
 
-Knows their options and what they print. Parts are imported only by the verb that needs them.
+Knows their options and their output. Each verb imports the parts that it needs.
 """
 
 import json
@@ -38,7 +38,7 @@ def replay(
         Path | None, typer.Option(help="TOML file: source.speed, websocket, mqtt, jsonl.")
     ] = None,
 ) -> None:
-    """Play a recording again: the same scores to the bit, computed anew.
+    """Replay a recording: the scores are computed again, equal to the bit.
 
     Example: tamulag replay recordings/20261124-101500-3b01ac80 --speed max --jsonl -
     """
@@ -84,7 +84,7 @@ def address(websocket: str | None) -> dict[str, object]:
     """Return the settings of `--websocket`.
 
     Raises:
-        typer.BadParameter: If it is no address.
+        typer.BadParameter: If it is not HOST:PORT or `none`.
     """
     if websocket is None:
         return {}
@@ -101,7 +101,7 @@ def address(websocket: str | None) -> dict[str, object]:
 
 
 def _live_config(file: Path, checkpoint: str | None, asr: str, asr_model: str | None) -> "Config":
-    """Return the settings that play a file through the live path and tell nobody."""
+    """Return the settings that play a file through the live path without outputs."""
     from ..config.loader import load
 
     return load(

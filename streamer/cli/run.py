@@ -54,7 +54,7 @@ def run(
             pass  # The program that read our lines has ended; that is how a pipe stops us.
         except* expected as group:
             for found in leaves(group):
-                log.tell(found)
+                log.report(found)
             code = 1
     return code
 

@@ -107,7 +107,7 @@ def _about(recording: Recording, checkpoint: str, card: Card) -> RunInfo:
         checkpoint=checkpoint,
         heads=heads,
         sources=[f"replay {recording.folder.name}"],
-        subject=messages.NOBODY_NAMED if status is None else status.subject,
+        subject=messages.ANONYMOUS if status is None else status.subject,
         notice=None if status is None else status.notice,
     )
 

@@ -16,7 +16,7 @@ from ..aio.shutdown import until_stopped
 from ..app.build_agent import NOTHING, Built, build, demo_files
 from ..config.loader import Config, load
 from ..publishers.terminal import TerminalPublisher
-from ..publishers.terminal_table import ScreenPublisher
+from ..publishers.terminal_table import TablePublisher
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 from .run import loading, run
@@ -65,7 +65,7 @@ def _captures(config: Config) -> bool:
 def _announce(config: Config, built: Built) -> None:
     """Print scores for people, unless standard output is for JSON lines or goes into a log."""
     if config.jsonl.path != "-" and config.log.format == "text":
-        kind = ScreenPublisher if _is_screen() else TerminalPublisher
+        kind = TablePublisher if _is_screen() else TerminalPublisher
         built.agent.outputs.add(kind(sys.stdout, partial(_greeting, config, built)))
 
 

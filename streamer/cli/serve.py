@@ -30,7 +30,7 @@ def serve(
     ] = None,
     seats: Annotated[int | None, typer.Option(help="Sessions at most.")] = None,
     busiest: Annotated[
-        float | None, typer.Option(help="Work beyond which nobody is let in, in cores.")
+        float | None, typer.Option(help="Load above which no session is admitted.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes for sound and pictures; 0: features only.")
@@ -96,9 +96,9 @@ def _actors(chosen: str | None) -> dict[str, object]:
 
 
 def bench_serve(
-    sessions: Annotated[int, typer.Option(min=1, max=5000, help="Seats that come.")] = 1000,
+    sessions: Annotated[int, typer.Option(min=1, max=5000, help="Senders that come.")] = 1000,
     seconds: Annotated[float, typer.Option(min=6, max=600, help="That each sends.")] = 20.0,
-    senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of seats.")] = 1,
+    senders: Annotated[int, typer.Option(min=1, max=16, help="Processes of senders.")] = 1,
     busiest: Annotated[
         float | None, typer.Option(help="Of the server: see `tamulag serve`.")
     ] = None,
@@ -107,10 +107,10 @@ def bench_serve(
     plot: Annotated[Path | None, typer.Option(help="Folder for the picture.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how many seats with features one server carries in real time. Linux only.
+    """Measure how many senders of features one server carries in real time. Linux only.
 
-    First a step of many sessions against one by one; then a real server, with seats in other
-    processes on the loopback that come within a few seconds. Who is refused does not count.
+    First a step of many sessions against one by one; then a real server, with senders in other
+    processes on the loopback that come within a few seconds. Refused senders do not count.
 
     Example: tamulag bench serve --sessions 500
     """
@@ -123,7 +123,7 @@ def bench_serve(
     malloc.disable_trim()
     best = machine()
     steps = [batched(size) for size in SIZES]
-    print(f"{sessions} seats come to a server", file=sys.stderr)
+    print(f"{sessions} senders come to a server", file=sys.stderr)
     chosen = {"--busiest": busiest, "--ray": ray, "--actors": actors}
     options = [part for name, value in chosen.items() if value for part in (name, str(value))]
     found = capacity(sessions, seconds, senders=senders, options=tuple(options))

@@ -1,10 +1,12 @@
 """The verbs of the history: sessions list, show, export, delete.
 
-Knows their options and what they print. Parts are imported only by the verb that needs them.
+Knows their options and their output. Each verb imports the parts that it needs.
 """
 
 import json
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +15,7 @@ import typer
 from .data import Json
 
 if TYPE_CHECKING:
-    from ..storage.history_db import Store
+    from ..storage.history_db import HistoryDb, PastSession
 
 Session = Annotated[str, typer.Argument(metavar="ID", help="As `tamulag sessions list` shows it.")]
 History = Annotated[
@@ -34,12 +36,12 @@ def list_sessions(history: History = None, as_json: Json = False) -> None:
 
     Example: tamulag sessions list
     """
-    from ..storage.history_view import item, row
+    from ..storage.history import summary
 
     with _opened(history) as store:
         found = store.sessions()
     if as_json:
-        print(json.dumps({"sessions": [item(past) for past in found]}))
+        print(json.dumps({"sessions": [summary(past) for past in found]}))
         return
     for past in found:
         name, started, length, mean, who, reason = row(past)
@@ -50,14 +52,12 @@ def list_sessions(history: History = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(session: Session, history: History = None) -> None:
-    """Show a session as it was told on the terminal.
+    """Show a session as the terminal showed it.
 
     Example: tamulag sessions show 3b01ac80
     """
-    from ..storage.history_view import told
-
     with _opened(history) as store:
-        for text in told(store.session(session), store.messages(session)):
+        for text in transcript(store.session(session), store.messages(session)):
             print(text)
 
 
@@ -99,7 +99,7 @@ def delete(
     sessions: Annotated[list[str], typer.Argument(metavar="ID...", help="One or several.")],
     history: History = None,
 ) -> None:
-    """Delete sessions for good; their words are overwritten.
+    """Delete sessions permanently; their words are overwritten.
 
     Example: tamulag sessions delete 3b01ac80
     """
@@ -109,7 +109,30 @@ def delete(
             print(f"{session} is deleted")
 
 
-def _opened(history: Path | None) -> "Store":
-    from ..storage.history_db import Store, default_path
+def _opened(history: Path | None) -> "HistoryDb":
+    from ..storage.history_db import HistoryDb, default_path
 
-    return Store(history or default_path())
+    return HistoryDb(history or default_path())
+
+
+def row(past: "PastSession") -> tuple[str, ...]:
+    """Return the cells of a list: name, local start, length, mean, subject, reason of the end."""
+    mean = "" if past.mean_sentiment is None else f"{past.mean_sentiment:+.2f}"
+    subject = past.hello["subject"]
+    who = " ".join(part for part in (subject["role"], subject["id"]) if part)
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(past.started))
+    minutes, seconds = divmod(round(past.seconds), 60)
+    return past.id, started, f"{minutes}:{seconds:02}", mean, who, past.reason or "no end"
+
+
+def transcript(past: "PastSession", lines: Iterable[str]) -> Iterator[str]:
+    """Yield a session's header and messages as the lines of the terminal."""
+    from ..protocol import messages
+    from ..publishers.terminal import line
+
+    about = past.hello
+    yield f"session {past.id}, {messages.utc(past.started)}: {', '.join(about['sources'])}"
+    yield f"version {about['version']}, checkpoint {about['checkpoint']}"
+    for payload in lines:
+        if text := line(messages.decode(payload)):
+            yield text

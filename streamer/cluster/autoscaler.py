@@ -1,21 +1,21 @@
-"""How many wings the load asks for.
+"""Decide how many workers the load needs.
 
-Knows a steady clock's readings and how busy the wings were. Knows no wing.
+Knows readings of a monotonic clock and the workers' load. Knows no worker.
 """
 
 BUSY, BUSY_FOR = 0.7, 5.0
-"""Share of the time that the wings work, and seconds of it, from which one more is wanted."""
+"""Load, and its duration in seconds, from which one more worker is wanted."""
 
 IDLE, IDLE_FOR = 0.2, 60.0
-"""The same below which one less is wanted."""
+"""The same, below which one less is wanted."""
 
 
 class Autoscaler:
-    """Say when to grow and when to shrink.
+    """Decides when to grow and when to shrink.
 
     Args:
-        least: Wings at least.
-        most: Wings at most.
+        least: Fewest workers.
+        most: Most workers.
     """
 
     def __init__(self, least: int, most: int) -> None:
@@ -26,11 +26,11 @@ class Autoscaler:
         self._idle_since: float | None = None
 
     def observe(self, now: float, busy: float) -> int:
-        """Return how many wings are wanted.
+        """Return how many workers are wanted.
 
         Args:
-            now: Steady clock, seconds.
-            busy: Mean share of the time that the wings worked of late, 0 to 1.
+            now: Monotonic clock, seconds.
+            busy: Mean share of the time that the workers spent in calls lately, 0 to 1.
         """
         self._busy_since = _since(self._busy_since, busy > BUSY, now)
         self._idle_since = _since(self._idle_since, busy < IDLE, now)

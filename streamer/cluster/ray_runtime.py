@@ -20,30 +20,30 @@ from tamulag.models.data.clips import DataError
 REMEDY = "pip install 'tamulag-stream[ray]'"
 
 CONNECT_TIME = 20.0
-"""Seconds for a cluster to answer, the start of the program that asks included."""
+"""Seconds for a cluster to answer, including the start of the program that asks."""
 
 STORE = 200_000_000
-"""Bytes of the object store of a Ray that is started here; a part is 1 MB for a minute of film."""
+"""Bytes of a local Ray's object store; a minute of film needs 1 MB."""
 
 
 def is_installed() -> bool:
-    """Return whether the extra `ray` is there, without importing it."""
+    """Return whether the extra `ray` is installed, without importing it."""
     return importlib.util.find_spec("ray") is not None
 
 
 @contextmanager
-def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
-    """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
+def connect(address: str | None, processors: int | None = None) -> Iterator[Any]:
+    """Connect to a cluster, or start a local Ray; disconnect or stop it afterwards.
 
     Args:
-        address: HOST:PORT, or None for a Ray of our own.
-        processors: Of a Ray of our own; None = all.
+        address: HOST:PORT, or None for a local Ray.
+        processors: Of a local Ray; None = all.
 
     Yields:
         The module `ray`.
 
     Raises:
-        DataError: If that cannot be done; the message has the remedy.
+        DataError: If that is impossible; the message has the remedy.
     """
     if not is_installed():
         raise DataError(f"Ray is not installed: {REMEDY}, or take --engine processes")
@@ -61,7 +61,7 @@ def joined(address: str | None, processors: int | None = None) -> Iterator[Any]:
 
 @contextmanager
 def _own(processors: int | None) -> Iterator[Any]:
-    """Start a Ray that no other machine and no other user reaches, and leave nothing of it."""
+    """Start a Ray that no other machine and no other user reaches, and remove its files."""
     _stay_inside()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
@@ -84,7 +84,7 @@ def _own(processors: int | None) -> Iterator[Any]:
 def _connected(**settings: Any) -> Iterator[Any]:
     import ray
 
-    # Ray tells of each retry on the standard output, which belongs to the program.
+    # Ray reports each retry on the standard output, which belongs to the program.
     with redirect_stdout(sys.stderr):
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
         try:
@@ -94,9 +94,9 @@ def _connected(**settings: Any) -> Iterator[Any]:
 
 
 def _stay_inside() -> None:
-    """Keep Ray on 127.0.0.1; to be called before it is imported.
+    """Restrict Ray to 127.0.0.1; to be called before its import.
 
-    On Linux it takes the machine's outer address even where 127.0.0.1 is asked for, and listens on
+    On Linux it uses the machine's outer address even where 127.0.0.1 is requested, and listens on
     all of them. The variable is the one that macOS and Windows have by default.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -108,7 +108,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _check(address: str) -> None:
-    """Ask a cluster whether it is there, within a limit: Ray's own attempt may take for ever."""
+    """Check within a limit that a cluster answers: Ray's own attempt may take for ever."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         done = subprocess.run(command, capture_output=True, timeout=CONNECT_TIME, check=False)

@@ -1,7 +1,6 @@
-"""Wings as actors of a Ray cluster, or of a Ray of this machine.
+"""Session workers as actors of a Ray cluster, or of a local Ray.
 
-Knows Ray. Knows no session. On which node a wing runs, which node is alive and when one is added is
-Ray's to say.
+Knows Ray. Knows no session. The node of a worker, node failures and new nodes are Ray's decisions.
 """
 
 import asyncio
@@ -12,28 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .ray_runtime import joined
+from .ray_runtime import connect
 from .session_worker import Answer, Command, SessionWorker, WorkerConfig
 from .worker_pool import WorkerLost
 
 CALL_LIMIT = 10.0
-"""Seconds for an answer; a wing that takes longer hangs."""
+"""Seconds for an answer; a slower worker counts as hanging."""
 
 ANSWER_LIMIT = 5.0
 """Seconds for an answer of Ray's head service."""
 
-HIRE_LIMIT = 60.0
-"""Seconds until a new wing answers: a processor is found, a process starts, the model is loaded."""
+START_LIMIT = 60.0
+"""Seconds until a new worker answers: a processor is found, a process starts, the model loads."""
 
 INLINE = {"RAY_max_direct_call_object_size": "8000000"}
-"""What is larger goes through a node's shared memory, and a program that reaches for that when its
-node's service is gone is ended by Ray. Calls and answers are smaller: see `cluster.CALL`."""
+"""Larger values go through a node's shared memory, and Ray ends a program that reads it once the
+node's service has gone. Calls and answers are smaller: see `backend.CALL_SIZE`."""
 
 SETTINGS = INLINE | {
-    # A driver ends its process when the head service is away for longer than this. The wings still
-    # answer, and the sessions are told when they do not.
+    # A driver ends its process when the head service is away for longer than this. The workers
+    # still answer, and sessions are reported as lost when they do not.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
-    # For a Ray that is started here: a wing that is frozen or gone is known after some seconds.
+    # For a local Ray: a frozen or dead worker is detected after some seconds.
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "500",
@@ -45,71 +44,71 @@ SETTINGS = INLINE | {
 def ray_workers(
     address: str | None, plan: WorkerConfig, checkpoint: str, *, most: int
 ) -> Iterator["RayWorkerFactory"]:
-    """Connect to a cluster, or start a Ray of this machine alone, and leave or end it.
+    """Connect to a cluster, or start a local Ray; disconnect or stop it afterwards.
 
     Args:
-        address: HOST:PORT of a cluster of which this machine is a node; None: a Ray of our own.
-        plan: What each wing is made from.
-        checkpoint: What identifies the weights.
-        most: Wings at most.
+        address: HOST:PORT of a cluster of which this machine is a node; None: a local Ray.
+        plan: Configuration of each worker.
+        checkpoint: Identifies the weights.
+        most: Most workers.
 
     Raises:
         DataError: If Ray is not installed, or the cluster cannot be reached.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with joined(address, most) as ray:
+    with connect(address, most) as ray:
         yield RayWorkerFactory(ray, plan, checkpoint)
 
 
 class RayWorkerFactory:
-    """Hires actors, one processor each.
+    """Starts actors, one processor each.
 
     Args:
         ray: The module, connected.
-        plan: What each wing is made from.
-        checkpoint: What identifies the weights.
+        plan: Configuration of each worker.
+        checkpoint: Identifies the weights.
     """
 
     def __init__(self, ray: Any, plan: WorkerConfig, checkpoint: str) -> None:
         self._ray = ray
         self._made_from = (plan.hall, checkpoint)
-        # State that was lost does not come back with the process: a new wing is a new actor.
-        self._wing = ray.remote(SessionWorker).options(
+        # Lost state does not return with a restarted process: a new worker is a new actor.
+        self._actor_class = ray.remote(SessionWorker).options(
             num_cpus=1,
             max_restarts=0,
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": INLINE},
         )
 
-    async def hire(self) -> "RayWorker":
-        """Return a new wing that answers.
+    async def start(self) -> "RayWorker":
+        """Return a new worker that answers.
 
         Raises:
-            WingLost: If there is none within `HIRE_LIMIT`.
+            WorkerLost: If none answers within `START_LIMIT`.
         """
-        wing = RayWorker(self._ray, await _aside(self._actor, ANSWER_LIMIT))
+        worker = RayWorker(self._ray, await _in_thread_within(self._actor, ANSWER_LIMIT))
         try:
-            await wing.ask((), HIRE_LIMIT)
+            await worker.ask((), START_LIMIT)
         except (WorkerLost, asyncio.CancelledError):
-            wing.end()
+            worker.end()
             raise
-        return wing
+        return worker
 
     def _actor(self) -> Any:
-        return self._wing.remote(*self._made_from)
+        return self._actor_class.remote(*self._made_from)
 
 
-async def _aside(work: Callable[[], Any], limit: float) -> Any:
-    """Do what may wait for ever in a thread that does not hold up the end of the program.
+async def _in_thread_within(work: Callable[[], Any], limit: float) -> Any:
+    """Run a call that may block for ever in a thread that does not block the program's end.
 
     Raises:
-        WingLost: If it is not done within `limit` seconds, or Ray has an error.
+        WorkerLost: If it takes more than `limit` seconds, or Ray has an error.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Any] = loop.create_future()
 
-    def settle(result: Any, error: Exception | None) -> None:
+    def finish(result: Any, error: Exception | None) -> None:
         if found.done():
             return
         if error is None:
@@ -124,7 +123,7 @@ async def _aside(work: Callable[[], Any], limit: float) -> Any:
         except Exception as error:
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, failed)
+            loop.call_soon_threadsafe(finish, result, failed)
 
     threading.Thread(target=run, name="tamulag.ray", daemon=True).start()
     done, _ = await asyncio.wait([found], timeout=limit)
@@ -139,7 +138,7 @@ class RayWorker:
 
     Args:
         ray: The module.
-        actor: A `Wing`.
+        actor: A `SessionWorker`.
     """
 
     def __init__(self, ray: Any, actor: Any) -> None:
@@ -148,15 +147,15 @@ class RayWorker:
         self._hangs = False
 
     async def ask(self, orders: Sequence[Command], limit: float = CALL_LIMIT) -> Answer:
-        """Return what came of the orders.
+        """Execute commands and return their results.
 
         Raises:
-            WingLost: If its process or node is gone, or it does not answer within `limit` seconds.
+            WorkerLost: If its process or node is gone, or no answer comes within `limit` seconds.
         """
         try:
             call = asyncio.wrap_future(self._actor.do.remote(orders).future())
-            # Not `wait_for`, which cancels: Ray answers all the same, some time.
-            call.add_done_callback(_seen)
+            # Not `wait_for`, which cancels: Ray answers later all the same.
+            call.add_done_callback(_retrieve)
             done, _ = await asyncio.wait([call], timeout=limit)
             if not done:
                 self._hangs = True
@@ -169,13 +168,13 @@ class RayWorker:
         return answer
 
     def end(self) -> None:
-        """Let the actor go: Ray ends what nobody can call any more; one that hangs is killed."""
+        """Release the actor: Ray ends it when no handle is left; one that hangs is killed."""
         if self._hangs and self._ray.is_initialized():
             self._ray.kill(self._actor)
         self._actor = None
 
 
-def _seen(call: asyncio.Future[Answer]) -> None:
-    """Look at an answer that came too late: asyncio complains of errors that nobody has seen."""
+def _retrieve(call: asyncio.Future[Answer]) -> None:
+    """Retrieve the result of a late answer: asyncio complains about unretrieved errors."""
     if not call.cancelled():
         call.exception()

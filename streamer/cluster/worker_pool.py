@@ -1,134 +1,133 @@
-"""The wings of a cluster: hired, watched, drained and dismissed.
+"""The workers of a cluster: started, measured, drained and stopped.
 
-Knows how many there are, how busy, and which one a session belongs to. Knows no session's orders,
-and not who runs the wings.
+Knows their number, load and the assignment of sessions. Knows no session's commands and not what
+runs the workers.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
 from ..core.errors import TamulagError
 from .autoscaler import Autoscaler
-from .hash_ring import HashRing
 from .session_worker import Answer, Command
 
 logger = logging.getLogger("tamulag.serve")
 
-MEASURED = 1.0
-"""Seconds over which it is measured how busy a wing is."""
+MEASURE_INTERVAL = 1.0
+"""Seconds over which a worker's load is measured."""
 
-FULL = 0.85
-"""Share of the time that all wings may work: beyond it nobody is let in."""
+FULL_LOAD = 0.85
+"""Mean load of all workers above which new sessions are refused."""
 
-AGAIN = 1.0
-"""Seconds until a wing is asked for again that could not be had."""
+RETRY_DELAY = 1.0
+"""Seconds until another attempt to start a worker."""
 
 
 class WorkerLost(TamulagError):
-    """A wing does not answer any more, or cannot be had; its sessions' states are gone."""
+    """A worker does not answer any more, or cannot be started; its sessions' states are lost."""
 
 
 class Remote(Protocol):
-    """A wing somewhere else."""
+    """Handle of a worker in another process."""
 
     async def ask(self, orders: Sequence[Command]) -> Answer:
-        """Return what came of the orders; one call at a time.
+        """Execute commands and return their results; one call at a time.
 
         Raises:
-            WingLost: If it is gone.
+            WorkerLost: If it is gone.
         """
 
     def end(self) -> None:
-        """Let it go; never waits."""
+        """Release it; never waits."""
 
 
 class WorkerFactory(Protocol):
-    """Whoever runs wings."""
+    """Starts workers."""
 
-    async def hire(self) -> Remote:
-        """Return a new wing that answers.
+    async def start(self) -> Remote:
+        """Return a new worker that answers.
 
         Raises:
-            WingLost: If none can be had now.
+            WorkerLost: If none can be started now.
         """
 
 
 @dataclass(kw_only=True, eq=False)
 class WorkerSlot:
-    """One wing, as its gateway sees it."""
+    """One worker, as its gateway sees it."""
 
     name: str
     remote: Remote
     seats: set[str] = field(default_factory=set)
-    """Sessions that are there."""
+    """Sessions assigned to it."""
     ready: dict[str, None] = field(default_factory=dict)
-    """Those that have orders to be sent, in the order in which they came."""
+    """Sessions with commands to send, in order of arrival."""
     leaving: list[str] = field(default_factory=list)
-    """Sessions that it is to forget."""
+    """Sessions that it is to drop."""
     call: asyncio.Task[Answer] | None = None
-    """The call under way."""
+    """The call in flight."""
     asked: dict[str, int] = field(default_factory=dict)
-    """Number of each session's last order in that call."""
+    """Number of each session's last command in that call."""
     due: float = 0.0
-    """Steady clock before which the next call is not made."""
+    """Monotonic clock before which no further call is made."""
     worked: float = 0.0
-    """Seconds that it has worked, as of its last answer."""
+    """Seconds spent in calls, as of its last answer."""
     busy: float = 0.0
-    """Share of the time that it worked of late."""
+    """Recent share of the time spent in calls."""
     process: int = 0
-    """Of the wing, on its node."""
+    """Process id on its node."""
     measured: float = 0.0
-    """Steady clock of the newest look at how busy it is; 0: there was none."""
+    """Monotonic clock of the newest load measurement; 0: none yet."""
     worked_before: float = 0.0
-    """Seconds that it had worked then."""
+    """`worked` at that time."""
 
 
 class WorkerPool:
-    """All wings.
+    """All workers.
 
     Args:
-        crew: Runs them.
-        growth: Says how many there should be.
+        factory: Starts them.
+        autoscaler: Decides how many are wanted.
     """
 
-    def __init__(self, crew: WorkerFactory, growth: Autoscaler) -> None:
+    def __init__(self, factory: WorkerFactory, autoscaler: Autoscaler) -> None:
         self.posts: dict[str, WorkerSlot] = {}
-        """Those on which sessions are placed."""
+        """Workers that sessions are assigned to."""
         self.draining: list[WorkerSlot] = []
-        """Those whose sessions move away."""
+        """Workers whose sessions are moving away."""
         self.lost = 0
-        """Wings that were lost so far."""
-        self._crew = crew
-        self._growth = growth
-        self._ring = HashRing()
-        self._hiring: dict[str, asyncio.Task[Remote]] = {}
-        self._next_hire = 0.0
+        """Number of workers lost so far."""
+        self._factory = factory
+        self._autoscaler = autoscaler
+        self._starting: dict[str, asyncio.Task[Remote]] = {}
+        self._next_start = 0.0
 
     @property
     def all(self) -> list[WorkerSlot]:
-        """Return every wing that is there."""
+        """Every worker, draining ones included."""
         return [*self.posts.values(), *self.draining]
 
     def post_for(self, session: str) -> WorkerSlot | None:
-        """Return where a session belongs; None: no wing is there."""
-        return self.posts[self._ring.place(session)] if self.posts else None
+        """Return the worker that a session is assigned to; None: there is none."""
+        return self.posts[assigned(session, self.posts)] if self.posts else None
 
     def tend(self, now: float) -> bool:
-        """Hire, measure, drain and dismiss; return whether sessions belong elsewhere than before.
+        """Start, measure, drain and stop workers; return whether assignments have changed.
 
         Args:
-            now: Steady clock, seconds.
+            now: Monotonic clock, seconds.
         """
-        has_changed = self._join(now)
+        has_changed = self._add_started(now)
         self._measure(now)
-        missing = self._growth.wanted - len(self.posts) - len(self._hiring)
-        if missing > 0 and now >= self._next_hire:
-            self._hire(missing)
-        if len(self.posts) > self._growth.wanted:
+        missing = self._autoscaler.wanted - len(self.posts) - len(self._starting)
+        if missing > 0 and now >= self._next_start:
+            self._start(missing)
+        if len(self.posts) > self._autoscaler.wanted:
             self._drain()
             has_changed = True
         for post in [post for post in self.draining if not post.seats and post.call is None]:
@@ -137,75 +136,86 @@ class WorkerPool:
         return has_changed
 
     def lose(self, post: WorkerSlot, why: WorkerLost) -> None:
-        """Take note that a wing is gone; a new one is hired."""
+        """Remove a lost worker; `tend` starts a new one."""
         logger.warning("%s is lost, its %d sessions move: %s", post.name, len(post.seats), why)
         self.lost += 1
         if post in self.draining:
             self.draining.remove(post)
         else:
             del self.posts[post.name]
-            self._ring.remove(post.name)
         post.remote.end()
 
     async def close(self) -> None:
-        """Let all go."""
+        """Release all workers."""
         calls = [post.call for post in self.all if post.call is not None]
-        for task in (*self._hiring.values(), *calls):
+        for task in (*self._starting.values(), *calls):
             task.cancel()
-        hired = await asyncio.gather(*self._hiring.values(), return_exceptions=True)
+        hired = await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await asyncio.gather(*calls, return_exceptions=True)
         there = [one for one in hired if not isinstance(one, BaseException)]
         for remote in (*there, *(post.remote for post in self.all)):
             remote.end()
-        self._hiring.clear()
+        self._starting.clear()
         self.posts.clear()
         self.draining.clear()
 
-    def _join(self, now: float) -> bool:
-        """Take in those who have been hired."""
-        done = {name: task for name, task in self._hiring.items() if task.done()}
+    def _add_started(self, now: float) -> bool:
+        """Add the workers that have started."""
+        done = {name: task for name, task in self._starting.items() if task.done()}
         for name, task in done.items():
-            del self._hiring[name]
+            del self._starting[name]
             try:
                 remote = task.result()
             except WorkerLost as error:
-                logger.warning("%s cannot be had, it is tried again: %s", name, error)
-                self._next_hire = now + AGAIN
+                logger.warning("%s did not start, it is tried again: %s", name, error)
+                self._next_start = now + RETRY_DELAY
                 continue
             self.posts[name] = WorkerSlot(name=name, remote=remote)
-            self._ring.add(name)
-            logger.info("%s is there", name)
+            logger.info("%s has started", name)
         return any(name in self.posts for name in done)
 
-    def _hire(self, missing: int) -> None:
-        taken = {post.name for post in self.all} | self._hiring.keys()
-        names = (name for name in (f"wing {number}" for number in count(1)) if name not in taken)
+    def _start(self, missing: int) -> None:
+        taken = {post.name for post in self.all} | self._starting.keys()
+        names = (name for name in (f"worker {number}" for number in count(1)) if name not in taken)
         for _, name in zip(range(missing), names, strict=False):
-            self._hiring[name] = asyncio.create_task(self._crew.hire(), name=f"tamulag.{name}")
+            self._starting[name] = asyncio.create_task(
+                self._factory.start(), name=f"tamulag.{name}"
+            )
 
     def _measure(self, now: float) -> None:
-        old = [post for post in self.posts.values() if now - post.measured >= MEASURED]
+        old = [post for post in self.posts.values() if now - post.measured >= MEASURE_INTERVAL]
         for post in old:
             spent = post.worked - post.worked_before
             post.busy = spent / (now - post.measured) if post.measured else 0.0
             post.measured, post.worked_before = now, post.worked
-        # While one is still awaited, the load of the others says nothing new.
-        if old and len(self.posts) == self._growth.wanted:
-            self._growth.observe(now, self.busy)
+        # While a worker is still starting, the load of the others gives no new information.
+        if old and len(self.posts) == self._autoscaler.wanted:
+            self._autoscaler.observe(now, self.busy)
 
     @property
     def busy(self) -> float:
-        """Return the mean share of the time that the wings worked of late."""
+        """Mean recent load of the workers, 0 to 1."""
         return sum(post.busy for post in self.posts.values()) / max(1, len(self.posts))
 
     @property
     def is_full(self) -> bool:
-        """Return whether the wings are too busy for one more session, and no more may be hired."""
-        return len(self.posts) >= self._growth.most and self.busy > FULL
+        """Whether the workers are too busy for one more session, and no more may be started."""
+        return len(self.posts) >= self._autoscaler.most and self.busy > FULL_LOAD
 
     def _drain(self) -> None:
-        """Take the newest out of the ring."""
+        """Take the newest worker out of service."""
         name, post = self.posts.popitem()
-        self._ring.remove(name)
         self.draining.append(post)
         logger.info("%s is drained of %d sessions", name, len(post.seats))
+
+
+def assigned(key: str, names: Iterable[str]) -> str:
+    """Return the name that a key is assigned to, the same in every process.
+
+    Rendezvous hashing (Thaler and Ravishankar 1998): when a name comes or goes, only the keys
+    assigned to it move.
+
+    Raises:
+        ValueError: If there is no name.
+    """
+    return max(names, key=lambda name: blake2b(f"{name} {key}".encode(), digest_size=8).digest())

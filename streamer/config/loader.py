@@ -1,10 +1,9 @@
-"""The settings of one run: a TOML file, and the command line's values over it.
+"""Load the settings of one run: a TOML file, overridden by the command line's values.
 
-Knows what holds between tables, and how to say what is wrong. Opens the TOML file and
-nothing else: it does not look whether a device, a media file or a broker is there. It reads no
-environment variables.
+Knows the rules between tables and the texts of errors. Opens the TOML file and nothing else: it
+does not check whether a device, a media file or a broker exists. Reads no environment variables.
 
-The keys stand in tables.py, table by table.
+The keys are declared in schema.py, table by table.
 """
 
 import difflib
@@ -52,7 +51,7 @@ class ConfigError(TamulagError):
 
 
 class Config(BaseSettings):
-    """All settings of one run; a table that is left out has its defaults."""
+    """All settings of one run; a missing table has its defaults."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -93,12 +92,12 @@ class Config(BaseSettings):
         *_: PydanticBaseSettingsSource,
         **environment: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave out the environment: what runs is what the file and the command line say."""
+        """Exclude the environment: only the file and the command line set values."""
         return (init_settings,)
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
-        """Refuse media beside a live device: they would run on two clocks."""
+        """Refuse a media file beside a live device: they would run on two clocks."""
         path = self.source.path
         for key in ("camera", "microphone"):
             device = getattr(self, key).device
@@ -109,7 +108,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _check_ingest(self) -> Self:
-        """Refuse a sender beside a device or a file, or without a port."""
+        """Refuse a remote sender beside a device or a file, or without a port."""
         inputs = {
             "camera.device": self.camera.device,
             "microphone.device": self.microphone.device,
@@ -133,9 +132,9 @@ def load(
 
     Args:
         path: A TOML file; None: defaults. Relative paths inside it count from the working
-            directory, not from the file.
+            directory, not from the file's folder.
         overrides: Values by dotted key, e.g. `{"camera.device": 0}`; each wins over the file.
-        origin: Where the overrides come from, for what an error says.
+        origin: Source of the overrides, for error messages.
 
     Raises:
         ConfigError: If the file cannot be read, or for an unknown key or a value that is not
@@ -147,7 +146,7 @@ def load(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        # A union reports each of its members; the dictionary keeps one line for the key.
+        # A union reports each of its members; the dictionary reduces them to one line per key.
         problems = dict(_describe(problem) for problem in error.errors())
     origins = dict.fromkeys(overrides, origin)
     lines = (f"{origins.get(key, path or 'defaults')}: {key}{problems[key]}" for key in problems)
@@ -166,7 +165,7 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _put(values: dict[str, object], key: str, value: object) -> None:
-    """Set a dotted key; a table that is no table stays as it is and is reported later."""
+    """Set a dotted key; a value in place of a table stays as it is and is reported later."""
     first, *rest = key.split(".", 1)
     if not rest:
         values[first] = value
@@ -196,7 +195,7 @@ def _find(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel], 
     field = None
     for part in map(str, location):
         if field is not None:
-            # Beyond a leaf pydantic names members of a union and places in a list, no keys.
+            # Beyond a leaf pydantic names union members and list positions, not keys.
             if not (isinstance(field.annotation, type) and issubclass(field.annotation, Table)):
                 break
             table = field.annotation
@@ -213,7 +212,7 @@ def _unknown(keys: list[str], allowed: list[str]) -> str:
 
 
 def _toml(value: object) -> str:
-    """Return a value as the file would have it, short, without the password of a URL."""
+    """Return a value in TOML's notation, shortened, without the password of a URL."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = re.sub(r'"((?:[^"\\]|\\.)*)"', lambda part: f'"{redacted(part[1])}"', text)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,8 +1,8 @@
 """The tables of the settings: each key with its type, range, default and meaning.
 
-Knows one table at a time; what holds between tables, and the file, is known to config.py. The
-string below each field is its pydantic description and reads `meaning: what is allowed`. The part
-after the colon is what an error says, and the files in `configs/` carry the same sentence.
+Knows one table at a time; rules between tables, and the file, are in loader.py. The string below
+each field is its pydantic description and reads `meaning: what is allowed`. The part after the
+colon appears in error messages, and the files in `configs/` repeat the sentence.
 """
 
 from typing import Annotated, Literal, Self
@@ -14,22 +14,22 @@ from ..core.sample import MODALITIES
 
 
 def _index(value: object) -> object:
-    """Read a string of digits as a device index, because the command line has only strings."""
+    """Convert a string of digits to a device index: the command line has only strings."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _speed(value: object) -> object:
-    """Read the number 1 as the word "1"."""
+    """Convert the number 1 to the word "1"."""
     return "1" if value == 1 and not isinstance(value, bool) else value
 
 
 def _is_multiple(value: float, unit: float) -> bool:
-    # 1e-6 of a unit is far below a tick, and far above what float division gets wrong.
+    # 1e-6 of a unit is far below a tick, and far above the error of a float division.
     return abs(value / unit - round(value / unit)) < 1e-6
 
 
 def require(is_met: bool, key: str, value: object, allowed: str) -> None:
-    """Refuse a value that does not go with other keys; to be called in a validator."""
+    """Refuse a value that contradicts other keys; to be called in a validator."""
     if not is_met:
         about = {"key": key, "value": value, "allowed": allowed}
         raise PydanticCustomError("between_keys", "must be {allowed}", about)
@@ -38,7 +38,7 @@ def require(is_met: bool, key: str, value: object, allowed: str) -> None:
 Text = Annotated[str, Field(min_length=1)]
 Device = Annotated[Annotated[int, Field(ge=0)] | Text | None, BeforeValidator(_index)]
 Latency = Annotated[float, Field(ge=-1, le=5)]
-Patience = Annotated[float, Field(ge=0.1, le=60)]
+AgeLimit = Annotated[float, Field(ge=0.1, le=60)]
 Speed = Annotated[Literal["1", "max"], BeforeValidator(_speed)]
 TopicLevel = Annotated[str, Field(pattern=r"^[^/+#\s]+$")]
 RayAddress = Annotated[str, Field(pattern=r"^(local|\S+:\d+)$")]
@@ -65,24 +65,24 @@ class Table(BaseModel):
 
 
 class StaleAfter(Table):
-    """Age of the newest valid value at which a modality is called stale."""
+    """Age of the newest valid value from which a modality is stale."""
 
-    text: Patience = 3.0
+    text: AgeLimit = 3.0
     """Words: a number of seconds from 0.1 to 60"""
-    audio: Patience = 0.5
+    audio: AgeLimit = 0.5
     """Voice: a number of seconds from 0.1 to 60"""
-    vision: Patience = 0.3
+    vision: AgeLimit = 0.3
     """Face: a number of seconds from 0.1 to 60"""
 
 
 class MissingAfter(Table):
-    """Age of the newest valid value at which a modality is called missing."""
+    """Age of the newest valid value from which a modality is missing."""
 
-    text: Patience = 5.0
+    text: AgeLimit = 5.0
     """Words: a number of seconds from 0.1 to 60"""
-    audio: Patience = 2.0
+    audio: AgeLimit = 2.0
     """Voice: a number of seconds from 0.1 to 60"""
-    vision: Patience = 1.0
+    vision: AgeLimit = 1.0
     """Face: a number of seconds from 0.1 to 60"""
 
 
@@ -118,14 +118,14 @@ class SessionConfig(Table):
 
     @model_validator(mode="after")
     def _check_subject(self) -> Self:
-        """Refuse to score people at work unless somebody answers for it."""
+        """Refuse to score people at work without a stated legal reason."""
         is_lawful = self.subject != "agent" or self.employee_scoring_is_lawful is not None
         require(is_lawful, "session.subject", self.subject, PROHIBITED)
         return self
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
-        """Keep hops on the grid of vision frames, and patience within the window."""
+        """Require hops on the grid of vision frames, and age limits within the window."""
         hop, window = self.hop, self.window
         require(_is_multiple(hop, 0.1), "session.hop", hop, "a multiple of 0.1 seconds")
         allowed = f"a multiple of session.hop ({hop})"
@@ -194,7 +194,7 @@ class ModelConfig(Table):
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
-        """Refuse an engine that has nothing to run."""
+        """Refuse an engine without its file."""
         has_file = self.engine != "onnxruntime" or self.onnx is not None
         allowed = '"auto" or "torch", or model.onnx must name a file of tamulag export'
         require(has_file, "model.engine", self.engine, allowed)
@@ -211,7 +211,7 @@ class WebSocketConfig(Table):
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     """Port to listen on, 0 = a free one: a whole number from 0 to 65535"""
     queue: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Messages kept for a slow subscriber: a whole number from 1 to 1000"""
+    """Messages queued for a slow subscriber: a whole number from 1 to 1000"""
     heartbeat: Annotated[float, Field(ge=0.1, le=60)] = 5.0
     """Time between two heartbeats: a number of seconds from 0.1 to 60"""
     origins: Annotated[tuple[Text, ...], Strict(False)] = ()
@@ -274,7 +274,7 @@ class RecordConfig(Table):
     path: Text | None = None
     """Recordings: the path of a folder, in quotes"""
     file_size: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Size at which a recording goes on in a new file: a whole number of MB from 1 to 1000"""
+    """Size at which a recording continues in a new file: a whole number of MB from 1 to 1000"""
     total: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Size of all recordings at which the newest ends: a whole number of MB from 1 to 10000000"""
 
@@ -295,7 +295,7 @@ class IngestConfig(Table):
 
 
 class HistoryConfig(Table):
-    """What was sent, kept for later; off unless asked for, because it is about people."""
+    """What was sent, stored for later; off by default, because it is about people."""
 
     enabled: bool = False
     """Keep what is sent: true or false"""
@@ -328,7 +328,7 @@ class ServeConfig(Table):
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
     handover: Text | None = None
-    """Sessions kept for the next server at a restart: the path of a folder, in quotes"""
+    """Sessions stored for the next server at a restart: the path of a folder, in quotes"""
     ray: RayAddress | None = None
     """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""
     min_actors: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -338,7 +338,7 @@ class ServeConfig(Table):
 
     @model_validator(mode="after")
     def _check_actors(self) -> Self:
-        """Refuse a range that has nothing in it."""
+        """Refuse an empty range."""
         allowed = f"serve.max_actors ({self.max_actors}) or less"
         require(self.min_actors <= self.max_actors, "serve.min_actors", self.min_actors, allowed)
         return self

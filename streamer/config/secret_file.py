@@ -1,6 +1,6 @@
 """Read a password or a token from a file that nobody else can read.
 
-Knows files and their permissions. Knows nothing of what a secret opens, and never repeats one.
+Knows files and their permissions. Knows not what a secret opens, and never prints one.
 """
 
 import os
@@ -19,16 +19,16 @@ class SecretError(TamulagError):
 def read_secret(path: Path) -> str:
     """Return the text of a file without the white space around it.
 
-    Files of systemd's credentials folder may be readable for a group, because it shows access
-    lists that way; the folder itself is closed.
+    Files of systemd's credentials folder may be group-readable, because ACLs appear that way in the
+    mode; the folder itself is closed.
 
     Raises:
-        SecretError: If the file cannot be read, is empty, too large or no text, or if its
-            permissions let others read it.
+        SecretError: If the file cannot be read, is empty, longer than 4096 bytes or no text, or if
+            its permissions let others read it.
     """
     try:
         with path.open("rb") as file:
-            # The open file is asked, not the path, which could be another file by then.
+            # The mode of the open file is checked: the path could name another file by now.
             _check_mode(path, os.fstat(file.fileno()).st_mode)
             content = file.read(MAX_BYTES + 1)
         secret = content.decode().strip()

@@ -21,8 +21,8 @@ Each class is defined where it is raised:
     * WorkerError (streamer.server.feature_workers.process): a feature worker did not start
     * WorkerLost (streamer.cluster.worker_pool): a session worker on Ray does not respond
     * RecordingError (streamer.storage.recording): a recording is missing or damaged
-    * StoreError (streamer.storage.history_db): the history cannot be read or written
-        * StoreFull (streamer.storage.history_db): running sessions alone are larger than allowed
+    * HistoryError (streamer.storage.history_db): the history cannot be read or written
+        * HistoryFull (streamer.storage.history_db): running sessions alone are larger than allowed
     * StageError (streamer.bench.rig.processes): what a bench needs did not start or has ended
     * NodesError (streamer.bench.rig.ray_nodes): Ray did not start its nodes
 

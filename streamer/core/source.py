@@ -57,7 +57,7 @@ class Source(Protocol):
     def gauges(self) -> dict[str, float]:
         """Return what can be measured now, by name: clocks, queues; called from any thread."""
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         """Save work, or stop saving; called from any thread.
 
         Args:

@@ -18,16 +18,16 @@ from .speech_encoder import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder
 SAMPLE_RATE = 16000
 TICK_SAMPLES = SAMPLE_RATE // TICK_RATE
 FRAME_SAMPLES = 2 * TICK_SAMPLES
-"""A tick is described by the 40 ms that end with it."""
+"""Samples that describe a tick: the 40 ms that end with it."""
 
 MEL_BANDS = 40
 MEL_RANGE = (60.0, 7600.0)
 PITCH_RANGE = (60.0, 400.0)
 VOICED = 0.45
-"""A periodicity below this is called unvoiced (Boersma 1993 uses the same threshold)."""
+"""Periodicity from which a frame is voiced (Boersma 1993 uses the same threshold)."""
 
 SPEECH = 0.5
-"""A speech probability below this is silence."""
+"""Speech probability from which a tick counts as speech."""
 HANGOVER_TICKS = 10
 """Ticks that stay valid after the last speech, so that pauses inside words are not masked."""
 
@@ -124,28 +124,28 @@ class AudioFeatures:
     """
 
     def __init__(self) -> None:
-        self._voice = SileroVAD(SAMPLE_RATE, str(locate("silero-vad")))
+        self._vad = SileroVAD(SAMPLE_RATE, str(locate("silero-vad")))
         self._encoder = SpeechEncoder()
         self._restart(0)
 
     def _restart(self, start: int) -> None:
-        """Forget the sound before sample `start`; the tick that `start` cuts is not described."""
+        """Discard the sound before sample `start`; the tick that `start` cuts is not described."""
         self._next = start
         self._skip = -start % TICK_SAMPLES
         self._partial = np.zeros(0, np.float32)
-        self._heard = np.zeros(CONTEXT, np.float32)
-        self._waiting: list[Sample] = []
+        self._context = np.zeros(CONTEXT, np.float32)
+        self._undelivered: list[Sample] = []
         self._frame = np.zeros(FRAME_SAMPLES, np.float32)
-        self._unheard = np.zeros(0, np.float32)
+        self._vad_rest = np.zeros(0, np.float32)
         self._speech = 0.0
         self._quiet_ticks = HANGOVER_TICKS + 1
-        self._voice.reset()
+        self._vad.reset()
 
     def push(self, block: npt.NDArray[np.float32], start: int) -> list[Sample]:
-        """Take a block of sound and return the ticks that it completes.
+        """Return the ticks that a block completes.
 
         A gap before the block drops the partial tick and forgets the sound before it; what
-        overlaps with sound already taken is skipped.
+        overlaps with sound already processed is skipped.
 
         Args:
             block: Shape (n,), float32 mono at 16 kHz in [-1, 1]; a non-finite sample counts as 0.
@@ -154,7 +154,7 @@ class AudioFeatures:
         Returns:
             One sample per tick, oldest first, for each tenth of a second that the block completes;
             `timestamp` is the start of the tick. `values` is None with the reason `silence` where
-            nobody speaks.
+            there is no speech.
 
         Raises:
             ValueError: If the block is not float32 of shape (n,).
@@ -177,16 +177,16 @@ class AudioFeatures:
         ticks = np.nan_to_num(ready[:whole], posinf=0.0, neginf=0.0).reshape(-1, TICK_SAMPLES)
         samples = []
         for k, tick in enumerate(ticks, first // TICK_SAMPLES):
-            self._waiting.append(self._describe(tick, k))
+            self._undelivered.append(self._describe(tick, k))
             if (k + 1) % BLOCK_TICKS == 0:
                 samples += self._release()
         return samples
 
     def _release(self) -> list[Sample]:
         """Add the speech encoder's states to the ticks of a tenth of a second."""
-        samples, self._waiting = self._waiting, []
+        samples, self._undelivered = self._undelivered, []
         if any(sample.values is not None for sample in samples):
-            states = self._encoder.encode(self._heard)[-len(samples) :]
+            states = self._encoder.encode(self._context)[-len(samples) :]
             for sample, state in zip(samples, states, strict=True):
                 if sample.values is not None:
                     sample.values[-SPEECH_DIM:] = state
@@ -195,9 +195,9 @@ class AudioFeatures:
     def _describe(self, tick_samples: Array, tick: int) -> Sample:
         self._frame[:TICK_SAMPLES] = self._frame[TICK_SAMPLES:]
         self._frame[TICK_SAMPLES:] = tick_samples
-        self._heard[:-TICK_SAMPLES] = self._heard[TICK_SAMPLES:]
-        self._heard[-TICK_SAMPLES:] = tick_samples
-        self._listen(tick_samples)
+        self._context[:-TICK_SAMPLES] = self._context[TICK_SAMPLES:]
+        self._context[-TICK_SAMPLES:] = tick_samples
+        self._update_speech(tick_samples)
         if self._quiet_ticks > HANGOVER_TICKS or not self._frame.any():
             return Sample("audio", tick / TICK_RATE, None, "silence")
         values = np.zeros(AUDIO_DIM, np.float32)
@@ -205,12 +205,12 @@ class AudioFeatures:
         values[MEL_BANDS + 3] = self._speech
         return Sample("audio", tick / TICK_RATE, values)
 
-    def _listen(self, tick_samples: Array) -> None:
+    def _update_speech(self, tick_samples: Array) -> None:
         """Update the speech probability with the windows of 512 samples that are now complete."""
-        self._unheard = np.concatenate((self._unheard, tick_samples))
-        if len(self._unheard) >= _VAD_SAMPLES:
-            window, self._unheard = self._unheard[:_VAD_SAMPLES], self._unheard[_VAD_SAMPLES:]
-            self._speech = self._voice.process(np.ctypeslib.as_ctypes(window))
+        self._vad_rest = np.concatenate((self._vad_rest, tick_samples))
+        if len(self._vad_rest) >= _VAD_SAMPLES:
+            window, self._vad_rest = self._vad_rest[:_VAD_SAMPLES], self._vad_rest[_VAD_SAMPLES:]
+            self._speech = self._vad.process(np.ctypeslib.as_ctypes(window))
         self._quiet_ticks = 0 if self._speech >= SPEECH else self._quiet_ticks + 1
 
 
@@ -222,7 +222,7 @@ def extract(wave: npt.NDArray[np.float32]) -> tuple[Array, npt.NDArray[np.bool_]
 
     Returns:
         Values, shape (T, 332), float32, zeros where masked; and the mask, shape (T,), True where
-        somebody speaks. T is the largest multiple of 5 with T * 320 <= n.
+        there is speech. T is the largest multiple of 5 with T * 320 <= n.
     """
     samples = AudioFeatures().push(wave, 0)
     mask = np.array([sample.values is not None for sample in samples], bool)

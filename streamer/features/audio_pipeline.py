@@ -1,4 +1,4 @@
-"""The path of sound from 16 kHz blocks to audio samples and phrases, for microphone and file alike.
+"""Convert sound into audio samples and phrases: one path for microphone, file and remote sender.
 
 Knows blocks and sample counts. Knows no device, no file and no clock.
 """
@@ -11,27 +11,32 @@ import numpy.typing as npt
 
 from ..core.sample import Array, Modality, Sample
 from ..core.source import Put
-from .asr.worker_thread import Listener, RecogniserThread
+from .asr.worker_thread import PhraseExtractor, RecogniserThread
 
 if TYPE_CHECKING:
     import av
 
 SAMPLE_RATE = 16000
-"""Hz, of everything behind the `Resampler`."""
+"""Hz, of all sound after the `Resampler`."""
 
 
 class AudioExtractor(Protocol):
-    """What turns sound into audio samples."""
+    """Turns sound into audio samples."""
 
     def push(self, block: Array, start: int, /) -> list[Sample]:
-        """Take a mono 16 kHz block in [-1, 1], shape (n,), whose first sample is `start`."""
+        """Return the samples that a block completes.
+
+        Args:
+            block: Shape (n,), float32 mono at 16 kHz in [-1, 1].
+            start: Index of its first sample on the session clock, time * 16000.
+        """
 
 
 class Resampler:
-    """Turn blocks of any rate and channel count into 16 kHz mono, with the filter's state carried.
+    """Resample blocks of any rate and channel count to 16 kHz mono; the filter's state is carried.
 
-    Sample k of all output stands for the time k / 16000 of the input. The output lags by some
-    2 ms that `finish` gives out; how the input is cut into blocks does not change it.
+    Output sample k belongs to the time k / 16000 of the input. The output lags by about 2 ms, which
+    `finish` flushes; the result does not depend on how the input is cut into blocks.
 
     Args:
         rate: Rate of the blocks, Hz.
@@ -63,7 +68,13 @@ class Resampler:
         return self.push_frame(frame)
 
     def push_frame(self, frame: "av.AudioFrame") -> Array:
-        """Resample a decoded frame; the frame itself tells rate, format and channels."""
+        """Resample a decoded frame of any rate, sample format and channel layout.
+
+        A change of any of them flushes the filter first.
+
+        Returns:
+            Shape (m,), float32 in [-1, 1].
+        """
         import av
 
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -74,11 +85,11 @@ class Resampler:
                 "flt", "mono", SAMPLE_RATE, options={"rematrix_maxval": "1.0"}
             )
             self._form = form
-        frame.pts = None  # Sound is counted, not stamped.
+        frame.pts = None  # Positions are counted in samples, not taken from the frame.
         return np.concatenate([before, *map(_values, self._filter.resample(frame))])
 
     def finish(self) -> Array:
-        """Return what the filter still held; the next block starts a new stretch of sound."""
+        """Flush the filter; the next block starts a new stretch of sound."""
         frames = [] if self._filter is None else self._filter.resample(None)
         self._filter = None
         return np.concatenate([np.zeros(0, np.float32), *map(_values, frames)])
@@ -89,82 +100,82 @@ def _values(frame: "av.AudioFrame") -> Array:
 
 
 class AudioPipeline:
-    """Push each block through the features and, if there is one, through the recogniser.
+    """Run each block through the feature extractor and, if there is one, the recogniser.
 
-    Inline, a block's phrases are put before its audio samples, so a file gives the same inputs each
-    time; a recogniser that fails then raises `SourceLost`. In a thread of its own it may be slow
-    without delaying the features: then 5 s of sound may wait for it; beyond that the oldest is
-    dropped and counted. One that fails or hangs there takes only `text` with it, see `Hearing`;
-    any other error is raised again by the next `push` or `finish`.
+    Inline, a block's phrases are put before its audio samples, so that a file gives the same inputs
+    every time; a recogniser that fails raises `SourceLost`. In its own thread the recogniser may be
+    slow without delaying the features: up to 5 s of sound queue for it, then the oldest is dropped
+    and counted. A failure or hang there loses only `text`, see `RecogniserThread`; any other error
+    is raised by the next `push` or `finish`.
 
     Args:
         features: Extractor of the audio samples.
-        listener: Recogniser, or None for no text.
-        threaded: Whether the recogniser gets its own thread; True for all that is live or paced.
+        phrases: Recogniser, or None for no text; owned from here on.
+        threaded: Whether the recogniser runs in its own thread; True for anything live or paced.
 
     Attributes:
-        modalities: What this path fills.
+        modalities: What the pipeline produces.
     """
 
     def __init__(
-        self, features: AudioExtractor, listener: Listener | None, *, threaded: bool
+        self, features: AudioExtractor, phrases: PhraseExtractor | None, *, threaded: bool
     ) -> None:
-        self.modalities: tuple[Modality, ...] = ("text", "audio") if listener else ("audio",)
+        self.modalities: tuple[Modality, ...] = ("text", "audio") if phrases else ("audio",)
         self._features = features
-        self._listener = listener
-        self._hearing = RecogniserThread(listener) if listener and threaded else None
+        self._phrases = phrases
+        self._thread = RecogniserThread(phrases) if phrases and threaded else None
 
     @property
     def dropped(self) -> float:
-        """Seconds of sound that the recogniser never got."""
-        return self._hearing.dropped / SAMPLE_RATE if self._hearing else 0.0
+        """Seconds of sound that were dropped before they reached the recogniser."""
+        return self._thread.dropped / SAMPLE_RATE if self._thread else 0.0
 
     @property
     def waiting(self) -> float:
-        """Seconds of sound that wait for the recogniser's thread; 0 while it is lost."""
-        return self._hearing.waiting if self._hearing else 0.0
+        """Seconds of sound queued for the recogniser's thread; 0 while it is lost."""
+        return self._thread.waiting if self._thread else 0.0
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Recognise finals only while `asr_partials` is given up; see `Source`."""
-        if self._listener:
-            self._listener.partials = "asr_partials" not in steps
+    def shed(self, steps: Collection[str]) -> None:
+        """Recognise only finals while `asr_partials` is shed; see `Source`."""
+        if self._phrases:
+            self._phrases.partials = "asr_partials" not in steps
 
     def push(self, block: Array, start: int, put: Put) -> None:
-        """Take sound of the session.
+        """Process one block of sound.
 
         Args:
             block: Mono, 16 kHz, float32 in [-1, 1], shape (n,).
-            start: Index of its first sample on the session clock, `round(t * 16000)`; it rises
-                strictly, and a jump is a gap.
-            put: Takes the samples, the phrases and the notices of a lost recogniser; the phrases
-                from its thread.
+            start: Index of its first sample on the session clock, `round(t * 16000)`; strictly
+                rising, a jump is a gap.
+            put: Receives the samples, the phrases and the notices of a lost recogniser; phrases
+                are put from the recogniser's thread.
         """
         if not len(block):
             return
-        if self._hearing:
-            self._hearing.push(block, start, put)
-        elif self._listener:
-            for phrase in self._listener.hear(block, start):
+        if self._thread:
+            self._thread.push(block, start, put)
+        elif self._phrases:
+            for phrase in self._phrases.push(block, start):
                 put(phrase)
         for sample in self._features.push(block, start):
             put(sample)
 
     def finish(self, put: Put, limit: float) -> None:
-        """Put the last phrases of a source that ends; the recogniser's thread ends with it.
+        """Put the last phrases of a source that ends, and end the recogniser's thread.
 
         Args:
-            put: Takes the phrases.
-            limit: Seconds for the sound that still waits; then it is dropped and counted.
+            put: Receives the phrases.
+            limit: Seconds granted to the sound still queued; the rest is dropped and counted.
         """
-        if self._hearing:
-            self._hearing.finish(limit)
-        elif self._listener:
-            for phrase in self._listener.finish():
+        if self._thread:
+            self._thread.finish(limit)
+        elif self._phrases:
+            for phrase in self._phrases.finish():
                 put(phrase)
 
     def close(self) -> None:
-        """Free the recogniser; may be called twice."""
-        if self._hearing:
-            self._hearing.close()
-        elif self._listener:
-            self._listener.close()
+        """Release the recogniser; may be called twice."""
+        if self._thread:
+            self._thread.close()
+        elif self._phrases:
+            self._phrases.close()

@@ -1,4 +1,4 @@
-"""Fetch a Vosk model from its publisher: download, check, unpack, keep the checksums.
+"""Fetch a Vosk model from its publisher: download, check, unpack, record the checksums.
 
 Knows HTTP and zip files. Knows no recogniser.
 """
@@ -19,7 +19,7 @@ LARGEST = 4_000_000_000
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes received so far and in all; 0 in all: not known."""
+"""Called with the bytes received so far and in total; total 0: not known."""
 
 
 def _download(url: str, archive: Path, limit: int, progress: Progress | None) -> None:
@@ -80,14 +80,14 @@ def fetch(
 
     Args:
         name: A Vosk model of `ASSETS`, or any other `vosk-model-...` of the publisher.
-        base_url: Where `NAME.zip` lies.
+        base_url: Address of the folder that contains `NAME.zip`.
         sha256: Checksum that the zip must have. None: the table's, else the one of the first
-            download. `recorded(name)` tells what came.
+            download, see `recorded`.
         progress: Called after each piece.
         limit: Largest size in bytes, packed and unpacked.
 
     Returns:
-        The model's folder in the cache; at once if it is there and undamaged.
+        The model's folder in the cache; without a download if it is there and undamaged.
 
     Raises:
         AssetError: In one line: no such model, no network, wrong checksum, unsafe zip, full disk.
@@ -114,7 +114,7 @@ def fetch(
 
 
 def _install(name: str, scratch: Path) -> Path:
-    """Move the unpacked model into the cache and keep the checksums, as `sha256sum -c` reads."""
+    """Move the unpacked model into the cache and record the checksums in `sha256sum -c` format."""
     if not Path(scratch, name).is_dir():
         raise AssetError(f"{name}.zip holds no folder {name}: it is not a Vosk model")
     files = [Path(scratch, f"{name}.zip"), *sorted(Path(scratch, name).rglob("*"))]

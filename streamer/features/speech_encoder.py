@@ -1,7 +1,7 @@
 """Turn a second of speech into states of a speech recogniser's encoder, tick by tick.
 
 Knows the encoder of the packaged Moonshine model. Knows no microphone, no file and no words: the
-states of its second layer still say how something is spoken; the last ones mostly what.
+states of its second layer still carry how something is spoken, the last ones mostly what.
 """
 
 import functools
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 SPEECH_DIM = 288
 CONTEXT = 16000
-"""Samples (one second) that the encoder sees; it answers for the end of them."""
+"""Samples (one second) of input; the output belongs to its end."""
 BLOCK_TICKS = 5
-"""Ticks of 20 ms that one call answers for."""
+"""Ticks of 20 ms per call."""
 
 _LAYER = "/layers.1/Add_1_output_0"
 """Output of the second of six transformer layers; docs/explanation/features.md has the reason."""
 _OUTPUTS = 16
-"""Place of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
+"""Slot of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
 
 
 class SpeechEncoder:
-    """Two layers of moonshine-tiny-en's encoder (Jeffries et al. 2024); the same bits each time.
+    """Two layers of moonshine-tiny-en's encoder (Jeffries et al. 2024), bit-equal on every call.
 
     Raises:
         AssetError: If the model's files are missing or damaged.
@@ -50,7 +50,7 @@ class SpeechEncoder:
         """
         mask = np.ones((1, CONTEXT), np.int64)
         states = self._session.run(None, {"input_values": wave[None], "attention_mask": mask})[0][0]
-        # The encoder gives about 41 states a second: the newest at or before each tick's end.
+        # The encoder gives about 41 states a second: use the newest at or before each tick's end.
         rate = len(states) / CONTEXT
         ends = CONTEXT - 320 * np.arange(BLOCK_TICKS)[::-1]
         picked: Array = states[(ends * rate).astype(np.int64) - 1]
@@ -59,7 +59,7 @@ class SpeechEncoder:
 
 @functools.cache
 def _session() -> "InferenceSession":
-    # One for the process: it holds no state, and its weights are 8 MB.
+    # One per process: it holds no state, and its weights are 8 MB.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,14 +71,14 @@ def _session() -> "InferenceSession":
 
 
 def answering(model: bytes, name: str) -> bytes:
-    """Return a model of one output that gives the value `name` of its graph instead.
+    """Return the model with the value `name` of its graph as its only output.
 
-    A file in ONNX Runtime's format offers its outputs only, and has no tool that edits it. It is a
-    flatbuffer: its list of outputs can be pointed at another name, which is added at the end.
+    ONNX Runtime's own format exposes its outputs alone, and no tool edits it. It is a flatbuffer:
+    the list of outputs can be pointed at another name, which is appended.
 
     Args:
         model: Content of an .ort file.
-        name: Value that one of its nodes computes; for another, loading or running it fails.
+        name: Value that one of its nodes computes; loading or running fails for any other.
     """
     from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession
 

@@ -67,14 +67,14 @@ def _vector(result: "FaceLandmarkerResult") -> Array:
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
     # Loading writes harmless warnings past Python and no variable stops them (MediaPipe 1.2).
-    kept = os.dup(2)
+    saved = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _landmarker(model: bytes, *, still: bool) -> "FaceLandmarker":
@@ -95,8 +95,8 @@ def _landmarker(model: bytes, *, still: bool) -> "FaceLandmarker":
 class VisionFeatures:
     """Compute one `Sample("vision", ...)` per picture; one instance per camera or file.
 
-    Moving pictures are tracked: a face found in one picture is looked for near there in the next,
-    and its landmarks are smoothed with the past alone. Several faces: the most distinct is taken.
+    Moving pictures are tracked: a face found in one picture is searched near that place in the
+    next, and its landmarks are smoothed causally. Of several faces the most distinct is used.
 
     Args:
         model_path: The landmarker's file from the config; None: the installed one.
@@ -148,7 +148,7 @@ class VisionFeatures:
         return self._landmarker.detect_for_video(picture, self._newest_millisecond)
 
     def close(self) -> None:
-        """Free the landmarker and its threads; may be called twice."""
+        """Release the landmarker and its threads; may be called twice."""
         self._landmarker.close()
 
     def __enter__(self) -> Self:

@@ -31,12 +31,12 @@ VALENCE = {
 """Emotions of RAVDESS on the sentiment scale; a choice of this project, not a human rating."""
 STRONG = 1.25
 BORDER = 0.25
-"""FER2013 cuts faces so tightly that the landmarker needs a border of this share around them."""
+"""Border added around the faces of FER2013, too tight for the landmarker; share of a side."""
 ENLARGE = 4
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
-"""Opinions; the sentences of newspaper editorials beside them are left out."""
+"""Lists of opinions; the sentences of newspaper editorials beside them are not used."""
 RATING = 4.0
-"""Ratings of these sentences lie in [-4, 4]: the mean of twenty people (Hutto and Gilbert 2014)."""
+"""Bound of the ratings: each the mean of twenty people, in [-4, 4] (Hutto and Gilbert 2014)."""
 LONGEST = 64 << 20
 
 
@@ -51,7 +51,11 @@ class Picture:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV; raises DataError if it cannot be read."""
+    """Return the rows of a CSV.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
@@ -70,10 +74,10 @@ def faces(folder: Path, split: str) -> Iterator[Picture]:
     """Yield the faces of FER2013 with three times the valence of their FER+ votes.
 
     Args:
-        folder: With `labels.csv`, `images.bin` and `offsets.npy`.
+        folder: Contains `labels.csv`, `images.bin` and `offsets.npy`.
         split: `train` or `valid`.
 
-    A face that nobody could name has no valence and is left out.
+    A face without a majority of votes has no valence and is skipped.
 
     Raises:
         DataError: If one of the three files is missing or damaged.
@@ -104,7 +108,7 @@ def vader(archive: Path) -> Iterator[tuple[str, float]]:
     """Yield rated sentences and their sentiment in [-3, 3].
 
     Args:
-        archive: Source archive of the package vaderSentiment, 3.3.2, as it was downloaded.
+        archive: Source archive of the package vaderSentiment 3.3.2, as downloaded.
 
     Raises:
         DataError: If the archive or a list of ratings in it is missing or damaged.
@@ -121,12 +125,12 @@ def vader(archive: Path) -> Iterator[tuple[str, float]]:
         ) from error
     for line in chain.from_iterable(map(str.splitlines, lists)):
         _, rating, text = line.split("\t", 2)
-        # Two apostrophes stand for a quotation mark there, and tweets are HTML.
+        # Two apostrophes stand for a quotation mark in these lists, and tweets are HTML.
         yield html.unescape(text.replace("''", '"')).strip(), 3.0 / RATING * float(rating)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    """Return the content of the member whose path ends in a name, not more than 64 MiB of it."""
+    """Return the content of the member whose path ends in a name, at most 64 MiB of it."""
     for member in archive:
         if member.isfile() and member.name.endswith(f"/{name}"):
             file = archive.extractfile(member)

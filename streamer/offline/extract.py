@@ -1,4 +1,4 @@
-"""Material with labels becomes clips, through the front end that runs live.
+"""Turn labelled material into clips, with the feature extractors of the live path.
 
 Knows the feature extractors, media files and texts. Knows no model, no training and no feature
 file.
@@ -19,7 +19,7 @@ from tamulag.models.text.text_encoder import encoder_for
 
 from ..core.sample import TICK_RATE, VISION_TICKS, Array, Input, Phrase, Sample, Word, tick_of
 from ..features.asr.open import open_recogniser
-from ..features.asr.recogniser import Encode, Listener
+from ..features.asr.recogniser import Encode, PhraseRecogniser
 from ..features.asr.transcript import MAX_WORDS, spread
 from ..features.audio import AudioFeatures
 from ..features.audio_pipeline import AudioPipeline
@@ -28,26 +28,26 @@ from ..sources.media_file import MediaSource
 from .corpora import Picture
 
 Progress = Callable[[int], None]
-"""Called with the number of rows that are done."""
+"""Called with the number of processed rows."""
 
 Speech = Literal["none", "moonshine"]
-"""Who recognises words where no text is given."""
+"""Recogniser of the words where no text is given."""
 
 BATCH = 256
 
 
 @dataclass(frozen=True)
-class Part:
-    """What the front end found in one media file."""
+class MediaFeatures:
+    """Features and words of one media file."""
 
     values: dict[str, Array]
-    """Audio and vision, (T, D) float32; what was masked live is left out."""
+    """Audio and vision, (T, D) float32; rows masked in the live path are absent."""
     ticks: dict[str, npt.NDArray[np.int64]]
     """Audio and vision, (T,)."""
     utterances: tuple[tuple[Word, ...], ...] = ()
     """Recognised words."""
     length: int = 0
-    """Ticks from the file's start to the end of what was looked at, masked or not."""
+    """Ticks from the file's start to the end of the last sample, masked or not."""
 
 
 def texts(rows: Sequence[TextRow], progress: Progress) -> list[Clip]:
@@ -61,7 +61,7 @@ def texts(rows: Sequence[TextRow], progress: Progress) -> list[Clip]:
 
 
 def pictures(rows: Iterable[Picture], progress: Progress) -> list[Clip]:
-    """Describe single pictures; one without a face is left out."""
+    """Describe single pictures; one without a face is skipped."""
     clips = []
     with VisionFeatures(still=True) as vision:
         for done, row in enumerate(rows, 1):
@@ -76,7 +76,7 @@ def pictures(rows: Iterable[Picture], progress: Progress) -> list[Clip]:
 
 
 def play(path: Path, speech: Speech = "none") -> list[Input]:
-    """Play a media file through the live path at full speed and return what it gives.
+    """Play a media file through the live path at full speed and return its inputs.
 
     Args:
         path: File with sound, picture or both.
@@ -84,11 +84,11 @@ def play(path: Path, speech: Speech = "none") -> list[Input]:
 
     Raises:
         SourceError: If the file cannot be read, or has neither sound nor picture.
-        SourceLost: If nothing of it can be decoded.
+        SourceLost: If nothing in it can be decoded.
     """
     found: list[Input] = []
     recogniser = open_recogniser(speech, None)
-    listener = Listener(recogniser, _unencoded) if recogniser else None
+    listener = PhraseRecogniser(recogniser, _unencoded) if recogniser else None
     sound = AudioPipeline(AudioFeatures(), listener, threaded=False)
     try:
         with VisionFeatures() as vision:
@@ -105,8 +105,8 @@ def _unencoded(_: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
     return np.zeros((0, 0), np.float32), ()
 
 
-def part_of(found: Iterable[Input]) -> Part:
-    """Stack what was measured and keep the last words of each utterance."""
+def stack_inputs(found: Iterable[Input]) -> MediaFeatures:
+    """Stack the samples, and take the final words of each utterance."""
     rows: dict[str, list[tuple[int, Array]]] = {"audio": [], "vision": []}
     spoken: dict[int, tuple[Word, ...]] = {}
     length = 0
@@ -118,7 +118,7 @@ def part_of(found: Iterable[Input]) -> Part:
             length = max(length, tick + (VISION_TICKS if item.modality == "vision" else 1))
             if item.values is not None:
                 rows[item.modality].append((tick, item.values))
-    return Part(
+    return MediaFeatures(
         {name: np.stack([v for _, v in pairs]) for name, pairs in rows.items() if pairs},
         {name: np.array([t for t, _ in pairs], np.int64) for name, pairs in rows.items() if pairs},
         tuple(words for words in spoken.values() if words),
@@ -126,17 +126,17 @@ def part_of(found: Iterable[Input]) -> Part:
     )
 
 
-def joined(row: MediaRow, part: Part, encode: Encode, heard: float = 1.0) -> Clip:
-    """Return a row's clip of everything that is known of it.
+def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, heard: float = 1.0) -> Clip:
+    """Return a row's clip.
 
     Args:
-        row: Its text, if it has one, is spread over the file's length and wins over the words
-            that were recognised.
-        part: Of the row's file.
-        encode: Words -> token states and word indices; gets an utterance of at most `MAX_WORDS`
-            words at a time, as live.
-        heard: Share of the file's length that has been heard, in (0, 1]. Of the words only those
-            that have ended by then are encoded, so that nothing of the future is in their states.
+        row: Label and text; a text is spread over the file's length and replaces the recognised
+            words.
+        part: Features and words of the row's file.
+        encode: Words -> token states and word indices; called with at most `MAX_WORDS` words of an
+            utterance at a time, as in the live path.
+        heard: Share of the file's length to use, in (0, 1]. Only words that have ended by then are
+            encoded, so that their states contain nothing of the future.
     """
     end = math.ceil(heard * part.length - 1e-9)
     until = math.inf if heard == 1 else end / TICK_RATE
@@ -161,7 +161,7 @@ def joined(row: MediaRow, part: Part, encode: Encode, heard: float = 1.0) -> Cli
 
 
 def _tokens(words: Sequence[Word], encode: Encode) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return token states (K, D) and the tick (K,) at which the word of each began."""
+    """Return token states (K, D) and the tick (K,) at which each token's word starts."""
     states, word_of_token = encode([word.text for word in words])
     starts = [tick_of(words[index].start) for index in word_of_token]
     return states, np.array(starts, np.int64)

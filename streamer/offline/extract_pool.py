@@ -1,4 +1,4 @@
-"""The front end over many media files: worker processes, and results that outlive a stop.
+"""Extract features of many media files: worker processes, and results that survive an abort.
 
 Knows files, processes and `extract.play`. Knows no labels and no model.
 """
@@ -26,7 +26,7 @@ from tamulag.models.data.clips import DataError
 from ..core.sample import Word
 from ..core.source import SourceError, SourceLost
 from ..features import audio, vision
-from .extract import Part, Speech, part_of, play
+from .extract import MediaFeatures, Speech, play, stack_inputs
 
 FORMAT = "tamulag-part-1"
 
@@ -46,25 +46,25 @@ def extract_all(
     engine: Engine = "processes",
     ray: str | None = None,
 ) -> dict[Path, Path]:
-    """Run the front end over files, each in one of several processes, and keep what it finds.
+    """Extract the features of files, each in one of several processes, and store the results.
 
-    What `folder` already holds of a file with the same path, size and time of change is not
-    computed again. A file that cannot be read is told and left out.
+    Results that `folder` already has of a file with the same path, size and modification time are
+    not computed again. A file that cannot be read is reported and skipped.
 
     Args:
-        files: Media files; one that is named twice is played once.
-        folder: Where the results are kept, a file each.
-        speech: Who recognises words.
+        files: Media files; duplicates are extract_on_ray once.
+        folder: Folder of the results, a file each.
+        speech: Recogniser of the words.
         workers: Files at a time, each in a process; 1 = in this one, None = one per core.
-        done: Called for each file that is finished, with what is wrong with it or None.
-        engine: What runs them; with `ray` None = one per core of the cluster.
-        ray: HOST:PORT of a Ray cluster; None = a Ray of this machine alone.
+        done: Called for each finished file, with its problem or None.
+        engine: Where they run; with `ray` None = one per core of the cluster.
+        ray: HOST:PORT of a Ray cluster; None = a local Ray.
 
     Returns:
-        The result of each file that could be read, for `load_part`.
+        The result of each readable file, for `load_features`.
 
     Raises:
-        DataError: If a worker process dies, or Ray is not there; what is done stays done.
+        DataError: If a worker process dies, or Ray is missing; finished results remain.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[Path, Path] = {}
@@ -81,9 +81,9 @@ def extract_all(
         else:
             todo[file] = part
     if engine == "ray":
-        worked = _worked_on_ray(todo, speech, workers, ray)
+        worked = _on_ray(todo, speech, workers, ray)
     else:
-        worked = _worked(todo, speech, min(workers or os.cpu_count() or 1, len(todo)))
+        worked = _in_processes(todo, speech, min(workers or os.cpu_count() or 1, len(todo)))
     for file, problem in worked:
         if problem is None:
             found[file] = todo[file]
@@ -91,8 +91,8 @@ def extract_all(
     return found
 
 
-def load_part(path: Path) -> Part:
-    """Read what `collect` kept of one file.
+def load_features(path: Path) -> MediaFeatures:
+    """Read the stored result of one file.
 
     Raises:
         DataError: If it is damaged.
@@ -106,11 +106,11 @@ def load_part(path: Path) -> Part:
     except (SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
     words = tuple(tuple(Word(*word) for word in utterance) for utterance in meta["utterances"])
-    return Part(values, ticks, words, meta["length"])
+    return MediaFeatures(values, ticks, words, meta["length"])
 
 
-def save_part(part: Part, path: Path) -> None:
-    """Write what the front end found in one file, atomically."""
+def save_features(part: MediaFeatures, path: Path) -> None:
+    """Write the result of one file, atomically."""
     tensors: dict[str, npt.NDArray[np.generic]] = {}
     tensors |= {f"{name}.values": values for name, values in part.values.items()}
     tensors |= {f"{name}.ticks": ticks for name, ticks in part.ticks.items()}
@@ -124,7 +124,7 @@ def save_part(part: Part, path: Path) -> None:
 def _name(file: Path, speech: Speech) -> str:
     state = file.stat()
     place = (str(file.resolve()), state.st_size, state.st_mtime_ns)
-    # With the features' names, so that parts of another front end are made anew.
+    # With the features' names, so that results of other extractors are not reused.
     key = (FORMAT, audio.FEATURE_NAMES, vision.FEATURE_NAMES, speech, place)
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
@@ -133,23 +133,23 @@ def _is_usable(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        load_part(path)
+        load_features(path)
     except DataError:
         return False
     return True
 
 
-def _worked(
+def _in_processes(
     todo: dict[Path, Path], speech: Speech, workers: int
 ) -> Iterator[tuple[Path, str | None]]:
-    """Yield each file when it is finished, with what is wrong with it or None."""
+    """Yield each finished file, with its problem or None."""
     if workers <= 1:
-        yield from ((file, _work(file, part, speech)) for file, part in todo.items())
+        yield from ((file, _extract(file, part, speech)) for file, part in todo.items())
         return
     # Spawned, not forked: a fork would copy the threads' locks of mediapipe and torch.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
-        futures = {pool.submit(_work, file, part, speech): file for file, part in todo.items()}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker) as pool:
+        futures = {pool.submit(_extract, file, part, speech): file for file, part in todo.items()}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -162,33 +162,33 @@ def _worked(
             pool.shutdown(cancel_futures=True)
 
 
-def _worked_on_ray(
+def _on_ray(
     todo: dict[Path, Path], speech: Speech, workers: int | None, address: str | None
 ) -> Iterator[tuple[Path, str | None]]:
-    """Yield as `_worked`; the parts are written here, so that nodes need not share their folder."""
+    """Yield as `_in_processes`; results are written here: nodes need not share the folder."""
     if not todo:
         return
-    from .extract_ray import played
+    from .extract_ray import extract_on_ray
 
-    for file, found in played(list(todo), speech, workers=workers, address=address):
-        if isinstance(found, Part):
-            save_part(found, todo[file])
+    for file, found in extract_on_ray(list(todo), speech, workers=workers, address=address):
+        if isinstance(found, MediaFeatures):
+            save_features(found, todo[file])
             yield file, None
         else:
             yield file, found
 
 
-def _work(file: Path, part: Path, speech: Speech) -> str | None:
+def _extract(file: Path, part: Path, speech: Speech) -> str | None:
     try:
         found = play(file, speech)
     except (SourceError, SourceLost) as error:
         return str(error)
-    save_part(part_of(found), part)
+    save_features(stack_inputs(found), part)
     return None
 
 
-def _begin() -> None:
-    """Prepare a worker: one thread; it ends with its parent, and not by Ctrl-C before it."""
+def _init_worker() -> None:
+    """Initialise a worker: one thread; it ends with its parent and ignores Ctrl-C."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

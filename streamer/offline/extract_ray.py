@@ -1,7 +1,7 @@
-"""The front end over media files on a Ray cluster, or on a Ray of this machine.
+"""Extract features of media files on a Ray cluster, or on a local Ray.
 
-Knows Ray and `extract.play`. Knows no parts, no labels and no model. Where the work runs, which
-node is alive and what is tried again is Ray's.
+Knows Ray and `extract.play`. Knows no stored results, no labels and no model. Placement, node
+failures and retries are Ray's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,51 +10,51 @@ from typing import Any
 
 from tamulag.models.data.clips import DataError
 
-from ..cluster.ray_runtime import joined
+from ..cluster.ray_runtime import connect
 from ..core.source import SourceError, SourceLost
-from .extract import Part, Speech, part_of, play
+from .extract import MediaFeatures, Speech, play, stack_inputs
 
 RETRIES = 3
-"""How often a file is tried again after its worker or node died."""
+"""Retries of a file after its worker or node died."""
 
-LOOK = 10.0
-"""Seconds without a finished file after which the driver looks whether a processor is left."""
+CHECK_INTERVAL = 10.0
+"""Seconds without a finished file after which the driver checks that a processor is left."""
 
 
-def played(
+def extract_on_ray(
     files: Sequence[Path], speech: Speech, *, workers: int | None, address: str | None
-) -> Iterator[tuple[Path, Part | str]]:
-    """Yield each file when it is finished, with what was found in it or what is wrong with it.
+) -> Iterator[tuple[Path, MediaFeatures | str]]:
+    """Yield each finished file, with its result or its problem.
 
-    A worker or a node that dies costs its files another try, `RETRIES` times; a file that is not
-    finished then is told and left out. All nodes must see the files at the same path.
+    The death of a worker or node costs its files a retry, up to `RETRIES` times; then the file is
+    reported and skipped. All nodes must see the files at the same path.
 
     Args:
         files: Each once.
-        speech: Who recognises words.
+        speech: Recogniser of the words.
         workers: Files at a time; None = as many as there are processors.
-        address: HOST:PORT of a cluster of which this machine is a node; None starts a Ray that only
-            this machine reaches, and ends it.
+        address: HOST:PORT of a cluster of which this machine is a node; None starts a local Ray and
+            stops it afterwards.
 
     Raises:
         DataError: If Ray is not installed, or the cluster cannot be reached or has no processor.
     """
-    with joined(address, workers) as ray:
-        look = ray.remote(num_cpus=1, max_retries=RETRIES)(_look)
+    with connect(address, workers) as ray:
+        extract = ray.remote(num_cpus=1, max_retries=RETRIES)(_extract)
         waiting = list(reversed(files))
         running: dict[Any, Path] = {}
-        # Twice as many as can run: none waits for this process, and an autoscaler sees the need.
+        # Twice as many as can run: no worker waits for this process, and an autoscaler sees demand.
         limit = workers or 2 * _processors(ray)
         while waiting or running:
             while waiting and len(running) < limit:
                 file = waiting.pop()
-                running[look.remote(file, speech)] = file
-            done, _ = ray.wait(list(running), timeout=LOOK)
+                running[extract.remote(file, speech)] = file
+            done, _ = ray.wait(list(running), timeout=CHECK_INTERVAL)
             if not done:
                 _processors(ray)
             for reference in done:
                 file = running.pop(reference)
-                yield file, _found(ray, file, reference)
+                yield file, _result(ray, file, reference)
 
 
 def _processors(ray: Any) -> int:
@@ -64,21 +64,21 @@ def _processors(ray: Any) -> int:
     return count
 
 
-def _look(file: Path, speech: Speech) -> Part | str:
-    """Play a file in a worker; one thread, as each worker has one processor."""
+def _extract(file: Path, speech: Speech) -> MediaFeatures | str:
+    """Play a file in a worker; one thread, because each worker has one processor."""
     import torch
 
     torch.set_num_threads(1)
     try:
-        return part_of(play(file, speech))
+        return stack_inputs(play(file, speech))
     except (SourceError, SourceLost) as error:
         return str(error)
 
 
-def _found(ray: Any, file: Path, reference: Any) -> Part | str:
-    """Return what a worker found, or that it died each time; what is a bug is raised."""
+def _result(ray: Any, file: Path, reference: Any) -> MediaFeatures | str:
+    """Return a worker's result, or that it died each time; a bug is raised."""
     try:
-        found: Part | str = ray.get(reference)
+        found: MediaFeatures | str = ray.get(reference)
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:

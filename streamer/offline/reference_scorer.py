@@ -1,8 +1,8 @@
 """The offline path: whole-file features through the model's `forward`, for `tamulag verify`.
 
-Knows features, words and the model. Knows no session, no aligner and no state: it works out anew
-which hops there are, which modality counts, and where its state starts afresh, so that a mistake of
-the live path shows as a difference.
+Knows features, words and the model. Knows no session, no aligner and no state: it recomputes the
+hops, the present modalities and the resets of the state, so that an error of the live path shows as
+a difference.
 """
 
 import math
@@ -28,7 +28,7 @@ from ..core.sample import (
     tick_of,
 )
 from ..features.asr.recogniser import Encode
-from .extract import Part, part_of
+from .extract import MediaFeatures, stack_inputs
 
 SIZES = {"audio": 1, "vision": VISION_TICKS}
 """Ticks of one feature vector."""
@@ -36,46 +36,46 @@ SIZES = {"audio": 1, "vision": VISION_TICKS}
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the offline path says of the hop that ends at `end`."""
+    """The offline path's result for the hop that ends at `end`."""
 
     end: float
     """Seconds."""
     sentiment: float | None
-    """Fused, in [-3, 3]; None where nobody is present or the head is untrained."""
+    """Fused, in [-3, 3]; None without a present modality or a trained head."""
     heads: dict[str, float | None]
-    """Of each modality alone."""
+    """Each modality's own sentiment."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What one modality looks like at one hop."""
+    """One modality at one hop."""
 
     since: int = 0
-    """First tick that its state has seen."""
+    """First tick in its state."""
     counts: bool = False
-    said: tuple[tuple[Phrase, int], ...] = ()
-    """Text: the phrases in its state, each with the tick at which it came in."""
+    phrases: tuple[tuple[Phrase, int], ...] = ()
+    """Text: the phrases in its state, each with the tick of its arrival."""
 
     @property
     def beginning(self) -> tuple[object, ...]:
-        """What must be equal for two hops to follow from one state."""
-        return self.since, tuple((id(phrase), end) for phrase, end in self.said)
+        """Key that is equal for two hops whose states have the same start."""
+        return self.since, tuple((id(phrase), end) for phrase, end in self.phrases)
 
 
 @dataclass(slots=True)
-class _Ear:
-    """The words known at a hop, one phrase of each utterance."""
+class _KnownWords:
+    """The words known at a hop, one phrase per utterance."""
 
     waiting: list[Phrase]
-    known: dict[int, tuple[Phrase, int]] = field(default_factory=dict)
+    phrases: dict[int, tuple[Phrase, int]] = field(default_factory=dict)
     last: int | None = None
     """Tick at which the newest word ended."""
 
-    def hear(self, end: int) -> None:
-        """Admit what was available at tick `end`."""
+    def add_until(self, end: int) -> None:
+        """Add the phrases that were available at tick `end`."""
         while self.waiting and self.waiting[0].timestamp * TICK_RATE <= end:
             phrase = self.waiting.pop(0)
-            self.known[phrase.utterance] = (phrase, end)
+            self.phrases[phrase.utterance] = (phrase, end)
             for word in phrase.words[-1:]:
                 self.last = max(self.last or 0, min(tick_of(word.end), end))
 
@@ -94,24 +94,26 @@ def scores(
 
     Args:
         model: In evaluation mode.
-        card: Which heads are trained.
-        found: What the front end found in the whole file.
-        phrases: Words with the time at which each became available; encoded anew here.
+        card: States which heads are trained.
+        found: All inputs of the whole file.
+        phrases: Words with the time at which each became available; encoded here.
         asked: Modalities.
-        timing: Of the hops.
+        timing: Window, hop and age limits.
         encode: Words -> token states and word indices.
     """
-    part = part_of(found)
+    part = stack_inputs(found)
     lost = {item.modality for item in found if isinstance(item, Notice) and item.reason}
     ends = _ends(found, phrases, round(timing.hop * TICK_RATE))
     views = {
-        name: _text(phrases, ends, timing) if name == "text" else _seen(name, part, ends, timing)
+        name: _text_views(phrases, ends, timing)
+        if name == "text"
+        else _media_views(name, part, ends, timing)
         for name in MODALITIES
         if name in asked
     }
     rows = list(zip(ends, *views.values(), strict=True))
     out: list[Score] = []
-    # Within a stretch the model's state has one beginning: one pass gives all its hops.
+    # Within a stretch the model's state has one start: one pass gives all its hops.
     for _, stretch in groupby(rows, key=lambda row: [view.beginning for view in row[1:]]):
         hops = list(stretch)
         now = [row[0] for row in hops]
@@ -153,7 +155,7 @@ def _forward(
 
 def _ends(found: Sequence[Input], phrases: Sequence[Phrase], hop: int) -> list[int]:
     """Return the ticks at which hops end; the last one may be shorter."""
-    # A picture fills its tenth of a second, wherever in it it was taken.
+    # A picture fills its whole tenth of a second.
     length = max(
         (
             (tick_of(item.timestamp) // SIZES[item.modality] + 1) * SIZES[item.modality]
@@ -167,8 +169,10 @@ def _ends(found: Sequence[Input], phrases: Sequence[Phrase], hop: int) -> list[i
     return [*range(hop, last, hop), last] if last else []
 
 
-def _seen(name: str, part: Part, ends: Sequence[int], timing: Timing) -> list[_View]:
-    """Follow audio or vision from hop to hop."""
+def _media_views(
+    name: str, part: MediaFeatures, ends: Sequence[int], timing: Timing
+) -> list[_View]:
+    """Return the views of audio or vision, hop by hop."""
     size = SIZES[name]
     starts = _slots(name, part)
 
@@ -176,10 +180,10 @@ def _seen(name: str, part: Part, ends: Sequence[int], timing: Timing) -> list[_V
         before = starts[starts < end]
         return int(before[-1]) + size if len(before) else None
 
-    return _followed(ends, last, timing.missing_after[name])
+    return _views(ends, last, timing.missing_after[name])
 
 
-def _followed(
+def _views(
     ends: Sequence[int], last: Callable[[int], int | None], missing_after: float
 ) -> list[_View]:
     views: list[_View] = []
@@ -194,29 +198,29 @@ def _followed(
     return views
 
 
-def _text(phrases: Sequence[Phrase], ends: Sequence[int], timing: Timing) -> list[_View]:
-    """Follow the words from hop to hop; a long silence forgets them before new ones come in."""
-    ear, views, was_missing = _Ear(list(phrases)), [], True
+def _text_views(phrases: Sequence[Phrase], ends: Sequence[int], timing: Timing) -> list[_View]:
+    """Return the views of the words; a long silence clears them before new ones are added."""
+    words, views, was_missing = _KnownWords(list(phrases)), [], True
 
     def is_missing(end: int) -> bool:
-        return ear.last is None or (end - ear.last) / TICK_RATE > timing.missing_after["text"]
+        return words.last is None or (end - words.last) / TICK_RATE > timing.missing_after["text"]
 
     for end in ends:
         if is_missing(end) and not was_missing:
-            ear.known.clear()
-        ear.hear(end)
+            words.phrases.clear()
+        words.add_until(end)
         was_missing = is_missing(end)
-        views.append(_View(0, not was_missing, tuple(ear.known.values())))
+        views.append(_View(0, not was_missing, tuple(words.phrases.values())))
     return views
 
 
-def _slots(name: str, part: Part) -> np.ndarray:
+def _slots(name: str, part: MediaFeatures) -> np.ndarray:
     time = part.ticks.get(name, np.zeros(0, np.int64))
     return time // SIZES[name] * SIZES[name]
 
 
-def _ticks(name: str, view: _View, part: Part, end: int, encode: Encode) -> Ticks | None:
-    """Return everything of a modality from the beginning of its state to tick `end`."""
+def _ticks(name: str, view: _View, part: MediaFeatures, end: int, encode: Encode) -> Ticks | None:
+    """Return all of a modality from the start of its state to tick `end`."""
     if name == "text":
         return _tokens(view, encode)
     time = _slots(name, part)
@@ -228,7 +232,7 @@ def _ticks(name: str, view: _View, part: Part, end: int, encode: Encode) -> Tick
 
 def _tokens(view: _View, encode: Encode) -> Ticks | None:
     parts = []
-    for phrase, end in view.said:
+    for phrase, end in view.phrases:
         states, word_of_token = encode([word.text for word in phrase.words])
         starts = [min(tick_of(word.start), end - 1) for word in phrase.words]
         time = np.array([starts[index] for index in word_of_token], np.int64)

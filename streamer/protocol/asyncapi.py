@@ -1,6 +1,6 @@
-"""The AsyncAPI 3 document: what goes out and what may come in, for tools that read such documents.
+"""The AsyncAPI 3 document of both directions, outputs and ingest, for tools that read it.
 
-Knows the schemas of both directions and where they belong. Knows no connection.
+Knows the schemas of both directions and their channels. Knows no connection.
 """
 
 import re
@@ -20,7 +20,7 @@ _TOPICS = {
     "event": ("Event", "Bound", "Problem"),
     "status": ("State",),
 }
-"""Last level of the MQTT topic -> what goes there."""
+"""Last level of the MQTT topic -> messages published there."""
 
 _PAYLOADS: dict[type[BaseModel], str] = {
     SoundHeader: "samples, pcm_s16le or mulaw",
@@ -33,13 +33,13 @@ Document = dict[str, Any]
 
 
 def document() -> Document:
-    """Return the document as JSON has it."""
+    """Return the AsyncAPI document as JSON-ready values."""
     sent = [kind.__name__ for kind in get_args(messages.AnyMessage)]
-    taken = [kind.__name__ for kind in _PAYLOADS]
+    received = [kind.__name__ for kind in _PAYLOADS]
     channels: Document = {
         "scores": _channel("/", "Everything as it happens", sent, "websocket"),
         "ingest": _channel(
-            "/ingest", "Sound and pictures in", ["SenderHello", *taken], "websocket"
+            "/ingest", "Sound and pictures in", ["SenderHello", *received], "websocket"
         ),
     }
     for topic, kinds in _TOPICS.items():
@@ -79,7 +79,7 @@ def _channel(
 
 
 def _operation(channel: str) -> Document:
-    """Return what the program does there: it sends on all channels but one."""
+    """Return the program's action on a channel: it sends on all but one."""
     action = "receive" if channel == "ingest" else "send"
     return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}}
 
@@ -114,7 +114,7 @@ def _schemas() -> Document:
 
 
 def _moved(node: Any) -> Any:
-    """Return a schema whose references point to where AsyncAPI keeps schemas."""
+    """Return a schema whose references point to AsyncAPI's place for schemas."""
     if isinstance(node, dict):
         return {key: _moved(value) for key, value in node.items()}
     if isinstance(node, list):

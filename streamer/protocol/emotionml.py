@@ -15,12 +15,12 @@ from .messages import SentimentMessage
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"
 
 DIMENSIONS = "http://www.w3.org/TR/emotion-voc/xml#pad-dimensions"
-"""Pleasure, arousal and dominance; a sentiment is the first, and says nothing of the others."""
+"""Pleasure, arousal and dominance; a sentiment is the first alone."""
 
 CHANNELS = {"text": "text", "audio": "voice", "vision": "face"}
-"""The recommendation's words for our modalities, in `expressed-through`."""
+"""Values of `expressed-through` for our modalities."""
 
-SHOWN = ("ok", "stale")
+PRESENT = ("ok", "stale")
 
 
 def document(scores: Iterable[SentimentMessage], epoch: float, about: str) -> Iterator[str]:
@@ -33,7 +33,7 @@ def document(scores: Iterable[SentimentMessage], epoch: float, about: str) -> It
     Args:
         scores: Of one session.
         epoch: Wall time of session time 0, seconds since 1970.
-        about: For people.
+        about: Description for people.
     """
     yield '<?xml version="1.0" encoding="UTF-8"?>\n'
     yield f'<emotionml version="1.0" xmlns="{NAMESPACE}" dimension-set="{DIMENSIONS}">\n'
@@ -46,11 +46,11 @@ def document(scores: Iterable[SentimentMessage], epoch: float, about: str) -> It
 def _emotions(score: SentimentMessage, epoch: float) -> Iterator[str]:
     times = tuple(round(1000 * (epoch + at)) for at in (score.window.start, score.window.end))
     parts = {name: getattr(score.modalities, name) for name in MODALITIES}
-    heard = [name for name in MODALITIES if parts[name].status in SHOWN]
+    present = [name for name in MODALITIES if parts[name].status in PRESENT]
     if score.sentiment is not None:
         sure = None if score.interval is None else _confidence(*score.interval)
-        yield _emotion(score.sentiment, times, heard, sure)
-    for name in heard:
+        yield _emotion(score.sentiment, times, present, sure)
+    for name in present:
         if parts[name].sentiment is not None:
             yield _emotion(parts[name].sentiment, times, [name], None)
 

@@ -1,8 +1,8 @@
-"""What a page or program may send us: its hello, then frames of sound, pictures, words, features.
+"""The messages of a remote sender: its hello, then frames of sound, pictures, words or features.
 
-Knows bytes, their checks and the WebSocket close codes that answer wrong ones. Knows no connection,
-no clock and no features of its own. A frame is 4 bytes of length (big-endian), a JSON header of
-that length, and the payload.
+Knows bytes, their validation and the WebSocket close codes for invalid ones. Knows no connection,
+no clock and no feature extraction. A frame is 4 bytes of length (big-endian), a JSON header of that
+length, and the payload.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ..core.errors import TamulagError
 from ..core.sample import Array
-from .messages import Part, Role
+from .messages import Role, WireModel
 
 BAD_DATA, POLICY, TOO_BIG = 1007, 1008, 1009
 """Close codes of RFC 6455."""
@@ -24,7 +24,7 @@ MAX_HEADER = 8192
 """Bytes of a frame's JSON header."""
 
 MAX_SECONDS = 0.5
-"""Sound in one frame, and how long one may hold it back before it is late."""
+"""Most sound of one frame, and how long a sender may buffer it before it is late."""
 
 MAX_SIDE = 1920
 """Pixels of a picture's side."""
@@ -37,44 +37,44 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class IngestError(TamulagError):
-    """What came cannot be used; the connection is closed with `code` and this text.
+    """A message cannot be used; the connection is closed with `code` and this text.
 
     Attributes:
         code: WebSocket close code.
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason.encode()[:120].decode(errors="ignore"))  # a close frame has 123
+        super().__init__(reason.encode()[:120].decode(errors="ignore"))  # a close frame: 123 bytes
         self.code = code
 
 
-class SoundForm(Part):
-    """How the sound is written."""
+class SoundForm(WireModel):
+    """Encoding of the sound."""
 
     encoding: Literal["pcm_s16le", "mulaw"] = Field(description="16 bit little-endian, or G.711")
     rate: Literal[8000, 16000, 48000] = Field(description="Hz")
     channels: Literal[1, 2] = 1
-    roles: list[Role] = Field([], description="Who is on each channel; empty: their mean is heard")
+    roles: list[Role] = Field([], description="Role on each channel; empty: their mean is used")
 
 
-class PictureForm(Part):
-    """How the pictures are written."""
+class PictureForm(WireModel):
+    """Encoding of the pictures."""
 
     encoding: Literal["jpeg"] = Field(description="Baseline or progressive, sides up to 1920")
 
 
-class SenderHello(Part):
+class SenderHello(WireModel):
     """The first message of a sender, as text."""
 
     type: Literal["hello"] = "hello"
     v: Literal[1] = 1
     role: Role | None = Field(
-        None, description="Whom it is about; must be whom this session scores"
+        None, description="Role of the person; must be the one that this session scores"
     )
     audio: SoundForm | None = None
     vision: PictureForm | None = None
-    words: bool = Field(False, description="Recognised words come, in place of our recogniser")
-    features: list[Literal["audio", "vision"]] = Field([], description="Those that come ready made")
+    words: bool = Field(False, description="Sends recognised words, in place of our recogniser")
+    features: list[Literal["audio", "vision"]] = Field([], description="Sent as feature rows")
     clock: Literal["arrival", "sender"] = Field(
         "arrival", description="sender: timestamps are session time; `tamulag serve` alone"
     )
@@ -84,12 +84,12 @@ class SenderHello(Part):
     resume: str | None = Field(
         None,
         max_length=64,
-        description="Of an earlier `ready`: go on with that session; `tamulag serve` alone",
+        description="Token of an earlier `ready`: resume that session; `tamulag serve` alone",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Refuse what contradicts itself."""
+        """Refuse contradictions."""
         if not (self.audio or self.vision or self.words or self.features):
             raise ValueError("nothing is offered: give audio, vision, words or features")
         for name in self.features:
@@ -100,24 +100,24 @@ class SenderHello(Part):
         return self
 
 
-class SoundHeader(Part):
-    """Of sound: the payload holds its samples, those of two channels in turn."""
+class SoundHeader(WireModel):
+    """Header of sound: the payload is its samples, interleaved for two channels."""
 
     kind: Literal["audio"] = "audio"
     timestamp: Timestamp = Field(description="Of its first sample, seconds on the sender's clock")
     position: int | None = Field(
-        None, ge=0, le=2**53, description="Samples recorded before it, those that were not sent too"
+        None, ge=0, le=2**53, description="Samples recorded before it, sent or not"
     )
 
 
-class PictureHeader(Part):
-    """Of a picture: the payload is a JPEG file."""
+class PictureHeader(WireModel):
+    """Header of a picture: the payload is a JPEG file."""
 
     kind: Literal["image"] = "image"
     timestamp: Timestamp = Field(description="Of its capture, seconds on the sender's clock")
 
 
-class SentWord(Part):
+class SentWord(WireModel):
     """A recognised word."""
 
     text: str = Field(min_length=1, max_length=64)
@@ -126,32 +126,32 @@ class SentWord(Part):
     confidence: Share | None = None
 
 
-class WordsHeader(Part):
-    """The words of an utterance that stand; a later frame of the same number replaces them."""
+class WordsHeader(WireModel):
+    """The committed words of an utterance; a later frame with the same number replaces them."""
 
     kind: Literal["words"] = "words"
     timestamp: Timestamp = Field(description="When they were recognised, on the sender's clock")
     utterance: int = Field(ge=0, le=10**6)
     words: list[SentWord] = Field(max_length=MAX_ROWS)
-    final: bool = Field(description="Nothing more comes under this number")
+    final: bool = Field(description="No further frame with this number follows")
 
 
-class FeaturesHeader(Part):
-    """Of ready features: float32, little-endian, rows of docs/explanation/features.md."""
+class FeaturesHeader(WireModel):
+    """Header of feature rows: float32, little-endian; see docs/explanation/features.md."""
 
     kind: Literal["features"] = "features"
     timestamp: Timestamp = Field(description="Of the first row, on the sender's clock")
     modality: Literal["audio", "vision"] = Field(description="Rows follow each 0.02 s or 0.1 s")
     reason: Literal["silence", "no_sound", "no_face", "no_picture"] | None = Field(
-        None, description="Why there is no row: silence, no_face; then the payload is empty"
+        None, description="Reason for no row: silence, no_face; then the payload is empty"
     )
 
 
-class EndHeader(Part):
-    """Nothing more comes: say what is still held."""
+class EndHeader(WireModel):
+    """The end of the stream: flush what is still pending."""
 
     kind: Literal["end"] = "end"
-    timestamp: Timestamp = Field(description="Of now, on the sender's clock")
+    timestamp: Timestamp = Field(description="Time of the end, on the sender's clock")
 
 
 Header = SoundHeader | PictureHeader | WordsHeader | FeaturesHeader | EndHeader
@@ -164,7 +164,7 @@ class Frame:
     """A checked frame.
 
     Attributes:
-        header: Says what it is, and when.
+        header: Kind and timestamp.
         sound: Shape (n,) or (n, channels), int16, of a SoundHeader.
         rows: Shape (n, D), float32, of a FeaturesHeader.
         picture: A JPEG file, of a PictureHeader.
@@ -181,10 +181,10 @@ def parse_hello(text: str | bytes, subject: Role) -> SenderHello:
 
     Args:
         text: Its first message.
-        subject: Whom this session scores.
+        subject: Role that this session scores.
 
     Raises:
-        IngestError: If it is none, or about somebody else.
+        IngestError: If it is invalid, or for another role.
     """
     try:
         hello = SenderHello.model_validate_json(text, strict=True)
@@ -197,7 +197,7 @@ def parse_hello(text: str | bytes, subject: Role) -> SenderHello:
 
 
 def channel(form: SoundForm, subject: Role) -> int | None:
-    """Return which channel is heard; None: the mean of all."""
+    """Return the index of the channel to use; None: the mean of all."""
     return form.roles.index(subject) if form.roles else None
 
 
@@ -206,11 +206,11 @@ def parse_frame(data: bytes, hello: SenderHello, dims: Mapping[str, int]) -> Fra
 
     Args:
         data: A binary message.
-        hello: What was promised.
-        dims: Numbers in a row of features, for `audio` and `vision`.
+        hello: The sender's hello.
+        dims: Length of a feature row, for `audio` and `vision`.
 
     Raises:
-        IngestError: If it cannot be read, or was not promised.
+        IngestError: If it cannot be read, or was not offered in the hello.
     """
     size = int.from_bytes(data[:4], "big")
     if len(data) < 4 or not 2 <= size <= min(MAX_HEADER, len(data) - 4):
@@ -233,7 +233,7 @@ def parse_frame(data: bytes, hello: SenderHello, dims: Mapping[str, int]) -> Fra
 
 
 def build_frame(header: Header, payload: bytes = b"") -> bytes:
-    """Return the bytes of a frame: for programs that send, and for tests."""
+    """Return the bytes of a frame, for senders and tests."""
     text = header.model_dump_json(exclude_none=True).encode()
     return len(text).to_bytes(4, "big") + text + payload
 
@@ -242,7 +242,7 @@ def picture_size(jpeg: bytes) -> tuple[int, int]:
     """Return width and height as a JPEG file states them.
 
     Raises:
-        IngestError: If it is no JPEG file, or states none.
+        IngestError: If it is no JPEG file, or states no size.
     """
     place = 2
     while jpeg[:2] == b"\xff\xd8" and place + 9 <= len(jpeg) and jpeg[place] == 0xFF:
@@ -256,7 +256,7 @@ def picture_size(jpeg: bytes) -> tuple[int, int]:
 
 def _check_picture(jpeg: bytes) -> None:
     width, height = picture_size(jpeg)
-    # Before it is decoded: a small file may unfold to gigabytes.
+    # Checked before decoding: a small file may expand to gigabytes.
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise IngestError(TOO_BIG, f"an image of {width}x{height}: sides up to {MAX_SIDE}")
 
@@ -282,7 +282,7 @@ def _rows(payload: bytes, header: FeaturesHeader, dim: int) -> Array:
 
 
 def _mulaw() -> npt.NDArray[np.int16]:
-    """Return the sample of each byte, as ITU-T G.711 has it."""
+    """Return the sample of each byte by ITU-T G.711."""
     code = ~np.arange(256, dtype=np.uint8)
     exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
     size = (((mantissa << 3) + 132) << exponent) - 132
@@ -293,9 +293,9 @@ _MULAW = _mulaw()
 
 
 def _first(error: ValidationError) -> str:
-    """Return where the first problem lies, and what it is; nothing of what was sent."""
+    """Return the place of the first problem and what it is; nothing of the sender's values."""
     problem = error.errors(include_input=False, include_url=False)[0]
-    # A name that the sender has chosen must not make lines of its own in a log.
+    # A key chosen by the sender must not add lines to a log.
     place = ".".join(str(part) if _is_plain(part) else "?" for part in problem["loc"])
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 

@@ -1,6 +1,6 @@
-"""Room 5: the one versioned schema of every output, over WebSocket, MQTT and JSON lines alike.
+"""The versioned schema of every output message, the same for WebSocket, MQTT and JSON lines.
 
-Knows the words of the wire. Knows no sockets and no clock: whoever sends gives the wall time.
+Knows the fields on the wire. Knows no sockets and no clock: the caller gives the wall time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,24 +24,24 @@ StateWord = Literal["online", "degraded", "offline"]
 Role = Literal["customer", "agent", "visitor"]
 
 
-class Part(BaseModel):
-    """Anything on the wire: immutable, and without unknown keys."""
+class WireModel(BaseModel):
+    """Base of every message part: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Subject(Part):
-    """Whom the session is about; never a name."""
+class Subject(WireModel):
+    """The person the session is about; never a name."""
 
     role: Role = "customer"
     id: str | None = Field(None, description="Pseudonym, where the settings give one")
 
 
-NOBODY_NAMED = Subject()
+ANONYMOUS = Subject()
 
 
-class Message(Part):
-    """What every message carries."""
+class Message(WireModel):
+    """Fields of every message."""
 
     v: Literal[1] = 1
     session: str = Field(description="Identifier of the session, unique per start")
@@ -49,11 +49,11 @@ class Message(Part):
         ge=0, description="Rises by one from message to message; hello and heartbeat repeat it"
     )
     time: str = Field(description="UTC wall time at sending, RFC 3339")
-    subject: Subject = NOBODY_NAMED
+    subject: Subject = ANONYMOUS
 
 
-class Window(Part):
-    """The stretch of session time that an estimate is about."""
+class Window(WireModel):
+    """The span of session time that an estimate covers."""
 
     start: float = Field(ge=0, description="Seconds since the session's start")
     end: float = Field(ge=0, description="Seconds since the session's start")
@@ -64,7 +64,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Modality(Part):
+class Modality(WireModel):
     """One modality's own estimate."""
 
     sentiment: Sentiment | None = Field(description="A number only where status is ok or stale")
@@ -83,7 +83,7 @@ class Modality(Part):
     )
 
 
-class Modalities(Part):
+class Modalities(WireModel):
     """The three modalities, in the field's order."""
 
     text: Modality
@@ -91,7 +91,7 @@ class Modalities(Part):
     vision: Modality
 
 
-class Attention(Part):
+class Attention(WireModel):
     """The heaviest ticks of each present modality."""
 
     text: list[tuple[str, float, Share]] = Field([], description="word, session time, weight")
@@ -99,7 +99,7 @@ class Attention(Part):
     vision: list[tuple[float, Share]] = Field([], description="session time, weight")
 
 
-class Latency(Part):
+class Latency(WireModel):
     """Seconds; null where it cannot be measured (a file at full speed)."""
 
     align: float | None = Field(description="From the end of the hop to its closing")
@@ -131,7 +131,7 @@ class SentimentMessage(Message):
     )
 
 
-class Head(Part):
+class Head(WireModel):
     """One output of the model."""
 
     trained: bool = Field(description="An untrained head gives null, never a number")
@@ -139,7 +139,7 @@ class Head(Part):
 
 
 class Hello(Message):
-    """Sent first to each new subscriber."""
+    """First message to each new subscriber."""
 
     type: Literal["hello"] = "hello"
     version: str = Field(description="Version of the program")
@@ -153,7 +153,7 @@ class Hello(Message):
     epoch: str = Field(description="UTC wall time of session time 0, RFC 3339")
 
 
-class SpokenWord(Part):
+class SpokenWord(WireModel):
     """A committed word."""
 
     text: str
@@ -163,7 +163,7 @@ class SpokenWord(Part):
 
 
 class Text(Message):
-    """The committed words of an utterance; a later one of the same number replaces it."""
+    """The committed words of an utterance; a later message with the same number replaces it."""
 
     type: Literal["text"] = "text"
     utterance: int
@@ -173,7 +173,7 @@ class Text(Message):
 
 
 class Event(Message):
-    """Something happened that is not a score."""
+    """Something that happened, other than a score."""
 
     type: Literal["event"] = "event"
     event: str = Field(description="source_lost, source_back, ...")
@@ -191,7 +191,7 @@ class State(Message):
     lost: dict[str, str] = Field({}, description="Lost modality or output, and reason")
     pressure: list[str] = Field(
         [],
-        description="Given up because the machine is too slow: vision_rate, asr_partials, hop",
+        description="Work shed because the machine is too slow: vision_rate, asr_partials, hop",
     )
     notice: str | None = Field(None, description="For the people who are scored")
 
@@ -205,20 +205,20 @@ class Bound(Message):
 
 
 class Heartbeat(Message):
-    """Sent when nothing else is, so that a page notices a dead link."""
+    """Sent when nothing else is, so that a client detects a dead link."""
 
     type: Literal["heartbeat"] = "heartbeat"
 
 
 class Missed(Message):
-    """Sent to one slow subscriber, in the place of what it did not get."""
+    """Sent to one slow subscriber in place of the messages that were dropped for it."""
 
     type: Literal["missed"] = "missed"
-    missed: int = Field(ge=1, description="Messages dropped for this subscriber since it was told")
+    missed: int = Field(ge=1, description="Messages dropped for this subscriber since the last one")
 
 
 class Problem(Message):
-    """An error that a subscriber should know of."""
+    """An error that concerns a subscriber."""
 
     type: Literal["error"] = "error"
     error: str
@@ -238,7 +238,7 @@ def schema() -> dict[str, object]:
 
 
 def encode(message: AnyMessage) -> str:
-    """Return the message as one line of JSON; keys that say nothing are left out of modalities."""
+    """Return the message as one line of JSON; empty optional keys of modalities are omitted."""
     return message.model_dump_json()
 
 
@@ -252,10 +252,11 @@ def decode(line: str | bytes) -> AnyMessage:
 
 
 def missed(hello: str, count: int) -> str:
-    """Return the line that tells one subscriber how many messages it missed.
+    """Return the line that reports to one subscriber how many messages it missed.
 
     Args:
-        hello: A line of any message of the session, of now.
+        hello: Line of any current message of the session, as the source of its envelope.
+        count: At least 1.
         count: At least 1.
     """
     head = decode(hello).model_dump(include={"session", "seq", "time", "subject"})
@@ -263,14 +264,14 @@ def missed(hello: str, count: int) -> str:
 
 
 def utc(epoch: float) -> str:
-    """Return a wall time (seconds since 1970) as RFC 3339 with milliseconds."""
+    """Return a wall time, seconds since 1970, as RFC 3339 with milliseconds."""
     return (
         datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
 
 
 def label(sentiment: float) -> Label:
-    """Return the word for a sentiment."""
+    """Return the label of a sentiment in [-3, 3]."""
     if abs(sentiment) <= NEUTRAL:
         return "neutral"
     return "positive" if sentiment > 0 else "negative"
@@ -284,9 +285,9 @@ def sentiment_message(
     time: str,
     latency: Latency,
     dropped: Mapping[str, int],
-    subject: Subject = NOBODY_NAMED,
+    subject: Subject = ANONYMOUS,
 ) -> SentimentMessage:
-    """Return the message of an estimate; numbers are rounded to what they can bear."""
+    """Return the message of an estimate, its numbers rounded."""
     modalities = {
         name: Modality(
             sentiment=_rounded(part.sentiment),
@@ -321,7 +322,7 @@ def sentiment_message(
 
 
 def text_message(
-    phrase: Phrase, *, session: str, seq: int, time: str, subject: Subject = NOBODY_NAMED
+    phrase: Phrase, *, session: str, seq: int, time: str, subject: Subject = ANONYMOUS
 ) -> Text:
     """Return the message of an utterance's words."""
     words = [

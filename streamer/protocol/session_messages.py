@@ -1,6 +1,6 @@
-"""One session's messages: their numbers, times and order, and what is lost.
+"""Build one session's messages: sequence numbers, times, order, and which modalities are lost.
 
-Knows the schema and one wall clock. Knows no publisher: each line is handed on.
+Knows the schema and one wall clock. Knows no publisher: each line is passed to a callback.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +13,11 @@ from ..core.score_events import EventDetector
 from . import messages
 
 Send = Callable[[str, str], None]
-"""Takes a kind of message and its line."""
+"""Called with the type of a message and its line of JSON."""
 
 
-class Head(TypedDict):
-    """What every message begins with."""
+class Envelope(TypedDict):
+    """Fields that every message starts with."""
 
     session: str
     seq: int
@@ -27,25 +27,28 @@ class Head(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a session says of itself in `hello`."""
+    """Static facts about a session, for its `hello`."""
 
     version: str
     checkpoint: str
     heads: dict[str, messages.Head]
     sources: list[str]
-    subject: messages.Subject = messages.NOBODY_NAMED
+    subject: messages.Subject = messages.ANONYMOUS
     notice: str | None = None
 
 
 class SessionMessages:
-    """Say what happens in one session.
+    """Builds the messages of one session and passes each on as a line.
 
     Args:
-        session: Its name.
-        about: What it says of itself.
-        wall_now: Seconds since 1970, steady.
-        send: Takes each message.
-        seq: Number of the newest message, if there were some before.
+        session: Identifier of the session.
+        about: Static facts for `hello`.
+        wall_now: Seconds since 1970, monotonic.
+        send: Called with each message.
+        seq: Number of the newest message of an earlier part of the session.
+
+    Attributes:
+        seq: Number of the newest message.
     """
 
     def __init__(
@@ -63,13 +66,13 @@ class SessionMessages:
         self.lost: dict[str, str] = {}
         """Modalities whose source is lost, and outputs, with the reason."""
         self.pressure: tuple[str, ...] = ()
-        """Work that was given up because the machine is too slow."""
+        """Work that is shed because the machine is too slow."""
         self._wall_now = wall_now
         self._send = send
-        self._notables = EventDetector()
+        self._events = EventDetector()
 
-    def head(self, seq: int | None = None) -> Head:
-        """Return the head of the next message, or of one that repeats a number."""
+    def envelope(self, seq: int | None = None) -> Envelope:
+        """Return the envelope of the next message, or of one that repeats the number `seq`."""
         return {
             "session": self.session,
             "seq": self.seq + 1 if seq is None else seq,
@@ -77,33 +80,39 @@ class SessionMessages:
             "subject": self.about.subject,
         }
 
-    def say(self, sent: messages.AnyMessage) -> None:
-        """Hand a message on."""
+    def send(self, sent: messages.AnyMessage) -> None:
+        """Send a message."""
         self.seq = sent.seq
         self._send(sent.type, messages.encode(sent))
 
     def begin(self, at: float) -> None:
-        """Say that the session begins, and how it is."""
-        self.say(messages.Bound(type="session_start", at=round(at, 2), **self.head()))
+        """Send the session's start and its status.
+
+        Args:
+            at: Session time, seconds.
+        """
+        self.send(messages.Bound(type="session_start", at=round(at, 2), **self.envelope()))
         self.status()
 
     def end(self, at: float, reason: str) -> None:
-        """Say that the session ends."""
-        end = messages.Bound(type="session_end", at=round(at, 2), reason=reason, **self.head())
-        self.say(end)
+        """Send the session's end; `at` is session time, seconds."""
+        end = messages.Bound(type="session_end", at=round(at, 2), reason=reason, **self.envelope())
+        self.send(end)
 
-    def beat(self) -> None:
-        """Say that all goes on, where nothing else is said."""
-        self.say(messages.Heartbeat(**self.head(self.seq)))
+    def heartbeat(self) -> None:
+        """Send a heartbeat, to be called where nothing else was sent for a while."""
+        self.send(messages.Heartbeat(**self.envelope(self.seq)))
 
     def estimate(
         self, estimate: Estimate, latency: messages.Latency, dropped: Mapping[str, int]
     ) -> None:
-        """Say a score, and what is notable about it."""
-        self.say(
-            messages.sentiment_message(estimate, latency=latency, dropped=dropped, **self.head())
+        """Send a score and the events that it triggers."""
+        self.send(
+            messages.sentiment_message(
+                estimate, latency=latency, dropped=dropped, **self.envelope()
+            )
         )
-        for found in self._notables.look(estimate):
+        for found in self._events.look(estimate):
             self.event(found.event, found.at, detail=found.detail)
 
     def event(
@@ -115,24 +124,24 @@ class SessionMessages:
         reason: str | None = None,
         detail: str = "",
     ) -> None:
-        """Say that something happened."""
-        self.say(
+        """Send an event at session time `at`, seconds."""
+        self.send(
             messages.Event(
                 event=event,
                 modality=modality,
                 reason=reason,
                 detail=detail,
                 at=at,
-                **self.head(),
+                **self.envelope(),
             )
         )
 
     def words(self, phrase: Phrase) -> None:
-        """Say what was understood."""
-        self.say(messages.text_message(phrase, **self.head()))
+        """Send the recognised words of an utterance."""
+        self.send(messages.text_message(phrase, **self.envelope()))
 
     def notice(self, notice: Notice) -> None:
-        """Say that a modality's source is lost, or back."""
+        """Send the loss or return of a modality's source, then the status."""
         self.event(
             "source_back" if notice.reason is None else "source_lost",
             notice.timestamp,
@@ -143,36 +152,36 @@ class SessionMessages:
         self._note(notice.modality, notice.reason)
 
     def output(self, name: str, reason: str | None, detail: str, at: float) -> None:
-        """Say that a publisher is lost, or back; the others carry it."""
+        """Send the loss or return of a publisher, through the others, then the status."""
         kind = "publisher_back" if reason is None else "publisher_lost"
         self.event(kind, round(at, 2), reason=reason, detail=detail)
         self._note(name, reason)
 
     def recording(self, reason: str, detail: str, at: float) -> None:
-        """Say that a recording has ended before its session."""
+        """Send that a recording ended before its session, then the status."""
         self.event("recording_lost", round(at, 2), reason=reason, detail=detail)
         self._note("recording", reason)
 
     def status(self) -> None:
-        """Say how the session is."""
+        """Send the session's status."""
         word: messages.StateWord = "degraded" if self.lost or self.pressure else "online"
-        self.say(
+        self.send(
             messages.State(
                 state=word,
                 lost=dict(self.lost),
                 pressure=list(self.pressure),
                 notice=self.about.notice,
-                **self.head(),
+                **self.envelope(),
             )
         )
 
     def hello(self, asked: Sequence[str], timing: Timing, *, hop: float, epoch: float) -> str:
-        """Return the line that a new subscriber gets first.
+        """Return the first line for a new subscriber.
 
         Args:
-            asked: Modalities.
+            asked: Modalities that were asked for.
             timing: Window and lateness.
-            hop: Seconds between two scores now.
+            hop: Current seconds between two scores.
             epoch: Wall time of session time 0, seconds since 1970.
         """
         return messages.encode(
@@ -186,15 +195,15 @@ class SessionMessages:
                 hop=hop,
                 lateness=timing.lateness,
                 epoch=messages.utc(epoch),
-                **self.head(self.seq),
+                **self.envelope(self.seq),
             )
         )
 
     def offline(self, state: str) -> str:
-        """Return the retained status of a broker for the state word `online` or `offline`."""
+        """Return the retained MQTT status for the state word `online` or `offline`."""
         word: messages.StateWord = "offline" if state == "offline" else "online"
-        head = self.head(self.seq)
-        return messages.encode(messages.State(state=word, notice=self.about.notice, **head))
+        envelope = self.envelope(self.seq)
+        return messages.encode(messages.State(state=word, notice=self.about.notice, **envelope))
 
     def _note(self, what: str, reason: str | None) -> None:
         if reason is None:

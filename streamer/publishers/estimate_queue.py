@@ -8,7 +8,7 @@ import asyncio
 from ..core.estimate import Estimate, ModalityEstimate
 from ..core.sample import MODALITIES
 from ..protocol.messages import AnyMessage, SentimentMessage, decode
-from .publisher import BACKLOG, Outbox
+from .publisher import MAX_BACKLOG, Outbox
 
 
 class EstimateQueue:
@@ -27,7 +27,7 @@ class EstimateQueue:
         """Set when every source and output is open."""
         self._is_waited_for = is_waited_for
         self._is_discarding = False
-        self._lines = Outbox[str](max(size, 4 * BACKLOG) if is_waited_for else size)
+        self._lines = Outbox[str](max(size, 4 * MAX_BACKLOG) if is_waited_for else size)
 
     @property
     def dropped(self) -> int:
@@ -50,7 +50,7 @@ class EstimateQueue:
             self._lines.put(payload)
 
     async def run(self) -> None:
-        """Wait until cancelled: who iterates takes the estimates."""
+        """Wait until cancelled; the iterating task takes the estimates."""
         await asyncio.Event().wait()
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""What Home Assistant is told so that it finds the device by itself: one retained message.
+"""The MQTT discovery message for Home Assistant (retained): the device and its sensors.
 
-Knows Home Assistant's words for devices and sensors, and our messages' fields. Knows no broker.
+Knows Home Assistant's terms for devices and sensors, and our messages' fields. Knows no broker.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from ..config.loader import Config
 from ..core.sample import MODALITIES
 
 NAMES = {"text": "Words", "audio": "Voice", "vision": "Face"}
-HOPS = 4
-"""Hops without a score after which Home Assistant takes the last one for outdated."""
+EXPIRE_HOPS = 4
+"""Hops without a score after which Home Assistant treats the last one as outdated."""
 
-SHORTEST = 10
-"""Seconds that this takes at the least: a broker that is away for a moment is no news."""
+MIN_EXPIRE = 10
+"""Least seconds until then: a broker that is briefly away is no news."""
 
-_SIGN = "{{ 'offline' if value_json.state == 'offline' else 'online' }}"
+_AVAILABILITY = "{{ 'offline' if value_json.state == 'offline' else 'online' }}"
 
 Component = dict[str, object]
 
 
-def announced(config: Config) -> dict[str, str]:
-    """Return what the broker keeps for Home Assistant, by topic; nothing if it is not wanted."""
+def discovery_messages(config: Config) -> dict[str, str]:
+    """Return the discovery message by its topic; empty unless the settings ask for it."""
     if not config.mqtt.discovery:
         return {}
     site, device = config.session.site, config.session.device
@@ -41,14 +41,14 @@ def announced(config: Config) -> dict[str, str]:
 
 
 def topic(prefix: str, site: str, device: str) -> str:
-    """Return where the message belongs."""
+    """Return the discovery topic of a device."""
     return f"{prefix}/device/{identifier(site, device)}/config"
 
 
 def identifier(site: str, device: str) -> str:
-    """Return the name of a device for Home Assistant: letters, digits, _ and - alone.
+    """Return the device's identifier for Home Assistant: letters, digits, _ and - alone.
 
-    Two devices never share one: what had to be replaced is told apart by a checksum.
+    It is unique per device: where characters had to be replaced a checksum is appended.
     """
     plain = f"tamulag_{site}_{device}"
     clean = re.sub(r"[^A-Za-z0-9-]", "_", plain)
@@ -58,7 +58,7 @@ def identifier(site: str, device: str) -> str:
 
 
 def payload(*, root: str, site: str, device: str, version: str, hop: float) -> str:
-    """Return the message that describes the device and its sensors.
+    """Return the JSON that describes the device and its sensors.
 
     Args:
         root: Our topics without their last level, e.g. `tamulag/v1/site/device`.
@@ -77,15 +77,15 @@ def payload(*, root: str, site: str, device: str, version: str, hop: float) -> s
             "sw_version": version,
         },
         "origin": {"name": "tamulag-stream", "sw_version": version},
-        "availability": [{"topic": f"{root}/status", "value_template": _SIGN}],
+        "availability": [{"topic": f"{root}/status", "value_template": _AVAILABILITY}],
         "state_topic": f"{root}/state",
         "qos": 1,
-        "components": {key: _named(name, key, part) for key, part in _components(root, hop)},
+        "components": {key: _with_id(name, key, part) for key, part in _components(root, hop)},
     }
     return json.dumps(described, ensure_ascii=False)
 
 
-def _named(name: str, key: str, part: Mapping[str, object]) -> Component:
+def _with_id(name: str, key: str, part: Mapping[str, object]) -> Component:
     return {**part, "unique_id": f"{name}_{key}"}
 
 
@@ -107,7 +107,7 @@ def _number(name: str, field: str, hop: float) -> Component:
         "value_template": f"{{{{ {field} }}}}",
         "state_class": "measurement",
         "suggested_display_precision": 1,
-        "expire_after": _patience(hop),
+        "expire_after": _expire_after(hop),
     }
 
 
@@ -118,7 +118,7 @@ def _word(hop: float) -> Component:
         "value_template": "{{ value_json.label }}",
         "device_class": "enum",
         "options": ["negative", "neutral", "positive"],
-        "expire_after": _patience(hop),
+        "expire_after": _expire_after(hop),
     }
 
 
@@ -135,5 +135,5 @@ def _problem(root: str) -> Component:
     }
 
 
-def _patience(hop: float) -> int:
-    return max(SHORTEST, math.ceil(HOPS * hop))
+def _expire_after(hop: float) -> int:
+    return max(MIN_EXPIRE, math.ceil(EXPIRE_HOPS * hop))

@@ -1,6 +1,6 @@
 """Publish messages as JSON lines: to a file, or to standard output for the next program.
 
-Knows files and pipes. Knows nothing of what the lines say.
+Knows files and pipes. Knows nothing of the content of a line.
 """
 
 import asyncio
@@ -12,33 +12,34 @@ from pathlib import Path
 
 from ..aio.background_writer import PATIENCE, BackgroundWriter, duplicate, open_with
 from ..aio.threads import in_thread
-from .publisher import PublisherError, Tell, tell_nobody
+from .publisher import LossCallback, PublisherError, ignore_loss
 
 QUEUE = 1000
-"""Lines that may wait for the disk or the reader: of one live session, some minutes."""
+"""Lines that may wait for the disk or the reader: some minutes of one live session."""
 
-LOOK = 0.2
-"""Seconds between two looks at whether lines wait too long."""
+WAIT_POLL = 0.2
+"""Seconds between two checks whether lines wait too long."""
 
 
 class JsonlPublisher:
-    """One message per line, each written out at once, by a thread of its own.
+    """One message per line, each written at once, by a thread of its own.
 
-    A reader that keeps a line waiting for more than a second is told as lost, and as back when it
-    has caught up; meanwhile `QUEUE` lines wait, then the oldest go and are counted. Whoever wants
-    all of them waits for `backlog` (see `caught_up`), as a file at full speed does.
+    A reader that lets a line wait for more than a second is reported as lost, and as back when it
+    has caught up; meanwhile up to `QUEUE` lines wait, then the oldest are dropped and counted. A
+    caller that must not lose lines waits for `backlog` (see `wait_for_backlog`), as a file at full
+    speed does.
 
     Args:
         path: A file, which is appended to, or `-` for standard output.
-        tell: Called with `publisher_lost` and why when lines wait too long, and with None when they
-            do not any more.
+        report: Called with `publisher_lost` and a detail when lines wait too long, and with None
+            when they no longer do.
     """
 
     name = "jsonl"
 
-    def __init__(self, path: str, tell: Tell = tell_nobody) -> None:
+    def __init__(self, path: str, report: LossCallback = ignore_loss) -> None:
         self._path = path
-        self._tell = tell
+        self._report = report
         self._is_late = False
         self._dropped = 0
         self._unwritten: list[bytes] = []
@@ -55,9 +56,9 @@ class JsonlPublisher:
         return self._writer.backlog if self._writer else 0
 
     async def open(self) -> None:
-        """Open the file for appending; a last line that was torn by a crash is ended first.
+        """Open the file for appending; a last line torn by a crash is ended first.
 
-        After a loss the line that could not be written comes next, so that "open" means written.
+        After a loss the line that could not be written comes next, so that success means written.
 
         Raises:
             PublisherError: If the path cannot be written.
@@ -81,7 +82,7 @@ class JsonlPublisher:
             self._writer.put(payload.encode() + b"\n")
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Add a line of one of many sessions: each names its own."""
+        """Add a line of one of many sessions: the line names its session."""
         self.publish(kind, payload)
 
     async def run(self) -> None:
@@ -93,8 +94,8 @@ class JsonlPublisher:
         """
         assert self._writer is not None, "open() comes first"
         while not self._writer.failed.done():
-            await asyncio.wait([self._writer.failed], timeout=LOOK)
-            self._look(self._writer.waited)
+            await asyncio.wait([self._writer.failed], timeout=WAIT_POLL)
+            self._check_wait(self._writer.waited)
         error = self._writer.failed.result()
         if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
             raise error
@@ -104,27 +105,27 @@ class JsonlPublisher:
         ) from error
 
     async def close(self) -> None:
-        """Write what waits, for two seconds at most; the file closes with the last line."""
+        """Write the queue, for two seconds at most; the file closes with the last line."""
         writer, self._writer = self._writer, None
         if writer is not None:
             self._unwritten = await writer.end()
             self._dropped += writer.dropped
 
-    def _look(self, waited: float) -> None:
+    def _check_wait(self, waited: float) -> None:
         if self._is_late == (waited > PATIENCE):
             return
         self._is_late = not self._is_late
         if self._is_late:
             why = f"lines wait for {self._path}: let its reader read, or choose a faster disk"
-            self._tell("publisher_lost", why)
+            self._report("publisher_lost", why)
         else:
-            self._tell(None, f"{self._path} takes lines again")
+            self._report(None, f"{self._path} takes lines again")
 
 
 def _open(path: str, unwritten: bytes) -> FileIO:
-    """Open unbuffered, so that a line that failed is not written later behind our back."""
+    """Open unbuffered, so that a line that failed is not written later unnoticed."""
     if path == "-":
-        # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
+        # sys.stdout may have been replaced to catch Ray's messages; lines go to the original.
         file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten

@@ -1,7 +1,7 @@
-"""Publish messages to an MQTT broker, whether it is there, away, frozen or back again.
+"""Publish messages to an MQTT broker that may be away, frozen or back again.
 
-Knows topics, quality of service, the will and reconnecting. Knows nothing of what the messages say
-but their kind, and leaves addresses, certificates and passwords to broker.py.
+Knows topics, quality of service, the will and reconnecting. Knows of a message its type alone, and
+leaves addresses, certificates and passwords to mqtt_login.py.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from dataclasses import dataclass, replace
 
 import aiomqtt
 
-from .mqtt_login import CREDENTIALS, Login, broker, remedy
-from .publisher import Outbox, PublisherError, Tell, tell_nobody
+from .mqtt_login import CREDENTIALS, MqttLogin, parse_broker, remedy
+from .publisher import LossCallback, Outbox, PublisherError, ignore_loss
 
 logger = logging.getLogger("tamulag.mqtt")
 
-_ANSWER = 1.2
-"""Seconds the broker may take for an answer: to the connect packet, or for a QoS 1 receipt.
+_ACK_TIMEOUT = 1.2
+"""Seconds for an answer of the broker: to the connect packet, or for a QoS 1 acknowledgement.
 
-With the wait for the next score, 0.5 s, a frozen broker is told within the two seconds allowed.
+With the wait for the next score, 0.5 s, a frozen broker is reported within two seconds.
 """
 
-_SOCKET_ANSWER = 2.0  # seconds; TCP and TLS
+_SOCKET_TIMEOUT = 2.0  # seconds; TCP and TLS
 
-_FIRST_CONNECT = 5.0
-_GOODBYE = 1.5
+_CONNECT_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 1.5
 _SHORTEST_PAUSE = 0.5
 _LONGEST_PAUSE = 4.0  # keeps recovery within 5 seconds
 
@@ -40,52 +40,52 @@ class _Route:
     qos: int = 0
     retain: bool = False
     device: str | None = None
-    """Instead of our own, in the topic."""
+    """Instead of our own device, in the topic."""
 
 
 _EVENT = _Route("event")
-_CERTAIN_EVENT = _Route("event", qos=1)
+_ACKED_EVENT = _Route("event", qos=1)
 _STATUS = _Route("status", qos=1, retain=True)
-# Not for its own sake: a missing receipt is how a frozen broker is found within two seconds, and
-# without receipts a socket's buffers would take scores of the past for it.
+# QoS 1 because a missing acknowledgement reveals a frozen broker within two seconds; without it the
+# socket's buffers would collect outdated scores.
 _STATE = _Route("state", qos=1)
 _ROUTES = {
     "sentiment": _STATE,
     "text": _Route("text"),
     "status": _STATUS,
-    "session_start": _CERTAIN_EVENT,
-    "session_end": _CERTAIN_EVENT,
-    "error": _CERTAIN_EVENT,
+    "session_start": _ACKED_EVENT,
+    "session_end": _ACKED_EVENT,
+    "error": _ACKED_EVENT,
 }
 
-# Of one of many sessions: nobody waits for receipts of thousands, and nothing of them stays behind.
-_OF_SESSION = {"sentiment": _Route("state"), "text": _Route("text"), "status": _Route("status")}
+# For one of many sessions: no acknowledgements for thousands, and nothing retained.
+_SESSION_ROUTES = {"sentiment": _Route("state"), "text": _Route("text"), "status": _Route("status")}
 
 _Message = tuple[_Route, str]
 
 
 class MqttPublisher:
-    """Send every message to `tamulag/v1/<site>/<device>/{state,text,event,status}`.
+    """Publishes every message to `tamulag/v1/<site>/<device>/{state,text,event,status}`.
 
     The outbox drops its oldest message when the broker is slow. While it is away only the newest
-    `state` waits, as nobody wants a score of the past, and events keep their order. The retained
-    status is the latest one published, `online` before the first, and `offline` after `close`;
-    should the process or its network die, the broker itself publishes `offline`, the will.
+    `state` is queued, because an outdated score is of no use; events stay in order. The retained
+    status is the latest one published, `online` before the first, and `offline` after `close`; if
+    the process or its network dies, the broker itself publishes `offline`, the will.
 
     Args:
         url: `mqtt://HOST[:PORT]`, or `mqtts://` for TLS.
         login: Certificates, user and password; without a user the environment variables
-            TAMULAG_MQTT_USERNAME and TAMULAG_MQTT_PASSWORD count.
-        status: Makes the payload for a state word, `online` or `offline`.
+            TAMULAG_MQTT_USERNAME and TAMULAG_MQTT_PASSWORD are used.
+        status: Returns the payload for a state word, `online` or `offline`.
         site: Third level of the topics.
         device: Fourth level of the topics.
-        keepalive: Seconds of silence after which the broker is asked for a sign of life, and
-            after one and a half of which it publishes the will.
-        queue: Messages that may wait for the broker.
-        announced: Retained messages by their whole topic, sent anew with each connection: what
-            other programs want to know of the device.
-        tell: Called with `publisher_lost` and why when the broker is lost, and with None when it
-            is back.
+        keepalive: Seconds of silence after which the broker is pinged, and after one and a half
+            times which it publishes the will.
+        queue: Messages that may be queued for the broker.
+        retained: Further retained messages by their whole topic, sent on each connection, e.g. for
+            discovery.
+        report: Called with `publisher_lost` and a detail when the broker is lost, and with None
+            when it is back.
 
     Raises:
         PublisherError: If `url`, `login`, `site` or `device` cannot be used.
@@ -98,23 +98,23 @@ class MqttPublisher:
         url: str,
         *,
         status: Callable[[str], str],
-        login: Login | None = None,
+        login: MqttLogin | None = None,
         site: str = "site",
         device: str = "device",
         keepalive: int = 10,
         queue: int = 32,
-        announced: Mapping[str, str] | None = None,
-        tell: Tell = tell_nobody,
+        retained: Mapping[str, str] | None = None,
+        report: LossCallback = ignore_loss,
     ) -> None:
-        self._broker = broker(url, login)
+        self._broker = parse_broker(url, login)
         self._site = f"tamulag/v1/{_level('site', site)}"
         self._root = f"{self._site}/{_level('device', device)}"
         self._make_status = status
-        self._announced = announced or {}
-        self._tell = tell
+        self._retained = retained or {}
+        self._report = report
         self._status: str | None = None
         self._keepalive = keepalive
-        # 20 characters: every broker must take 23. Two clients of one name cut each other for ever.
+        # 20 characters: every broker accepts 23. Two clients of one name disconnect each other.
         self._identifier = f"tamulag-{secrets.token_hex(6)}"
         self._outbox: Outbox[_Message] = Outbox(queue)
         self._in_flight: _Message | None = None
@@ -122,7 +122,7 @@ class MqttPublisher:
 
     @property
     def dropped(self) -> int:
-        """Messages that the broker was too slow or too long away for."""
+        """Messages dropped because the broker was too slow or away too long."""
         return self._outbox.dropped
 
     async def open(self) -> None:
@@ -132,7 +132,7 @@ class MqttPublisher:
             PublisherError: If the broker cannot be reached or refuses the connection.
         """
         try:
-            async with asyncio.timeout(_FIRST_CONNECT):
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
                 await self._connect()
         except aiomqtt.exceptions.MqttConnectError as error:
             raise PublisherError(
@@ -145,9 +145,9 @@ class MqttPublisher:
             ) from error
 
     def publish(self, kind: str, payload: str) -> None:
-        """Put a message into the outbox; `hello` and `heartbeat` are not sent over MQTT."""
+        """Queue a message; `hello` and `heartbeat` are not sent over MQTT."""
         if kind in ("hello", "heartbeat"):
-            return  # the retained status greets a newcomer, and the broker watches the connection
+            return  # the retained status informs a new subscriber, keepalive checks the connection
         if kind == "status":
             self._status = payload
         self._outbox.put((_ROUTES.get(kind, _EVENT), payload))
@@ -155,13 +155,13 @@ class MqttPublisher:
             self._outbox.keep_newest(_is_state)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Put a message of one of many sessions into the outbox, under the session's own topic.
+        """Queue a message of one of many sessions, under the session's own topic.
 
-        While the broker is away nothing of them waits.
+        While the broker is away it is dropped.
         """
         if kind in ("hello", "heartbeat") or self._client is None:
             return
-        route = _OF_SESSION.get(kind, _EVENT)
+        route = _SESSION_ROUTES.get(kind, _EVENT)
         self._outbox.put((replace(route, device=session), payload))
 
     async def run(self) -> None:
@@ -172,20 +172,20 @@ class MqttPublisher:
                 await self._deliver_until_lost(self._client)
             except aiomqtt.MqttError as lost:
                 logger.warning("lost %s: %s", self._broker, lost)
-                self._tell("publisher_lost", f"lost {self._broker}: {lost}")
+                self._report("publisher_lost", f"lost {self._broker}: {lost}")
             await self._reconnect()
-            self._tell(None, f"{self._broker} is back")
+            self._report(None, f"{self._broker} is back")
 
     async def close(self) -> None:
-        """Send what waits, replace the retained status by `offline` and disconnect."""
+        """Flush the queue, replace the retained status by `offline` and disconnect."""
         client, self._client = self._client, None
         if client is None:
             return
         self._outbox.end()
         try:
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._deliver(client)
-                # A clean disconnect makes the broker forget the will.
+                # A clean disconnect makes the broker discard the will.
                 await self._send(client, (_STATUS, self._make_status("offline")))
                 await client.__aexit__(None, None, None)
         except (aiomqtt.MqttError, TimeoutError) as error:
@@ -195,14 +195,14 @@ class MqttPublisher:
             await _cut(client)
 
     async def _connect(self) -> None:
-        # A new client each time: a used one takes its old answer for the broker's new one.
+        # A new client each time: a used one mistakes its old answer for the broker's new one.
         client = self._new_client()
         try:
-            with _heeding_cancellation():
+            with _reraising_cancellation():
                 await client.__aenter__()
             await self._send(client, (_STATUS, self._status or self._make_status("online")))
-            for topic, payload in self._announced.items():
-                with _heeding_cancellation():
+            for topic, payload in self._retained.items():
+                with _reraising_cancellation():
                     await client.publish(topic, payload, qos=1, retain=True)
         except BaseException:
             await _cut(client)
@@ -220,7 +220,7 @@ class MqttPublisher:
         self._outbox.keep_newest(_is_state)
         longest = _SHORTEST_PAUSE
         while self._client is None:
-            # Full jitter: kiosks that lost one broker together must not come back together.
+            # Full jitter: devices that lost one broker together must not reconnect together.
             await asyncio.sleep(random.uniform(0, longest))
             longest = min(_LONGEST_PAUSE, 2 * longest)
             try:
@@ -237,23 +237,23 @@ class MqttPublisher:
             password=self._broker.password,
             tls_context=self._broker.tls,
             keepalive=self._keepalive,
-            timeout=_ANSWER,
+            timeout=_ACK_TIMEOUT,
             will=aiomqtt.Will(
                 f"{self._root}/{_STATUS.topic}",
                 self._make_status("offline"),
                 qos=_STATUS.qos,
                 retain=_STATUS.retain,
             ),
-            # Nothing is subscribed to, and receipts come 20 ms late behind Nagle's algorithm.
+            # Nothing is subscribed to, and Nagle's algorithm delays acknowledgements by 20 ms.
             max_queued_incoming_messages=1,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        # The thread that connects cannot be cancelled, and the program's end waits for it.
-        client._client.connect_timeout = _SOCKET_ANSWER
+        # The thread that connects cannot be cancelled, and the interpreter waits for it at exit.
+        client._client.connect_timeout = _SOCKET_TIMEOUT
         return client
 
     async def _deliver_until_lost(self, client: aiomqtt.Client) -> None:
-        # Not a TaskGroup: in Python 3.11 it forgets a cancellation that meets an error.
+        # Not a TaskGroup: in Python 3.11 it loses a cancellation that coincides with an error.
         tasks = [
             asyncio.create_task(_watch(client), name="tamulag.mqtt.watch"),
             asyncio.create_task(self._deliver(client), name="tamulag.mqtt.deliver"),
@@ -277,7 +277,7 @@ class MqttPublisher:
         route, payload = message
         root = f"{self._site}/{route.device}" if route.device else self._root
         topic = f"{root}/{route.topic}"
-        with _heeding_cancellation():
+        with _reraising_cancellation():
             await client.publish(topic, payload, qos=route.qos, retain=route.retain)
 
 
@@ -286,8 +286,8 @@ def _is_state(message: _Message) -> bool:
 
 
 @contextlib.contextmanager
-def _heeding_cancellation() -> Iterator[None]:
-    # asyncio.wait_for, inside aiomqtt, forgets a cancellation that meets a result before 3.12.
+def _reraising_cancellation() -> Iterator[None]:
+    # asyncio.wait_for, inside aiomqtt, loses a cancellation that meets a result before 3.12.
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     yield
@@ -310,13 +310,13 @@ async def _cut(client: aiomqtt.Client) -> None:
             sock.shutdown(socket.SHUT_RDWR)
     while paho.socket() is not None:
         paho.loop_read()  # meets the end of the stream and closes the socket
-    # A cancelled connect goes on in its thread and must not reach this loop any more.
+    # A cancelled connect continues in its thread and must not reach this loop any more.
     paho.on_socket_open = paho.on_socket_register_write = None
     paho.on_socket_close = paho.on_socket_unregister_write = None
     if housekeeping is not None:
         await asyncio.wait([housekeeping], timeout=1.0)
     if lost.done() and not lost.cancelled():
-        lost.exception()  # told by now, or of no interest; asyncio complains about an unread one
+        lost.exception()  # mark as retrieved: reported already, or irrelevant
 
 
 def _level(name: str, value: str) -> str:

@@ -1,6 +1,6 @@
-"""Where the MQTT broker is, and what it lets us in with: TLS, user name and password.
+"""Where the MQTT broker is, and how to log in: TLS, user name and password.
 
-Knows addresses, certificates and where a password may come from. Opens no connection.
+Knows addresses, certificates and the places of a password. Opens no connection.
 """
 
 import logging
@@ -30,12 +30,12 @@ _REMEDIES = {
     "CERTIFICATE_REQUIRED": "give mqtt.certificate and mqtt.key",
     "ALERT": "give a certificate that it knows as mqtt.certificate and mqtt.key",
 }
-"""What the errors of OpenSSL are called, and what helps."""
+"""Name of an OpenSSL error -> remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Login:
-    """What the settings say of TLS and of the user, all of it optional; paths are PEM files."""
+class MqttLogin:
+    """Settings for TLS and the user, all optional; paths are PEM files."""
 
     ca: str | None = None
     certificate: str | None = None
@@ -45,7 +45,7 @@ class Login:
 
 
 @dataclass(frozen=True)
-class Broker:
+class MqttBroker:
     """A broker that can be connected to; its representation does not hold the password."""
 
     host: str
@@ -59,32 +59,32 @@ class Broker:
         return f"the MQTT broker at {self.host}:{self.port}"
 
 
-def broker(url: str, login: Login | None = None) -> Broker:
-    """Return the broker of an address, with TLS for `mqtts://`.
+def parse_broker(url: str, login: MqttLogin | None = None) -> MqttBroker:
+    """Return the broker of a URL, with TLS for `mqtts://`.
 
     A password file wins over the two environment variables.
 
     Raises:
-        PublisherError: If the address, a certificate or the password file cannot be used.
+        PublisherError: If the URL, a certificate or the password file cannot be used.
     """
-    login = login or Login()
+    login = login or MqttLogin()
     host, port, is_secure = _address(url)
     _check_pairs(login, is_secure)
     user, password = _credentials(login)
     if password is not None and not is_secure and not host.startswith(_LOOPBACK):
         logger.warning("the password goes to %s:%d unencrypted: use mqtts://", host, port)
-    return Broker(host, port, _context(login) if is_secure else None, user, password)
+    return MqttBroker(host, port, _context(login) if is_secure else None, user, password)
 
 
 def remedy(error: BaseException) -> str:
-    """Return what helps if the broker cannot be reached."""
+    """Return the remedy for a broker that cannot be reached."""
     text = str(error).upper().replace(" ", "_")
     known = [cure for name, cure in _REMEDIES.items() if name in text]
     return known[0] if known else "start one (e.g. mosquitto) or leave --mqtt out"
 
 
-def _check_pairs(login: Login, is_secure: bool) -> None:
-    """Refuse settings that would be ignored without a word."""
+def _check_pairs(login: MqttLogin, is_secure: bool) -> None:
+    """Refuse settings that would be ignored silently."""
     if not is_secure and (login.ca or login.certificate or login.key):
         raise PublisherError("mqtt.ca, mqtt.certificate and mqtt.key need TLS: use mqtts://")
     if bool(login.certificate) != bool(login.key):
@@ -93,7 +93,7 @@ def _check_pairs(login: Login, is_secure: bool) -> None:
         raise PublisherError("mqtt.password_file needs its user: give mqtt.user")
 
 
-def _credentials(login: Login) -> tuple[str | None, str | None]:
+def _credentials(login: MqttLogin) -> tuple[str | None, str | None]:
     if login.password_file is None:
         return login.user or os.environ.get(USERNAME), os.environ.get(PASSWORD)
     try:
@@ -102,7 +102,7 @@ def _credentials(login: Login) -> tuple[str | None, str | None]:
         raise PublisherError(f"mqtt.password_file: {error}") from None
 
 
-def _context(login: Login) -> ssl.SSLContext:
+def _context(login: MqttLogin) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=login.ca)
     except OSError as error:
@@ -110,7 +110,7 @@ def _context(login: Login) -> ssl.SSLContext:
     context.sslsocket_class = _ClosedOnFailure
     if login.certificate is not None:
         try:
-            # With an empty password an encrypted key is an error, not a question on the terminal.
+            # With an empty password an encrypted key is an error, not a prompt on the terminal.
             context.load_cert_chain(login.certificate, login.key, password="")
         except OSError as error:
             names = f"{login.certificate} and {login.key}"

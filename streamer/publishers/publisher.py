@@ -1,6 +1,6 @@
-"""What every publisher promises a service, and the bounded outbox behind each of them.
+"""The protocol of every publisher, and the bounded outbox that each of them may use.
 
-Knows lines of JSON and their kind. Knows no socket, no broker and no file.
+Knows lines of JSON and their type. Knows no socket, no broker and no file.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from ..core.errors import TamulagError
 
 T = TypeVar("T")
 
-Tell = Callable[[str | None, str], None]
-"""Told `publisher_lost` and why, and None when the publisher is back."""
+LossCallback = Callable[[str | None, str], None]
+"""Called with `publisher_lost` and a detail, and with None when the publisher is back."""
 
-BACKLOG = 250
-"""Lines that may wait at full speed before the next input is taken."""
+MAX_BACKLOG = 250
+"""Undelivered lines at full speed above which the next input waits."""
 
-AGAIN = 0.02
-"""Seconds after which a backlog is looked at again."""
+BACKLOG_POLL = 0.02
+"""Seconds between two checks of a backlog."""
 
 
-def tell_nobody(reason: str | None, detail: str) -> None:
-    """Keep it to ourselves."""
+def ignore_loss(reason: str | None, detail: str) -> None:
+    """Ignore the report."""
 
 
 class PublisherError(TamulagError):
@@ -35,7 +35,7 @@ class PublisherError(TamulagError):
 
 
 class Publisher(Protocol):
-    """An output for messages: opened, fed, run and closed by a service."""
+    """An output for messages; its owner opens it, feeds it, runs it and closes it."""
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class Publisher(Protocol):
     def publish(self, kind: str, payload: str) -> None:
         """Hand over one message; called on the event loop, after `open`.
 
-        Never raises because of a slow or lost peer; `run` reports what cannot be mended.
+        Never raises because of a slow or lost peer; `run` reports what cannot be repaired.
 
         Args:
             kind: The message type: `hello, session_start, sentiment, text, event, status,
@@ -67,57 +67,57 @@ class Publisher(Protocol):
         """Deliver until cancelled; never returns by itself."""
 
     async def close(self) -> None:
-        """Flush what is waiting and release sockets and files, within 2 seconds.
+        """Flush the queue, say goodbye and release sockets and files, within 2 seconds.
 
-        Comes after `run` was cancelled; may be called twice and after a failed `open`.
+        Called after `run` was cancelled; may be called twice and after a failed `open`.
         """
 
 
 @runtime_checkable
-class Patient(Protocol):
-    """A publisher that loses nothing as long as it is waited for."""
+class BacklogPublisher(Protocol):
+    """A publisher that loses nothing as long as its backlog is waited for."""
 
     @property
     def backlog(self) -> int:
-        """Messages that are not delivered yet; none if waiting does not help."""
+        """Messages not delivered yet; 0 if waiting does not help."""
 
 
-async def caught_up(
-    publishers: Iterable[Publisher], ending: asyncio.Event, most: int = BACKLOG
+async def wait_for_backlog(
+    publishers: Iterable[Publisher], ending: asyncio.Event, most: int = MAX_BACKLOG
 ) -> None:
-    """Wait until no publisher that can be waited for is behind, or until the run is to end.
+    """Wait until no publisher with a backlog is behind, or until the run is to end.
 
     Args:
         publishers: Open and running.
-        ending: Ends the waiting: a reader that never reads cannot keep the run from ending.
-        most: Messages that may wait.
+        ending: Ends the waiting, so that a reader that never reads cannot block the end.
+        most: Messages that may stay undelivered.
     """
-    patient = [publisher for publisher in publishers if isinstance(publisher, Patient)]
-    while not ending.is_set() and any(one.backlog > most for one in patient):
+    waited = [publisher for publisher in publishers if isinstance(publisher, BacklogPublisher)]
+    while not ending.is_set() and any(one.backlog > most for one in waited):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), AGAIN)
+            await asyncio.wait_for(ending.wait(), BACKLOG_POLL)
 
 
 class ServiceStatus(Protocol):
     """What publishers ask of the service that they publish."""
 
     def hello(self) -> str:
-        """Return the line that a new subscriber gets first."""
+        """Return the first line for a new subscriber."""
 
     def gauges(self) -> Mapping[str, float]:
-        """Return what can be measured now, by plain name."""
+        """Return the current measurements, by plain name."""
 
     def offline(self, state: str) -> str:
-        """Return the retained status of a broker for the state word `online` or `offline`."""
+        """Return the retained MQTT status for the state word `online` or `offline`."""
 
 
 class Outbox(Generic[T]):
-    """Messages that wait for one slow reader; iterate over it to take them out.
+    """A bounded queue of messages for one slow reader; iterate over it to take them out.
 
-    Bounded: a message that does not fit drops the oldest one that waits, and `dropped` counts it.
+    A message that does not fit drops the oldest one, and `dropped` counts it.
 
     Args:
-        size: How many messages may wait, at least 1.
+        size: Most queued messages, at least 1.
     """
 
     def __init__(self, size: int) -> None:
@@ -129,7 +129,7 @@ class Outbox(Generic[T]):
         self._ended = False
 
     def __len__(self) -> int:
-        """Return how many messages wait."""
+        """Return the number of queued messages."""
         return len(self._items)
 
     def put(self, item: T) -> int:
@@ -141,7 +141,7 @@ class Outbox(Generic[T]):
         return dropped
 
     def put_back(self, item: T) -> int:
-        """Return the oldest message undelivered; in a full outbox it is the one dropped."""
+        """Return an undelivered message to the front; in a full outbox it is dropped."""
         dropped = int(len(self._items) == self._items.maxlen)
         if not dropped:
             self._items.appendleft(item)
@@ -150,7 +150,7 @@ class Outbox(Generic[T]):
         return dropped
 
     def keep_newest(self, is_meant: Callable[[T], bool]) -> int:
-        """Drop what waits of a kind, all but the newest, and return how many that were."""
+        """Drop all but the newest of the queued messages of a kind; return how many."""
         old = [item for item in self._items if is_meant(item)][:-1]
         for item in old:
             self._items.remove(item)
@@ -158,7 +158,7 @@ class Outbox(Generic[T]):
         return len(old)
 
     def end(self) -> None:
-        """Let the iteration stop once nothing waits any more."""
+        """End the iteration once the queue is empty."""
         self._ended = True
         self._changed.set()
 

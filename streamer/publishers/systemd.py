@@ -1,7 +1,7 @@
-"""Tell a service manager that we are ready, what we do, and that scores go on: sd_notify.
+"""Report readiness, status and liveness to a service manager: sd_notify.
 
-Knows systemd's datagrams and the kinds of messages. Knows nothing of what the messages say but the
-state word of a status.
+Knows systemd's datagrams and the types of messages. Knows of their content the state word of a
+status alone.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from .publisher import PublisherError
 
 logger = logging.getLogger("tamulag.service")
 
-SPARE = 4.0
-"""Hops that may fail to come before the watchdog bites; fewer would end a run that is only slow."""
+SPARE_HOPS = 4.0
+"""Hops that may fail before the watchdog acts; fewer would end a run that is merely slow."""
 
 
-class ServicePublisher:
-    """Report to the socket that the service manager named.
+class SystemdPublisher:
+    """Reports to the socket that the service manager named.
 
     `READY=1` goes with the first status, which is sent when all sources are open; `STATUS=` with
     every status; `WATCHDOG=1` with every score, so that neither an event loop that hangs nor a
-    session that no longer closes hops keeps the watchdog quiet; `STOPPING=1` with the session's
-    end. Nothing waits: a datagram that finds no room is dropped and counted.
+    session that no longer closes hops satisfies the watchdog; `STOPPING=1` with the session's end.
+    Nothing waits: a datagram that finds no room is dropped and counted.
 
     Args:
         environment: With NOTIFY_SOCKET and, where there is a watchdog, WATCHDOG_USEC and
             WATCHDOG_PID.
         hop: Seconds between two scores.
-        process: Id of the process that the watchdog must be meant for.
+        process: Id of the process that the watchdog must refer to.
 
     Raises:
         PublisherError: If the watchdog's limit is too short for the hop: it would restart a
@@ -68,7 +68,7 @@ class ServicePublisher:
             ) from error
 
     def publish(self, kind: str, payload: str) -> None:
-        """Turn a message into what the manager understands."""
+        """Translate a message into sd_notify lines and send them."""
         if kind == "status":
             self._send(f"STATUS={_summary(payload)}", *(() if self._is_ready else ("READY=1",)))
             self._is_ready = True
@@ -82,7 +82,7 @@ class ServicePublisher:
         await asyncio.Event().wait()
 
     async def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
@@ -99,17 +99,17 @@ class ServicePublisher:
 
 
 def _path(address: str) -> str:
-    # A name that begins with @ stands for one outside of the file system.
+    # A name that begins with @ is in the abstract namespace, outside of the file system.
     return f"\0{address[1:]}" if address.startswith("@") else address
 
 
 def _is_watched(environment: Mapping[str, str], hop: float, process: int) -> bool:
-    """Return whether there is a watchdog, and it is meant for us and not for our parent."""
+    """Return whether there is a watchdog that refers to us and not to our parent."""
     if "WATCHDOG_USEC" not in environment:
         return False
     if environment.get("WATCHDOG_PID", str(process)) != str(process):
         return False
-    limit, least = int(environment["WATCHDOG_USEC"]) / 1e6, 2.0 + SPARE * hop
+    limit, least = int(environment["WATCHDOG_USEC"]) / 1e6, 2.0 + SPARE_HOPS * hop
     if limit < least:
         raise PublisherError(
             f"a watchdog of {limit:g} s is too short for hops of {hop:g} s: "

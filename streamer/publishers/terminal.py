@@ -1,6 +1,6 @@
 """Publish scores as lines that a person can read.
 
-Knows the messages and one stream of text. Knows no colours and no cursor: piped, it is the same.
+Knows the messages and one stream of text. Knows no colours and no cursor: the same when piped.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ QUEUE = 100
 """Lines that may wait for a reader: almost a minute of scores."""
 
 WORDS = 6
-"""Attended words that a line shows at most."""
+"""Most attended words of a line."""
 
 
 class TerminalPublisher:
-    """Print one line per score, event and change of state, by a thread of its own.
+    """Prints one line per score, event and change of state, by a thread of its own.
 
-    A terminal that is stopped, or a pipe that nobody reads, holds up nobody: the oldest lines go.
+    A stopped terminal or an unread pipe blocks nothing: the oldest lines are dropped.
 
     Args:
-        out: Where to print, e.g. standard output; has a file of the system.
-        greeting: Makes the first lines, once everything is open.
+        out: Where to print, e.g. standard output; has a file descriptor.
+        greeting: Returns the first lines, called once everything is open.
     """
 
     name = "terminal"
@@ -50,7 +50,7 @@ class TerminalPublisher:
         return self._writer.backlog if self._writer else 0
 
     async def open(self) -> None:
-        """Begin, or go on after a loss if an empty line can be printed.
+        """Start, or resume after a loss if an empty line can be printed.
 
         Raises:
             PublisherError: If it cannot.
@@ -64,9 +64,9 @@ class TerminalPublisher:
         self._is_back = True
 
     def publish(self, kind: str, payload: str) -> None:
-        """Print what a person wants to see; after a failed write `run` raises.
+        """Print what is relevant to a person; after a failed write `run` raises.
 
-        The greeting comes with the first message, when every source is open.
+        The greeting precedes the first message, when every source is open.
         """
         if self._greeting is not None:
             greeting, self._greeting = self._greeting, None
@@ -87,7 +87,7 @@ class TerminalPublisher:
         raise _lost(error) from error
 
     async def close(self) -> None:
-        """Print what waits, for two seconds at most; leave the stream to its owner."""
+        """Print the queue, for two seconds at most; the stream stays open for its owner."""
         writer, self._writer = self._writer, None
         if writer is not None:
             unwritten = await writer.end()
@@ -107,7 +107,7 @@ def _lost(error: OSError) -> PublisherError:
 
 
 def line(sent: messages.AnyMessage) -> str:
-    """Return the line for a message, or nothing if it is of no interest to a person."""
+    """Return the line for a message, or "" if it is irrelevant to a person."""
     if isinstance(sent, messages.SentimentMessage):
         return _score(sent)
     if isinstance(sent, messages.Event):

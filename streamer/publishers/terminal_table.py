@@ -1,6 +1,6 @@
-"""Publisher: one live table on a terminal, in the place of lines.
+"""Draw one live table on a terminal, in place of lines.
 
-Knows the messages and how rich draws. What goes into a pipe or a file is known to terminal.py.
+Knows the messages and how rich draws. For a pipe or a file see terminal.py.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ WIDTH = 49
 """Columns of the scale from -3 to 3; odd, so that 0 has one."""
 
 EVENTS = 4
-"""Newest events that are shown."""
+"""Newest events in the table."""
 
 WORDS = 14
-"""Newest words that are shown."""
+"""Newest words in the table."""
 
-PAUSE = 0.1
-"""Seconds between two drawings at least; what comes between is in the next one."""
+MIN_REDRAW = 0.1
+"""Least seconds between two drawings; messages in between are in the next one."""
 
 QUEUE = 20
-"""Drawings and lines of the log that may wait for a terminal that is stopped."""
+"""Drawings and log lines that may wait for a stopped terminal."""
 
 COLOURS = {
     "negative": "red",
@@ -52,15 +52,15 @@ COLOURS = {
 }
 
 
-class ScreenPublisher:
-    """Draw the newest score, modality by modality, and what happened last.
+class TablePublisher:
+    """Draws the newest score, modality by modality, and the latest events.
 
-    Draws in `publish`, on the event loop, and a thread carries it to the terminal. To one that is
-    stopped nothing more is drawn before it goes on, and then the newest.
+    Draws in `publish`, on the event loop; a thread writes to the terminal. While the terminal is
+    stopped nothing is drawn, and then the newest.
 
     Args:
-        out: A terminal of the system.
-        greeting: Makes the first lines, once everything is open.
+        out: A terminal with a file descriptor.
+        greeting: Returns the first lines, called once everything is open.
     """
 
     name = "terminal"
@@ -69,9 +69,9 @@ class ScreenPublisher:
         self._dropped = 0
         self._out = out
         self._writer: BackgroundWriter | None = None
-        self._console = Console(file=_Sheet(self._put), force_terminal=True)
+        self._console = Console(file=_DrawingBuffer(self._put), force_terminal=True)
         self._greeting = greeting
-        self._board = Board()
+        self._model = TableModel()
         self._live: Live | None = None
         self._drawn = float("-inf")
 
@@ -81,7 +81,7 @@ class ScreenPublisher:
         return self._dropped + (self._writer.dropped if self._writer else 0)
 
     async def open(self) -> None:
-        """Begin; the first drawing comes with the first message, when every source is open.
+        """Start; the first drawing comes with the first message, when every source is open.
 
         Raises:
             PublisherError: If the terminal is gone.
@@ -92,8 +92,8 @@ class ScreenPublisher:
             raise _gone(error) from error
 
     def publish(self, kind: str, payload: str) -> None:
-        """Take a message in, and draw; after a failed write `run` raises."""
-        self._board.take(messages.decode(payload))
+        """Update the table and draw it; after a failed write `run` raises."""
+        self._model.update(messages.decode(payload))
         self._draw(is_due=kind == "session_end")
 
     async def run(self) -> None:
@@ -109,7 +109,7 @@ class ScreenPublisher:
         raise _gone(error) from error
 
     async def close(self) -> None:
-        """Leave the last drawing on the screen, and give the cursor back."""
+        """Leave the last drawing on the screen, and restore the cursor."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -127,18 +127,18 @@ class ScreenPublisher:
     def _draw(self, *, is_due: bool) -> None:
         if self._live is None:
             self._console.print(Text(self._greeting()))
-            # No thread of rich's own: whoever publishes draws. Log lines go above the table.
+            # Drawn by `publish`, without a thread of rich. Log lines appear above the table.
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         now = time.monotonic()
         is_stopped = self._writer is not None and self._writer.backlog > 0
-        if is_due or (now - self._drawn >= PAUSE and not is_stopped):
+        if is_due or (now - self._drawn >= MIN_REDRAW and not is_stopped):
             self._drawn = now
-            self._live.update(self._board.render(), refresh=True)
+            self._live.update(self._model.render(), refresh=True)
 
 
-class _Sheet(io.StringIO):
-    """What rich draws on: hands over each drawing as a whole instead of writing it."""
+class _DrawingBuffer(io.StringIO):
+    """The stream that rich draws on: passes each drawing on as a whole."""
 
     def __init__(self, put: Callable[[str], None]) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ def _gone(error: OSError) -> PublisherError:
     return PublisherError(f"cannot draw ({error}): send standard output elsewhere")
 
 
-class Board:
-    """What the screen shows: the newest of each kind of message."""
+class TableModel:
+    """Content of the table: the newest of each type of message."""
 
     def __init__(self) -> None:
         self._score: messages.SentimentMessage | None = None
@@ -166,14 +166,14 @@ class Board:
         self._events: deque[str] = deque(maxlen=EVENTS)
         self._words: dict[int, str] = {}
 
-    def take(self, sent: messages.AnyMessage) -> None:
-        """Keep what is shown of a message."""
+    def update(self, sent: messages.AnyMessage) -> None:
+        """Store what the table shows of a message."""
         if isinstance(sent, messages.SentimentMessage):
             self._score = sent
         elif isinstance(sent, messages.State):
             self._status = sent
         elif isinstance(sent, messages.Text):
-            self._hear(sent)
+            self._add_words(sent)
         elif isinstance(sent, messages.Event):
             self._events.append(line(sent).strip())
         elif isinstance(sent, messages.Bound):
@@ -183,13 +183,13 @@ class Board:
         """Return the drawing."""
         rows: list[RenderableType] = [self._head()]
         if self._score is not None:
-            rows += [_modalities(self._score), self._said(self._score), _costs(self._score)]
-        rows += [Text(told, "dim") for told in self._events]
+            rows += [_modalities(self._score), self._words_row(self._score), _costs(self._score)]
+        rows += [Text(event, "dim") for event in self._events]
         if self._end:
             rows.append(Text(self._end, "bold"))
         return Group(*rows)
 
-    def _hear(self, sent: messages.Text) -> None:
+    def _add_words(self, sent: messages.Text) -> None:
         spoken = [word.text for word in sent.words]
         self._words[sent.utterance] = " ".join([*spoken, *([sent.tail] if sent.tail else [])])
         for old in sorted(self._words)[:-WORDS]:
@@ -199,9 +199,9 @@ class Board:
         state = self._status.state if self._status else "starting"
         head = Text(state, COLOURS.get(state, "dim"))
         if self._status:
-            told = [f"{what} ({_plain(reason)})" for what, reason in self._status.lost.items()]
-            told += [f"less {_plain(step)}" for step in self._status.pressure]
-            head.append(f"  {', '.join(told)}" if told else "")
+            problems = [f"{what} ({_plain(reason)})" for what, reason in self._status.lost.items()]
+            problems += [f"less {_plain(step)}" for step in self._status.pressure]
+            head.append(f"  {', '.join(problems)}" if problems else "")
         score = self._score
         if score is None:
             return head
@@ -211,17 +211,17 @@ class Board:
         style = f"bold {COLOURS.get(label, '')}".strip()
         return Text.assemble((about, style), scale(score), "\n", head)
 
-    def _said(self, score: messages.SentimentMessage) -> Text:
+    def _words_row(self, score: messages.SentimentMessage) -> Text:
         newest = " ".join(self._words[number] for number in sorted(self._words)).split()[-WORDS:]
         attended = {word.lower() for word, *_ in score.attention.text}
-        said = Text("words  ", "dim")
+        shown = Text("words  ", "dim")
         for word in newest:
-            said.append(f"{word} ", "bold" if word.lower().strip(".,!?") in attended else "dim")
-        return said
+            shown.append(f"{word} ", "bold" if word.lower().strip(".,!?") in attended else "dim")
+        return shown
 
 
 def scale(score: messages.SentimentMessage) -> Text:
-    """Return the line from -3 to 3 with the interval and the score on it."""
+    """Return the scale from -3 to 3 with the interval and the score on it."""
     cells = ["─"] * WIDTH
     cells[WIDTH // 2] = "┼"
     if score.interval is not None:

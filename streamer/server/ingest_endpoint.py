@@ -22,7 +22,7 @@ from ..core.session_batch import BatchFull
 from ..core.snapshot import SnapshotError
 from ..protocol.ingest import FeaturesHeader, Frame, IngestError, SenderHello, parse_hello
 from ..protocol.messages import Role
-from ..sources.remote import SenderClock, offered
+from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
 from .admission import LATER, RETRY, Admission
 from .receiving import HELLO, PATIENCE, SenderLimits, frames, span_of, within
@@ -231,7 +231,7 @@ class IngestEndpoint:
         before = self._senders.get(session.name)
         if before is not None:
             self._detach(before, session, "another connection has its key")
-            before.throw_out("another connection has the key of this session")
+            before.reject("another connection has the key of this session")
 
     def _new(self, hello: SenderHello, asked: tuple[Modality, ...]) -> tuple[ServerSession, bool]:
         by_sender = hello.clock == "sender"
@@ -266,7 +266,7 @@ class IngestEndpoint:
         return self._registry.begin(asked, by_sender=by_sender, name=hello.session), False
 
     def _asked(self, hello: SenderHello) -> tuple[Modality, ...]:
-        asked = offered(hello, MODALITIES)
+        asked = offered_modalities(hello, MODALITIES)
         if not self._policy.listens and not hello.words:
             asked = tuple(name for name in asked if name != "text")
         return asked
@@ -275,7 +275,7 @@ class IngestEndpoint:
         self, connection: Connection, session: ServerSession, hello: SenderHello, *, resumed: bool
     ) -> None:
         limits = self._policy.limits
-        connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
+        connection.allow(size=limits.message, rate=limits.rate, burst=PATIENCE)
         ready = {
             "type": "ready",
             "v": 1,

@@ -95,7 +95,7 @@ class SingleSender:
                 CloseCode.POLICY_VIOLATION, "words are recognised here: start it with --asr none"
             )
         limits = self._limits
-        connection.allow(size=limits.message, rate=limits.rate, patience=PATIENCE)
+        connection.allow(size=limits.message, rate=limits.rate, burst=PATIENCE)
         connection.deliver(text_frame(json.dumps({"type": "ready", "v": 1} | asdict(limits))))
         for source in (self._voice, self._face):
             source.begin(hello)

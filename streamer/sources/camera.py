@@ -1,6 +1,6 @@
 """A camera, by index or URL, as a source of vision samples.
 
-Knows the grid of vision ticks. Knows no features, no session and not what it grabs from.
+Knows the grid of vision ticks. Knows no features, no session and no camera library.
 """
 
 import logging
@@ -22,14 +22,14 @@ _RETRY = 0.05
 _JOIN_LIMIT = 0.5
 _MAILBOX_TICKS = 2
 
-_log = logging.getLogger("tamulag.camera")
+logger = logging.getLogger("tamulag.camera")
 
 
 class VisionExtractor(Protocol):
-    """What turns pictures into vision samples."""
+    """Turns pictures into vision samples."""
 
     def push(self, image: Image, timestamp: float, /) -> Sample:
-        """Take an RGB picture, shape (H, W, 3), captured at `timestamp`; timestamps rise."""
+        """Describe an RGB picture, shape (H, W, 3), uint8, captured at `timestamp`, which rises."""
 
 
 class _Frame(NamedTuple):
@@ -38,7 +38,7 @@ class _Frame(NamedTuple):
 
 
 class _Mailbox:
-    """The newest frame of each tick; of more than two ticks that wait the oldest is dropped."""
+    """The newest frame of each tick; when more than two ticks are unread the oldest is dropped."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -61,9 +61,9 @@ class _Mailbox:
 
 
 class CameraSource:
-    """Grab frames without pause, and of each tick describe the newest.
+    """Grab frames without pause and describe the newest one of each tick.
 
-    A thread of its own drains the driver, so no frame is older than its stamp says. Frames that a
+    A separate thread drains the driver, so that no frame is older than its stamp. Frames that a
     slow extractor leaves unused are dropped, never queued.
 
     Args:
@@ -71,7 +71,7 @@ class CameraSource:
         features: Extractor of the vision samples.
         now: The session clock.
         rate: Vision ticks per second.
-        latency: Seconds from the light to the grab; subtracted from every stamp.
+        latency: Seconds from exposure to grab; subtracted from every stamp.
     """
 
     modalities: tuple[Modality, ...] = ("vision",)
@@ -102,7 +102,7 @@ class CameraSource:
 
     @property
     def dropped(self) -> int:
-        """Count the ticks whose frame was not used because the extractor was busy."""
+        """Number of ticks whose frame was dropped because the extractor was busy."""
         return self._frames.dropped
 
     def losses(self) -> dict[str, int]:
@@ -114,16 +114,16 @@ class CameraSource:
         newest = self._newest
         return {} if newest is None else {"camera_age": self._time() - newest}
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Describe every other tick while `vision_rate` is given up; see `Source`."""
+    def shed(self, steps: Collection[str]) -> None:
+        """Describe every other tick while `vision_rate` is shed; see `Source`."""
         self._stride = 2 if "vision_rate" in steps else 1
 
     def open(self) -> None:
         """Open the camera; a URL within 5 s.
 
         Raises:
-            SourceError: If there is no such camera, it is in use, or its driver still hangs in the
-                frame that it was last asked for: so no loss leaves more than one thread behind.
+            SourceError: If there is no such camera, it is in use, or its driver still hangs in an
+                earlier grab: so a lost camera leaves at most one thread behind.
         """
         if self._grabber is not None and self._grabber.is_alive():
             raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
@@ -145,10 +145,10 @@ class CameraSource:
             self._follow(put, stop)
         finally:
             ended.set()
-            # Not for long: the loss must be told. `open` refuses while the thread is there.
+            # A short wait: the loss must be reported. `open` refuses while the thread lives.
             grabber.join(_JOIN_LIMIT)
             if grabber.is_alive():
-                _log.warning("%s: its driver does not return; a thread waits for it", self.name)
+                logger.warning("%s: its driver does not return; a thread waits for it", self.name)
 
     def _follow(self, put: Put, stop: threading.Event) -> None:
         started = self._time()
@@ -165,7 +165,7 @@ class CameraSource:
         try:
             while not ended.is_set():
                 if capture.grab():
-                    self._keep(capture, self._time())
+                    self._retrieve(capture, self._time())
                 else:
                     if self._failing_since is None:
                         self._failing_since = self._time()
@@ -175,7 +175,7 @@ class CameraSource:
         finally:
             capture.release()
 
-    def _keep(self, capture: FrameGrabber, timestamp: float) -> None:
+    def _retrieve(self, capture: FrameGrabber, timestamp: float) -> None:
         # Every frame is retrieved: which one is a tick's last is known only after the next grab.
         is_whole, image = capture.retrieve()
         if is_whole:

@@ -1,4 +1,4 @@
-"""What the frames of a camera are grabbed from: OpenCV for a device, PyAV for an address.
+"""Grab frames of a camera: OpenCV for a device, PyAV for an address.
 
 Knows both libraries. Knows no ticks, no threads and no clock.
 """
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
 
-# Over UDP a lost packet tears the picture; a camera that has no TCP is still asked for UDP.
+# Over UDP a lost packet damages the picture; a camera without TCP is still asked for UDP.
 _OPTIONS = {"rtsp_flags": "prefer_tcp"}
 
 
 class FrameGrabber(Protocol):
-    """Gives frames one after the other, as OpenCV's capture does."""
+    """Returns frames one after the other, as OpenCV's capture does."""
 
     def grab(self) -> bool:
         """Wait for the next frame; return whether there was one."""
 
     def retrieve(self) -> tuple[bool, object]:
-        """Return whether the frame is whole, and as an array it: uint8, BGR, (H, W, 3)."""
+        """Return whether the frame is whole, and the frame: uint8, BGR, shape (H, W, 3)."""
 
     def release(self) -> None:
-        """Free the device or the connection."""
+        """Release the device or the connection."""
 
 
 def frame_grabber(device: int | str) -> FrameGrabber:
-    """Open a camera; an address within 5 s.
+    """Open a camera; a URL within 5 s.
 
     Raises:
-        SourceError: If there is no such camera or it is in use, or the address is none of a
-            network stream or not answered.
+        SourceError: If there is no such camera or it is in use, or the URL is not of a network
+            stream or gives no answer.
     """
     if isinstance(device, str) and "://" in device:
         return _Stream(device)
@@ -63,9 +63,9 @@ def _device(device: int | str) -> FrameGrabber:
 
 
 class _Stream:
-    """A network stream, of which the server decides no more than the pictures.
+    """A network stream, of which the server controls no more than the pictures.
 
-    Not by OpenCV: what it opens may be a playlist, and name files of this machine.
+    Not with OpenCV: it would follow a playlist that names files of this machine.
     """
 
     def __init__(self, url: str) -> None:
@@ -83,7 +83,7 @@ class _Stream:
         try:
             self._frame = next(self._frames, None)
         except av.error.InvalidDataError:
-            # It ended with the damaged packet; the next one may be whole.
+            # The iterator ended with the damaged packet; the next one may be whole.
             self._frames = self._decoded()
             self._frame = None
         except av.FFmpegError:

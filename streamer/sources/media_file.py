@@ -1,4 +1,4 @@
-"""A media file or network stream as a source: sound and picture by one clock.
+"""A media file or network stream as a source: sound and picture on one clock.
 
 Knows containers and pacing. Knows no features and no session.
 """
@@ -18,8 +18,8 @@ from .media_reader import (
     VISION_RATE,
     Image,
     Item,
-    Picture,
-    Reader,
+    MediaReader,
+    TimedPicture,
     in_time_order,
     is_network,
     moving,
@@ -32,39 +32,39 @@ if TYPE_CHECKING:
 
 _FILE_HOLD, _NETWORK_HOLD = 2.0, 0.2
 _WAIT = 0.2
-_BEGINNING = 0.5  # seconds of a session in which a source still counts as started with it
+_BEGINNING = 0.5  # seconds into a session in which a source still counts as started with it
 _CLOCK_LIMIT = 10.0
 _FLUSH_LIMIT, _STOP_LIMIT = 3.0, 1.0
 
 _PICTURE_LATE, _SOUND_LATE = 0.3, 0.6
-"""Seconds behind the clock at which a file leaves out pictures, and then sound too: below the 0.8 s
-after which a sample comes too late for its hop."""
+"""Seconds behind the clock at which a file skips pictures, then sound too: below the 0.8 s after
+which a sample is too late for its hop."""
 
 _CAUGHT_UP = 0.1
-"""Seconds behind at which sound that was left out goes on: few long gaps, not many short ones."""
+"""Seconds behind at which skipped sound resumes: few long gaps, not many short ones."""
 
-_log = logging.getLogger("tamulag.media")
+logger = logging.getLogger("tamulag.media")
 
 
 class MediaSource:
     """Play a file or stream through the same path as camera and microphone.
 
-    Time is the container's. It begins with the session, at both speeds alike; one that is opened
-    later begins at the next tenth of a second of the session clock. What the tracks have out of
-    order is held back for 2 s at most, 0.2 s from a network. At speed `1` a file that falls behind
-    the clock leaves out pictures, then sound, and counts them; else nothing is dropped here.
+    Time is the container's. It starts with the session, at both speeds alike; a source opened later
+    starts at the next tenth of a second of the session clock. Tracks out of order are buffered for
+    at most 2 s, 0.2 s from a network. At speed `1` a file that falls behind the clock skips
+    pictures, then sound, and counts them; otherwise nothing is dropped here.
 
     Args:
         path: File, or URL of a stream.
-        sound: Takes the sound, threaded at speed `1` alone; None: no sound is wanted.
+        sound: Receives the sound, threaded at speed `1` alone; None: no sound is wanted.
         vision: Extractor of the vision samples; None: no picture is wanted.
         now: The session clock; needed at speed `1` alone.
-        speed: `1` in real time, `max` as fast as `put` takes it.
-        loop: Begin again at the end, as a later part of the same session.
-        still: Picture file that is shown as the video where the container has none.
+        speed: `1` in real time, `max` as fast as `put` accepts.
+        loop: Start again at the end, as a later part of the same session.
+        still: Picture file used as the video where the container has none.
 
     Attributes:
-        modalities: What is wanted and, once it is open, there.
+        modalities: What is wanted and, once it is open, available.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class MediaSource:
         self._still_image: Image | None = None
         self._container: InputContainer | None = None
         self._stride = 1
-        self._spared = 0
-        self._unheard = 0
+        self._skipped_pictures = 0
+        self._skipped_samples = 0
         self._behind = 0.0
         self._is_skipping = False
         self._is_live = speed == "1" and not is_network(path)
@@ -101,28 +101,28 @@ class MediaSource:
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`. At speed `max` nothing is lost."""
-        unheard = round(self._unheard * TICK_RATE / SAMPLE_RATE)
-        losses = {"audio": unheard, "vision": self._spared}
+        skipped = round(self._skipped_samples * TICK_RATE / SAMPLE_RATE)
+        losses = {"audio": skipped, "vision": self._skipped_pictures}
         if self._sound and "text" in self._sound.modalities:
-            losses["asr"] = unheard + round(self._sound.dropped * TICK_RATE)
+            losses["asr"] = skipped + round(self._sound.dropped * TICK_RATE)
         return losses
 
     def gauges(self) -> dict[str, float]:
-        """Return how far the media is behind the clock, and what waits; see `Source`."""
+        """Return the lag of the media and how much sound is queued; see `Source`."""
         waiting = {"asr_waiting": self._sound.waiting} if self._sound else {}
         return waiting | {"source_behind": self._behind}
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Leave out every other picture, recognise finals only; see `Source`."""
+    def shed(self, steps: Collection[str]) -> None:
+        """Skip every other picture, recognise only finals; see `Source`."""
         self._stride = 2 if "vision_rate" in steps else 1
         if self._sound:
-            self._sound.relieve(steps)
+            self._sound.shed(steps)
 
     def open(self) -> None:
-        """Open the file or stream and see which tracks it has.
+        """Open the file or stream and find its tracks.
 
         Raises:
-            SourceError: If it cannot be read, or has nothing of what is wanted.
+            SourceError: If it cannot be read, or has none of the wanted modalities.
         """
         if self._still:
             self._still_image = picture_of(self._still)
@@ -140,13 +140,13 @@ class MediaSource:
         self._container = container
 
     def run(self, put: Put, stop: threading.Event) -> None:
-        """Put all that the media holds, until its end or until `stop` is set.
+        """Put the content of the media, until its end or until `stop` is set.
 
         Raises:
             SourceLost: If a network stream breaks off, or nothing can be decoded.
         """
         now = 0.0 if self._now is None else self._now()
-        # At a session's start the media begins with it, so that both speeds give the same ticks.
+        # At a session's start the media starts with it, so that both speeds give the same ticks.
         start = 0 if now < _BEGINNING else math.ceil(now * VISION_RATE)
         for modality in self._wanted:
             if modality not in self.modalities:
@@ -156,14 +156,14 @@ class MediaSource:
             for item in self._items(start):
                 if not self._wait_until(item.end, stop):
                     break
-                self._deliver(item, put)
+                self._push(item, put)
         finally:
             self._close()
             if self._sound:
                 self._sound.finish(put, _STOP_LIMIT if stop.is_set() else _FLUSH_LIMIT)
 
     def _items(self, start: int) -> Iterator[Item]:
-        """Yield the items of every pass, in order of time; a pass begins at a vision tick."""
+        """Yield the items of every pass, in order of time; a pass starts at a vision tick."""
         hold = _NETWORK_HOLD if is_network(self._path) else _FILE_HOLD
         tracks = ("audio" in self.modalities) + ("vision" in self.modalities)
         while True:
@@ -184,14 +184,14 @@ class MediaSource:
 
         container = self._container
         assert container is not None, "open() comes before run()"
-        reader = Reader(container, self.modalities, start, self._still_image)
+        reader = MediaReader(container, self.modalities, start, self._still_image)
         try:
             yield from reader.items()
         except av.FFmpegError as error:
-            # Not from FFmpeg's error, which quotes the address with its password.
+            # Without FFmpeg's own text, which quotes the address with its password.
             raise SourceLost("source_lost", f"{self.name} broke off: {error.strerror}") from None
         if reader.damaged:
-            _log.warning("%s: %d damaged packets were left out", self.name, reader.damaged)
+            logger.warning("%s: %d damaged packets were left out", self.name, reader.damaged)
         length = container.duration
         if is_network(self._path) and (length is None or reader.length < length / 1e6 - 1.0):
             raise SourceLost("source_lost", f"{self.name} ended unexpectedly")
@@ -208,26 +208,26 @@ class MediaSource:
         return not stop.is_set()
 
     def _check_clock(self, ahead: float) -> None:
-        # A server that starts over, or falls far behind: opening it again sets its clock anew.
+        # A server that restarts, or falls far behind: reopening it sets its clock.
         if abs(ahead) > _CLOCK_LIMIT:
             raise SourceLost("source_lost", f"the clock of {self.name} is {ahead:+.1f} s off")
 
-    def _deliver(self, item: Item, put: Put) -> None:
+    def _push(self, item: Item, put: Put) -> None:
         if self._is_live:
             self._is_skipping = self._behind > (_CAUGHT_UP if self._is_skipping else _SOUND_LATE)
-        if isinstance(item, Picture):
-            self._show(item, put)
+        if isinstance(item, TimedPicture):
+            self._push_picture(item, put)
         elif self._is_skipping:
-            self._unheard += len(item.values)
+            self._skipped_samples += len(item.values)
         else:
             assert self._sound is not None
             self._sound.push(item.values, item.start, put)
 
-    def _show(self, item: Picture, put: Put) -> None:
+    def _push_picture(self, item: TimedPicture, put: Put) -> None:
         assert self._vision is not None
         is_late = self._is_live and self._behind > _PICTURE_LATE
         if is_late or self._is_skipping or round(item.end * VISION_RATE) % self._stride:
-            self._spared += 1
+            self._skipped_pictures += 1
         else:
             put(self._vision.push(item.image, item.timestamp))
 

@@ -1,4 +1,4 @@
-"""Read a media container once: its sound in pieces, its pictures by tick, on one clock.
+"""Read a media container once: sound in blocks, pictures by tick, on one clock.
 
 Knows containers and their time stamps. Knows no pacing, no features and no session.
 """
@@ -29,39 +29,53 @@ MAX_WIDTH = 640
 """Pixels; wider pictures are scaled down before their features are computed."""
 
 VISION_RATE = 10
-"""Hz: of each tenth of a second the last frame is described."""
+"""Hz: the last frame of each tenth of a second is described."""
 
-_PIECE = SAMPLE_RATE // VISION_RATE  # samples; sound is passed on in pieces of a tenth
-_JUMP = 0.02  # seconds, one tick; less between count and stamp of sound is rounding
+_PIECE = SAMPLE_RATE // VISION_RATE  # samples; sound is passed on in blocks of a tenth of a second
+_JUMP = 0.02  # seconds, one tick; a smaller difference of count and stamp of sound is rounding
 _OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
 # A playlist from the network must not read files of this machine, nor a file reach the network.
 _FILE_PROTOCOLS = "file,crypto,data"
 _NETWORK_PROTOCOLS = ",".join((*SCHEMES, "httpproxy", "tls", "crypto", "data"))
-# These are no media but lists of what else to open; a whitelist is the only way to leave them out.
+# Lists of further inputs, not media; a whitelist is the only way to exclude them.
 _LISTS = {"concat", "dash", "imf", "sdp"}
 
 
-class Block(NamedTuple):
-    """Sound that is complete at `end`, seconds on the session clock."""
+class SoundBlock(NamedTuple):
+    """Sound that is complete at `end`, seconds on the session clock.
+
+    `start` is the index of its first sample at 16 kHz; `values` has shape (n,), float32 in [-1, 1].
+    """
 
     end: float
     start: int
     values: Array
 
 
-class Picture(NamedTuple):
-    """The last frame of the tick that is over at `end`, seconds on the session clock."""
+class TimedPicture(NamedTuple):
+    """The last frame of the tick that ends at `end`, seconds on the session clock; RGB, uint8."""
 
     end: float
     timestamp: float
     image: Image
 
 
-Item = Block | Picture
+Item = SoundBlock | TimedPicture
 
 
-class Reader:
-    """Decode a container once, in the order in which it holds its data."""
+class MediaReader:
+    """Decode a container once, in the order of its packets.
+
+    Args:
+        container: Open container; the caller closes it.
+        modalities: `audio`, `vision` or both; only their first tracks are decoded.
+        start: Vision tick of the session at which the container's time 0 lies.
+        still: TimedPicture used as the video where the container has none.
+
+    Attributes:
+        damaged: Packets that could not be decoded.
+        length: Seconds of media decoded so far.
+    """
 
     def __init__(
         self,
@@ -77,11 +91,11 @@ class Reader:
         self._container = container
         self._streams: list[AudioStream | VideoStream] = [*sounds, *pictures]
         self._zero = _start_of(container)
-        self._start = start  # vision ticks, so that sound and picture keep their grids exactly
+        self._start = start  # in vision ticks, so that sound and picture match their grids exactly
         self._resampler = Resampler(SAMPLE_RATE)
         self._next: int | None = None
-        self._given = 0
-        self._held: tuple[float, VideoFrame] | None = None
+        self._delivered = 0
+        self._pending: tuple[float, VideoFrame] | None = None
         self._still = still if "vision" in modalities and not pictures else None
         self._stills = 0
 
@@ -92,9 +106,9 @@ class Reader:
         for packet in self._container.demux(self._streams):
             for frame in self._decoded(packet):
                 if isinstance(frame, AudioFrame):
-                    yield from self._hear(frame)
+                    yield from self._sound_of(frame)
                 else:
-                    yield from self._see(frame)
+                    yield from self._picture_of(frame)
         yield from self._pieces(self._resampler.finish())
         yield from self._release()
 
@@ -110,7 +124,7 @@ class Reader:
         kinds = (AudioFrame, VideoFrame)
         return [f for f in frames if isinstance(f, kinds) and f.pts is not None]
 
-    def _hear(self, frame: "AudioFrame") -> Iterator[Item]:
+    def _sound_of(self, frame: "AudioFrame") -> Iterator[Item]:
         time = self._time(frame)
         if self._next is None:
             self._next = round(time * SAMPLE_RATE)
@@ -123,27 +137,27 @@ class Reader:
         for at in range(0, len(values), _PIECE):
             piece, start = values[at : at + _PIECE], self._next or 0
             self._next = start + len(piece)
-            # Stamps that step back: what would be heard twice is cut.
-            piece = piece[max(self._given - start, 0) :]
+            # Stamps that step back: samples that would be repeated are cut.
+            piece = piece[max(self._delivered - start, 0) :]
             if not len(piece):
                 continue
-            start = max(start, self._given)
-            self._given = self._next
+            start = max(start, self._delivered)
+            self._delivered = self._next
             self.length = max(self.length, self._next / SAMPLE_RATE)
             begin = start + self._start * _PIECE
-            yield Block((begin + len(piece)) / SAMPLE_RATE, begin, piece)
+            yield SoundBlock((begin + len(piece)) / SAMPLE_RATE, begin, piece)
             yield from self._show_still()
 
-    def _see(self, frame: "VideoFrame") -> Iterator[Item]:
+    def _picture_of(self, frame: "VideoFrame") -> Iterator[Item]:
         time = self._time(frame)
-        if self._held and _tick(time) > _tick(self._held[0]):
+        if self._pending and _tick(time) > _tick(self._pending[0]):
             yield from self._release()
-        self._held = (time, frame)
+        self._pending = (time, frame)
         self.length = max(self.length, time)
 
     def _release(self) -> Iterator[Item]:
-        if self._held:
-            (time, frame), self._held = self._held, None
+        if self._pending:
+            (time, frame), self._pending = self._pending, None
             yield self._picture(_tick(time), time, scaled(frame))
 
     def _show_still(self) -> Iterator[Item]:
@@ -151,9 +165,9 @@ class Reader:
             yield self._picture(self._stills, self._stills / VISION_RATE, self._still)
             self._stills += 1
 
-    def _picture(self, tick: int, time: float, image: Image) -> Picture:
+    def _picture(self, tick: int, time: float, image: Image) -> TimedPicture:
         end = (tick + 1 + self._start) / VISION_RATE
-        return Picture(end, time + self._start / VISION_RATE, image)
+        return TimedPicture(end, time + self._start / VISION_RATE, image)
 
     def _time(self, frame: "AudioFrame | VideoFrame") -> float:
         assert frame.pts is not None
@@ -165,12 +179,12 @@ class Reader:
 
 
 def in_time_order(items: Iterable[Item], tracks: int, hold: float) -> Iterator[Item]:
-    """Merge items that rise within each of their tracks.
+    """Merge items that rise in time within each of their tracks.
 
     Args:
         items: In the order of the container.
-        tracks: How many kinds of items there are.
-        hold: Seconds by which a track may run ahead before it waits no longer for the others.
+        tracks: Number of kinds of items.
+        hold: Seconds by which one track may run ahead before it stops waiting for the others.
     """
     waiting: list[tuple[float, int, Item]] = []
     newest: dict[type, float] = {}
@@ -187,12 +201,16 @@ def in_time_order(items: Iterable[Item], tracks: int, hold: float) -> Iterator[I
 
 
 def is_network(path: str) -> bool:
-    """Return whether a path is the address of a stream."""
+    """Return whether a path is a URL."""
     return "://" in path
 
 
 def opened(path: str) -> "InputContainer":
-    """Open a file or stream; raises SourceError with a remedy."""
+    """Open a file or stream.
+
+    Raises:
+        SourceError: If it cannot be read; the text names the remedy.
+    """
     import av
 
     name = f"source {redacted(path)}"
@@ -200,8 +218,8 @@ def opened(path: str) -> "InputContainer":
         return streamed(path, name)
     options = {"format_whitelist": _formats(), "protocol_whitelist": _FILE_PROTOCOLS}
     try:
-        # An absolute path is never taken for a protocol of FFmpeg, such as `concat:`.
-        # A playlist whose parts may not be opened is tried for ever without a limit.
+        # An absolute path is never parsed as a protocol of FFmpeg, such as `concat:`.
+        # A playlist whose parts may not be opened is retried for ever without a limit.
         return av.open(str(Path(path).resolve()), options=options, timeout=_OPEN_LIMIT)
     except av.FFmpegError as error:
         reason = error.strerror
@@ -209,15 +227,15 @@ def opened(path: str) -> "InputContainer":
 
 
 def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "InputContainer":
-    """Open a network stream within 5 s, and wait for a read of it 2 s at most.
+    """Open a network stream within 5 s; each read waits at most 2 s.
 
     Args:
-        url: What may lead to other addresses, but never to a file of this machine.
-        name: For messages: says what is opened, without a password.
-        options: More of FFmpeg's options for the format.
+        url: Address; it may redirect, but never to a file of this machine.
+        name: What is opened, without a password, for messages.
+        options: Further FFmpeg options of the format.
 
     Raises:
-        SourceError: If the address is not one of a network stream, or cannot be read.
+        SourceError: If the URL is not of a network stream, or cannot be read.
     """
     import av
 
@@ -234,7 +252,7 @@ def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "
         )
     except av.FFmpegError as error:
         reason = error.strerror
-    # Not from FFmpeg's error: that quotes the address, with its password, in a traceback.
+    # Without FFmpeg's own text: it quotes the address, with its password, in a traceback.
     remedy = "check that its server runs and that the address is right"
     raise SourceError(f"{name} cannot be read ({reason}): {remedy}")
 
@@ -246,7 +264,11 @@ def _formats() -> str:
 
 
 def picture_of(path: str) -> Image:
-    """Return a picture file as RGB (H, W, 3); raises SourceError if it is none."""
+    """Return a picture file as RGB, shape (H, W, 3), uint8.
+
+    Raises:
+        SourceError: If it cannot be read or holds no picture.
+    """
     import av
 
     with opened(path) as container:
@@ -258,7 +280,7 @@ def picture_of(path: str) -> Image:
 
 
 def moving(container: "InputContainer") -> "list[VideoStream]":
-    """Return the video tracks that are no cover art."""
+    """Return the video tracks without cover art."""
     from av.stream import Disposition
 
     return [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
@@ -275,10 +297,10 @@ def _start_of(container: "InputContainer") -> float | None:
 
 
 def scaled(frame: "VideoFrame", form: Literal["rgb24", "bgr24"] = "rgb24") -> Image:
-    """Return a frame as (H, W, 3), upright, at most `MAX_WIDTH` wide before it is turned."""
+    """Return a frame as uint8 (H, W, 3), upright, at most `MAX_WIDTH` wide before rotation."""
     width = min(frame.width, MAX_WIDTH)
     height = round(frame.height * width / frame.width)
-    # By default each picture starts a thread per core, and ends them again.
+    # By default each conversion starts a thread per core and ends them.
     image = frame.to_ndarray(format=form, width=width, height=height, threads=1)
     return np.asarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
 

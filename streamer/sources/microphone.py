@@ -1,7 +1,7 @@
 """A microphone, by name or index, as a source of audio samples and phrases.
 
-Knows PortAudio and counts what it hands over. Knows no features; where counted sound lies on the
-session clock is known by `placement`.
+Knows PortAudio and counts its samples. Knows no features; `clock_sync` maps sample counts to the
+session clock.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ _FIRST_BLOCK_LIMIT, _BLOCK_LIMIT, _CHECK = 5.0, 1.2, 0.2
 _CLOSE_LIMIT = 0.3
 _FLUSH_LIMIT = 1.0
 
-_log = logging.getLogger("tamulag.microphone")
+logger = logging.getLogger("tamulag.microphone")
 
 
 class _Block(NamedTuple):
     arrival: float
-    span: tuple[int, int]  # samples that the device handed over before it, and with it
+    span: tuple[int, int]  # samples that the device delivered before it, and with it
     values: Array
     is_after_overflow: bool
 
@@ -39,18 +39,18 @@ class _Block(NamedTuple):
 class MicrophoneSource:
     """Record sound, place it on the session clock by counting samples, and push it on.
 
-    Up to 5 s of blocks wait if the extractor is busy. Beyond that all that waits is dropped and
-    counted, so that what is heard is of now again; the gap shows in the times of what follows.
+    Up to 5 s of blocks are queued while the extractor is busy. Beyond that the whole queue is
+    dropped and counted, so that processing is current again; the gap shows in later timestamps.
 
     Args:
         device: Name (exact, or a part that only one input has), index, or None for the default.
-        sound: Takes the blocks; to be threaded if it has a recogniser.
+        sound: Receives the blocks; threaded if it has a recogniser.
         now: The session clock.
-        rate: Hz to open the device at; None: 16 kHz if it takes that, else its own rate.
+        rate: Hz to open the device at; None: 16 kHz if the device accepts it, else its own rate.
         latency: Seconds from the sound to its arrival that the clock cannot see; subtracted.
 
     Attributes:
-        overflows: Times at which the device said that it had lost samples.
+        overflows: Number of times the device reported lost samples.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class MicrophoneSource:
         self._closing: threading.Thread | None = None
         self._wanted_rate = rate
         self._rate = SAMPLE_RATE
-        self._placement = ClockSync(rate or SAMPLE_RATE, latency, settles=True)
-        self._before = (0, 0.0)  # gaps and seconds lost before the device was opened last
+        self._clock_sync = ClockSync(rate or SAMPLE_RATE, latency, settles=True)
+        self._before = (0, 0.0)  # gaps and seconds lost before the device was last opened
         self._end = 0
         self._is_list_stale = False
         self._begin()
@@ -88,8 +88,8 @@ class MicrophoneSource:
 
     @property
     def dropped(self) -> float:
-        """Seconds of sound lost, by the device or here."""
-        return self._before[1] + self._placement.dropped
+        """Seconds of sound lost, in the device or here."""
+        return self._before[1] + self._clock_sync.dropped
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
@@ -97,30 +97,30 @@ class MicrophoneSource:
         return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
 
     def gauges(self) -> dict[str, float]:
-        """Return the clock of the device and the queues; see `Source`."""
-        placement, known = self._placement, {}
-        if placement.fit.is_known:
-            known["microphone_drift_ppm"] = -1e6 * placement.fit.slope
+        """Return the device's clock and the queue lengths; see `Source`."""
+        sync, known = self._clock_sync, {}
+        if sync.fit.is_known:
+            known["microphone_drift_ppm"] = -1e6 * sync.fit.slope
         return known | {
-            "microphone_offset": placement.fit.offset,
-            "microphone_error": placement.error,
-            "microphone_gaps": self._before[0] + placement.gaps,
+            "microphone_offset": sync.fit.offset,
+            "microphone_error": sync.error,
+            "microphone_gaps": self._before[0] + sync.gaps,
             "microphone_overflows": self.overflows,
             "microphone_dropped": self.dropped,
             "microphone_waiting": self._blocks.qsize() / _BLOCK_RATE,
             "asr_waiting": self._sound.waiting,
         }
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Recognise finals only while `asr_partials` is given up; see `Source`."""
-        self._sound.relieve(steps)
+    def shed(self, steps: Collection[str]) -> None:
+        """Recognise only finals while `asr_partials` is shed; see `Source`."""
+        self._sound.shed(steps)
 
     def open(self) -> None:
         """Open the microphone at 16 kHz, or at its own rate, and start recording.
 
         Raises:
-            SourceError: If PortAudio is missing, the name fits no or several inputs, the device
-                cannot be opened, or its driver has not closed it yet since it was lost.
+            SourceError: If PortAudio is missing, the name matches no or several inputs, the device
+                cannot be opened, or its driver has not closed it since it was lost.
         """
         if self._closing is not None and self._closing.is_alive():
             raise SourceError(f"{self.name} hangs in its driver: pull it out and plug it in again")
@@ -131,15 +131,15 @@ class MicrophoneSource:
         self._is_list_stale = True
         self._begin()
         try:
-            index = _find(sounddevice, self._device)
-            self._rate, channels = _form(sounddevice, index, self._wanted_rate)
+            index = _find_input(sounddevice, self._device)
+            self._rate, channels = _format(sounddevice, index, self._wanted_rate)
             self._stream = sounddevice.InputStream(
                 samplerate=self._rate,
                 blocksize=self._rate // _BLOCK_RATE,
                 device=index,
                 channels=channels,
                 dtype="float32",
-                callback=self._take,
+                callback=self._queue_block,
                 finished_callback=self._finished.set,
             )
             self._stream.start()
@@ -151,7 +151,7 @@ class MicrophoneSource:
         self._is_list_stale = False
 
     def run(self, put: Put, stop: threading.Event) -> None:
-        """Put samples and phrases until `stop` is set; sound from before is left out.
+        """Put samples and phrases until `stop` is set; sound from before the call is skipped.
 
         Raises:
             SourceLost: If the stream ends or no block comes for 1.2 s.
@@ -166,10 +166,10 @@ class MicrophoneSource:
             self._sound.finish(put, _FLUSH_LIMIT)
 
     def _follow(self, put: Put, stop: threading.Event) -> None:
-        # Session time may have begun since `open`: earlier arrivals are of another time.
+        # The session clock may have started since `open`: earlier arrivals belong to another clock.
         self._blocks = queue.Queue(_QUEUE_BLOCKS)
-        self._before = (self._before[0] + self._placement.gaps, self.dropped)
-        self._placement = ClockSync(self._rate, self._latency, settles=True)
+        self._before = (self._before[0] + self._clock_sync.gaps, self.dropped)
+        self._clock_sync = ClockSync(self._rate, self._latency, settles=True)
         resampler = Resampler(self._rate)
         expected: int | None = None
         newest, limit = self._now(), _FIRST_BLOCK_LIMIT
@@ -189,21 +189,23 @@ class MicrophoneSource:
     def _push(self, block: _Block, values: Array, put: Put, *, is_torn: bool) -> None:
         if block.is_after_overflow:
             self.overflows += 1
-            self._placement.fit.restart()
-        start, sound = self._placement.push(values, block.span, block.arrival, is_torn=is_torn)
-        # A device that was opened anew may be placed a little before the end of what was heard.
+            self._clock_sync.fit.restart()
+        start, sound = self._clock_sync.push(values, block.span, block.arrival, is_torn=is_torn)
+        # A reopened device may be placed slightly before the end of the previous sound.
         overlap = max(self._end - start, 0)
         self._end = max(self._end, start + len(sound))
         self._sound.push(sound[overlap:], start + overlap, put)
 
-    def _take(self, block: Array, length: int, time: object, status: "CallbackFlags") -> None:
-        """Keep one block; runs in PortAudio's thread, where an error would vanish."""
+    def _queue_block(
+        self, block: Array, length: int, time: object, status: "CallbackFlags"
+    ) -> None:
+        """Queue one block; runs in PortAudio's thread, where an error would vanish."""
         try:
             self._is_after_overflow |= bool(status.input_overflow)
             before, self._handed_over = self._handed_over, self._handed_over + len(block)
             span = (before, self._handed_over)
             if self._blocks.full():
-                self._is_after_overflow |= _emptied(self._blocks)
+                self._is_after_overflow |= _clear(self._blocks)
             self._blocks.put_nowait(
                 _Block(self._now(), span, block.copy(), self._is_after_overflow)
             )
@@ -224,18 +226,18 @@ class MicrophoneSource:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        # A driver that hangs must not keep the loss from being told; one thread waits for it.
+        # A driver that hangs must not delay the report of the loss; a thread waits for it.
         self._closing = threading.Thread(
             target=stream.close, args=(True,), name=f"tamulag.{self.name}.close", daemon=True
         )
         self._closing.start()
         self._closing.join(_CLOSE_LIMIT)
         if self._closing.is_alive():
-            _log.warning("%s: its driver does not close it; a thread is left behind", self.name)
+            logger.warning("%s: its driver does not close it; a thread is left behind", self.name)
 
 
-def _emptied(blocks: "queue.Queue[_Block]") -> bool:
-    """Drop all that waits; return whether the device had lost samples before one of it."""
+def _clear(blocks: "queue.Queue[_Block]") -> bool:
+    """Clear the queue; return whether the device had lost samples before one of its blocks."""
     is_after_overflow = False
     with contextlib.suppress(queue.Empty):
         while True:
@@ -255,7 +257,7 @@ def _portaudio() -> ModuleType:
     return module
 
 
-def _find(sounddevice: ModuleType, device: str | int | None) -> int | None:
+def _find_input(sounddevice: ModuleType, device: str | int | None) -> int | None:
     """Return the index of an input, by exact name, part of a name or index."""
     inputs = {
         index: str(found["name"])
@@ -277,17 +279,17 @@ def _find(sounddevice: ModuleType, device: str | int | None) -> int | None:
     raise SourceError(f"microphone {device!r} {problem}: choose one of {listed}")
 
 
-def _form(sounddevice: ModuleType, index: int | None, wanted: int | None) -> tuple[int, int]:
+def _format(sounddevice: ModuleType, index: int | None, wanted: int | None) -> tuple[int, int]:
     """Return the first rate and channel count that the device accepts, mono before all channels."""
     found = sounddevice.query_devices(index, "input")
     own, all_channels = int(found["default_samplerate"]), int(found["max_input_channels"])
     rates = [wanted] if wanted else [SAMPLE_RATE, own]
-    forms = [(rate, channels) for rate in rates for channels in (1, all_channels)]
-    for rate, channels in forms[:-1]:
+    formats = [(rate, channels) for rate in rates for channels in (1, all_channels)]
+    for rate, channels in formats[:-1]:
         try:
             sounddevice.check_input_settings(index, channels, "float32", samplerate=rate)
         except sounddevice.PortAudioError as error:
-            _log.debug("%s takes no %d Hz, %d channels: %s", found["name"], rate, channels, error)
+            logger.debug("%s takes no %d Hz, %d channels: %s", found["name"], rate, channels, error)
         else:
             return rate, channels
-    return forms[-1]  # If it takes not even this, opening it says so.
+    return formats[-1]  # If the device refuses even this, opening it reports so.

@@ -1,7 +1,7 @@
-"""A page or program that sends, as a source: fed by its connection, lost when it leaves.
+"""A remote sender as a source: fed by its connection, lost while nobody sends.
 
-Knows checked frames, the sender's clock and a bounded queue. Knows no socket, and leaves what the
-frames hold to intake.py; whoever receives calls `begin`, `feed` and `end`.
+Knows checked frames, the sender's clock and a bounded queue. Knows no socket and no content of
+frames (see remote_features.py); the connection calls `begin`, `feed` and `end`.
 """
 
 import threading
@@ -14,21 +14,21 @@ from ..core.source import Now, Put
 from ..protocol.ingest import POLICY, Frame, IngestError, SenderHello, WordsHeader
 from .clock_fit import ClockFit
 
-LATEST = 5.0
-"""Seconds by which a frame may lie behind the least late one: a sender's clock does not jump."""
+MAX_DELAY = 5.0
+"""Seconds by which a frame may be later than the least late one: a sender's clock does not jump."""
 
 _CHECK = 0.2
 SOUNDS, PICTURES = 250, 2
-"""Frames that may wait: of sound a few seconds, of pictures the newest."""
+"""Frames that may be queued: a few seconds of sound, the newest pictures."""
 
 OLDEST = 5.0
-"""Seconds of stream that may wait, however few frames they are."""
+"""Seconds of stream that may be queued, however few frames they are."""
 
 
 class SenderClock:
-    """A sender's clock on the session clock: its least late frames of the last ten seconds count.
+    """Maps a sender's clock to the session clock, by its least late frames of the last 10 s.
 
-    What all frames are late by, the network's shortest way, cannot be seen and stays in.
+    The delay common to all frames, the network's shortest way, cannot be measured and remains.
 
     Args:
         now: Session clock.
@@ -39,7 +39,7 @@ class SenderClock:
         self._fit = ClockFit()
 
     def place(self, timestamp: float) -> float:
-        """Take a timestamp that has just come and return its session time.
+        """Return the session time of a timestamp that has just arrived.
 
         Raises:
             IngestError: If it is far behind those before: the sender's clock jumped.
@@ -47,7 +47,7 @@ class SenderClock:
         arrival = self._now()
         self._fit.add(timestamp, arrival)
         place = self._fit.time_at(timestamp)
-        if arrival - place > LATEST:
+        if arrival - place > MAX_DELAY:
             raise IngestError(POLICY, f"timestamp {timestamp:.3f} is {arrival - place:.1f} s late")
         return place
 
@@ -68,18 +68,25 @@ class _End(NamedTuple):
 
 
 class FramePipeline(Protocol):
-    """What becomes of the frames; used by one thread."""
+    """Turns a sender's frames into inputs; used by one thread."""
 
     modalities: tuple[Modality, ...]
 
     def begin(self, hello: SenderHello) -> None:
-        """Begin anew: another sender, or the same one again."""
+        """Reset for a new sender, or for the same one after a reconnection."""
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
-        """Put what a frame holds."""
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put the inputs that a frame contains.
+
+        Args:
+            frame: Checked frame.
+            place: Session time of its timestamp.
+            span: Of sound: samples recorded before it, and with it.
+            put: Receives the inputs.
+        """
 
     def end(self, put: Put) -> None:
-        """Put what is still held."""
+        """Flush: put what is still buffered."""
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
@@ -87,31 +94,34 @@ class FramePipeline(Protocol):
     def gauges(self) -> dict[str, float]:
         """Return what can be measured now; see `Source`."""
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """See `Source`."""
+    def shed(self, steps: Collection[str]) -> None:
+        """Save work or stop saving; see `Source`."""
 
 
 class RemoteSource:
-    """A source that is fed by a connection; while nobody sends its modalities are told as lost.
+    """A source that a connection feeds; while nobody sends its modalities are reported as lost.
 
-    When too many frames wait the oldest is dropped and counted; when they are 5 s long, all but
-    words and the newest, so that what is worked on is of now again.
+    When more than `bound` frames are queued the oldest is dropped and counted; when they span more
+    than 5 s, all but words and the newest are dropped, so that processing is current again.
 
     Args:
         name: For logs.
-        work: Turns frames into inputs.
+        pipeline: Turns frames into inputs.
         now: Session clock.
-        reason: Of the loss, `microphone_lost` or `camera_lost`.
-        bound: Frames that may wait.
+        reason: Reason of the loss, `microphone_lost` or `camera_lost`.
+        bound: Frames that may be queued.
+
+    Attributes:
+        dropped: Frames dropped so far.
     """
 
     def __init__(
-        self, name: str, work: FramePipeline, *, now: Now, reason: str, bound: int
+        self, name: str, pipeline: FramePipeline, *, now: Now, reason: str, bound: int
     ) -> None:
         self.name = name
-        self.modalities = work.modalities
+        self.modalities = pipeline.modalities
         self.dropped = 0
-        self._work = work
+        self._pipeline = pipeline
         self._now = now
         self._reason = reason
         self._bound = bound
@@ -122,54 +132,54 @@ class RemoteSource:
 
     @property
     def is_behind(self) -> bool:
-        """Whether what earlier senders sent still fills the queue: no other should begin."""
+        """Whether frames of earlier senders still fill the queue: no other should begin."""
         with self._changed:
             return len(self._waiting) > self._bound
 
     def begin(self, hello: SenderHello) -> None:
-        """Take what a new sender offers; called from any thread."""
+        """Queue the start of a new sender; called from any thread."""
         self._add(_Begin(hello))
 
     def feed(self, frame: Frame, place: float, span: tuple[int, int] = (0, 0)) -> None:
-        """Take a frame of session time `place`; called from any thread, never waits."""
+        """Queue a frame of session time `place`; called from any thread, never waits."""
         self._add(_Item(frame, place, span, self._now()))
 
     def end(self, detail: str) -> None:
-        """Take note that the sender has left, and why; called from any thread."""
+        """Queue the sender's departure and its reason; called from any thread."""
         self._add(_End(detail))
 
     def losses(self) -> dict[str, int]:
-        """Return the lost ticks; see `Source`. Dropped sound is a gap, and counted as one."""
-        losses = self._work.losses()
+        """Return the lost ticks; see `Source`. Dropped sound is a gap, and counted as such."""
+        losses = self._pipeline.losses()
         return losses | ({"vision": losses["vision"] + self.dropped} if "vision" in losses else {})
 
     def gauges(self) -> dict[str, float]:
-        """Return how many frames wait and the age of the oldest; see `Source`."""
+        """Return the number of queued frames and the age of the oldest; see `Source`."""
         with self._changed:
             count = len(self._waiting)
             arrivals = [item.arrival for item in self._waiting if isinstance(item, _Item)]
         age = self._now() - arrivals[0] if arrivals else 0.0
         name = f"ingest_{self.modalities[-1]}"
-        return self._work.gauges() | {f"{name}_waiting": float(count), f"{name}_age": age}
+        return self._pipeline.gauges() | {f"{name}_waiting": float(count), f"{name}_age": age}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         """Save work where that is possible; see `Source`."""
-        self._work.relieve(steps)
+        self._pipeline.shed(steps)
 
     def open(self) -> None:
-        """Do nothing: the port is the publisher's."""
+        """Do nothing: the connection belongs to the server."""
 
     def run(self, put: Put, stop: threading.Event) -> None:
-        """Put what comes until `stop` is set."""
+        """Process the queue until `stop` is set."""
         self._lost, self._sent = self.modalities, ()
-        self._tell(self._lost, self._reason, "nobody sends yet", put)
+        self._put_notices(self._lost, self._reason, "nobody sends yet", put)
         try:
             while not stop.is_set():
                 item = self._next()
                 if item is not None:
-                    self._heed(item, put)
+                    self._handle(item, put)
         finally:
-            self._work.end(put)
+            self._pipeline.end(put)
 
     def _add(self, item: "_Item | _Begin | _End") -> None:
         with self._changed:
@@ -177,15 +187,15 @@ class RemoteSource:
             frames = [one for one in self._waiting if isinstance(one, _Item)]
             if len(frames) > self._bound:
                 self._drop(frames[:1])
-            # Words stay: they count late too.
+            # Words are not dropped: they count even when they are late.
             timely = [one for one in frames if not isinstance(one.frame.header, WordsHeader)]
             if timely and timely[-1].place - timely[0].place > OLDEST:
                 self._drop(timely[:-1])
             self._changed.notify()
 
     def _drop(self, frames: Sequence[_Item]) -> None:
-        kept = [one for one in self._waiting if not any(one is frame for frame in frames)]
-        self._waiting = deque(kept)
+        remaining = [one for one in self._waiting if not any(one is frame for frame in frames)]
+        self._waiting = deque(remaining)
         self.dropped += len(frames)
 
     def _next(self) -> "_Item | _Begin | _End | None":
@@ -194,28 +204,30 @@ class RemoteSource:
                 self._changed.wait(_CHECK)
             return self._waiting.popleft() if self._waiting else None
 
-    def _heed(self, item: "_Item | _Begin | _End", put: Put) -> None:
+    def _handle(self, item: "_Item | _Begin | _End", put: Put) -> None:
         if isinstance(item, _Item):
-            self._work.take(item.frame, item.place, item.span, put)
+            self._pipeline.push(item.frame, item.place, item.span, put)
         elif isinstance(item, _Begin):
-            self._work.begin(item.hello)
-            self._sent = offered(item.hello, self.modalities)
-            self._tell([m for m in self._lost if m in self._sent], None, "somebody sends", put)
+            self._pipeline.begin(item.hello)
+            self._sent = offered_modalities(item.hello, self.modalities)
+            self._put_notices(
+                [m for m in self._lost if m in self._sent], None, "somebody sends", put
+            )
             self._lost = tuple(m for m in self._lost if m not in self._sent)
         else:
-            self._work.end(put)
-            self._tell(self._sent, self._reason, item.detail, put)
+            self._pipeline.end(put)
+            self._put_notices(self._sent, self._reason, item.detail, put)
             self._lost, self._sent = (*self._lost, *self._sent), ()
 
-    def _tell(
+    def _put_notices(
         self, modalities: Sequence[Modality], reason: str | None, detail: str, put: Put
     ) -> None:
         for modality in modalities:
             put(Notice(self._now(), modality, reason, detail))
 
 
-def offered(hello: SenderHello, among: Sequence[Modality]) -> tuple[Modality, ...]:
-    """Return which modalities a hello offers; a voice that is heard has words too."""
+def offered_modalities(hello: SenderHello, among: Sequence[Modality]) -> tuple[Modality, ...]:
+    """Return the modalities that a hello offers; sound implies recognised words."""
     is_offered = {
         "text": hello.words or hello.audio is not None,
         "audio": hello.audio is not None or "audio" in hello.features,

@@ -1,4 +1,4 @@
-"""What becomes of a sender's frames: they take the way of a live microphone and camera.
+"""Turn a remote sender's frames into inputs, by the same path as a local microphone and camera.
 
 Knows checked frames with their session times. Knows no connection, no queue and no thread.
 """
@@ -18,16 +18,16 @@ from .clock_sync import ClockSync
 from .media_reader import MAX_WIDTH, Image
 
 _FLUSH_LIMIT = 1.0
-"""Seconds that the recogniser has for its last words."""
+"""Seconds granted to the recogniser for its last words."""
 
 
 class RemoteAudio:
-    """Sound through the same path as a microphone's; or words and rows that come ready made.
+    """Sound, by the same path as a microphone's; or words and feature rows from the sender.
 
     Args:
-        sound: Takes the blocks; threaded.
-        subject: Whose channel is heard.
-        encode: Words become token states, where no recogniser of ours listens.
+        sound: Receives the blocks; threaded.
+        subject: Role whose audio channel is used.
+        encode: Words -> token states, for words that the sender recognised.
     """
 
     modalities: tuple[Modality, ...] = ("text", "audio")
@@ -38,31 +38,31 @@ class RemoteAudio:
         self._encode = encode
         self._end = 0
         self._gaps = 0.0  # seconds lost with earlier senders
-        self._placement = ClockSync(SAMPLE_RATE, settles=False)
+        self._clock_sync = ClockSync(SAMPLE_RATE, settles=False)
         self._newest = 0  # utterance
         self.begin(SenderHello(words=True))
 
     def begin(self, hello: SenderHello) -> None:
-        """Begin anew; see `Work`."""
+        """Reset for a new sender; see `FramePipeline`."""
         form = hello.audio
         self._rate = form.rate if form else SAMPLE_RATE
         self._channel = channel(form, self._subject) if form else None
-        self._gaps += self._placement.dropped
-        self._placement = ClockSync(self._rate, settles=False)
+        self._gaps += self._clock_sync.dropped
+        self._clock_sync = ClockSync(self._rate, settles=False)
         self._resampler = Resampler(self._rate)
         self._expected: int | None = None
         self._before = self._newest
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
-        """Put samples and phrases; see `Work`."""
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put samples and phrases; see `FramePipeline`."""
         if frame.sound is not None:
-            self._hear(frame, place, span, put)
+            self._push_sound(frame, place, span, put)
         elif isinstance(frame.header, WordsHeader):
             put(self._phrase(frame.header, place))
         elif isinstance(frame.header, FeaturesHeader):
             _put_rows(frame, frame.header, place, 1 / TICK_RATE, put)
 
-    def _hear(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def _push_sound(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
         assert frame.sound is not None
         values = frame.sound if self._channel is None else frame.sound[:, self._channel]
         is_torn = self._expected not in (None, span[0])
@@ -71,44 +71,44 @@ class RemoteAudio:
         self._expected = span[1]
         arrival = place + (span[1] - span[0]) / self._rate
         sound = self._resampler.push(values)
-        start, placed = self._placement.push(sound, span, arrival, is_torn=is_torn)
+        start, placed = self._clock_sync.push(sound, span, arrival, is_torn=is_torn)
         overlap = max(self._end - start, -start, 0)
         self._end = max(self._end, start + len(placed))
         if overlap < len(placed):
             self._sound.push(placed[overlap:], start + overlap, put)
 
     def _phrase(self, header: WordsHeader, place: float) -> Phrase:
-        """Return a phrase; its words' times lie as far from the header's as the sender says."""
+        """Return a phrase; its words' times are shifted with the header's timestamp."""
         shift = place - header.timestamp
         values, word_of_token = self._encode([word.text for word in header.words])
         words = tuple(
             Word(word.text, word.start + shift, word.end + shift, word.confidence)
             for word in header.words
         )
-        number = self._before + header.utterance + 1  # a new sender begins at 0 again
+        number = self._before + header.utterance + 1  # a new sender counts from 0 again
         self._newest = max(self._newest, number)
         return Phrase(place, number, words, values, word_of_token, header.final)
 
     def end(self, put: Put) -> None:
-        """Let the recogniser say its last words; see `Work`."""
+        """Flush the recogniser's last words; see `FramePipeline`."""
         self._sound.finish(put, _FLUSH_LIMIT)
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
-        lost = round((self._gaps + self._placement.dropped) * TICK_RATE)
+        lost = round((self._gaps + self._clock_sync.dropped) * TICK_RATE)
         return {"audio": lost, "asr": round(self._sound.dropped * TICK_RATE)}
 
     def gauges(self) -> dict[str, float]:
-        """Return what waits for the recogniser; see `Source`."""
+        """Return how much sound is queued for the recogniser; see `Source`."""
         return {"asr_waiting": self._sound.waiting}
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Recognise finals only while `asr_partials` is given up; see `Source`."""
-        self._sound.relieve(steps)
+    def shed(self, steps: Collection[str]) -> None:
+        """Recognise only finals while `asr_partials` is shed; see `Source`."""
+        self._sound.shed(steps)
 
 
 class RemoteVision:
-    """Pictures, described like a camera's, one of each vision tick; or rows that come ready made.
+    """Pictures, described like a camera's, one per vision tick; or feature rows from the sender.
 
     Args:
         features: Extractor of the vision samples.
@@ -120,44 +120,44 @@ class RemoteVision:
         self._features = features
         self._tick = -1
         self._stride = 1
-        self._broken = 0
+        self._undecodable = 0
 
     def begin(self, hello: SenderHello) -> None:
-        """Begin anew; see `Work`. Nothing is kept from one picture to the next."""
+        """Do nothing: pictures are independent; see `FramePipeline`."""
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
-        """Put one sample per tick; see `Work`."""
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+        """Put one sample per tick; see `FramePipeline`."""
         if isinstance(frame.header, FeaturesHeader):
             _put_rows(frame, frame.header, place, VISION_TICKS / TICK_RATE, put)
             return
         tick = int(place * TICK_RATE / VISION_TICKS + 1e-5)
         if place < 0 or tick < self._tick + self._stride:
             return
-        image = _decoded(frame.picture)
+        image = _decode_jpeg(frame.picture)
         if image is None:
-            self._broken += 1
+            self._undecodable += 1
             return
         self._tick = tick
         put(self._features.push(image, place))
 
     def end(self, put: Put) -> None:
-        """Do nothing: nothing is held; see `Work`."""
+        """Do nothing: nothing is buffered; see `FramePipeline`."""
 
     def losses(self) -> dict[str, int]:
         """Return the pictures that could not be decoded; see `Source`."""
-        return {"vision": self._broken}
+        return {"vision": self._undecodable}
 
     def gauges(self) -> dict[str, float]:
-        """Return nothing: nothing is held; see `Source`."""
+        """Return nothing: nothing is buffered; see `Source`."""
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
-        """Describe every other tick while `vision_rate` is given up; see `Source`."""
+    def shed(self, steps: Collection[str]) -> None:
+        """Describe every other tick while `vision_rate` is shed; see `Source`."""
         self._stride = 2 if "vision_rate" in steps else 1
 
 
 def _put_rows(frame: Frame, header: FeaturesHeader, place: float, step: float, put: Put) -> None:
-    """Put the rows of a frame, one each `step` seconds; what was before the session is left out."""
+    """Put the rows of a frame, one each `step` seconds; rows before the session are skipped."""
     if header.reason is not None and place >= 0:
         put(Sample(header.modality, place, None, header.reason))
     for count, row in enumerate(() if frame.rows is None else frame.rows):
@@ -165,8 +165,8 @@ def _put_rows(frame: Frame, header: FeaturesHeader, place: float, step: float, p
             put(Sample(header.modality, place + count * step, row))
 
 
-def _decoded(jpeg: bytes) -> Image | None:
-    """Return a picture, RGB, as small as a camera's; None: the file is damaged."""
+def _decode_jpeg(jpeg: bytes) -> Image | None:
+    """Decode a picture to RGB, as small as a camera's; None if the file is damaged."""
     import cv2
 
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)

@@ -1,6 +1,6 @@
-"""Read sound a little faster or slower than it came, without a seam.
+"""Resample sound by a ratio near 1, continuously.
 
-Knows samples. Knows no clock: whoever pushes says how fast.
+Knows samples. Knows no clock: the caller gives the ratio.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ..core.sample import Array
 
 HALF = 16
-"""Samples on each side of a place that its value is made of; the output lags by as many."""
+"""Samples on each side of a place that its value is computed from; also the lag of the output."""
 
 _PHASES = 512
 
@@ -27,10 +27,10 @@ _FILTERS = _filters()
 
 
 class TimeStretcher:
-    """Sound at evenly spaced places between the samples; how it is cut into blocks changes nothing.
+    """Interpolates sound at evenly spaced places; independent of how it is cut into blocks.
 
     Args:
-        first: Number of the first sample that will be pushed.
+        first: Index of the first sample that will be pushed.
 
     Attributes:
         position: Place, counted in input samples, of the output's next sample.

@@ -1,8 +1,8 @@
-"""Recordings as Arrow IPC streams: rows become bytes, and bytes of anybody become rows or an error.
+"""Recordings as Arrow IPC streams: rows to bytes, and untrusted bytes to rows or an error.
 
 Knows Arrow and folders. Knows no session. A recording is a folder of files `0000.arrows` and on;
-each is a stream of its own that begins with the header. What is read is not trusted: nothing in it
-runs, and no size in it is believed.
+each is a stream of its own that starts with the header. Files are not trusted: nothing in them is
+executed, and no size in them is relied on.
 """
 
 import json

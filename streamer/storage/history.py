@@ -1,6 +1,6 @@
-"""Publisher: keeps what a session says in the history, and shows past sessions as pages.
+"""Publisher that stores a session's messages in the history, and serves past sessions as pages.
 
-Knows queue, thread and when old sessions go. Knows no tables, and of the messages their kind.
+Knows queue, thread and removal of old sessions. Knows no tables, and of messages their type alone.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from ..aio.threads import in_thread
+from ..protocol import messages
 from ..publishers.publisher import PublisherError
 from ..webserver.routes import Page, Route
-from .history_db import Store, StoreError, StoreFull
-from .history_view import item
+from .history_db import HistoryDb, HistoryError, HistoryFull, PastSession
 
 logger = logging.getLogger("tamulag.history")
 
@@ -29,36 +29,37 @@ QUEUE = 4000
 """Messages that may wait for the disk, about ten minutes; one that does not fit is dropped."""
 
 FLUSH = 0.5
-"""Seconds after which a message is in the file at the latest; a kill loses the rest."""
+"""Most seconds until a message is in the file; a kill loses the rest."""
 
 PRUNE = 60.0
-"""Seconds between two looks at how old and how large the history is."""
+"""Seconds between two checks of the history's age and size."""
 
 STOP_LIMIT = 1.8
-"""Seconds that the last messages have to be written."""
+"""Seconds granted to the last messages."""
 
-LISTED = 500
-"""Newest sessions that the page shows at most."""
+LIST_LIMIT = 500
+"""Most sessions on the list page, the newest."""
 
-SHOWN = 500
-"""Messages of one page; the next page begins after the last of them."""
+PAGE_LIMIT = 500
+"""Messages of one page; the next page starts after the last of them."""
 
-LEFT_OUT = frozenset(("heartbeat", "hello"))
-"""Heartbeats say nothing, and `hello` is kept with the session itself."""
+NOT_STORED = frozenset(("heartbeat", "hello"))
+"""Heartbeats hold no data, and `hello` is stored with the session itself."""
 
 
 class History:
-    """Write messages into the history in a thread of its own; the event loop only queues them.
+    """Writes messages to the history in a thread of its own; the event loop only queues them.
 
-    A disk that is full or broken ends the history and not the session: `tell` gets the reason,
-    and what comes later is counted in `dropped`.
+    A full or broken disk ends the history and not the session: `report` gets the reason, and later
+    messages are counted in `dropped`.
 
     Args:
-        path: The file; others may write to it at the same time.
-        hello: What the session says of itself; called once, with the first message.
-        tell: Told reason and detail when the history ends before its session; on the event loop.
-        max_age: Seconds after which a session that has ended is removed.
-        max_bytes: Of the file; beyond it the oldest sessions are removed.
+        path: The file; other processes may write to it at the same time.
+        hello: Returns the session's `hello`; called once, with the first message.
+        report: Called with reason and detail when the history ends before its session; on the
+            event loop.
+        max_age: Seconds after which an ended session is removed.
+        max_bytes: Size of the file above which the oldest sessions are removed.
     """
 
     name = "history"
@@ -68,16 +69,16 @@ class History:
         path: Path,
         *,
         hello: Callable[[], str],
-        tell: Callable[[str, str], None],
+        report: Callable[[str, str], None],
         max_age: float,
         max_bytes: int,
     ) -> None:
         self.dropped = 0
         self._path = path
         self._hello = hello
-        self._tell = tell
+        self._report = report
         self._limits = (max_age, max_bytes)
-        self._store: Store | None = None
+        self._store: HistoryDb | None = None
         self._lines: deque[str] = deque()
         self._changed = threading.Condition()
         self._is_ending = False
@@ -86,19 +87,21 @@ class History:
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Open the file, or make it.
+        """Open the file, or create it.
 
         Raises:
             PublisherError: If it cannot be written, or is not a history.
         """
         try:
-            self._store = await in_thread("history open", partial(Store, self._path, create=True))
-        except StoreError as error:
+            self._store = await in_thread(
+                "history open", partial(HistoryDb, self._path, create=True)
+            )
+        except HistoryError as error:
             raise PublisherError(str(error)) from error
 
     def publish(self, kind: str, payload: str) -> None:
         """Queue a message."""
-        if kind in LEFT_OUT:
+        if kind in NOT_STORED:
             return
         with self._changed:
             if self._is_lost or self._is_ending or len(self._lines) == QUEUE:
@@ -109,12 +112,12 @@ class History:
             self._start()
 
     async def run(self) -> None:
-        """Wait for a failure that is no disk's: a bug, which is raised."""
+        """Wait for an error that is not the disk's: a bug, which is raised."""
         self._bug = asyncio.get_running_loop().create_future()
         await self._bug
 
     async def close(self) -> None:
-        """Write what waits, for `STOP_LIMIT` seconds at most."""
+        """Write the queue, for `STOP_LIMIT` seconds at most."""
         thread, self._thread = self._thread, None
         with self._changed:
             self._is_ending = True
@@ -127,8 +130,8 @@ class History:
         if thread.is_alive():
             logger.warning("%s takes too long: its last messages are lost", self._path)
 
-    def shelves(self) -> Mapping[str, Route]:
-        """Return the pages by path: the list of sessions, and below it each session."""
+    def routes(self) -> Mapping[str, Route]:
+        """Return the routes by path: the list of sessions, and below it each session."""
         return {"/sessions": Route(make=self._list_page, below=self._session_page)}
 
     def _start(self) -> None:
@@ -142,7 +145,7 @@ class History:
         )
         self._thread.start()
 
-    def _write(self, store: Store, hello: str, loop: asyncio.AbstractEventLoop) -> None:
+    def _write(self, store: HistoryDb, hello: str, loop: asyncio.AbstractEventLoop) -> None:
         lines: list[str] | None = []
         try:
             with closing(store):
@@ -154,9 +157,9 @@ class History:
                     if time.monotonic() >= due or store.size > self._limits[1]:
                         self._prune(store, key)
                         due = time.monotonic() + PRUNE
-        except StoreFull as error:
+        except HistoryFull as error:
             self._end(loop, "full", str(error), lines)
-        except StoreError as error:
+        except HistoryError as error:
             self._end(loop, "removed", str(error), lines)
         except sqlite3.Error as error:
             reason = "disk_full" if _is_full(error) else "disk_error"
@@ -164,18 +167,18 @@ class History:
         except BaseException as error:
             self._end(loop, "bug", repr(error), lines)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._raise, error)
+                loop.call_soon_threadsafe(self._raise_bug, error)
 
     def _next(self) -> list[str] | None:
-        """Wait a little, then take what waits; None: there will be no more."""
+        """Wait for messages and return them; None at the end."""
         with self._changed:
-            # Not woken by each message: those that come together are written together.
+            # Not woken by each message: messages of one interval are written together.
             self._changed.wait_for(lambda: self._is_ending, FLUSH)
             lines = list(self._lines)
             self._lines.clear()
             return None if self._is_ending and not lines else lines
 
-    def _prune(self, store: Store, key: int) -> None:
+    def _prune(self, store: HistoryDb, key: int) -> None:
         max_age, max_bytes = self._limits
         old, room = store.prune(key, now=time.time(), max_age=max_age, max_bytes=max_bytes)
         if old:
@@ -197,9 +200,9 @@ class History:
             is_ending = self._is_ending
         logger.warning("the history ends before its session: %s", detail)
         if not (is_ending or loop.is_closed()):
-            loop.call_soon_threadsafe(self._tell, reason, detail)
+            loop.call_soon_threadsafe(self._report, reason, detail)
 
-    def _raise(self, error: BaseException) -> None:
+    def _raise_bug(self, error: BaseException) -> None:
         if self._bug and not self._bug.done():
             self._bug.set_exception(error)
 
@@ -214,23 +217,37 @@ class History:
         return Page(HTTPStatus.OK, "", later=partial(_answer, self._session, name, int(after)))
 
     def _list(self) -> Page:
-        with Store(self._path) as store:
-            return _json(HTTPStatus.OK, [item(past) for past in store.sessions(LISTED)])
+        with HistoryDb(self._path) as store:
+            return _json(HTTPStatus.OK, [summary(past) for past in store.sessions(LIST_LIMIT)])
 
     def _session(self, name: str, after: int) -> Page:
-        with Store(self._path) as store:
-            head = json.dumps(item(store.session(name)))
-            lines = list(store.messages(name, after=after, limit=SHOWN))
-        following = json.loads(lines[-1])["seq"] if len(lines) == SHOWN else None
+        with HistoryDb(self._path) as store:
+            head = json.dumps(summary(store.session(name)))
+            lines = list(store.messages(name, after=after, limit=PAGE_LIMIT))
+        following = json.loads(lines[-1])["seq"] if len(lines) == PAGE_LIMIT else None
         rows = ",\n".join(lines)
         body = f'{{"session":{head},"next":{json.dumps(following)},"messages":[\n{rows}\n]}}\n'
         return Page(HTTPStatus.OK, body, "application/json")
 
 
+def summary(past: PastSession) -> dict[str, object]:
+    """Return a session's entry in a list as JSON-ready values; times are RFC 3339, in UTC."""
+    return {
+        "id": past.id,
+        "started": messages.utc(past.started),
+        "ended": messages.utc(past.ended),
+        "seconds": round(past.seconds, 2),
+        "mean_sentiment": past.mean_sentiment,
+        "subject": past.hello["subject"],
+        "reason": past.reason,
+        "checkpoint": past.hello["checkpoint"],
+    }
+
+
 def _answer(make: Callable[..., Page], *asked: object) -> Page:
     try:
         return make(*asked)
-    except StoreError as error:
+    except HistoryError as error:
         return _json(HTTPStatus.NOT_FOUND, {"error": str(error)})
 
 

@@ -1,6 +1,6 @@
-"""The file of past sessions: one SQLite database that several programs write and read at once.
+"""The file of past sessions: one SQLite database that several processes write and read at once.
 
-Knows tables and limits, and what keeps the file whole when a writer is killed. Knows no thread and
+Knows tables and limits, and how the file stays whole when a writer is killed. Knows no thread and
 no queue; of a message it reads the few fields that a list of sessions shows.
 """
 
@@ -19,16 +19,16 @@ from typing import Any, Self
 from ..core.errors import TamulagError
 
 VERSION = 1
-"""Of the tables; a file of a newer one is refused."""
+"""Version of the tables; a newer file is refused."""
 
 APPLICATION = 0x54414D55
-"""Marks the file as ours, so that no other program's database is written to."""
+"""Marks the file as ours, so that another program's database is never written to."""
 
-PATIENCE = 5.0
-"""Seconds that one program waits while another one writes."""
+BUSY_TIMEOUT = 5.0
+"""Seconds that a writer waits for another one."""
 
-IDLE = 60.0
-"""Seconds without a message after which an unfinished session counts as over: it was killed."""
+KILLED_AFTER = 60.0
+"""Seconds without a message after which an unfinished session counts as killed."""
 
 TABLES = (
     """CREATE TABLE sessions (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
@@ -46,34 +46,34 @@ TABLES = (
 _FIELDS = "id, started, ended, seconds, scores, total, reason, hello"
 
 
-class StoreError(TamulagError):
+class HistoryError(TamulagError):
     """The history cannot be used; the text names the file and the remedy."""
 
 
-class StoreFull(StoreError):
-    """The running session alone has the size that all may have."""
+class HistoryFull(HistoryError):
+    """The running sessions alone exceed the size limit of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
-    """A session of the history, over or still running; wall times are seconds since 1970."""
+class PastSession:
+    """A session of the history, ended or running; wall times are seconds since 1970."""
 
     id: str
     started: float
     ended: float
-    """Of its newest message."""
+    """Wall time of its newest message."""
     seconds: float
-    """Of stream time."""
+    """Length in stream time."""
     mean_sentiment: float | None
-    """Over all scores that are not null."""
+    """Mean of all scores that are not null."""
     reason: str | None
-    """Of its end; None: it runs, or was killed."""
+    """Reason of its end; None: it is running, or was killed."""
     hello: dict[str, Any]
-    """What the session said of itself."""
+    """The session's `hello` message."""
 
 
 def default_path() -> Path:
-    """Return where the history is if the settings do not say it."""
+    """Return the file of the history where the settings name none."""
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -83,17 +83,18 @@ def default_path() -> Path:
     return root / "tamulag" / "history.sqlite"
 
 
-class Store:
-    """The history, open; to be used by one thread at a time, by many processes at once.
+class HistoryDb:
+    """The open history; for one thread at a time, and many processes at once.
 
-    What was removed is overwritten with zeros, so that no word stays in the file.
+    Removed data is overwritten with zeros, so that no word stays in the file.
 
     Args:
         path: The file.
-        create: Make it, readable for its owner alone, if it is not there.
+        create: Create it, readable for its owner alone, if it does not exist.
 
     Raises:
-        StoreError: If it is not there, cannot be opened, or is of another program or newer version.
+        HistoryError: If it does not exist, cannot be opened, or is of another program or a newer
+            version.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -101,15 +102,19 @@ class Store:
         if create:
             _make(path)
         elif not path.is_file():
-            raise StoreError(
+            raise HistoryError(
                 f"no history at {path}: keep one with `tamulag-stream --history`, "
                 "or name its file with --history FILE"
             )
         self._db: sqlite3.Connection | None = None
-        with self._told("opened"):
+        with self._as_history_error("opened"):
             address = f"{path.absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(
-                address, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+                address,
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
             )
             self._prepare(self._db)
 
@@ -125,27 +130,27 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; may be called twice."""
+        """Close the file; may be called twice."""
         db, self._db = self._db, None
         if db is not None:
-            with suppress(sqlite3.Error):  # Of a full disk: all that could be written has been.
+            with suppress(sqlite3.Error):  # On a full disk everything possible has been written.
                 db.close()
 
     def begin(self, hello: str) -> int:
         """Add a session and return its key.
 
         Args:
-            hello: The line that the session says of itself.
+            hello: Line of the session's `hello`.
 
         Raises:
             sqlite3.Error: If it cannot be written.
         """
-        said = json.loads(hello)
-        start = _wall(said["epoch"])
+        opening = json.loads(hello)
+        start = _wall(opening["epoch"])
         with self._writing() as db:
             row = db.execute(
                 "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)",
-                (said["session"], start, start, hello),
+                (opening["session"], start, start, hello),
             )
             return int(row.lastrowid or 0)
 
@@ -153,7 +158,7 @@ class Store:
         """Add messages of a session, all or none of them.
 
         Raises:
-            StoreError: If the session was removed from the history.
+            HistoryError: If the session was removed from the history.
             sqlite3.Error: If they cannot be written, e.g. the disk is full.
         """
         messages = [json.loads(line) for line in lines]
@@ -176,39 +181,39 @@ class Store:
                 found,
             )
             if changed.rowcount == 0:
-                raise StoreError(f"the running session was removed from {self._path}")
+                raise HistoryError(f"the running session was removed from {self._path}")
             db.executemany(
                 "INSERT INTO messages (session, seq, kind, line) VALUES (?, ?, ?, ?)", rows
             )
 
-    def sessions(self, limit: int = -1) -> list[Past]:
+    def sessions(self, limit: int = -1) -> list[PastSession]:
         """Return the sessions, newest first; at most `limit`, -1: all."""
-        with self._told("read"):
+        with self._as_history_error("read"):
             query = f"SELECT {_FIELDS} FROM sessions ORDER BY started DESC, key DESC LIMIT ?"
-            return [_past(row) for row in self._open.execute(query, (limit,))]
+            return [_past_session(row) for row in self._open.execute(query, (limit,))]
 
-    def session(self, name: str) -> Past:
+    def session(self, name: str) -> PastSession:
         """Return one session.
 
         Raises:
-            StoreError: If there is none of that name.
+            HistoryError: If there is none of that name.
         """
-        with self._told("read"):
+        with self._as_history_error("read"):
             query = f"SELECT {_FIELDS} FROM sessions WHERE id = ?"
             row = self._open.execute(query, (name,)).fetchone()
         if row is None:
-            raise StoreError(f"no session {name!r} in {self._path}: see `tamulag sessions list`")
-        return _past(row)
+            raise HistoryError(f"no session {name!r} in {self._path}: see `tamulag sessions list`")
+        return _past_session(row)
 
     def messages(self, name: str, *, after: int = 0, limit: int = -1) -> Iterator[str]:
-        """Yield the lines of a session in the order in which they were sent.
+        """Yield the lines of a session in the order of sending.
 
         Args:
-            name: Of the session.
-            after: Only messages whose `seq` is larger.
-            limit: At most so many; -1: all.
+            name: Identifier of the session.
+            after: Only messages with a larger `seq`.
+            limit: Most messages; -1: all.
         """
-        with self._told("read"):
+        with self._as_history_error("read"):
             query = (
                 "SELECT line FROM messages JOIN sessions ON messages.session = sessions.key"
                 " WHERE id = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -217,31 +222,31 @@ class Store:
                 yield line
 
     def delete(self, name: str) -> None:
-        """Remove a session for good.
+        """Remove a session permanently.
 
         Raises:
-            StoreError: If there is none of that name, or the file cannot be written.
+            HistoryError: If there is none of that name, or the file cannot be written.
         """
         self.session(name)
-        with self._told("changed"):
+        with self._as_history_error("changed"):
             with self._writing() as db:
                 db.execute("DELETE FROM sessions WHERE id = ?", (name,))
             self._shrink()
 
     def prune(self, key: int, *, now: float, max_age: float, max_bytes: int) -> tuple[int, int]:
-        """Remove the oldest sessions beyond the limits; never one that runs.
+        """Remove the oldest sessions beyond the limits; never a running one.
 
         Args:
-            key: Of the own session.
+            key: Key of the own session.
             now: Wall time, seconds since 1970.
             max_age: Seconds since a session's end.
-            max_bytes: Of the file without what is free in it.
+            max_bytes: Size of the file without its free pages.
 
         Returns:
-            How many were too old, and how many more had to make room.
+            Number of sessions that were too old, and number of those removed for space.
 
         Raises:
-            StoreFull: If the running sessions alone are larger than `max_bytes`.
+            HistoryFull: If the running sessions alone are larger than `max_bytes`.
             sqlite3.Error: If nothing can be written.
         """
         if self.size <= max_bytes and not self._is_any_older(now - max_age):
@@ -252,7 +257,7 @@ class Store:
                 "SELECT key, ended FROM sessions WHERE key != ?"
                 " AND (reason IS NOT NULL OR ended < ?) ORDER BY ended"
             )
-            for other, ended in db.execute(query, (key, now - IDLE)).fetchall():
+            for other, ended in db.execute(query, (key, now - KILLED_AFTER)).fetchall():
                 is_old = ended < now - max_age
                 if not is_old and self.size <= max_bytes:
                     break
@@ -260,7 +265,7 @@ class Store:
                 old, room = old + is_old, room + (not is_old)
         self._shrink()
         if self.size > max_bytes:
-            raise StoreFull(
+            raise HistoryFull(
                 f"{self._path} has {self.size / 1e6:.0f} MB and nothing left to remove but "
                 "sessions that run: raise history.max_size"
             )
@@ -268,7 +273,7 @@ class Store:
 
     @property
     def size(self) -> int:
-        """Bytes in use; what waits in the file's journal may be some MB more."""
+        """Bytes in use; the write-ahead log may hold some MB more."""
         pages, free, each = (
             self._open.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -285,8 +290,8 @@ class Store:
         return oldest is not None and oldest < end
 
     def _shrink(self) -> None:
-        """Give free pages back to the disk, and what is in the journal, unless others read it."""
-        # A script, because `execute` takes but one step of it, which frees one page.
+        """Return free pages and the write-ahead log to the disk, unless others read the file."""
+        # A script, because `execute` runs a single step of it, which frees one page.
         self._open.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
@@ -297,21 +302,21 @@ class Store:
             yield db
             db.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # A full disk has rolled back by itself.
+            with suppress(sqlite3.Error):  # A full disk has rolled back already.
                 db.execute("ROLLBACK")
             raise
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _as_history_error(self, what: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(
+            raise HistoryError(
                 f"{self._path} cannot be {what} ({error}): name another file in history.path"
             ) from error
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Look whose file it is, and make the tables of a new one."""
+        """Check the owner of the file, and create the tables of a new one."""
         try:
             is_new = self._check(db)
             if is_new:
@@ -322,7 +327,7 @@ class Store:
             db.execute("PRAGMA journal_size_limit = 4000000")
             if is_new:
                 with self._writing():
-                    # Another program may have been quicker.
+                    # Another process may have created them meanwhile.
                     for statement in TABLES if self._check(db) else ():
                         db.execute(statement)
         except BaseException:
@@ -330,16 +335,20 @@ class Store:
             raise
 
     def _check(self, db: sqlite3.Connection) -> bool:
-        """Return whether the file is empty; refuse what is not ours."""
+        """Return whether the file is empty; refuse another program's or version's.
+
+        Raises:
+            HistoryError: If it is not ours, or of another version.
+        """
         whose = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if whose == 0 and version == 0 and tables == 0:
             return True
         if whose != APPLICATION:
-            raise StoreError(f"{self._path} is of another program: name a file in history.path")
+            raise HistoryError(f"{self._path} is of another program: name a file in history.path")
         if version != VERSION:
-            raise StoreError(
+            raise HistoryError(
                 f"{self._path} has tables of version {version}, this program knows {VERSION}: "
                 "use the program that wrote it, or name a new file in history.path"
             )
@@ -349,17 +358,17 @@ class Store:
 def _make(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives the files beside it the same rights.
+        # SQLite gives the files beside it the same permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise StoreError(
+        raise HistoryError(
             f"{path} cannot be written ({error.strerror}): name another file in history.path"
         ) from error
 
 
-def _past(row: Sequence[Any]) -> Past:
+def _past_session(row: Sequence[Any]) -> PastSession:
     name, started, ended, seconds, scores, total, reason, hello = row
-    return Past(
+    return PastSession(
         id=name,
         started=started,
         ended=ended,

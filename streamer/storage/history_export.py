@@ -1,7 +1,7 @@
 """A past session as a file: JSON lines, CSV, Parquet or EmotionML.
 
-Knows each form, and writes piece by piece, so that a session of a day needs no more memory than
-one of a minute. Knows no database.
+Knows each format, and writes in pieces, so that memory does not grow with the length of a session.
+Knows no database.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,12 @@ from ..core.sample import MODALITIES
 from ..protocol import messages
 from ..protocol.emotionml import document
 from ..protocol.messages import SentimentMessage
-from .history_db import Past
+from .history_db import PastSession
 
 Form = Literal["csv", "parquet", "jsonl", "emotionml"]
 
 ROWS = 5000
-"""Rows of a table that are in memory at once."""
+"""Rows of a table in memory at once."""
 
 _MODALITY = (
     ("sentiment", pa.float64()),
@@ -48,18 +48,18 @@ SCHEMA = pa.schema(
         ("latency", pa.float64()),
     ]
 )
-"""A row for each score; `low` and `high` are its interval, `attended` the words that weighed most
-in the order in which they were spoken."""
+"""One row per score; `low` and `high` are its interval, `attended` the heaviest words in spoken
+order."""
 
 
-def write(form: Form, past: Past, lines: Iterable[str], out: BinaryIO) -> None:
+def write(form: Form, past: PastSession, lines: Iterable[str], out: BinaryIO) -> None:
     """Write a session.
 
     Args:
         form: `jsonl` has every message as it was sent; the others have the scores alone.
         past: The session.
         lines: Its messages, in order.
-        out: Where to; it stays open.
+        out: Destination; it stays open.
     """
     if form == "jsonl":
         for line in lines:

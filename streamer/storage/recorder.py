@@ -1,6 +1,6 @@
-"""Writes a recording while a session runs: a bounded queue, a thread, files with limits.
+"""Write a recording while a session runs: a bounded queue, a thread, files with limits.
 
-Knows queue, thread and folder. Knows neither what the rows say nor how they are encoded.
+Knows queue, thread and folder. Knows neither the content of rows nor their encoding.
 """
 
 import asyncio
@@ -28,31 +28,31 @@ QUEUE = 20_000
 """Rows that may wait for the disk: some five minutes of a live session."""
 
 BATCH = 128
-"""Rows that are written together at most; what does not fit on a full disk is lost as a whole."""
+"""Most rows written together; what does not fit on a full disk is lost as a whole."""
 
 FLUSH = 0.5
-"""Seconds after which a row has been handed to the system at the latest; a kill loses the rest."""
+"""Most seconds until a row has been passed to the system; a kill loses the rest."""
 
 STOP_LIMIT = 1.8
-"""Seconds that the last rows have to be written."""
+"""Seconds granted to the last rows."""
 
 MEGABYTE = 1_000_000
 
 
 class Recorder:
-    """Keeps what goes into a session and what comes out; a journal and a publisher at once.
+    """Records a session's inputs, commands and results; a journal and a publisher at once.
 
     The event loop only appends to a queue. Nothing is dropped from the middle, because a replay of
-    such a recording would be another one: when the queue or the folder is full, or the disk says
-    no, the recording ends, `lost` says why, and what comes later is counted in `dropped`.
+    such a recording would differ: when the queue or the folder is full, or a write fails, the
+    recording ends, `lost` gives the reason, and later rows are counted in `dropped`.
 
     Args:
-        folder: Gets a new folder for this session; what it holds is never removed or overwritten.
-        header: Called once, when the session has begun.
+        folder: A new folder for this session is created in it; nothing is removed or overwritten.
+        header: Called once, when the session has started.
         now: Session clock.
-        file_limit: Bytes at which the next file begins.
+        file_limit: Bytes at which the next file starts.
         total_limit: Bytes of all recordings in `folder` at which this one ends.
-        results_only: Keep nothing of what went in, for `--privacy strict`.
+        results_only: Record none of the inputs, for `--privacy strict`.
     """
 
     name = "recording"
@@ -68,7 +68,7 @@ class Recorder:
         results_only: bool = False,
     ) -> None:
         self.dropped = 0
-        """Rows that came after the recording had ended."""
+        """Rows that arrived after the end of the recording."""
         self.lost: tuple[str, str] | None = None
         """Reason (`full`, `disk_full`, `disk_error` or `too_slow`) and a line for people."""
         self._folder = folder
@@ -84,7 +84,7 @@ class Recorder:
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Make the folder, readable for its owner alone.
+        """Create the folder, readable for its owner alone.
 
         Raises:
             PublisherError: If that is not possible.
@@ -100,31 +100,31 @@ class Recorder:
             ) from error
 
     def took(self, item: Input) -> None:
-        """Keep an input."""
+        """Record an input."""
         if not self._results_only:
             self._add(input_row(item, self._now()))
 
     def called(self, name: Call, now: float | None) -> None:
-        """Keep a call that closes hops or changes their length."""
+        """Record a command that closes hops or changes their length."""
         if not self._results_only:
             self._add(Row(name, self._now(), now))
 
     def said(self, estimate: Estimate) -> None:
-        """Keep an estimate."""
+        """Record an estimate."""
         self._add(estimate_row(estimate, self._now()))
 
     def publish(self, kind: str, payload: str) -> None:
-        """Keep a message as it was sent; heartbeats say nothing and are not kept."""
+        """Record a message as it was sent; heartbeats are skipped."""
         if kind != "heartbeat":
             self._add(Row("message", self._now(), text=payload))
 
     async def run(self) -> None:
-        """Wait for a failure that is no disk's: a bug, which is raised."""
+        """Wait for an error that is not the disk's: a bug, which is raised."""
         self._bug = asyncio.get_running_loop().create_future()
         await self._bug
 
     async def close(self) -> None:
-        """Write what waits, for `STOP_LIMIT` seconds at most."""
+        """Write the queue, for `STOP_LIMIT` seconds at most."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -150,7 +150,7 @@ class Recorder:
             self._start()
 
     def _start(self) -> None:
-        """Begin with the first row, when the session clock has begun as well."""
+        """Start with the first row, when the session clock has started as well."""
         header = self._header()
         name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.epoch)) + f"-{header.session}"
         self._files = _Files(self._folder, name, header, *self._limits)
@@ -167,7 +167,7 @@ class Recorder:
                 while (rows := self._next()) is not None:
                     if rows:
                         files.write(rows)
-        except _Full as error:
+        except _SizeLimit as error:
             self._end("full", str(error), rows)
         except OSError as error:
             reason = "disk_full" if error.errno in FULL else "disk_error"
@@ -175,12 +175,12 @@ class Recorder:
         except BaseException as error:
             self._end("bug", repr(error))
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._raise, error)
+                loop.call_soon_threadsafe(self._raise_bug, error)
 
     def _next(self) -> list[Row] | None:
-        """Wait a little, then take the rows that wait; None: there will be no more."""
+        """Wait for rows and return them; None at the end."""
         with self._changed:
-            # Not woken by each row: rows that come together are written together.
+            # Not woken by each row: rows of one interval are written together.
             self._changed.wait_for(self._is_due, FLUSH)
             rows = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
             is_over = self.lost is not None or (self._is_ending and not rows)
@@ -197,7 +197,7 @@ class Recorder:
                 self.lost = (reason, detail)
                 logger.warning("the recording ends before its session: %s", detail)
 
-    def _raise(self, error: BaseException) -> None:
+    def _raise_bug(self, error: BaseException) -> None:
         if self._bug and not self._bug.done():
             self._bug.set_exception(error)
 
@@ -205,12 +205,12 @@ class Recorder:
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
-class _Full(Exception):
-    """The recordings have the size that was allowed them."""
+class _SizeLimit(Exception):
+    """The recordings have reached their size limit."""
 
 
 class _Files:
-    """The files of one session, each made anew and for its owner alone."""
+    """The files of one session, each created exclusively and readable for its owner alone."""
 
     def __init__(
         self, folder: Path, name: str, header: Header, file_limit: int, total_limit: int
@@ -226,14 +226,14 @@ class _Files:
         self._file: BinaryIO | None = None
 
     def write(self, rows: list[Row]) -> None:
-        """Write rows and hand them to the system."""
+        """Write rows and flush them to the system."""
         data = batch_of(rows, schema_of(self._header)).serialize()
         if self._file is None or self._size + data.size > self._file_limit:
-            self._turn()
+            self._next_file()
         self._put(data.to_pybytes())
 
     def close(self) -> None:
-        """End the file; after a failed write the buffer fails once more, which says nothing new."""
+        """End the file; after a failed write its buffer fails once more, which is ignored."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -242,13 +242,13 @@ class _Files:
         with contextlib.suppress(OSError):
             file.close()
 
-    def _turn(self) -> None:
+    def _next_file(self) -> None:
         if self._part == 0:
             self._total = sum(f.stat().st_size for f in self._parent.glob(f"*/*{SUFFIX}"))
             self._folder.mkdir(mode=0o700)
         self.close()
         path = self._folder / f"{self._part:04}{SUFFIX}"
-        # Exclusive: neither a file that is there nor what a link points to is overwritten.
+        # Exclusive: neither an existing file nor the target of a link is overwritten.
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         header = self._header.model_copy(update={"part": self._part})
         self._part, self._size = self._part + 1, 0
@@ -256,7 +256,7 @@ class _Files:
 
     def _put(self, data: bytes) -> None:
         if self._total + len(data) > self._total_limit:
-            raise _Full(
+            raise _SizeLimit(
                 f"the recordings in {self._parent} have {self._total / MEGABYTE:.0f} MB: "
                 "remove old ones, or raise record.total"
             )

@@ -1,7 +1,7 @@
-"""What a recording holds: a header and rows, in the order in which things happened.
+"""The content of a recording: a header and rows, in the order of the events.
 
-Knows what each row means and what it may hold: feature vectors, words and results, never sound or
-pictures. Knows no file, session, thread or clock.
+Knows the meaning of each row and its allowed content: feature vectors, words and results, never
+sound or pictures. Knows no file, session, thread or clock.
 """
 
 import json
@@ -16,7 +16,7 @@ from ..core.sample import Array, Call, Input, Modality, Notice, Phrase, Sample, 
 
 FORMAT = 1
 LONGEST = 1e8
-"""Seconds; no session time lies beyond it."""
+"""Seconds; upper bound of any session time."""
 
 Kind = Literal["audio", "vision", "phrase", "notice", Call, "estimate", "message"]
 """Samples, phrases and notices went in, and so did calls; estimates and messages came out."""
@@ -31,13 +31,13 @@ class RecordingError(TamulagError):
     """A recording cannot be used; the text names it and the remedy."""
 
 
-class Part(BaseModel):
+class RowModel(BaseModel):
     """Anything in a recording that is JSON: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Patience(Part):
+class ModalityTimes(RowModel):
     """A time for each modality."""
 
     text: Age
@@ -45,7 +45,7 @@ class Patience(Part):
     vision: Age
 
 
-class Header(Part):
+class Header(RowModel):
     """What must be the same for a replay to give the same numbers, and when it was."""
 
     format: Literal[1] = 1
@@ -63,8 +63,8 @@ class Header(Part):
     window: Annotated[float, Field(ge=1, le=60)]
     hop: Annotated[float, Field(ge=0.1, le=10)]
     lateness: Annotated[float, Field(ge=0, le=2)]
-    stale_after: Patience
-    missing_after: Patience
+    stale_after: ModalityTimes
+    missing_after: ModalityTimes
     epoch: Annotated[float, Field(ge=0, le=1e11)]
     """Wall time of session time 0, seconds since 1970."""
     privacy: Literal["none", "strict"] = "none"
@@ -82,7 +82,7 @@ class Header(Part):
         )
 
 
-class Spoken(Part):
+class PhraseRecord(RowModel):
     """A phrase without its token states, which lie in the row's values."""
 
     utterance: Count
@@ -94,7 +94,7 @@ class Spoken(Part):
     tail: str
 
 
-class Told(Part):
+class NoticeRecord(RowModel):
     """A notice without its time."""
 
     modality: Modality
@@ -125,9 +125,9 @@ def input_row(item: Input, arrived: float) -> Row:
     if isinstance(item, Sample):
         return Row(item.modality, arrived, item.timestamp, item.values, item.reason)
     if isinstance(item, Notice):
-        told = Told(modality=item.modality, reason=item.reason, detail=item.detail)
-        return Row("notice", arrived, item.timestamp, None, told.model_dump_json())
-    spoken = Spoken(
+        notice = NoticeRecord(modality=item.modality, reason=item.reason, detail=item.detail)
+        return Row("notice", arrived, item.timestamp, None, notice.model_dump_json())
+    phrase = PhraseRecord(
         utterance=item.utterance,
         words=tuple((w.text, w.start, w.end, w.confidence) for w in item.words),
         word_of_token=item.word_of_token,
@@ -135,7 +135,7 @@ def input_row(item: Input, arrived: float) -> Row:
         final=item.final,
         tail=item.tail,
     )
-    return Row("phrase", arrived, item.timestamp, item.values.ravel(), spoken.model_dump_json())
+    return Row("phrase", arrived, item.timestamp, item.values.ravel(), phrase.model_dump_json())
 
 
 def estimate_row(estimate: Estimate, arrived: float) -> Row:
@@ -156,23 +156,23 @@ def input_of(row: Row) -> Input:
     if row.kind == "vision":
         return Sample("vision", row.at, row.values, row.text)
     if row.kind == "notice":
-        told = Told.model_validate_json(row.text or "")
-        return Notice(row.at, told.modality, told.reason, told.detail)
-    return _phrase(Spoken.model_validate_json(row.text or ""), row.at, row.values)
+        record = NoticeRecord.model_validate_json(row.text or "")
+        return Notice(row.at, record.modality, record.reason, record.detail)
+    return _phrase(PhraseRecord.model_validate_json(row.text or ""), row.at, row.values)
 
 
-def _phrase(spoken: Spoken, at: float, values: Array | None) -> Phrase:
-    tokens, size = len(spoken.word_of_token), spoken.size
+def _phrase(record: PhraseRecord, at: float, values: Array | None) -> Phrase:
+    tokens, size = len(record.word_of_token), record.size
     if values is None or len(values) != tokens * size:
         raise ValueError(f"phrase row whose values are not {tokens} tokens of {size}")
-    if any(index >= len(spoken.words) for index in spoken.word_of_token):
-        raise ValueError(f"phrase row with a token beyond its {len(spoken.words)} words")
+    if any(index >= len(record.words) for index in record.word_of_token):
+        raise ValueError(f"phrase row with a token beyond its {len(record.words)} words")
     return Phrase(
         timestamp=at,
-        utterance=spoken.utterance,
-        words=tuple(Word(*word) for word in spoken.words),
+        utterance=record.utterance,
+        words=tuple(Word(*word) for word in record.words),
         values=values.reshape(tokens, size),
-        word_of_token=spoken.word_of_token,
-        final=spoken.final,
-        tail=spoken.tail,
+        word_of_token=record.word_of_token,
+        final=record.final,
+        tail=record.tail,
     )

@@ -1,6 +1,6 @@
-"""Who may connect to us: addresses, the token, TLS, and how often a wrong token may be tried.
+"""Access control: listening address, token, TLS, and how often a wrong token may be tried.
 
-Knows settings, certificates and where a token may come from. Opens no port and reads no request.
+Knows settings, certificates and the places of a token. Opens no port and reads no request.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from ..publishers.publisher import PublisherError
 
 VARIABLE = "TAMULAG_TOKEN"
 SHORTEST = 16
-"""Characters of a token; fewer could be guessed."""
+"""Least characters of a token; a shorter one could be guessed."""
 
 _MAKE_ONE = "make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuthSettings:
-    """What the settings say of the token and of TLS, all of it optional; paths of files.
+    """Settings of token and TLS, all optional; values are paths of files.
 
     Attributes:
-        token_file: Holds the token; without it the environment may.
-        certificate: Ours, PEM, with its chain.
-        key: Of our certificate, PEM; None: it stands in the certificate's file.
-        client_ca: PEM; a client must show a certificate that one of these has signed.
-        plain: Whether a token may go over the network unencrypted.
+        token_file: Holds the token; without it the environment variable is used.
+        certificate: Our certificate, PEM, with its chain.
+        key: Key of our certificate, PEM; None: it is in the certificate's file.
+        client_ca: PEM; a client must present a certificate signed by one of these.
+        plain: Whether a token may be sent over the network unencrypted.
     """
 
     token_file: str | None = None
@@ -42,14 +42,14 @@ class AuthSettings:
 
 
 class Token:
-    """A secret that shows itself to nobody.
+    """A secret that never appears in logs or representations.
 
     Args:
         text: The secret.
-        place: Where it stands, for errors.
+        place: Where it was found, for errors.
 
     Raises:
-        PublisherError: If it is too short, or cannot stand in a header.
+        PublisherError: If it is shorter than 16 characters, or has blanks or non-ASCII characters.
     """
 
     def __init__(self, text: str, place: str = "the token") -> None:
@@ -63,18 +63,18 @@ class Token:
         return "Token(***)"
 
     def matches(self, offered: str) -> bool:
-        """Compare in a time that does not tell how much of it is right."""
+        """Compare in constant time."""
         return hmac.compare_digest(self._bytes, offered.encode(errors="surrogatepass"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """A way in that may be opened.
+    """What a server listens on and requires of clients.
 
     Attributes:
         host: Address to listen on.
-        token: What everybody must show; None: nothing.
-        tls: For the server; None: unencrypted.
+        token: Required of every client; None: none is required.
+        tls: TLS of the server; None: unencrypted.
         origins: Web pages that may connect; programs send no origin.
     """
 
@@ -84,32 +84,32 @@ class Access:
     origins: tuple[str, ...] = ()
 
 
-def access(host: str, lock: AuthSettings | None = None, *, origins: tuple[str, ...] = ()) -> Access:
-    """Return the way in for an address; one that others can reach must be locked.
+def access(host: str, auth: AuthSettings | None = None, *, origins: tuple[str, ...] = ()) -> Access:
+    """Return the access settings for an address; one that others can reach needs authentication.
 
     A token file wins over the environment variable TAMULAG_TOKEN.
 
     Raises:
-        PublisherError: If the address would be open to others, or a token or certificate cannot
-            be used.
+        PublisherError: If the address would be open to others, or a token or certificate cannot be
+            used.
     """
-    lock = lock or AuthSettings()
+    auth = auth or AuthSettings()
     address = "127.0.0.1" if host == "localhost" else host
-    token, tls = _token(lock), _tls(lock)
+    token, tls = _token(auth), _tls(auth)
     if not is_loopback(address):
-        _require_auth(address, lock, token)
+        _require_auth(address, auth, token)
     return Access(host=address, token=token, tls=tls, origins=origins)
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine can reach an address; a name is never trusted to be one."""
+    """Return whether only this machine can reach an address; False for any host name."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(address).is_loopback
     return False
 
 
 def network(address: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or the 64 bits of an IPv6 network."""
+    """Return the unit that limits count: an IPv4 address, or the /64 network of an IPv6 one."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -120,13 +120,13 @@ def network(address: str) -> str:
     return str(mapped or ipaddress.ip_network((int(parsed), 64), strict=False))
 
 
-class Attempts:
-    """Counts wrong tokens per peer; remembers a bounded number of peers, the newest.
+class FailedAttempts:
+    """Counts wrong tokens per peer, for a bounded number of peers, the newest.
 
     Args:
         allowed: Wrong tokens after which a peer is blocked.
-        period: Seconds after which a peer begins anew.
-        remembered: Peers.
+        period: Seconds after which a peer's count restarts.
+        remembered: Most peers to remember.
     """
 
     def __init__(self, allowed: int = 10, period: float = 60.0, remembered: int = 1024) -> None:
@@ -136,49 +136,49 @@ class Attempts:
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def is_blocked(self, peer: str, now: float) -> bool:
-        """Return whether the peer must wait; `now` in seconds of any steady clock."""
-        begun, count = self._wrong.get(peer, (now, 0))
-        return count >= self._allowed and now - begun < self._period
+        """Return whether the peer must wait; `now` in seconds of a monotonic clock."""
+        started, count = self._wrong.get(peer, (now, 0))
+        return count >= self._allowed and now - started < self._period
 
     def add(self, peer: str, now: float) -> None:
         """Count a wrong token."""
-        begun, count = self._wrong.pop(peer, (now, 0))
-        if now - begun >= self._period:
-            begun, count = now, 0
-        self._wrong[peer] = (begun, count + 1)
+        started, count = self._wrong.pop(peer, (now, 0))
+        if now - started >= self._period:
+            started, count = now, 0
+        self._wrong[peer] = (started, count + 1)
         if len(self._wrong) > self._remembered:
             self._wrong.popitem(last=False)
 
 
-def _token(lock: AuthSettings) -> Token | None:
-    if lock.token_file is not None:
+def _token(auth: AuthSettings) -> Token | None:
+    if auth.token_file is not None:
         try:
-            place = f"websocket.token_file = {lock.token_file}"
-            return Token(read_secret(Path(lock.token_file)), place)
+            place = f"websocket.token_file = {auth.token_file}"
+            return Token(read_secret(Path(auth.token_file)), place)
         except SecretError as error:
             raise PublisherError(f"websocket.token_file: {error}") from None
     text = os.environ.get(VARIABLE)
     return None if text is None else Token(text, VARIABLE)
 
 
-def _tls(lock: AuthSettings) -> ssl.SSLContext | None:
-    if lock.certificate is None:
-        if lock.key is not None or lock.client_ca is not None:
+def _tls(auth: AuthSettings) -> ssl.SSLContext | None:
+    if auth.certificate is None:
+        if auth.key is not None or auth.client_ca is not None:
             raise PublisherError(
-                f"websocket.key = {lock.key}, websocket.client_ca = {lock.client_ca}: "
+                f"websocket.key = {auth.key}, websocket.client_ca = {auth.client_ca}: "
                 "they need websocket.certificate, give it or leave them out"
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     keys = "websocket.certificate, websocket.key"
-    values = f"{lock.certificate} and {lock.key or 'no key (it may stand in the certificate file)'}"
+    values = f"{auth.certificate} and {auth.key or 'no key (it may stand in the certificate file)'}"
     try:
-        # With an empty password an encrypted key is an error, not a question on the terminal.
-        context.load_cert_chain(lock.certificate, lock.key, password="")
-        if lock.client_ca is not None:
-            keys, values = "websocket.client_ca", lock.client_ca
-            context.load_verify_locations(lock.client_ca)
+        # With an empty password an encrypted key is an error, not a prompt on the terminal.
+        context.load_cert_chain(auth.certificate, auth.key, password="")
+        if auth.client_ca is not None:
+            keys, values = "websocket.client_ca", auth.client_ca
+            context.load_verify_locations(auth.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:
         raise PublisherError(
@@ -188,8 +188,8 @@ def _tls(lock: AuthSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _require_auth(host: str, lock: AuthSettings, token: Token | None) -> None:
-    if lock.client_ca is not None:
+def _require_auth(host: str, auth: AuthSettings, token: Token | None) -> None:
+    if auth.client_ca is not None:
         return
     if token is None:
         raise PublisherError(
@@ -198,7 +198,7 @@ def _require_auth(host: str, lock: AuthSettings, token: Token | None) -> None:
             f"{VARIABLE}) and websocket.certificate, or websocket.client_ca; "
             "or use --websocket 127.0.0.1:PORT"
         )
-    if lock.certificate is None and not lock.plain:
+    if auth.certificate is None and not auth.plain:
         raise PublisherError(
             f"the token and the scores would go to {host or 'every address'} unencrypted: set "
             "websocket.certificate and websocket.key, or websocket.plain = true if the network "

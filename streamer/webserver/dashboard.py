@@ -1,6 +1,6 @@
-"""The dashboard's files as pages: its own from web/, and the chart library that a package carries.
+"""The dashboard's files as routes: its own from static/, and the chart library of a package.
 
-Knows their paths, types and headers. Knows no socket, and nothing of what the page shows.
+Knows their paths, types and headers. Knows no socket and no content of the page.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from ..publishers.publisher import PublisherError
 from .routes import Page, Route
 
-WEB = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent / "static"
 
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -23,9 +23,9 @@ FILES = {
         for name in ("app", "chart", "link", "marks", "panels", "past", "store", "words")
     },
 }
-"""Path -> file in web/ and its type."""
+"""Path -> file in static/ and its type."""
 
-CARRIER = "akquant-lwc==0.1.1"
+PACKAGE = "akquant-lwc==0.1.1"
 LIBRARY = "/lightweight-charts-5.2.0.js"
 SHA256 = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
 
@@ -41,7 +41,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Nothing but our own files, no inline script or style, and in nobody's frame."""
+"""Our own files alone, no inline script or style, never inside a frame."""
 
 _OWN = (
     ("Cache-Control", "no-cache"),
@@ -54,14 +54,14 @@ _FOR_EVER = (("Cache-Control", "public, max-age=31536000, immutable"), *_OWN[1:]
 
 
 def routes() -> Mapping[str, Route]:
-    """Return every file of the dashboard by path; shown without a token, they tell nothing.
+    """Return the dashboard's files as public routes by path; they contain no data of a session.
 
     Raises:
-        PublisherError: If the chart library is missing or not the one that was checked.
-        OSError: If the installation lacks a file of web/.
+        PublisherError: If the chart library is missing or differs from the checked version.
+        OSError: If the installation lacks a file of static/.
     """
     pages = {
-        path: Page(HTTPStatus.OK, (WEB / name).read_text(encoding="utf-8"), kind, _OWN)
+        path: Page(HTTPStatus.OK, (STATIC / name).read_text(encoding="utf-8"), kind, _OWN)
         for path, (name, kind) in FILES.items()
     }
     script = "text/javascript; charset=utf-8"
@@ -70,21 +70,21 @@ def routes() -> Mapping[str, Route]:
 
 
 def library() -> str:
-    """Return the chart library's text; the package that carries it is looked up, never imported.
+    """Return the chart library's text; its package is located, never imported.
 
     Raises:
-        PublisherError: If it is missing or not the one that was checked.
+        PublisherError: If it is missing or differs from the checked version.
     """
     spec = importlib.util.find_spec("akquant_lwc")
     folders = spec.submodule_search_locations if spec else None
     name = "assets/lightweight-charts.standalone.production.js"
     path = Path(folders[0], name) if folders else None
     if path is None or not path.is_file():
-        raise PublisherError(f"the dashboard needs {name}: pip install {CARRIER}")
+        raise PublisherError(f"the dashboard needs {name}: pip install {PACKAGE}")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise PublisherError(
-            f"{path} is not the file that was checked: pip install --force-reinstall {CARRIER}"
+            f"{path} is not the file that was checked: pip install --force-reinstall {PACKAGE}"
         )
     return content.decode()
 

@@ -1,6 +1,6 @@
-"""Count what is published, and show it: /metrics for Prometheus, /healthz for a supervisor.
+"""Metrics and health: /metrics for Prometheus, /healthz for a supervisor.
 
-Knows lines of JSON, as every publisher does, and the figures that the agent gives. Knows no socket.
+Knows lines of JSON, as every publisher does, and the agent's gauges. Knows no socket.
 """
 
 import asyncio
@@ -18,37 +18,37 @@ from prometheus_client.registry import Collector
 from .routes import Page, Route
 
 BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
-"""Seconds; the largest means that something is wrong."""
+"""Upper bounds in seconds; the largest means that something is wrong."""
 
 
-class Seats(Protocol):
-    """The server whose subscribers are counted."""
+class SubscriberCounts(Protocol):
+    """A server whose subscribers are counted."""
 
     @property
     def subscribers(self) -> int:
-        """How many are connected."""
+        """Number of connected subscribers."""
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """How many were turned away, by reason."""
+        """Number of refused connections, by reason."""
 
 
 class Metrics(Collector):
-    """A publisher that only counts; its pages are served by the WebSocket port.
+    """A publisher that only counts; the WebSocket server serves its pages.
 
     Args:
-        gauges: The agent's figures by plain name, asked at each look.
+        gauges: Returns the agent's measurements by plain name; called at each scrape.
     """
 
     name = "metrics"
     dropped = 0
 
     def __init__(self, gauges: Callable[[], Mapping[str, float]]) -> None:
-        self.seats: Seats | None = None
+        self.server: SubscriberCounts | None = None
         self._gauges = gauges
         self._score: dict[str, Any] = {}
         self._status: dict[str, Any] = {}
-        # Of its own: two agents in a process do not add up.
+        # A registry per instance: two agents in a process must not add up.
         self._registry = CollectorRegistry()
         self._messages = Counter(
             "tamulag_messages", "Messages published", ["type"], registry=self._registry
@@ -65,7 +65,7 @@ class Metrics(Collector):
         """Do nothing: there is nothing to open."""
 
     def publish(self, kind: str, payload: str) -> None:
-        """Count a message, and keep the newest score and status."""
+        """Count a message, and store the newest score and status."""
         self._messages.labels(kind).inc()
         if kind == "sentiment":
             self._score = json.loads(payload)
@@ -76,7 +76,7 @@ class Metrics(Collector):
             self._status = json.loads(payload)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Count a message of one of many sessions; whose it is, figures must not tell."""
+        """Count a message of one of many sessions, without the name of the session."""
         self._messages.labels(kind).inc()
 
     async def run(self) -> None:
@@ -86,15 +86,15 @@ class Metrics(Collector):
     async def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
-    def shelves(self) -> Mapping[str, Route]:
-        """Return the two pages by path; only /healthz is shown without a token."""
+    def routes(self) -> Mapping[str, Route]:
+        """Return the two pages by path; only /healthz is served without a token."""
         return {
             "/healthz": Route(make=self.health, is_public=True),
             "/metrics": Route(make=self.page),
         }
 
     def health(self) -> Page:
-        """Return 200 if nothing is lost, else 503; which modalities are lost, as JSON."""
+        """Return the state and the lost modalities as JSON; status 503 while anything is lost."""
         about = {
             "state": self._status.get("state", "starting"),
             "lost": self._status.get("lost", {}),
@@ -105,12 +105,12 @@ class Metrics(Collector):
         return Page(status, json.dumps(about) + "\n", "application/json")
 
     def page(self) -> Page:
-        """Return all figures in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus."""
         body = generate_latest(self._registry).decode()
         return Page(HTTPStatus.OK, body, CONTENT_TYPE_PLAIN_0_0_4)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures that are read when asked for: see prometheus_client."""
+        """Yield the metrics that are read at each scrape; see prometheus_client."""
         yield from self._states()
         dropped = CounterMetricFamily("tamulag_input_dropped", "Lost input", labels=["input"])
         for name, count in self._score.get("dropped", {}).items():
@@ -119,8 +119,8 @@ class Metrics(Collector):
         for name, value in sorted(self._gauges().items()):
             plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
             yield GaugeMetricFamily(f"tamulag_{plain}", "See docs/reference/metrics.md", value)
-        if self.seats is not None:
-            yield from _seats(self.seats)
+        if self.server is not None:
+            yield from _connections(self.server)
 
     def _states(self) -> Iterator[Metric]:
         is_online = float(self._status.get("state") == "online")
@@ -137,9 +137,9 @@ class Metrics(Collector):
         yield modality
 
 
-def _seats(seats: Seats) -> Iterator[Metric]:
-    yield GaugeMetricFamily("tamulag_subscribers", "Connected subscribers", seats.subscribers)
+def _connections(server: SubscriberCounts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("tamulag_subscribers", "Connected subscribers", server.subscribers)
     refused = CounterMetricFamily("tamulag_refused", "Turned away", labels=["reason"])
-    for reason, count in seats.refused.items():
+    for reason, count in server.refused.items():
         refused.add_metric([reason], count)
     yield refused

@@ -1,6 +1,6 @@
-"""What a request gets before anything is served: a page, a refusal, or the way in.
+"""Route a request before it is served: to a page, a refusal, or the WebSocket.
 
-Knows the text of requests and who may come in. Knows no socket: it is given texts and gives pages.
+Knows request lines, headers and access rules. Knows no socket: texts in, pages out.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 
-from .access_control import Access, Attempts
+from .access_control import Access, FailedAttempts
 
 logger = logging.getLogger("tamulag.websocket")
 
@@ -22,26 +22,25 @@ _WHERE = 'send it as `Authorization: Bearer ...`, or as first message {"token": 
 
 @dataclass(frozen=True)
 class Page:
-    """An answer to plain HTTP."""
+    """An HTTP response."""
 
     status: HTTPStatus
     body: str
     kind: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
     later: "Callable[[], Page] | None" = None
-    """Makes the page in place of this one; it reads a disk, so whoever serves calls it in a
-    thread."""
+    """Returns the page in place of this one; it reads a disk, so it is called in a thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A page that is made anew for each request.
+    """A page that is made for each request.
 
     Attributes:
         make: Returns the page; called on the event loop, must be quick.
-        is_public: Whether it is shown without the token.
-        below: Returns the page for what follows the shelf's own path and a slash, query included;
-            None: there is nothing below.
+        is_public: Whether it is served without the token.
+        below: Returns the page for what follows the route's own path and a slash, query included;
+            None: there is none.
     """
 
     make: Callable[[], Page]
@@ -50,8 +49,8 @@ class Route:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageRequest:
-    """A request; headers may come several times, or not at all."""
+class HttpRequest:
+    """A request; a header may occur several times, or not at all."""
 
     method: str
     target: str
@@ -64,93 +63,97 @@ class PageRequest:
 
 @dataclass(kw_only=True)
 class Router:
-    """Decides on requests and tokens.
+    """Routes requests and checks tokens.
 
     Attributes:
-        access: Who may come in.
-        shelves: Pages by path; static files of a dashboard belong here too.
-        ways: Paths of WebSockets.
+        access: Requirements of clients.
+        routes: Routes by path, static files included.
+        websockets: Paths of WebSockets.
         attempts: Counts wrong tokens.
-        clock: Any steady clock, seconds.
+        clock: Monotonic clock, seconds.
     """
 
     access: Access
-    shelves: Mapping[str, Route] = field(default_factory=dict)
-    ways: Sequence[str] = ("/",)
-    attempts: Attempts = field(default_factory=Attempts)
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    websockets: Sequence[str] = ("/",)
+    attempts: FailedAttempts = field(default_factory=FailedAttempts)
     clock: Callable[[], float] = time.monotonic
 
-    def answer(self, asked: PageRequest) -> tuple[Page | None, bool]:
-        """Return a page, or None for a WebSocket; and whether the peer has shown the token."""
-        path, _, query = asked.target.partition("?")
+    def answer(self, request: HttpRequest) -> tuple[Page | None, bool]:
+        """Return a page, or None for a WebSocket; and whether the peer is authenticated."""
+        path, _, query = request.target.partition("?")
         if re.search(r"(^|&)token=", query):
             return _page(400, f"a token never belongs into an address: {_WHERE}"), False
-        if not self._is_host(asked.hosts):
+        if not self._is_host(request.hosts):
             return _page(403, "unknown name in Host: use the address, or localhost"), False
-        if asked.is_upgrade and not self._is_origin(asked):
+        if request.is_upgrade and not self._is_origin(request):
             return _page(403, "pages of this origin may not listen: list it in origins"), False
         is_known = self.access.token is None
-        if asked.authorizations and not is_known:
-            is_known = self._is_bearer(asked)
+        if request.authorizations and not is_known:
+            is_known = self._is_bearer(request)
             if not is_known:
-                return self._refusal(asked.peer), False
-        return self._choose(path, asked, is_known), is_known
+                return self._refusal(request.peer), False
+        return self._choose(path, request, is_known), is_known
 
     def is_token(self, message: str | bytes, peer: str) -> bool:
-        """Return whether a first message holds the token; a wrong one is counted."""
+        """Return whether a first message contains the token; a wrong one is counted."""
         return self._check(_offered(message), peer)
 
-    def _choose(self, path: str, asked: PageRequest, is_known: bool) -> Page | None:
-        shelf, make = self._look_up(asked.target)
-        if asked.is_upgrade:
-            return None if path in self.ways else _page(404, f"WebSocket: {' '.join(self.ways)}")
-        if shelf is None and path != "/":
-            return _page(404, f"not here; here are: {' '.join(['/', *self.shelves])}")
-        if asked.method != "GET":
+    def _choose(self, path: str, request: HttpRequest, is_known: bool) -> Page | None:
+        route, make = self._find(request.target)
+        if request.is_upgrade:
+            return (
+                None
+                if path in self.websockets
+                else _page(404, f"WebSocket: {' '.join(self.websockets)}")
+            )
+        if route is None and path != "/":
+            return _page(404, f"not here; here are: {' '.join(['/', *self.routes])}")
+        if request.method != "GET":
             return _page(405, "only GET", ("Allow", "GET"))
-        if shelf is None:
+        if route is None:
             return _page(426, "this is a WebSocket", ("Upgrade", "websocket"))
-        if not (is_known or shelf.is_public):
-            return self._refusal(asked.peer)
+        if not (is_known or route.is_public):
+            return self._refusal(request.peer)
         return make()
 
-    def _look_up(self, target: str) -> tuple[Route | None, Callable[[], Page]]:
-        """Return the shelf for a target, or of the path above it, and what makes its page."""
+    def _find(self, target: str) -> tuple[Route | None, Callable[[], Page]]:
+        """Return the route of a target, or of the path above it, and the function for its page."""
         path = target.partition("?")[0]
-        shelf = self.shelves.get(path)
-        if shelf is not None:
-            return shelf, shelf.make
+        route = self.routes.get(path)
+        if route is not None:
+            return route, route.make
         above = path.rpartition("/")[0]
-        shelf = self.shelves.get(above)
-        if shelf is None or shelf.below is None:
+        route = self.routes.get(above)
+        if route is None or route.below is None:
             return None, partial(_page, 404, "not here")
-        return shelf, partial(shelf.below, target.removeprefix(f"{above}/"))
+        return route, partial(route.below, target.removeprefix(f"{above}/"))
 
     def _is_host(self, hosts: Sequence[str]) -> bool:
-        # Without a lock a foreign page could reach us by a name of its own that it lets point
-        # here (DNS rebinding); an address or localhost cannot be such a name.
+        # Without authentication a foreign page could reach us by a host name of its own that
+        # resolves to this machine (DNS rebinding); an address or localhost cannot be such a name.
         if self.access.token is not None or self.access.tls is not None:
             return True
         return all(_is_own(host) for host in hosts)
 
-    def _is_origin(self, asked: PageRequest) -> bool:
-        """Return whether a program asks, a listed page, or the page that we serve ourselves."""
+    def _is_origin(self, request: HttpRequest) -> bool:
+        """Return whether the request comes from a program, a listed page, or our own page."""
         scheme = "http" if self.access.tls is None else "https"
-        own = [f"{scheme}://{host}".lower() for host in asked.hosts]
+        own = [f"{scheme}://{host}".lower() for host in request.hosts]
         listed = self.access.origins
-        return all(one in listed or [one.lower()] == own for one in asked.origins)
+        return all(one in listed or [one.lower()] == own for one in request.origins)
 
-    def _is_bearer(self, asked: PageRequest) -> bool:
-        scheme, _, offered = asked.authorizations[0].partition(" ")
-        is_clear = len(asked.authorizations) == 1 and scheme.lower() == "bearer"
-        return self._check(offered.strip() if is_clear else None, asked.peer)
+    def _is_bearer(self, request: HttpRequest) -> bool:
+        scheme, _, offered = request.authorizations[0].partition(" ")
+        is_clear = len(request.authorizations) == 1 and scheme.lower() == "bearer"
+        return self._check(offered.strip() if is_clear else None, request.peer)
 
     def _check(self, offered: str | None, peer: str) -> bool:
         now = self.clock()
         token = self.access.token
         if token is None:
             return True
-        # A blocked peer is not told whether it has guessed right.
+        # A blocked peer gets no hint whether its guess was right.
         if self.attempts.is_blocked(peer, now):
             return False
         if offered is not None and token.matches(offered):

@@ -1,7 +1,7 @@
 """Publish messages to WebSocket subscribers: one server, many readers, newest wins.
 
-Knows the WebSocket protocol, through `websockets`, and the port's few pages of plain HTTP. Knows
-nothing of what the messages say.
+Knows the WebSocket protocol, through `websockets`, and the port's few HTTP pages. Knows no content
+of messages.
 """
 
 import asyncio
@@ -22,62 +22,62 @@ from ..aio.threads import in_thread
 from ..publishers.publisher import PublisherError
 from .access_control import Access, is_loopback
 from .connection import Connection, ConnectionPolicy, Limits, text_frame
-from .routes import Page, PageRequest, Route, Router
+from .routes import HttpRequest, Page, Route, Router
 from .session_subscribers import SessionSubscribers, session_of
 
 logger = logging.getLogger("tamulag.websocket")
 
 _protocol_logger = logging.getLogger("tamulag.websocket.protocol")
-_protocol_logger.setLevel(logging.WARNING)  # below it shows headers, and with them the token
+_protocol_logger.setLevel(logging.WARNING)  # lower levels log headers, and with them the token
 
 INGEST = "/ingest"
-"""Path of the WebSocket at which somebody may send."""
+"""Path of the WebSocket for senders."""
 
 _REFUSED = (
     *(CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_DATA, CloseCode.POLICY_VIOLATION),
     *(CloseCode.MESSAGE_TOO_BIG, CloseCode.TRY_AGAIN_LATER),
 )
-"""Close codes of senders that were turned away."""
+"""Close codes of rejected senders."""
 
 Receive = Callable[[Connection], Awaitable[None]]
 
-Greet = Callable[[str], str | None]
-"""Makes the first payload for who follows a session of that name; None: there is none."""
+SessionGreeting = Callable[[str], str | None]
+"""Returns the first payload for a subscriber of the named session; None: no such session."""
 
 _HANDSHAKE = 5.0
 """Seconds for the TLS handshake, for the request, and for the first message with the token."""
 
-_CLOSING = 1.0
+_CLOSE_ANSWER_LIMIT = 1.0
 """Seconds that a subscriber has to answer the close frame."""
 
-_BEAT = 0.1
-"""Seconds between two looks at who is quiet."""
+_CHECK_INTERVAL = 0.1
+"""Seconds between two checks for silent subscribers."""
 
-_GOODBYE = 1.5
-"""Seconds that subscribers have to take what waits for them and to answer the close frame."""
+_CLOSE_LIMIT = 1.5
+"""Seconds that subscribers have to receive their queue and to answer the close frame."""
 
-_LAST_TASKS = 0.4
-"""Seconds that the tasks of connections that were cut have to end."""
+_TASK_LIMIT = 0.4
+"""Seconds that the tasks of aborted connections have to end."""
 
 
 class WebSocketPublisher:
-    """Serve every message to every subscriber.
+    """Sends every message to every subscriber.
 
-    A subscriber for which too much waits loses its oldest messages and is told how many. One that
+    A subscriber whose queue overflows loses its oldest messages and is informed how many. One that
     does not take a message within `send_timeout` is cut, and so is one that stops reading while so
     little is sent that its buffers never fill: it owes a pong, and is cut after
     `heartbeat + send_timeout`.
 
     Args:
-        access: The address, and who may come in.
+        access: The address, and the requirements of clients.
         port: TCP port; 0 lets the system choose, see `port`.
-        hello: Makes the payload that is sent first to each new subscriber; called at that time.
-        missed: Makes the payload that tells a subscriber how many messages it missed.
-        shelves: Pages of plain HTTP, by path.
-        limits: What subscribers may cost.
-        receive: Takes what comes in at /ingest, until the sender leaves; None: nothing does.
-        greet: Makes the payload that is sent first to who asks for one of many sessions, with
-            `/?session=NAME`; None: there is none of that name.
+        hello: Returns the first payload for each new subscriber; called at that time.
+        missed: Returns the payload that reports how many messages a subscriber missed.
+        routes: HTTP pages, by path.
+        limits: Resource limits of subscribers.
+        receive: Serves a sender at /ingest, until it leaves; None: there is no such path.
+        greet: Returns the first payload for a subscriber of one of many sessions, requested by
+            `/?session=NAME`; None: no session of that name.
     """
 
     name = "websocket"
@@ -89,49 +89,49 @@ class WebSocketPublisher:
         *,
         hello: Callable[[], str],
         missed: Callable[[int], str],
-        shelves: Mapping[str, Route] | None = None,
+        routes: Mapping[str, Route] | None = None,
         limits: Limits | None = None,
         receive: Receive | None = None,
-        greet: Greet | None = None,
+        greet: SessionGreeting | None = None,
     ) -> None:
         self._dropped = 0
         self.refused: Counter[str] = Counter()
         self._access = access or Access()
         self._receive = receive
         self._greet = greet
-        self._followers = SessionSubscribers()
-        ways = ("/",) if receive is None else ("/", INGEST)
-        self._door = Router(access=self._access, shelves=shelves or {}, ways=ways)
+        self._by_session = SessionSubscribers()
+        websockets = ("/",) if receive is None else ("/", INGEST)
+        self._router = Router(access=self._access, routes=routes or {}, websockets=websockets)
         self._port = port
         self._hello = hello
         self._limits = limits or Limits()
-        self._house = ConnectionPolicy(
+        self._policy = ConnectionPolicy(
             limits=self._limits,
             missed=missed,
-            came=self._came,
-            left=self._left,
-            failed=self._fail,
+            on_connect=self._on_connect,
+            on_disconnect=self._on_disconnect,
+            on_error=self._on_error,
         )
         self._status: str | None = None
         self._server: Server | None = None
         self._connections: set[Connection] = set()
         self._peers: Counter[str] = Counter()
         self._subscribers: set[Connection] = set()
-        self._listeners: set[Connection] = set()  # those of them who follow no session of many
+        self._unfiltered: set[Connection] = set()  # subscribers that follow no single session
         self._senders: set[Connection] = set()
         self._error: Exception | None = None
         self._failed = asyncio.Event()
-        # One page at a time is made in a thread: many requests are not many threads.
-        self._making = asyncio.Semaphore(1)
+        # One deferred page at a time: many requests must not start many threads.
+        self._deferred = asyncio.Semaphore(1)
 
     @property
     def dropped(self) -> int:
-        """Messages that subscribers were too slow for."""
-        return self._dropped + self._followers.dropped
+        """Messages dropped for slow subscribers."""
+        return self._dropped + self._by_session.dropped
 
     @property
     def port(self) -> int:
-        """The port that is served, once open."""
+        """The port that is served; valid after `open`."""
         return self._port
 
     @property
@@ -141,22 +141,22 @@ class WebSocketPublisher:
 
     @property
     def url(self) -> str:
-        """Where to connect, once open."""
+        """URL to connect to; valid after `open`."""
         host = f"[{self._access.host}]" if ":" in self._access.host else self._access.host
         return f"{'wss' if self._access.tls else 'ws'}://{host}:{self._port}/"
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers are connected."""
+        """Number of connected subscribers."""
         return len(self._subscribers)
 
     async def open(self) -> None:
-        """Bind the port; subscribers are accepted from `run` on, when `hello` can be told.
+        """Bind the port; subscribers are accepted from `run` on, when `hello` is available.
 
         Raises:
             PublisherError: If the port is not free or the address not of this machine.
         """
-        create = partial(Connection, house=self._house)
+        create = partial(Connection, policy=self._policy)
         try:
             self._server = await serve(
                 self._handle,
@@ -167,9 +167,9 @@ class WebSocketPublisher:
                 process_request=self._answer,
                 server_header=None,
                 open_timeout=_HANDSHAKE,
-                # Own pings, see Subscriber.look_after: these wait for ever behind a full buffer.
+                # Own pings, see Connection.check: these block for ever behind a full buffer.
                 ping_interval=None,
-                close_timeout=_CLOSING,
+                close_timeout=_CLOSE_ANSWER_LIMIT,
                 max_size=self._limits.message,
                 write_limit=1,
                 logger=_protocol_logger,
@@ -185,25 +185,25 @@ class WebSocketPublisher:
             logger.warning("the token goes to %s unencrypted", self.url)
 
     def publish(self, kind: str, payload: str) -> None:
-        """Send a message to all; `hello` is left out, each subscriber has had its own."""
+        """Send a message to all; `hello` is skipped, each subscriber has received its own."""
         if kind == "hello":
             return
         if kind == "status":
             self._status = payload
         frame = text_frame(payload)
-        for subscriber in self._listeners:
+        for subscriber in self._unfiltered:
             self._dropped += subscriber.deliver(frame)
 
     def publish_of(self, session: str, kind: str, payload: str) -> None:
-        """Send a message of one of many sessions to those who follow it."""
-        self._followers.deliver(session, kind, payload)
+        """Send a message of one of many sessions to its subscribers."""
+        self._by_session.deliver(session, kind, payload)
 
     async def run(self) -> None:
-        """Accept subscribers, and look after those who are quiet.
+        """Accept subscribers, and ping or cut silent ones.
 
         Raises:
             PublisherError: If another program has taken the port since `open`.
-            Exception: Whatever `hello` or a connection's task raised unexpectedly.
+            Exception: Any unexpected error of `hello` or a connection's task.
         """
         assert self._server is not None, "open() comes first"
         try:
@@ -214,30 +214,30 @@ class WebSocketPublisher:
         while self._error is None:
             now = clock()
             for subscriber in self._subscribers:
-                subscriber.look_after(now)
+                subscriber.check(now)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BEAT):
+                async with asyncio.timeout(_CHECK_INTERVAL):
                     await self._failed.wait()
         raise self._error
 
     async def close(self) -> None:
-        """Send what waits, close every connection with 1001, then cut those that do not answer."""
+        """Send the queues, close each connection with 1001, then abort those without an answer."""
         server, self._server = self._server, None
         if server is None:
             return
         server.close(close_connections=False)
-        leaving = asyncio.gather(*(one.leave() for one in (*self._subscribers, *self._senders)))
+        closing = asyncio.gather(*(one.finish() for one in (*self._subscribers, *self._senders)))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE):
-                await leaving
+            async with asyncio.timeout(_CLOSE_LIMIT):
+                await closing
                 await server.wait_closed()
-        # Also who is in a handshake: when the loop ends nobody else would close that.
+        # Handshakes too: nothing else would close them when the loop ends.
         for connection in tuple(self._connections):
             connection.transport.abort()
-        async with asyncio.timeout(_LAST_TASKS):
+        async with asyncio.timeout(_TASK_LIMIT):
             await server.wait_closed()
 
-    def _came(self, connection: Connection) -> str | None:
+    def _on_connect(self, connection: Connection) -> str | None:
         self._connections.add(connection)
         self._peers[connection.peer] += 1
         reason = None
@@ -255,15 +255,15 @@ class WebSocketPublisher:
     def _pending(self) -> int:
         return len(self._connections) - len(self._subscribers) - len(self._senders)
 
-    def _left(self, connection: Connection) -> None:
+    def _on_disconnect(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._subscribers.discard(connection)
-        self._listeners.discard(connection)
+        self._unfiltered.discard(connection)
         self._peers[connection.peer] -= 1
         if not self._peers[connection.peer]:
             del self._peers[connection.peer]
 
-    def _fail(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         self._error = error
         self._failed.set()
 
@@ -273,7 +273,7 @@ class WebSocketPublisher:
         assert isinstance(connection, Connection)
         headers = request.headers
         upgrades = ",".join(headers.get_all("Upgrade")).lower()
-        asked = PageRequest(
+        parsed = HttpRequest(
             method=request.method,
             target=request.path,
             peer=connection.peer,
@@ -283,23 +283,23 @@ class WebSocketPublisher:
             is_upgrade="websocket" in upgrades,
         )
         try:
-            page, connection.is_known = self._door.answer(asked)
+            page, connection.is_known = self._router.answer(parsed)
         except Exception as error:
-            self._fail(error)
+            self._on_error(error)
             raise
         if page is None:
             return None
         if page.later is not None:
-            return self._make(connection, page.later)
+            return self._defer(connection, page.later)
         return self._respond(connection, page)
 
-    async def _make(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
-        """Answer with a page that takes a while; a bug in it ends the publisher, as any other."""
-        async with self._making:
+    async def _defer(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
+        """Answer with a deferred page; a bug in it ends the publisher, as any other."""
+        async with self._deferred:
             try:
                 page = await in_thread("page", make)
             except Exception as error:
-                self._fail(error)
+                self._on_error(error)
                 raise
         return self._respond(connection, page)
 
@@ -313,20 +313,20 @@ class WebSocketPublisher:
         try:
             refusal = await self._refusal(connection)
             if refusal is None:
-                await self._attend(connection)
+                await self._serve(connection)
             else:
                 code, reason = refusal
                 self.refused[reason] += 1
                 await connection.close(code, reason)
         except Exception as error:
-            self._fail(error)
+            self._on_error(error)
             raise
         finally:
             self._subscribers.discard(connection)
-            self._listeners.discard(connection)
+            self._unfiltered.discard(connection)
             self._senders.discard(connection)
 
-    async def _attend(self, connection: Connection) -> None:
+    async def _serve(self, connection: Connection) -> None:
         assert connection.request is not None
         if self._receive is not None and connection.request.path.partition("?")[0] == INGEST:
             self._senders.add(connection)
@@ -336,30 +336,30 @@ class WebSocketPublisher:
             return
         session = session_of(connection.request.path) if self._greet else None
         if session is None:
-            self._welcome(connection, self._hello(), self._status)
-            self._listeners.add(connection)
+            self._add_subscriber(connection, self._hello(), self._status)
+            self._unfiltered.add(connection)
             await connection.listen()
         else:
-            await self._watch(connection, session)
+            await self._serve_session(connection, session)
         logger.info("subscriber %s left, %d dropped", connection.id, connection.dropped)
 
-    async def _watch(self, connection: Connection, session: str) -> None:
-        """Let somebody follow one session of many."""
+    async def _serve_session(self, connection: Connection, session: str) -> None:
+        """Serve a subscriber of one session of many."""
         assert self._greet is not None
         hello = self._greet(session)
         if hello is None:
             self.refused["no such session"] += 1
             await connection.close(CloseCode.POLICY_VIOLATION, "no such session")
             return
-        self._followers.add(session, connection)
+        self._by_session.add(session, connection)
         try:
-            self._welcome(connection, hello, None)
+            self._add_subscriber(connection, hello, None)
             await connection.listen()
         finally:
-            self._followers.discard(session, connection)
+            self._by_session.discard(session, connection)
 
     async def _refusal(self, connection: Connection) -> tuple[CloseCode, str] | None:
-        """Return why a connection is not served, with the close code; None: it is."""
+        """Return the reason not to serve a connection, with the close code; None: serve it."""
         if not (connection.is_known or await self._has_token(connection)):
             return CloseCode.POLICY_VIOLATION, "no valid token"
         if len(self._subscribers) >= self._limits.subscribers:
@@ -369,11 +369,11 @@ class WebSocketPublisher:
     async def _has_token(self, connection: Connection) -> bool:
         try:
             async with asyncio.timeout(_HANDSHAKE):
-                return self._door.is_token(await connection.recv(), connection.peer)
+                return self._router.is_token(await connection.recv(), connection.peer)
         except (TimeoutError, ConnectionClosed):
             return False
 
-    def _welcome(self, connection: Connection, hello: str, status: str | None) -> None:
+    def _add_subscriber(self, connection: Connection, hello: str, status: str | None) -> None:
         connection.deliver(text_frame(hello))
         if status is not None:
             connection.deliver(text_frame(status))

@@ -1,6 +1,6 @@
-"""Who follows which of many sessions.
+"""Subscribers of single sessions, on a server of many.
 
-Knows subscribers and names. Knows no server, and nothing of what is said.
+Knows subscribers and names of sessions. Knows no server; of messages the end of a session alone.
 """
 
 import asyncio
@@ -9,47 +9,47 @@ from urllib.parse import parse_qs, urlsplit
 from .connection import Connection, text_frame
 
 HANDED_OVER = '"reason":"handed_over"'
-"""In the end of a session that goes on elsewhere."""
+"""Part of a session_end whose session continues on another server."""
 
 
 class SessionSubscribers:
-    """Subscribers by the session that they have asked for."""
+    """Subscribers by the session that they requested."""
 
     def __init__(self) -> None:
         self.dropped = 0
-        """Messages that somebody was too slow for."""
-        self._followers: dict[str, set[Connection]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        """Messages dropped for slow subscribers."""
+        self._subscribers: dict[str, set[Connection]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def add(self, session: str, subscriber: Connection) -> None:
-        """Let somebody follow a session."""
-        self._followers.setdefault(session, set()).add(subscriber)
+        """Add a subscriber of a session."""
+        self._subscribers.setdefault(session, set()).add(subscriber)
 
     def discard(self, session: str, subscriber: Connection) -> None:
-        """Forget somebody who has left."""
-        followers = self._followers.get(session, set())
-        followers.discard(subscriber)
-        if not followers:
-            self._followers.pop(session, None)
+        """Remove a subscriber that has left."""
+        subscribers = self._subscribers.get(session, set())
+        subscribers.discard(subscriber)
+        if not subscribers:
+            self._subscribers.pop(session, None)
 
     def deliver(self, session: str, kind: str, payload: str) -> None:
-        """Send a message to those who follow its session; with its end they are closed.
+        """Send a message to the subscribers of its session, and close them after its end.
 
-        Another session may have the name next.
+        The name may be used by another session afterwards.
         """
-        followers = self._followers.get(session)
-        if not followers or kind == "hello":
+        subscribers = self._subscribers.get(session)
+        if not subscribers or kind == "hello":
             return
         frame = text_frame(payload)
-        for follower in followers:
-            self.dropped += follower.deliver(frame)
+        for subscriber in subscribers:
+            self.dropped += subscriber.deliver(frame)
         if kind == "session_end" and HANDED_OVER not in payload:
-            for follower in self._followers.pop(session):
-                task = asyncio.create_task(follower.leave(), name="tamulag.follower")
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+            for subscriber in self._subscribers.pop(session):
+                task = asyncio.create_task(subscriber.finish(), name="tamulag.follower")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
 
 def session_of(target: str) -> str | None:
-    """Return which session the address of a subscriber asks for; None: the server itself."""
+    """Return the session requested by a subscriber's target; None: the server itself."""
     return next(iter(parse_qs(urlsplit(target).query).get("session", [])), None)

@@ -1,6 +1,6 @@
-"""Files beside the dashboard: the element for other people's pages, and the capture page.
+"""Static files beside the dashboard: the element for other pages, and the capture page.
 
-Knows these files of web/ and their headers. Knows no socket; who may connect is decided by door.py.
+Knows these files of static/ and their headers. Knows no socket and no access rules.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .routes import Page, Route
 
-WEB = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent / "static"
 
 METER = {"/meter.js": "meter.js"}
 CAPTURE = {
@@ -34,14 +34,14 @@ _OWN = (
     ("Permissions-Policy", "camera=(self), microphone=(self)"),
     ("Referrer-Policy", "no-referrer"),
 )
-"""Nothing but our own files, in nobody's frame: a page that listens must not be wrapped up."""
+"""Our own files alone, never inside a frame: a page that records must not be embedded."""
 
 
 def routes(*, captures: bool = False) -> Mapping[str, Route]:
-    """Return the files by path; shown without a token, they say nothing about anybody.
+    """Return the files as public routes by path; they contain no data of a session.
 
     Args:
-        captures: Whether the capture page is there too: somebody may send.
+        captures: Whether the capture page is included, because senders are accepted.
 
     Raises:
         OSError: If the installation lacks a file.
@@ -53,7 +53,7 @@ def routes(*, captures: bool = False) -> Mapping[str, Route]:
 
 
 def _route(name: str, headers: tuple[tuple[str, str], ...]) -> Route:
-    path = WEB / name
+    path = STATIC / name
     kind = f"{_KINDS[path.suffix]}; charset=utf-8"
     page = Page(HTTPStatus.OK, path.read_text(encoding="utf-8"), kind, headers)
     return Route(make=lambda: page, is_public=True)

@@ -32,7 +32,7 @@ class Source:
     def gauges(self) -> dict[str, float]:
         return self._figures
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         pass
 
     def open(self) -> None:

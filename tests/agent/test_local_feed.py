@@ -40,7 +40,7 @@ class Scripted:
         self._scripts = list(scripts)
         self._refuse = refuse
         self.waiting = 0.0
-        self.relieved: list[tuple[str, ...]] = []
+        self.shed_steps: list[tuple[str, ...]] = []
 
     def losses(self) -> dict[str, int]:
         return {"audio": 3}
@@ -48,8 +48,8 @@ class Scripted:
     def gauges(self) -> dict[str, float]:
         return {"microphone_waiting": self.waiting}
 
-    def relieve(self, steps: Collection[str]) -> None:
-        self.relieved.append(tuple(steps))
+    def shed(self, steps: Collection[str]) -> None:
+        self.shed_steps.append(tuple(steps))
 
     def open(self) -> None:
         if self._refuse:
@@ -319,7 +319,7 @@ def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> No
         ("degraded", ["asr_partials"]),
         ("degraded", ["asr_partials", "hop"]),
     ]
-    assert source.relieved == [("asr_partials",), ("asr_partials", "hop")]
+    assert source.shed_steps == [("asr_partials",), ("asr_partials", "hop")]
     assert core.service.gauges()["degradation_level"] == 2
     ends = [m.window.end for m in kept.all() if isinstance(m, messages.SentimentMessage)]
     assert set(np.diff(ends).round(2)) == {0.5, 1.0}
@@ -333,7 +333,7 @@ def test_what_was_given_up_is_taken_up_when_there_is_room(model: TamUlag) -> Non
     asyncio.run(agent(model, source, kept, paced=True, duration=16.0).service.run())
     states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, messages.State)]
     assert states == [("online", []), ("degraded", ["asr_partials"]), ("online", [])]
-    assert source.relieved == [("asr_partials",), ()]
+    assert source.shed_steps == [("asr_partials",), ()]
 
 
 def test_a_source_that_hangs_is_found_by_its_age(model: TamUlag) -> None:

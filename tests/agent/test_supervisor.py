@@ -27,7 +27,7 @@ class Scripted:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         pass
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""Lines reach a pipe in order; whoever adds them never waits."""
+"""Lines reach a pipe in order; adding them never blocks."""
 
 import asyncio
 import fcntl

@@ -52,7 +52,7 @@ def test_a_clip_without_a_hop_is_refused() -> None:
         loop_of(clip(0.4), 0.5)
 
 
-def test_stream_is_the_clip_said_again_and_again(model: TamUlag) -> None:
+def test_stream_is_the_clip_repeated(model: TamUlag) -> None:
     """The same numbers as one long recording of the repeated clip."""
     loop = loop_of(clip(1.6), 0.5)
     again = [

@@ -21,7 +21,7 @@ def test_a_killed_agent_leaves_its_recording_and_its_will() -> None:
     assert row.recovered_s is not None
 
 
-def test_an_unread_standard_output_is_told_and_ends_on_sigterm() -> None:
+def test_an_unread_standard_output_is_reported_and_ends_on_sigterm() -> None:
     """The subscribers miss nothing, and the end needs no reader."""
     (row,) = faults(*demo_files(), lambda _: None, only=["reader of stdout never reads"])
     assert row.status == "degraded: jsonl publisher_lost; exit 0 after SIGTERM"

@@ -11,7 +11,7 @@ from support.ray_cluster import marked, need_ray
 PROGRAM = Path(sys.executable).parent / "tamulag"
 
 
-def test_a_killed_node_loses_no_score_and_says_none_twice() -> None:
+def test_a_killed_node_loses_no_score_and_repeats_none() -> None:
     """All its sessions go on, to the scores of a run in which nothing was lost."""
     need_ray()
     done = subprocess.run(

@@ -12,7 +12,7 @@ def test_a_start_has_all_its_figures() -> None:
     assert 0 < found.python_s < found.help_s < found.first_score_s <= found.slowest_s
 
 
-def test_a_start_without_a_score_says_why() -> None:
+def test_a_start_without_a_score_has_a_reason() -> None:
     """What the process said stands in the error."""
     with pytest.raises(StageError, match=r"no score .*checkpoint 'nope' not found"):
         first_score("--checkpoint", "nope")

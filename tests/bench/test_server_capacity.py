@@ -8,7 +8,7 @@ from pathlib import Path
 from tamulag.streamer.bench.server_capacity import batched, capacity
 
 
-def test_who_is_told_to_try_again_gets_in_when_others_have_left() -> None:
+def test_a_rejected_sender_is_admitted_when_others_have_left() -> None:
     """Two at a time are served; the other two come when the first have gone."""
     found = capacity(4, 6.0, options=("--seats", "2"))
     assert (found.sessions, found.refused) == (4, {})
@@ -20,7 +20,7 @@ def test_many_together_cost_less_than_one_by_one() -> None:
     assert batched(16, hops=4).speedup > 2
 
 
-def test_a_few_seats_are_served_in_real_time() -> None:
+def test_a_few_sessions_are_served_in_real_time() -> None:
     """Each gets every score; the verb tells it as one object, with the keys others rely on."""
     program = str(Path(sys.executable).with_name("tamulag"))
     options = ["bench", "serve", "--sessions", "6", "--seconds", "6", "--senders", "2", "--json"]

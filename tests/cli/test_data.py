@@ -22,7 +22,7 @@ from tamulag.streamer.cli.data import bar, show
 from tamulag.streamer.cli.main import main
 from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM
-from tamulag.streamer.offline.extract import part_of, play
+from tamulag.streamer.offline.extract import play, stack_inputs
 
 MOSI = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7", "missing")
 SIMS = ("n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing")
@@ -128,7 +128,7 @@ def test_media_files_are_evaluated_by_any_head(
     assert not list(videos.glob("*parts*"))
 
 
-def test_nothing_to_measure_is_told(videos: Path, checkpoint: Path, tamulag: Run) -> None:
+def test_nothing_to_measure_is_reported(videos: Path, checkpoint: Path, tamulag: Run) -> None:
     """No sound has a face: a figure would be that of zeros."""
     options = ("--modality", "vision", "--workers", 1, "--data", videos / "labels.csv")
     code, out, error = tamulag("evaluate", "--checkpoint", checkpoint, *options)
@@ -149,7 +149,7 @@ def test_default_of_media_files_is_the_fused_head(
     assert found[0] != found[2]
 
 
-def test_unreadable_file_is_told_and_scores_by_its_text(
+def test_unreadable_file_is_reported_and_scores_by_its_text(
     videos: Path, checkpoint: Path, tamulag: Run
 ) -> None:
     """The others are measured all the same."""
@@ -172,7 +172,9 @@ def test_unreadable_file_is_told_and_scores_by_its_text(
         (("extract", "nowhere", "--out", "x.safetensors"), 1, "labels.csv"),
     ],
 )
-def test_wrong_use_is_told(tamulag: Run, arguments: tuple[str, ...], code: int, told: str) -> None:
+def test_wrong_use_is_reported(
+    tamulag: Run, arguments: tuple[str, ...], code: int, told: str
+) -> None:
     """1 for what cannot be used, 2 for an option that does not exist; the value is named."""
     found, _, error = tamulag(*arguments)
     assert found == code
@@ -188,7 +190,7 @@ def test_videos_become_a_feature_file(videos: Path, tmp_path: Path, tamulag: Run
     bad, silent, good = read_clips(out)
     assert [clip.label for clip in (bad, silent, good)] == [-1.5, 0.5, 2.0]
     assert [clip.group for clip in (bad, silent, good)] == ["a.wav", "b.wav", "c.wav"]
-    expected = part_of(play(videos / "a.wav"))
+    expected = stack_inputs(play(videos / "a.wav"))
     np.testing.assert_array_equal(
         bad.values["audio"], expected.values["audio"].astype(np.float16).astype(np.float32)
     )
@@ -197,7 +199,7 @@ def test_videos_become_a_feature_file(videos: Path, tmp_path: Path, tamulag: Run
     assert "text" not in silent.values
 
 
-def test_unreadable_video_is_left_out_and_the_rest_kept(
+def test_unreadable_video_is_skipped_and_the_rest_used(
     videos: Path, tmp_path: Path, tamulag: Run
 ) -> None:
     """The parts of the others stay until all is done, so that the next run is quick."""

@@ -55,7 +55,7 @@ def test_a_machine_without_devices_is_no_failure(checks: dict[str, Check]) -> No
     assert not any(checks[name].required for name in ("cameras", "microphones", "MQTT broker"))
 
 
-def test_a_busy_port_is_told() -> None:
+def test_a_busy_port_is_reported() -> None:
     """A port that another program holds is named, with another one to use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -88,7 +88,7 @@ def test_a_broker_of_the_settings_is_required() -> None:
     assert "mosquitto" in check.remedy
 
 
-def test_a_broker_without_tls_is_told() -> None:
+def test_a_broker_without_tls_is_reported() -> None:
     """Behind mqtts:// the handshake is tried, not only the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -120,7 +120,7 @@ def test_devices_are_printed_with_their_options() -> None:
     assert "--microphone 3" in text
 
 
-def test_no_devices_is_said_in_words() -> None:
+def test_no_devices_is_stated_in_words() -> None:
     """An empty machine gets two sentences with remedies and the notes, not an empty table."""
     text = printed(print_devices, Devices((), (), ("microphones cannot be looked for",)))
     assert "no camera found: plug one in, or --camera URL" in text

@@ -11,7 +11,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str | None]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_a_json_line_says_when_who_and_in_which_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_time_logger_and_session(capsys: pytest.CaptureFixture[str]) -> None:
     """A collector finds the same five keys in every line; the session once there is one."""
     with Log("json", "info") as log:
         logging.getLogger("tamulag.mqtt").info("connected to %s", "a\nb")
@@ -46,7 +46,7 @@ def test_a_bug_is_a_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> 
     (line,) = lines(capsys)
     assert left.value.code == 1
     assert (line["level"], line["message"]) == ("critical", "ZeroDivisionError: a bug")
-    assert "test_log.py" in str(line["exception"])
+    assert "test_log_setup.py" in str(line["exception"])
 
 
 def test_a_bug_keeps_its_traceback_in_text() -> None:
@@ -78,10 +78,10 @@ def test_what_a_person_can_mend_has_the_form_of_the_log(
 ) -> None:
     """For people the program's name and the problem; for a collector a line."""
     with Log("text") as log:
-        log.tell("port taken")
+        log.report("port taken")
     assert capsys.readouterr().err == "tamulag-stream: port taken\n"
     with Log("json") as log:
-        log.tell("port taken")
+        log.report("port taken")
     assert lines(capsys)[0]["message"] == "port taken"
 
 

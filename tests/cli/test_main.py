@@ -187,7 +187,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
         pytest.param(["--config", "no.toml"], "no.toml", id="config"),
     ],
 )
-def test_what_is_missing_is_told_in_two_lines(arguments: list[str], said: str) -> None:
+def test_what_is_missing_is_reported_in_two_lines(arguments: list[str], said: str) -> None:
     """Exit code 1, the value is named, and nothing is left running."""
     done = stream(*arguments)
     assert done.returncode == 1
@@ -195,7 +195,7 @@ def test_what_is_missing_is_told_in_two_lines(arguments: list[str], said: str) -
     assert said in done.stderr
 
 
-def test_a_file_that_is_no_media_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_media_is_reported(tmp_path: Path) -> None:
     """Text in a .mp4 is unreadable, not a crash."""
     path = tmp_path / "text.mp4"
     path.write_text("hello")
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_media_is_told(tmp_path: Path) -> None:
     assert (done.returncode, len(lines(done))) == (1, 1)
 
 
-def test_a_busy_port_is_told() -> None:
+def test_a_busy_port_is_reported() -> None:
     """The port is named, and the option that mends it."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
@@ -316,7 +316,7 @@ def test_an_error_of_the_tree_is_one_line(
     assert capsys.readouterr().err == "tamulag: node 2 is gone: start it again\n"
 
 
-def test_a_ray_that_does_not_start_is_told(tmp_path: Path) -> None:
+def test_a_ray_that_does_not_start_is_reported(tmp_path: Path) -> None:
     """`bench cluster` with a damaged installation of Ray: why, in one line."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").touch()

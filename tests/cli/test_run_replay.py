@@ -28,7 +28,7 @@ def test_a_replay_writes_the_lines_of_the_session(
     assert err == ""
 
 
-def test_people_are_told_which_session_it_was(
+def test_a_person_is_informed_which_session_it_was(
     tmp_path: Path, model: TamUlag, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without JSON lines there is a line per score."""
@@ -39,7 +39,9 @@ def test_people_are_told_which_session_it_was(
     assert "session ended" in out
 
 
-def test_a_cut_is_told(tmp_path: Path, model: TamUlag, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cut_is_reported(
+    tmp_path: Path, model: TamUlag, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A recording that was killed can be replayed, and says so."""
     record(tmp_path, model, inputs(1.0))
     (file,) = (tmp_path / "records").rglob("*.arrows")

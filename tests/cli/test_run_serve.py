@@ -63,7 +63,7 @@ def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
         assert_as_alone(caller.scores, caller.seed, 12)
 
 
-def test_a_full_house_says_when_to_come_again() -> None:
+def test_a_full_server_names_a_time_to_retry() -> None:
     """Close code 1013 with a time; who is in is not disturbed."""
 
     async def play(url: str) -> list[Caller]:
@@ -130,7 +130,7 @@ def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/null/sessions"])
-def test_a_folder_that_cannot_be_used_is_told(path: str) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(path: str) -> None:
     """In a line that names it, before anybody comes."""
     done = refused("--handover", path)
     assert done.returncode == 1
@@ -155,7 +155,7 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_more_workers_than_cores_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     """They take time from each other; who has as many as cores hears nothing."""
     cores = os.cpu_count() or 1
     with caplog.at_level(logging.WARNING, "tamulag.serve"):
@@ -165,7 +165,7 @@ def test_more_workers_than_cores_are_told(caplog: pytest.LogCaptureFixture) -> N
     assert f"--workers {cores + 1} on {cores} cores" in caplog.text
 
 
-def test_who_follows_a_session_hears_that_one_alone() -> None:
+def test_a_subscriber_of_a_session_gets_that_one_alone() -> None:
     """On the same port, by name; the figures of the server are beside it."""
 
     async def play(url: str) -> None:

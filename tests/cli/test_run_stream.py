@@ -41,7 +41,7 @@ class Failing:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         pass
 
     def open(self) -> None:
@@ -125,7 +125,7 @@ def test_an_untrained_head_is_announced(
     assert [line for line in out if line.startswith("head")] == ["head vision: untrained"]
 
 
-def test_every_expected_error_of_a_group_is_told(
+def test_every_expected_error_of_a_group_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     model: TamUlag,
     freed: Freed,
@@ -161,12 +161,14 @@ def test_a_bug_beside_an_expected_error_is_not_hidden(
 def test_a_reader_that_has_left_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, model: TamUlag, freed: Freed
 ) -> None:
-    """Whoever reads our lines may stop; exit code 0."""
+    """The reader of our lines may stop; exit code 0."""
     assert attempt(monkeypatch, model, freed, BrokenPipeError()) == 0
     assert freed.yes
 
 
-def test_every_problem_of_a_file_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_of_a_file_is_reported(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 1; nothing is loaded."""
     path = tmp_path / "mine.toml"
     path.write_text('[session]\nhop = "fast"\n[camera]\ncolour = 1\n')

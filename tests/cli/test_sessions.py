@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,10 @@ import pyarrow.parquet
 import pytest
 from websockets.sync.client import connect
 
+from support import past_sessions
 from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
+from tamulag.streamer.cli.sessions import row, transcript
+from tamulag.streamer.storage.history_db import PastSession
 
 BIN = Path(sys.executable).parent
 LIMIT = 240.0
@@ -109,7 +113,7 @@ def test_a_session_that_is_not_there_is_one_line(kept: tuple[Path, bytes], verb:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_history_it_is_said_how_to_keep_one(tmp_path: Path) -> None:
+def test_without_a_history_the_error_names_the_option(tmp_path: Path) -> None:
     """And nothing is made."""
     done = call("tamulag", "sessions", "list", state=tmp_path)
     assert done.returncode == 1
@@ -163,3 +167,34 @@ def test_a_running_session_is_on_the_pages_and_can_be_deleted(running: tuple[Pat
         told = next(m for m in map(json.loads, websocket) if m["type"] == "event")
     assert (told["event"], told["reason"]) == ("publisher_lost", "removed")
     assert sessions(state, "list") == b"no session yet\n"
+
+
+PAST = PastSession(
+    id="k7",
+    started=past_sessions.EPOCH,
+    ended=past_sessions.EPOCH + 83.0,
+    seconds=83.004,
+    mean_sentiment=-0.25,
+    reason=None,
+    hello=json.loads(past_sessions.hello()),
+)
+
+
+def test_a_row_is_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local time, minutes, and a session without an end says so."""
+    monkeypatch.setenv("TZ", "UTC-1")
+    time.tzset()
+    try:
+        cells = row(PAST)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert cells == ("k7", "2026-11-24 07:00:00", "1:23", "-0.25", "customer", "no end")
+
+
+def test_a_transcript_has_the_lines_of_the_terminal() -> None:
+    """A header first, then a line per score and the end."""
+    lines = list(transcript(PAST, [past_sessions.score(3), past_sessions.end(4)]))
+    assert lines[0] == "session k7, 2026-11-24T06:00:00.000Z: script"
+    assert "+1.00 positive" in lines[2]
+    assert "session ended (stopped)" in lines[3]

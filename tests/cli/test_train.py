@@ -124,7 +124,7 @@ def tuned(path: Path, *more: str) -> Result:
 
 
 @pytest.mark.parametrize("more", [["--only", "sentiment"], ["--only", "sentiment", "--resume"]])
-def test_resume_is_refused_where_nothing_is_kept(tune: Path, more: list[str]) -> None:
+def test_resume_is_refused_where_nothing_is_stored(tune: Path, more: list[str]) -> None:
     """Only the text encoder's training is kept to go on from."""
     done = tuned(tune, *more)
     assert done.exit_code == 2

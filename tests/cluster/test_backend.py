@@ -59,7 +59,7 @@ class Nearby:
         self.wings: list[Near] = []
         self._make = make
 
-    async def hire(self) -> Near:
+    async def start(self) -> Near:
         if not self.has_some:
             raise WorkerLost("no processor")
         self.wings.append(Near(self._make))
@@ -174,7 +174,7 @@ def test_a_lost_wing_costs_its_sessions_nothing(model: TamUlag) -> None:
         lost = stage.cluster.where("a")
         assert lost is not None
         hit = len(lost.seats)
-        stage.crew.wings[0 if lost is stage.cluster.staff.posts["wing 1"] else 1].end()
+        stage.crew.wings[0 if lost is stage.cluster.staff.posts["worker 1"] else 1].end()
         for name in "abcdef":
             stage.push(name, items[150:])
             stage.cluster.finish(name)
@@ -271,7 +271,7 @@ def test_a_session_goes_on_at_another_gateway(model: TamUlag) -> None:
     assert_same(one.said["x"] + other.said["y"], alone(model, items))
 
 
-def test_what_no_wing_can_take_begins_anew(model: TamUlag) -> None:
+def test_what_no_wing_can_take_restarts(model: TamUlag) -> None:
     """It is counted; a session that is damaged neither ends the others nor loops."""
     stage, items = Stage(model), person(1)
 
@@ -290,7 +290,7 @@ def test_what_no_wing_can_take_begins_anew(model: TamUlag) -> None:
     assert_same(stage.said["y"], alone(model, items))
 
 
-def test_who_may_not_begin_is_told_at_once(model: TamUlag) -> None:
+def test_who_may_not_begin_is_reported_at_once(model: TamUlag) -> None:
     """A full house, a name that is taken, and bytes that no wing would take."""
 
     def refuse(packed: bytes) -> None:
@@ -366,7 +366,7 @@ def test_backlog_counts_what_is_not_answered(model: TamUlag) -> None:
     assert len(stage.said["x"]) == 20
 
 
-def test_no_wing_at_the_start_is_told_with_the_remedy(
+def test_no_wing_at_the_start_is_reported_with_the_remedy(
     model: TamUlag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a limit."""

@@ -40,7 +40,7 @@ def test_a_snapshot_takes_the_place_of_what_is_in_it() -> None:
 
 
 def test_silence_that_nobody_was_told_of_is_one_order() -> None:
-    """While no wing is there, time goes on without filling the trail; what was sent stays."""
+    """Without a worker time advances without filling the log; sent commands stay."""
     kept = trail(1)
     for tick in range(100):
         kept.add(Advance(tick / 10), 1.0, sent=1)

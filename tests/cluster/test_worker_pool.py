@@ -1,15 +1,28 @@
-"""Wings that are hired, lost and drained; a wing is whatever answers."""
+"""Workers that are started, lost and drained, and the keys that are assigned to them."""
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tamulag.streamer.cluster.autoscaler import Autoscaler
 from tamulag.streamer.cluster.session_worker import Answer, Command
-from tamulag.streamer.cluster.worker_pool import WorkerLost, WorkerPool
+from tamulag.streamer.cluster.worker_pool import WorkerLost, WorkerPool, assigned
+
+KEYS = [f"session {number}" for number in range(10_000)]
+
+names = st.text(min_size=1, max_size=12)
+workers = st.sets(names, min_size=2, max_size=10)
 
 
-class Anybody:
-    """A wing that has nothing to say."""
+class IdleWorker:
+    """A worker whose answers are empty."""
 
     def __init__(self) -> None:
         self.is_there = True
@@ -21,86 +34,136 @@ class Anybody:
         self.is_there = False
 
 
-class Office:
-    """Hires anybody, and fails so often first."""
+class Factory:
+    """Starts idle workers after a number of failures."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
-        self.hired: list[Anybody] = []
+        self.started: list[IdleWorker] = []
 
-    async def hire(self) -> Anybody:
+    async def start(self) -> IdleWorker:
         if self.failures:
             self.failures -= 1
-            raise WorkerLost("none can be had")
-        self.hired.append(Anybody())
-        return self.hired[-1]
+            raise WorkerLost("no processor")
+        self.started.append(IdleWorker())
+        return self.started[-1]
 
 
-async def tended(staff: WorkerPool, now: float) -> bool:
-    """Tend until hiring is over; return whether sessions belong elsewhere."""
+async def tended(pool: WorkerPool, now: float) -> bool:
+    """Tend until the starts are over; return whether assignments changed."""
     changed = False
     for _ in range(5):
-        changed = staff.tend(now) or changed
+        changed = pool.tend(now) or changed
         await asyncio.sleep(0)
     return changed
 
 
-def test_so_many_are_hired_as_are_wanted() -> None:
-    """And a lost one is replaced under its name, so that its sessions come back to it."""
+def test_as_many_workers_start_as_are_wanted() -> None:
+    """A lost one is replaced under its name, so that its sessions return to it."""
 
     async def main() -> None:
-        office = Office()
-        staff = WorkerPool(office, Autoscaler(3, 3))
-        assert await tended(staff, 0.0)
-        assert sorted(staff.posts) == ["wing 1", "wing 2", "wing 3"]
-        before = {key: staff.post_for(key) for key in "abcdefghij"}
-        staff.lose(staff.posts["wing 2"], WorkerLost("killed"))
-        assert {getattr(staff.post_for(key), "name", "") for key in before} == {"wing 1", "wing 3"}
-        assert await tended(staff, 1.0)
-        after = {key: staff.post_for(key) for key in before}
+        factory = Factory()
+        pool = WorkerPool(factory, Autoscaler(3, 3))
+        assert await tended(pool, 0.0)
+        assert sorted(pool.posts) == ["worker 1", "worker 2", "worker 3"]
+        before = {key: pool.post_for(key) for key in "abcdefghij"}
+        pool.lose(pool.posts["worker 2"], WorkerLost("killed"))
+        assert {getattr(pool.post_for(key), "name", "") for key in before} == {
+            "worker 1",
+            "worker 3",
+        }
+        assert await tended(pool, 1.0)
+        after = {key: pool.post_for(key) for key in before}
         assert [post and post.name for post in after.values()] == [
             post and post.name for post in before.values()
         ]
-        assert [one.is_there for one in office.hired] == [True, False, True, True]
-        await staff.close()
-        assert not any(one.is_there for one in office.hired)
+        assert [one.is_there for one in factory.started] == [True, False, True, True]
+        await pool.close()
+        assert not any(one.is_there for one in factory.started)
 
     asyncio.run(main())
 
 
-def test_who_cannot_be_had_is_asked_for_again() -> None:
-    """After a pause."""
+def test_a_failed_start_is_repeated_after_a_pause() -> None:
+    """Until then no session is assigned."""
 
     async def main() -> None:
-        staff = WorkerPool(Office(failures=1), Autoscaler(1, 1))
-        assert not await tended(staff, 10.0)
-        assert staff.post_for("x") is None
-        assert await tended(staff, 11.5)
-        assert staff.post_for("x") is not None
-        await staff.close()
+        pool = WorkerPool(Factory(failures=1), Autoscaler(1, 1))
+        assert not await tended(pool, 10.0)
+        assert pool.post_for("x") is None
+        assert await tended(pool, 11.5)
+        assert pool.post_for("x") is not None
+        await pool.close()
 
     asyncio.run(main())
 
 
-def test_load_adds_a_wing_and_idleness_drains_one() -> None:
-    """One that is drained is let go when its last session has left."""
+def test_load_adds_a_worker_and_idleness_drains_one() -> None:
+    """A drained worker is released when its last session has left."""
 
     async def main() -> None:
-        office = Office()
-        staff = WorkerPool(office, Autoscaler(1, 2))
-        await tended(staff, 0.0)
+        factory = Factory()
+        pool = WorkerPool(factory, Autoscaler(1, 2))
+        await tended(pool, 0.0)
         for second in range(1, 9):
-            for post in staff.posts.values():
+            for post in pool.posts.values():
                 post.worked = 0.9 * second
-            await tended(staff, float(second))
-        assert len(staff.posts) == 2
-        next(reversed(staff.posts.values())).seats.add("x")
+            await tended(pool, float(second))
+        assert len(pool.posts) == 2
+        next(reversed(pool.posts.values())).seats.add("x")
         for second in range(10, 140):
-            await tended(staff, float(second))
-        assert (len(staff.posts), len(staff.draining)) == (1, 1)
-        staff.draining[0].seats.clear()
-        await tended(staff, 141.0)
-        assert [one.is_there for one in office.hired] == [True, False]
-        await staff.close()
+            await tended(pool, float(second))
+        assert (len(pool.posts), len(pool.draining)) == (1, 1)
+        pool.draining[0].seats.clear()
+        await tended(pool, 141.0)
+        assert [one.is_there for one in factory.started] == [True, False]
+        await pool.close()
 
     asyncio.run(main())
+
+
+def assignment(members: set[str]) -> dict[str, str]:
+    return {key: assigned(key, members) for key in KEYS}
+
+
+@settings(max_examples=10, deadline=None)
+@given(workers)
+def test_no_worker_has_much_more_than_its_share(members: set[str]) -> None:
+    """Each has its fair share of ten thousand keys to 20 %, whatever the names."""
+    counts = Counter(assignment(members).values())
+    fair = len(KEYS) / len(members)
+    assert all(0.8 * fair < counts[name] < 1.2 * fair for name in members)
+
+
+@settings(max_examples=10, deadline=None)
+@given(workers, names)
+def test_only_the_keys_of_a_worker_that_comes_or_goes_move(members: set[str], new: str) -> None:
+    """Of n workers about one key in n moves, and to or from that worker only."""
+    before, after = assignment(members - {new}), assignment(members | {new})
+    moved = {key for key in KEYS if before[key] != after[key]}
+    assert {after[key] for key in moved} == {new}
+    assert len(moved) == pytest.approx(len(KEYS) / len(members | {new}), rel=0.2)
+
+
+def test_another_process_gives_the_same_assignment() -> None:
+    """Whatever the seed of Python's own hash; the expected names were computed once."""
+    program = (
+        "from tamulag.streamer.cluster.worker_pool import assigned\n"
+        "print(*(assigned(f'session {n}', 'cab') for n in range(16)), sep='')"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout.strip() == "abbccbaacbaacbab"
+
+
+def test_without_a_worker_nothing_is_assigned() -> None:
+    """The pool returns None before it asks."""
+    with pytest.raises(ValueError, match="empty"):
+        assigned("k7", ())

@@ -113,7 +113,7 @@ def test_config_is_frozen() -> None:
         pytest.param("websocket.port", 0, 0, id="free-port"),
     ],
 )
-def test_value_is_kept_as(key: str, given: object, kept: object) -> None:
+def test_value_becomes(key: str, given: object, kept: object) -> None:
     """Several spellings are welcome; the config has one."""
     windows = {"session.window": 6.0} if key == "session.hop" else {}
     table, name = key.split(".")
@@ -267,7 +267,7 @@ def test_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "setting"), SETTINGS.items(), ids=SETTINGS.keys())
-def test_description_says_meaning_and_what_is_allowed(key: str, setting: Setting) -> None:
+def test_description_has_meaning_and_what_is_allowed(key: str, setting: Setting) -> None:
     """Errors take the second half of the description, so there is one."""
     meaning, _, allowed = setting.description.partition(": ")
     assert meaning, key
@@ -280,7 +280,7 @@ def test_shipped_file_loads(name: str) -> None:
     load(CONFIGS / f"{name}.toml", {})
 
 
-def test_each_situation_is_what_it_says() -> None:
+def test_each_situation_matches_its_name() -> None:
     """The four files differ where their situations do."""
     webcam, kiosk, call, replay = (load(CONFIGS / f"{name}.toml", {}) for name in FILES)
     assert (webcam.camera.device, webcam.microphone.device) == (0, "default")
@@ -290,14 +290,14 @@ def test_each_situation_is_what_it_says() -> None:
     assert (replay.source.speed, replay.jsonl.path, replay.websocket.enabled) == ("max", "-", False)
 
 
-def test_a_sender_without_the_websocket_is_told_the_remedy() -> None:
+def test_a_sender_without_the_websocket_gets_the_remedy() -> None:
     """In the words of the command line, where both were said."""
     with pytest.raises(ConfigError, match="remove --websocket none or --ingest"):
         load(None, {"ingest.enabled": True, "websocket.enabled": False})
 
 
-def test_an_employee_is_scored_where_somebody_says_why_it_is_lawful() -> None:
-    """The reason stands in the settings, for whoever asks later."""
+def test_an_employee_is_scored_where_the_reason_is_stated() -> None:
+    """The reason is stored in the settings."""
     reason = "fatigue of pilots, a safety reason"
     about = {"session.subject": "agent", "session.employee_scoring_is_lawful": reason}
     assert load(None, about).session.employee_scoring_is_lawful == reason
@@ -314,7 +314,7 @@ def test_every_key_appears_in_a_file() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_comments_say_what_the_code_says(name: str) -> None:
+def test_comments_equal_the_code(name: str) -> None:
     """Above each key stand its description and its default, word for word."""
     for line in lines(name):
         setting = SETTINGS[line.key]

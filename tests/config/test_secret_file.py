@@ -20,7 +20,7 @@ def test_a_secret_is_its_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602, 0o660])
 def test_a_file_that_others_reach_is_refused(tmp_path: Path, mode: int) -> None:
-    """Whoever made it learns the command that mends it, and the secret is not repeated."""
+    """The error has the command that repairs it, and not the secret."""
     path = written(tmp_path / "secret", mode=mode)
     with pytest.raises(SecretError, match=f"mode {mode:04o}.*chmod 600") as caught:
         read_secret(path)
@@ -46,14 +46,14 @@ def test_a_credential_of_systemd_may_show_a_group(
         pytest.param(b"\xff\xfe", "no UTF-8 text", id="binary"),
     ],
 )
-def test_a_file_without_a_secret_is_told(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_file_without_a_secret_is_reported(tmp_path: Path, content: bytes, problem: str) -> None:
     """What is no line of text is not tried as a password."""
     with pytest.raises(SecretError, match=problem):
         read_secret(written(tmp_path / "secret", content))
 
 
 @pytest.mark.parametrize("name", ["absent", "."])
-def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_no_file_is_reported(tmp_path: Path, name: str) -> None:
     """The error names the path."""
     with pytest.raises(SecretError, match="cannot read"):
         read_secret(tmp_path / name)

@@ -114,7 +114,7 @@ def test_a_tick_is_described_by_the_40_ms_that_end_with_it() -> None:
         assert np.array_equal(sample.values[:43], frame_features(frame))
 
 
-def test_a_gap_starts_anew(speech: Array) -> None:
+def test_a_gap_restarts(speech: Array) -> None:
     """After a gap the ticks are those of a stream that begins there; no time is joined."""
     features = AudioFeatures()
     features.push(speech[:20000], 0)

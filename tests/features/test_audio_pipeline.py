@@ -37,7 +37,7 @@ class Noting:
         self.gate = threading.Event()
         self.gate.set()
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         assert self.gate.wait(10.0)
         self.heard.append(start)
         return [self._phrase(start, final=False)]
@@ -56,7 +56,7 @@ class Noting:
 
 
 class Broken(Noting):
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         raise ZeroDivisionError("recogniser bug")
 
 
@@ -209,15 +209,15 @@ def test_relief_asks_the_recogniser_for_finals_only() -> None:
     """And for partials again when there is room."""
     listener = Noting()
     path = AudioPipeline(Counting(), listener, threaded=True)
-    path.relieve(["vision_rate", "asr_partials"])
+    path.shed(["vision_rate", "asr_partials"])
     assert not listener.partials
-    path.relieve(["vision_rate"])
+    path.shed(["vision_rate"])
     assert listener.partials
 
 
 @pytest.mark.parametrize("threaded", [True, False])
 def test_the_recogniser_is_closed_with_its_path(threaded: bool) -> None:
-    """Whoever builds a path frees its recogniser through it."""
+    """Closing the pipeline releases its recogniser."""
     listener = Noting()
     path = AudioPipeline(Counting(), listener, threaded=threaded)
     path.push(BLOCK, 0, lambda item: None)

@@ -130,7 +130,7 @@ def test_the_tables_checksum_is_demanded(publisher: Publisher, cache: Path) -> N
     assert left_over(cache) == []
 
 
-def test_a_name_that_the_publisher_lacks_is_said(publisher: Publisher, cache: Path) -> None:
+def test_a_name_that_the_publisher_lacks_is_reported(publisher: Publisher, cache: Path) -> None:
     """A 404 names the address and where the names are listed."""
     with pytest.raises(AssetError, match=r"answered 404: look up the name"):
         fetch("vosk-model-none-0.0", base_url=publisher.url)
@@ -208,7 +208,7 @@ def test_a_packaged_part_is_not_fetched() -> None:
         fetch("face-landmarker")
 
 
-def test_inventory_tells_installed_missing_and_damaged(publisher: Publisher) -> None:
+def test_inventory_lists_installed_missing_and_damaged(publisher: Publisher) -> None:
     """Each part has its state; only what needs mending has a remedy."""
     (fetch(NAME, base_url=publisher.url) / "README").unlink()
     states = {state.asset.name: state for state in inventory()}

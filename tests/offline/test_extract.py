@@ -19,7 +19,14 @@ from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM, VisionFeatures
 from tamulag.streamer.offline.corpora import Picture
-from tamulag.streamer.offline.extract import Part, joined, part_of, pictures, play, texts
+from tamulag.streamer.offline.extract import (
+    MediaFeatures,
+    clip_of,
+    pictures,
+    play,
+    stack_inputs,
+    texts,
+)
 
 ROWS = [TextRow("so good", 2.0, "v1"), TextRow("", 0.0, "v1"), TextRow("well", 0.5, "v2")]
 
@@ -76,7 +83,7 @@ def test_picture_does_not_depend_on_the_one_before(portrait: np.ndarray) -> None
 def test_masked_ticks_are_left_out_and_counted() -> None:
     """Only what was measured stays, with its tick; the length is that of what was looked at."""
     one, two = np.zeros(2, np.float32), np.ones(2, np.float32)
-    found = part_of(
+    found = stack_inputs(
         [
             Notice(0.0, "vision", "no_picture"),
             Sample("audio", 0.0, None, "silence"),
@@ -91,51 +98,53 @@ def test_masked_ticks_are_left_out_and_counted() -> None:
     assert found.length == 10
 
 
-def test_last_words_of_each_utterance_are_kept() -> None:
+def test_last_words_of_each_utterance_are_used() -> None:
     """What the recogniser took back is gone; an utterance without words is none."""
 
     def phrase(utterance: int, *words: str) -> Phrase:
         spoken = tuple(Word(word, utterance, utterance + 0.5) for word in words)
         return Phrase(1.0, utterance, spoken, np.zeros((0, 0), np.float32), (), final=True)
 
-    found = part_of([phrase(0, "so", "so"), phrase(0, "so"), phrase(1), phrase(2, "well")])
+    found = stack_inputs([phrase(0, "so", "so"), phrase(0, "so"), phrase(1), phrase(2, "well")])
     assert [[word.text for word in words] for words in found.utterances] == [["so"], ["well"]]
 
 
-def spoken(seconds: float = 2.0, *words: Word) -> Part:
+def spoken(seconds: float = 2.0, *words: Word) -> MediaFeatures:
     """Return a part whose audio holds every fifth tick."""
     ticks = np.arange(0, round(50 * seconds), 5)
     audio = ticks[:, None].astype(np.float32)
-    return Part({"audio": audio}, {"audio": ticks}, (words,) if words else (), round(50 * seconds))
+    return MediaFeatures(
+        {"audio": audio}, {"audio": ticks}, (words,) if words else (), round(50 * seconds)
+    )
 
 
 def test_text_of_the_table_is_spread_over_the_file() -> None:
     """Its words get times like those of a recogniser without any, and win over what was heard."""
     part = spoken(2.0, Word("heard", 0.0, 1.0))
-    found = joined(MediaRow(Path("a"), 1.5, "aa bbbb c", "ann"), part, encode)
+    found = clip_of(MediaRow(Path("a"), 1.5, "aa bbbb c", "ann"), part, encode)
     assert (found.label, found.group) == (1.5, "ann")
     assert found.values["text"].tolist() == [[2, 3], [4, 3], [1, 3]]
     assert found.ticks["text"].tolist() == [0, 30, 80]
     np.testing.assert_array_equal(found.values["audio"], part.values["audio"])
 
 
-def test_heard_words_are_the_text_where_the_table_has_none() -> None:
+def test_recognised_words_are_the_text_where_the_table_has_none() -> None:
     """They keep the times at which they were spoken."""
     part = spoken(2.0, Word("so", 0.5, 0.7), Word("good", 0.7, 1.1))
-    found = joined(MediaRow(Path("a"), 1.5), part, encode)
+    found = clip_of(MediaRow(Path("a"), 1.5), part, encode)
     assert found.values["text"].tolist() == [[2, 2], [4, 2]]
     assert found.ticks["text"].tolist() == [25, 35]
 
 
 def test_no_words_are_no_text() -> None:
     """The modality is missing then."""
-    found = joined(MediaRow(Path("a"), 1.5, "  "), spoken(), encode)
+    found = clip_of(MediaRow(Path("a"), 1.5, "  "), spoken(), encode)
     assert list(found.values) == list(found.ticks) == ["audio"]
 
 
 def test_long_text_is_encoded_in_utterances_as_live() -> None:
     """Live an utterance of more than 40 words is split, so that no token is lost."""
-    found = joined(MediaRow(Path("a"), 1.0, "so " * 90), spoken(), encode)
+    found = clip_of(MediaRow(Path("a"), 1.0, "so " * 90), spoken(), encode)
     assert len(found.values["text"]) == 90
     assert set(found.values["text"][:, 1]) == {40, 10}
     assert (np.diff(found.ticks["text"]) >= 0).all()
@@ -144,18 +153,18 @@ def test_long_text_is_encoded_in_utterances_as_live() -> None:
 def test_begun_clip_knows_nothing_of_its_future() -> None:
     """Sound ends at the share that was heard, and only words that have ended are encoded."""
     row, part = MediaRow(Path("a"), 1.0, "aa bbbb cc d"), spoken(2.0)
-    found = joined(row, part, encode, 0.6)
+    found = clip_of(row, part, encode, 0.6)
     assert found.ticks["audio"].max() == 55
     assert found.values["text"].tolist() == [[2, 1]]
-    assert len(joined(row, part, encode, 0.8).values["text"]) == 3 - 1
-    whole = joined(row, part, encode, 1.0)
+    assert len(clip_of(row, part, encode, 0.8).values["text"]) == 3 - 1
+    whole = clip_of(row, part, encode, 1.0)
     assert len(whole.ticks["audio"]) == 20
     assert len(whole.values["text"]) == 4
 
 
 def test_file_that_was_not_read_keeps_its_text() -> None:
     """A clip may be scored by its words alone."""
-    found = joined(MediaRow(Path("a"), 1.0, "so good"), Part({}, {}), encode)
+    found = clip_of(MediaRow(Path("a"), 1.0, "so good"), MediaFeatures({}, {}), encode)
     assert found.ticks["text"].tolist() == [0, 0]
 
 
@@ -170,7 +179,7 @@ def test_what_is_no_media_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.data
 def test_media_file_becomes_a_part_of_voice_and_face(data: Path) -> None:
     """Three seconds give about 150 audio ticks and 30 faces, each in its own tick."""
-    found = part_of(play(data / "clips" / "bbaf2n.mpg"))
+    found = stack_inputs(play(data / "clips" / "bbaf2n.mpg"))
     audio, vision = found.ticks["audio"], found.ticks["vision"]
     assert found.values["audio"].shape == (len(audio), AUDIO_DIM)
     assert found.values["vision"].shape == (len(vision), VISION_DIM)
@@ -206,7 +215,7 @@ def test_features_are_those_of_the_live_path(data: Path) -> None:
     built.feed.session = recording  # type: ignore[assignment]
     with built.resources:
         asyncio.run(built.agent.run())
-    live, offline = part_of(recording.inputs), part_of(play(clip))
+    live, offline = stack_inputs(recording.inputs), stack_inputs(play(clip))
     assert offline.values.keys() == live.values.keys() == {"audio", "vision"}
     for name, values in live.values.items():
         np.testing.assert_allclose(offline.values[name], values, atol=1e-5, rtol=0)
@@ -217,7 +226,7 @@ def test_features_are_those_of_the_live_path(data: Path) -> None:
 @pytest.mark.data
 def test_words_can_be_recognised(data: Path) -> None:
     """Each utterance comes with times inside the file."""
-    found = part_of(play(data / "asr" / "jfk.wav", "moonshine"))
+    found = stack_inputs(play(data / "asr" / "jfk.wav", "moonshine"))
     words = [word for utterance in found.utterances for word in utterance]
     assert {"country", "fellow"} <= {word.text.strip(".,").lower() for word in words}
     assert [word.start for word in words] == sorted(word.start for word in words)
@@ -230,4 +239,4 @@ def test_file_without_a_face_has_no_vision(data: Path) -> None:
     found = play(data / "clips" / "pyfeat_no_face.mp4")
     faces = [item for item in found if isinstance(item, Sample) and item.modality == "vision"]
     assert {sample.reason for sample in faces} == {"no_face"}
-    assert "vision" not in part_of(found).values
+    assert "vision" not in stack_inputs(found).values

@@ -18,8 +18,8 @@ from tamulag.models.data.clips import DataError
 from tamulag.streamer.core.sample import Word
 from tamulag.streamer.features import audio
 from tamulag.streamer.offline import extract_pool as module
-from tamulag.streamer.offline.extract import Part, part_of, play
-from tamulag.streamer.offline.extract_pool import extract_all, load_part, save_part
+from tamulag.streamer.offline.extract import MediaFeatures, play, stack_inputs
+from tamulag.streamer.offline.extract_pool import extract_all, load_features, save_features
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     return found, told
 
 
-def same(one: Part, other: Part, *, within: float = 0.0) -> None:
+def same(one: MediaFeatures, other: MediaFeatures, *, within: float = 0.0) -> None:
     assert (one.length, one.utterances) == (other.length, other.utterances)
     assert one.values.keys() == other.values.keys()
     for name, values in one.values.items():
@@ -49,20 +49,20 @@ def test_part_comes_back_as_it_was(tmp_path: Path) -> None:
     words = ((Word("so", 0.1, 0.25), Word("gut ✓", 0.25, 1 / 3)), (Word("well", 2.0, 2.5),))
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(4, 3)).astype(np.float32)
-    part = Part({"audio": audio}, {"audio": np.arange(4)}, words, 150)
-    for number, kept in enumerate((part, Part({}, {}))):
-        save_part(kept, tmp_path / f"{number}.safetensors")
-        same(load_part(tmp_path / f"{number}.safetensors"), kept)
+    part = MediaFeatures({"audio": audio}, {"audio": np.arange(4)}, words, 150)
+    for number, kept in enumerate((part, MediaFeatures({}, {}))):
+        save_features(kept, tmp_path / f"{number}.safetensors")
+        same(load_features(tmp_path / f"{number}.safetensors"), kept)
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])
-def test_damaged_part_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_part_is_reported(tmp_path: Path, content: bytes) -> None:
     """The message names the file and what to do."""
     path = tmp_path / "part.safetensors"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"part\.safetensors is damaged .*delete it"):
-        load_part(path)
+        load_features(path)
 
 
 def test_files_are_played_by_the_front_end(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_files_are_played_by_the_front_end(tmp_path: Path) -> None:
     one, other = tone(tmp_path / "a.wav"), tone(tmp_path / "b.wav", pitch=300)
     found, told = run([one, other, one], tmp_path / "parts")
     assert told == [(one, None), (other, None)]
-    same(load_part(found[one]), part_of(play(one)))
-    assert load_part(found[one]).length == 25
+    same(load_features(found[one]), stack_inputs(play(one)))
+    assert load_features(found[one]).length == 25
 
 
-def test_unreadable_files_are_told_and_left_out(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_left_out(tmp_path: Path) -> None:
     """One bad file does not stop the others; it is tried again the next time."""
     good, bad = tone(tmp_path / "a.wav"), tmp_path / "b.mp4"
     bad.write_text("no film")
@@ -112,7 +112,7 @@ def test_half_written_part_is_made_again(tmp_path: Path) -> None:
     found, _ = run([file], tmp_path / "parts")
     found[file].write_bytes(found[file].read_bytes()[:-9])
     again, _ = run([file], tmp_path / "parts")
-    assert load_part(again[file]).length == 25
+    assert load_features(again[file]).length == 25
 
 
 def test_parts_of_another_front_end_are_made_again(
@@ -148,11 +148,11 @@ def test_workers_give_what_one_process_gives(data: Path, tmp_path: Path) -> None
     found, told = run(files, tmp_path / "two", workers=2)
     assert sorted(told) == [(file, None) for file in files]
     for file in files:
-        same(load_part(found[file]), part_of(play(file)), within=1e-5)
+        same(load_features(found[file]), stack_inputs(play(file)), within=1e-5)
     assert not workers_of(psutil.Process())
 
 
-def test_dead_worker_is_told(tmp_path: Path) -> None:
+def test_dead_worker_is_reported(tmp_path: Path) -> None:
     """The message says that the next run goes on."""
     todo = {tone(tmp_path / f"{n}.wav", seconds=60): tmp_path / n for n in "ab"}
 
@@ -163,7 +163,7 @@ def test_dead_worker_is_told(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_one)
     killer.start()
     with pytest.raises(DataError, match=r"worker process died.*run the command again"):
-        list(module._worked(todo, "none", 2))
+        list(module._in_processes(todo, "none", 2))
     killer.join(20)
 
 

@@ -95,22 +95,22 @@ def test_unreadable_file_is_left_out_and_the_next_run_goes_on(
     assert kept.stat().st_mtime_ns == made
 
 
-def test_no_cluster_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_cluster_is_reported_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray itself would try for minutes, and then end the process."""
     pytest.importorskip("ray", reason="needs ray: pip install 'tamulag-stream[ray]'")
     monkeypatch.setattr(ray_runtime, "CONNECT_TIME", 3.0)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     began = time.monotonic()
     with pytest.raises(DataError, match=r"answers at 127\.0\.0\.1:1 within 3 s.*ray start"):
-        list(extract_ray.played([tmp_path], "none", workers=1, address="127.0.0.1:1"))
+        list(extract_ray.extract_on_ray([tmp_path], "none", workers=1, address="127.0.0.1:1"))
     assert time.monotonic() - began < 10
 
 
-def test_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the command that installs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"Ray is not installed: pip install .*\[ray\]"):
-        list(extract_ray.played([tmp_path], "none", workers=1, address=None))
+        list(extract_ray.extract_on_ray([tmp_path], "none", workers=1, address=None))
 
 
 def test_file_over_which_each_worker_dies_is_left_out(cluster: Nodes, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_checkpoint_of_other_features_is_checked_without_a_clip(
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["tiny.onnx"]
 
 
-def test_a_file_that_differs_is_not_kept(
+def test_a_file_that_differs_is_discarded(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing new is left, and the file of yesterday stays."""

@@ -47,7 +47,7 @@ class Heard:
     def begin(self, hello: SenderHello) -> None:
         self.hello = hello
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
         assert frame.sound is not None
         self.peaks = np.maximum(self.peaks, np.abs(frame.sound.astype(float)).max(0))
 
@@ -59,7 +59,7 @@ class Heard:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None: ...
+    def shed(self, steps: Collection[str]) -> None: ...
 
 
 FAKE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -191,7 +191,7 @@ def sending(origin: str, taken: SingleSender) -> WebSocketPublisher:
         0,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
         receive=taken.receive,
     )
 
@@ -204,7 +204,7 @@ def page_of_call(folder: Path, running: Aside) -> None:
 
 @contextmanager
 def working(taken: SingleSender) -> Iterator[None]:
-    """Run the sources of a reception, as the agent does."""
+    """Run the sources of a remote sender, as the agent does."""
     stop = threading.Event()
     threads = [
         threading.Thread(target=source.run, args=(lambda _: None, stop)) for source in taken.sources

@@ -207,7 +207,7 @@ class Unheard:
 
     def begin(self, hello: SenderHello) -> None: ...
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
 
     def end(self, put: Put) -> None: ...
 
@@ -217,7 +217,7 @@ class Unheard:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None: ...
+    def shed(self, steps: Collection[str]) -> None: ...
 
 
 def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         0,
         hello=lambda: "hello",
         missed=missed,
-        shelves=widgets.routes(captures=True),
+        routes=widgets.routes(captures=True),
         receive=taken.receive,
     )
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:

@@ -128,7 +128,7 @@ def test_pause_keeps_what_comes_and_resume_shows_it(browser: Browser, running: A
         expect(page.locator("#score")).to_have_text("+0.50")
         page.get_by_role("button", name="Pause").press("Enter")
         running.publish(**score(1, sentiment=2.0))
-        expect(page.locator("#kept")).to_contain_text("2 of at most 7200")
+        expect(page.locator("#retained")).to_contain_text("2 of at most 7200")
         expect(page.locator("#score")).to_have_text("+0.50")
         page.get_by_role("button", name="Resume").press("Enter")
         expect(page.locator("#score")).to_have_text("+2.00")
@@ -195,7 +195,7 @@ def test_an_agent_that_comes_back_is_found(browser: Browser) -> None:
         port = first.server.port
         with shown_loosely(browser, first) as page:
             first.publish(**score(0))
-            expect(page.locator("#kept")).to_contain_text("1 of")
+            expect(page.locator("#retained")).to_contain_text("1 of")
             first.stop()
             expect(page.locator("#link")).to_contain_text("reconnecting")
             expect(page.locator("#moment")).to_have_text("last, 0:00")
@@ -204,7 +204,7 @@ def test_an_agent_that_comes_back_is_found(browser: Browser) -> None:
             with aside(partial(server, port=port, session="next")) as second:
                 expect(page.locator("#link")).to_have_text("live", timeout=20_000)
                 expect(page.locator("#about")).to_contain_text("session next")
-                expect(page.locator("#kept")).to_contain_text("0 of")
+                expect(page.locator("#retained")).to_contain_text("0 of")
                 second.publish(**score(0, sentiment=1.5, session="next"))
                 expect(page.locator("#score")).to_have_text("+1.50")
                 expect(page.locator("#moment")).to_have_text("live")
@@ -233,7 +233,7 @@ def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> 
         field = page.get_by_label("Token", exact=True)
         field.fill("wrong-horse-battery-x")
         field.press("Enter")
-        expect(page.locator("#door-why")).to_have_text("That token was not right.")
+        expect(page.locator("#token-why")).to_have_text("That token was not right.")
         field.fill(SECRET)
         field.press("Enter")
         expect(page.locator("#link")).to_have_text("live")
@@ -250,15 +250,15 @@ def test_an_hour_is_kept_and_no_more(browser: Browser, running: Aside) -> None:
     with shown(browser, running) as page:
         for first in range(0, 7350, 150):
             arrived(page, running, range(first, first + 150))
-        expect(page.locator("#kept")).to_contain_text("7050 of at most 7200")
-        expect(page.locator("#kept")).to_contain_text("300 older ones were dropped")
+        expect(page.locator("#retained")).to_contain_text("7050 of at most 7200")
+        expect(page.locator("#retained")).to_contain_text("300 older ones were dropped")
 
 
 def test_the_whole_conflict_is_in_sight(browser: Browser, running: Aside) -> None:
     """From 0 to 6, with room for half a label at both ends."""
     with shown(browser, running) as page:
         running.publish(**score(0))
-        expect(page.locator("#kept")).to_contain_text("1 of")
+        expect(page.locator("#retained")).to_contain_text("1 of")
         low, high, height = page.evaluate(
             "async () => { const {Timeline} = await import('/chart.js'); chart.replaceChildren();"
             "const made = new Timeline(chart, () => {});"
@@ -278,7 +278,7 @@ def test_the_screen_reader_is_not_flooded(browser: Browser, running: Aside) -> N
             ".observe(said, {childList: true})"
         )
         feed(running, range(10), lambda index: 2.0 if index % 2 else -2.0)
-        expect(page.locator("#kept")).to_contain_text("10 of")
+        expect(page.locator("#retained")).to_contain_text("10 of")
         assert page.evaluate("told.length") <= 1
 
 

@@ -84,7 +84,7 @@ def test_the_words_before_a_moment_are_those_of_its_span(page: Page) -> None:
             const { Store } = await import("/store.js");
             const store = new Store();
             const said = [[1, 2], [8, 9, 10, 11, 12], [], [13, 31]];
-            said.forEach((starts, utterance) => store.take({ type: "text", utterance,
+            said.forEach((starts, utterance) => store.add({ type: "text", utterance,
                 words: starts.map((start) => ({ start })), tail: "so", final: utterance < 3 }));
             const { words, tail } = store.wordsBefore(30, 20);
             return [words.map(({ start }) => start), tail];

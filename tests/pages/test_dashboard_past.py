@@ -13,7 +13,7 @@ from support import past_sessions
 from support.browser import Aside, aside
 from support.dashboard import MINUS, head, hello, score, shown, shown_loosely
 from tamulag.streamer.storage.history import History
-from tamulag.streamer.storage.history_db import Store
+from tamulag.streamer.storage.history_db import HistoryDb
 from tamulag.streamer.webserver import dashboard
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
@@ -53,7 +53,7 @@ def test_without_an_agent_the_page_says_so(browser: Browser, running: Aside) -> 
 def test_past_sessions_have_their_names(browser: Browser, tmp_path: Path) -> None:
     """The one that is live is told from one that was killed and one that ended."""
     path = tmp_path / "history.sqlite"
-    with Store(path, create=True) as store:
+    with HistoryDb(path, create=True) as store:
         for name in ("killed", "ended", "s"):
             key = store.begin(json.dumps(hello(name)))
             last = {**head(1, "session_end"), "session": name, "at": 9.0, "reason": "end"}
@@ -68,11 +68,9 @@ def test_past_sessions_have_their_names(browser: Browser, tmp_path: Path) -> Non
 
 def keeping(path: Path) -> WebSocketPublisher:
     """Return a server of session "s" that shows a history too."""
-    kept = History(path, hello=str, tell=print, max_age=1e9, max_bytes=10**9)
-    shelves = {**dashboard.routes(), **kept.shelves()}
-    return WebSocketPublisher(
-        None, 0, hello=lambda: json.dumps(hello()), missed=str, shelves=shelves
-    )
+    kept = History(path, hello=str, report=print, max_age=1e9, max_bytes=10**9)
+    routes = {**dashboard.routes(), **kept.routes()}
+    return WebSocketPublisher(None, 0, hello=lambda: json.dumps(hello()), missed=str, routes=routes)
 
 
 @contextmanager
@@ -89,7 +87,7 @@ def test_a_long_session_has_its_beginning_and_its_end(browser: Browser, tmp_path
     """Four hours, 28,800 scores, are 58 pages of the history; the first and the last are shown."""
     path, last = tmp_path / "history.sqlite", 28_800
     values = {1: -2.5, last: 2.5}
-    with Store(path, create=True) as store:
+    with HistoryDb(path, create=True) as store:
         key = store.begin(past_sessions.hello("long"))
         store.append(
             key,
@@ -101,7 +99,7 @@ def test_a_long_session_has_its_beginning_and_its_end(browser: Browser, tmp_path
         store.append(key, [past_sessions.end(last + 1, session="long")])
     with opened_past(browser, path, "long") as page:
         expect(page.locator("#banner")).to_contain_text("0:00 to 4:00:00 of 4:00:00.")
-        expect(page.locator("#kept")).to_contain_text("28800 of at most 28800 scores")
+        expect(page.locator("#retained")).to_contain_text("28800 of at most 28800 scores")
         expect(page.locator("#score")).to_have_text("+2.50")
         page.get_by_role("slider", name="Moment").press("Home")
         expect(page.locator("#moment")).to_have_text("at 0:00")
@@ -122,8 +120,8 @@ def test_a_longer_one_is_thinned_and_says_so(browser: Browser, running: Aside) -
         expect(page.locator("#banner")).to_contain_text(
             "0:00 to 10:00:00 of 10:00:00, one score of 4"
         )
-        expect(page.locator("#kept")).to_contain_text("18001 of at most 28800 scores")
-        expect(page.locator("#kept")).to_contain_text("one of 4 of its 72000")
+        expect(page.locator("#retained")).to_contain_text("18001 of at most 28800 scores")
+        expect(page.locator("#retained")).to_contain_text("one of 4 of its 72000")
         page.get_by_label("all").check(force=True)
         expect(page.locator("#moment")).to_have_text("last, 10:00:00")
 

@@ -111,14 +111,14 @@ def test_a_missing_face_has_a_reason_and_no_row() -> None:
         ),
     ],
 )
-def test_a_wrong_hello_is_told_where(text: str, told: str) -> None:
+def test_a_wrong_hello_is_rejected_with_its_place(text: str, told: str) -> None:
     """The close reason names the key."""
     with pytest.raises(IngestError, match=told) as refused:
         parse_hello(text, "customer")
     assert refused.value.code == 1007
 
 
-def test_only_the_one_who_is_scored_is_heard() -> None:
+def test_only_the_scored_role_is_used() -> None:
     """Of two channels that of the session's subject; a session about somebody else is refused."""
     form = {"encoding": "mulaw", "rate": 8000, "channels": 2, "roles": ["agent", "customer"]}
     got = parse_hello(hello(audio=form), "customer").audio
@@ -210,7 +210,7 @@ def test_any_text_is_a_hello_or_refused(text: str) -> None:
 
 
 def test_every_limit_is_in_the_document() -> None:
-    """Whoever writes a sender finds the sides, the seconds, the rows and the bytes."""
+    """The documents state the sides, the seconds, the rows and the bytes."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "ingest.md").read_text()
     for limit in (ingest.MAX_SIDE, ingest.MAX_SECONDS, ingest.MAX_ROWS, ingest.MAX_HEADER):
         assert f" {limit} " in page

@@ -161,7 +161,7 @@ def test_keys_that_say_nothing_are_left_out_of_modalities() -> None:
     }
 
 
-def test_message_says_what_the_estimate_says() -> None:
+def test_message_equals_the_estimate() -> None:
     """Every field arrives, in the words of the wire."""
     sent = sentiment()
     assert (sent.sentiment, sent.valence, sent.label) == (0.84, 0.28, "positive")

@@ -19,7 +19,7 @@ from tamulag.streamer.config.loader import load
 from tamulag.streamer.publishers import home_assistant
 from tamulag.streamer.publishers.mqtt import MqttPublisher
 
-ROOT = "tamulag/v1/hall/k7"
+ROOT = "tamulag/v1/foyer/k7"
 TEXT = {"type": "string", "minLength": 1}
 TOPIC = {"type": "string", "pattern": "^[^+#]+$"}
 AVAILABILITY = {
@@ -111,7 +111,7 @@ SCORE = {
 }
 
 
-def described(site: str = "hall", device: str = "k7", hop: float = 0.5) -> dict[str, Any]:
+def described(site: str = "foyer", device: str = "k7", hop: float = 0.5) -> dict[str, Any]:
     text = home_assistant.payload(root=ROOT, site=site, device=device, version="1.0", hop=hop)
     payload = json.loads(text)
     assert isinstance(payload, dict)
@@ -161,7 +161,7 @@ LEVELS = st.text(min_size=1, max_size=8).filter(lambda text: not set(text) & set
 
 
 @given(LEVELS, LEVELS, LEVELS, LEVELS)
-def test_devices_are_told_apart(site: str, device: str, site2: str, device2: str) -> None:
+def test_devices_are_distinct(site: str, device: str, site2: str, device2: str) -> None:
     """Each has a topic of its own, of characters that Home Assistant allows."""
     one, other = (home_assistant.identifier(*pair) for pair in [(site, device), (site2, device2)])
     assert (one == other) == ((site, device) == (site2, device2))
@@ -212,7 +212,7 @@ def test_nothing_is_announced_unless_asked_for(tmp_path: Path) -> None:
 
 
 class Silent:
-    """Whoever has nothing to say but its status."""
+    """A service with nothing but its status."""
 
     def hello(self) -> str:
         return "{}"

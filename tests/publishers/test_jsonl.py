@@ -16,7 +16,7 @@ import pytest
 
 from support.waiting import until
 from tamulag.streamer.publishers.jsonl import QUEUE, JsonlPublisher
-from tamulag.streamer.publishers.publisher import PublisherError, caught_up
+from tamulag.streamer.publishers.publisher import PublisherError, wait_for_backlog
 
 LINES = ['{"seq": 1}', '{"text": "안녕"}']
 
@@ -74,7 +74,7 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
 LONG = "x" * 3000
 
 
-def test_a_reader_that_does_not_read_is_told_and_loses_nothing(pipe: Pipe) -> None:
+def test_a_reader_that_does_not_read_is_reported_and_loses_nothing(pipe: Pipe) -> None:
     """`publish` does not wait; what waits is written when the reader goes on."""
     told: list[str | None] = []
 
@@ -144,7 +144,7 @@ def test_a_dash_is_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out.splitlines() == [*LINES, "still open"]
 
 
-def test_an_unwritable_path_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported(tmp_path: Path) -> None:
     """The error names the path, the reason and the option."""
     path = tmp_path / "missing" / "out.jsonl"
     with pytest.raises(PublisherError, match=r"cannot write .*out\.jsonl \(No such.*--jsonl PATH"):
@@ -272,7 +272,7 @@ def test_a_full_disk_costs_no_line_but_those_sent_meanwhile(tmp_path: Path) -> N
     assert publisher.dropped == 1
 
 
-def test_whoever_waits_for_the_backlog_loses_nothing(pipe: Pipe) -> None:
+def test_waiting_for_the_backlog_loses_nothing(pipe: Pipe) -> None:
     """A file at full speed goes on when its reader does; a stop ends the waiting without it."""
     count = 2 * QUEUE
 
@@ -281,16 +281,16 @@ def test_whoever_waits_for_the_backlog_loses_nothing(pipe: Pipe) -> None:
         await publisher.open()
         publisher.publish("sentiment", 3 * LONG)  # more than the pipe takes
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(caught_up([publisher], ending, most=0), 0.2)
+            await asyncio.wait_for(wait_for_backlog([publisher], ending, most=0), 0.2)
         reading = asyncio.create_task(lines_read(pipe, count + 1))
         for _ in range(count):
             publisher.publish("sentiment", LONG)
-            await caught_up([publisher], ending)
-        await caught_up([publisher], ending, most=0)
+            await wait_for_backlog([publisher], ending)
+        await wait_for_backlog([publisher], ending, most=0)
         await reading
         publisher.publish("sentiment", 3 * LONG)
         ending.set()
-        await asyncio.wait_for(caught_up([publisher], ending, most=0), 1.0)
+        await asyncio.wait_for(wait_for_backlog([publisher], ending, most=0), 1.0)
         reading = asyncio.create_task(lines_read(pipe, 1))
         await publisher.close()
         await reading

@@ -44,7 +44,7 @@ def held_back(publisher: MqttPublisher) -> asyncio.Event:
 
 @pytest.mark.broker
 def test_the_birth_is_retained(broker: Broker) -> None:
-    """Whoever subscribes later learns that the device is online."""
+    """A later subscriber learns that the device is online."""
 
     async def scenario() -> None:
         async with running(MqttPublisher(broker.url, status=status)):
@@ -70,8 +70,8 @@ def test_each_kind_has_its_topic(broker: Broker, kind: str, topic: str, qos: int
     """A message goes to the topic of its kind, with the quality of service of its kind."""
 
     async def scenario() -> None:
-        publisher = MqttPublisher(broker.url, status=status, site="hall", device="k7")
-        async with running(publisher), listening(broker, f"tamulag/v1/hall/k7/{topic}") as client:
+        publisher = MqttPublisher(broker.url, status=status, site="foyer", device="k7")
+        async with running(publisher), listening(broker, f"tamulag/v1/foyer/k7/{topic}") as client:
             publisher.publish(kind, "payload")
             async for message in client.messages:
                 if message.payload == b"payload":
@@ -97,7 +97,7 @@ def test_hello_and_heartbeat_stay_home(broker: Broker) -> None:
 
 
 @pytest.mark.broker
-def test_a_clean_close_says_the_rest_and_offline(broker: Broker) -> None:
+def test_a_clean_close_sends_the_rest_and_offline(broker: Broker) -> None:
     """What waits is sent before the retained status becomes offline."""
 
     async def scenario() -> None:
@@ -225,7 +225,7 @@ def test_a_broker_is_found_frozen_within_two_seconds_of_a_score(broker: Broker) 
         told.append(reason)
 
     async def scenario() -> None:
-        publisher = MqttPublisher(broker.url, status=status, tell=tell)
+        publisher = MqttPublisher(broker.url, status=status, report=tell)
         async with running(publisher), listening(broker, "tamulag/v1/site/device/state") as client:
             publisher.publish("sentiment", "first")
             assert (await received(client))[1] == "first"
@@ -320,7 +320,7 @@ def test_closing_while_the_broker_is_away_is_harmless(broker: Broker) -> None:
 
 
 @pytest.mark.broker
-def test_a_missing_broker_is_told(broker: Broker) -> None:
+def test_a_missing_broker_is_reported(broker: Broker) -> None:
     """The error names the address, the reason and the remedy."""
     broker.kill()
     text = (
@@ -331,7 +331,7 @@ def test_a_missing_broker_is_told(broker: Broker) -> None:
 
 
 @pytest.mark.broker
-def test_a_frozen_broker_is_told_within_five_seconds(broker: Broker) -> None:
+def test_a_frozen_broker_is_reported_within_five_seconds(broker: Broker) -> None:
     """A broker that takes the connection and says nothing does not hold up the start."""
     broker.freeze()
     start = time.monotonic()
@@ -341,7 +341,7 @@ def test_a_frozen_broker_is_told_within_five_seconds(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("site", ["", "a/b", "+", "all#"])
-def test_a_site_that_breaks_the_topic_is_told(site: str) -> None:
+def test_a_site_that_breaks_the_topic_is_reported(site: str) -> None:
     """A site or device is one plain level of the topic."""
     with pytest.raises(PublisherError, match=r"site .* cannot be a level of an MQTT topic"):
         MqttPublisher("mqtt://localhost", status=status, site=site)

@@ -17,7 +17,7 @@ from support.certificates import Authority
 from support.waiting import until, within
 from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.publishers.mqtt import MqttPublisher
-from tamulag.streamer.publishers.mqtt_login import Login, broker
+from tamulag.streamer.publishers.mqtt_login import MqttLogin, parse_broker
 from tamulag.streamer.publishers.publisher import PublisherError
 
 SECRET = "hunter2-of-the-kiosk"
@@ -62,7 +62,7 @@ def secret_file(folder: Path, secret: str = SECRET) -> str:
 def test_tls_with_a_certificate_of_ours(authority: Authority, secure: Broker) -> None:
     """A broker that wants certificates takes the one in the settings, also after a restart."""
     certificate, key = map(str, authority.sign("kiosk"))
-    login = Login(ca=str(authority.own.certificate), certificate=certificate, key=key)
+    login = MqttLogin(ca=str(authority.own.certificate), certificate=certificate, key=key)
 
     async def scenario() -> None:
         async with running(MqttPublisher(secure.url, status=status, login=login)) as publisher:
@@ -75,35 +75,37 @@ def test_tls_with_a_certificate_of_ours(authority: Authority, secure: Broker) ->
 
 
 @pytest.mark.broker
-def test_an_unknown_authority_is_told(secure: Broker) -> None:
+def test_an_unknown_authority_is_reported(secure: Broker) -> None:
     """A broker that anybody could be is not trusted; the error names the key that mends it."""
     with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*mqtt\.ca"):
         open_and_close(MqttPublisher(secure.url, status=status))
 
 
 @pytest.mark.broker
-def test_another_name_than_that_of_the_certificate_is_told(
+def test_another_name_than_that_of_the_certificate_is_reported(
     authority: Authority, secure: Broker
 ) -> None:
     """A certificate for localhost does not do for 127.0.0.1."""
     url = secure.url.replace("localhost", "127.0.0.1")
     with pytest.raises(PublisherError, match=r"CERTIFICATE_VERIFY_FAILED.*as HOST"):
         open_and_close(
-            MqttPublisher(url, status=status, login=Login(ca=str(authority.own.certificate)))
+            MqttPublisher(url, status=status, login=MqttLogin(ca=str(authority.own.certificate)))
         )
 
 
 @pytest.mark.broker
-def test_a_missing_certificate_of_ours_is_told(authority: Authority, secure: Broker) -> None:
+def test_a_missing_certificate_of_ours_is_reported(authority: Authority, secure: Broker) -> None:
     """A broker that hangs up because it wants a certificate is told as one that cannot be used."""
     with pytest.raises(PublisherError, match="cannot reach"):
         open_and_close(
-            MqttPublisher(secure.url, status=status, login=Login(ca=str(authority.own.certificate)))
+            MqttPublisher(
+                secure.url, status=status, login=MqttLogin(ca=str(authority.own.certificate))
+            )
         )
 
 
 @pytest.mark.broker
-def test_tls_for_a_broker_without_it_is_told(guarded: Broker) -> None:
+def test_tls_for_a_broker_without_it_is_reported(guarded: Broker) -> None:
     """The wrong scheme fails within the limit of the start."""
     url = guarded.url.replace("mqtt:", "mqtts:")
     with pytest.raises(PublisherError, match="cannot reach"):
@@ -113,36 +115,36 @@ def test_tls_for_a_broker_without_it_is_told(guarded: Broker) -> None:
 @pytest.mark.parametrize(
     ("login", "key"),
     [
-        pytest.param(Login(ca="/no/such.pem"), "mqtt.ca", id="absent-ca"),
-        pytest.param(Login(ca=__file__), "mqtt.ca", id="no-ca"),
+        pytest.param(MqttLogin(ca="/no/such.pem"), "mqtt.ca", id="absent-ca"),
+        pytest.param(MqttLogin(ca=__file__), "mqtt.ca", id="no-ca"),
         pytest.param(
-            Login(certificate=__file__, key=__file__), "mqtt.certificate", id="no-certificate"
+            MqttLogin(certificate=__file__, key=__file__), "mqtt.certificate", id="no-certificate"
         ),
     ],
 )
-def test_a_useless_certificate_is_told(login: Login, key: str) -> None:
+def test_a_useless_certificate_is_reported(login: MqttLogin, key: str) -> None:
     """The error names the key of the settings and the file, before anything is connected."""
     with pytest.raises(PublisherError, match=f"cannot use {key}"):
-        broker("mqtts://localhost", login)
+        parse_broker("mqtts://localhost", login)
 
 
 @pytest.mark.parametrize(
     ("url", "login", "remedy"),
     [
-        pytest.param("mqtt://h", Login(ca="a.pem"), "use mqtts://", id="no-tls"),
-        pytest.param("mqtts://h", Login(certificate="a.pem"), "give both", id="no-key"),
-        pytest.param("mqtts://h", Login(key="a.key"), "give both", id="no-certificate"),
-        pytest.param("mqtt://h", Login(password_file="a"), r"give mqtt\.user", id="no-user"),
+        pytest.param("mqtt://h", MqttLogin(ca="a.pem"), "use mqtts://", id="no-tls"),
+        pytest.param("mqtts://h", MqttLogin(certificate="a.pem"), "give both", id="no-key"),
+        pytest.param("mqtts://h", MqttLogin(key="a.key"), "give both", id="no-certificate"),
+        pytest.param("mqtt://h", MqttLogin(password_file="a"), r"give mqtt\.user", id="no-user"),
     ],
 )
-def test_half_a_login_is_told(url: str, login: Login, remedy: str) -> None:
+def test_half_a_login_is_reported(url: str, login: MqttLogin, remedy: str) -> None:
     """Nobody believes himself protected by a setting that does nothing."""
     with pytest.raises(PublisherError, match=remedy):
-        broker(url, login)
+        parse_broker(url, login)
 
 
 @pytest.mark.broker
-def test_missing_credentials_are_told(guarded: Broker) -> None:
+def test_missing_credentials_are_reported(guarded: Broker) -> None:
     """A broker that wants credentials is told apart from one that is away."""
     with pytest.raises(PublisherError, match=r"refused the connection .*mqtt\.password_file"):
         open_and_close(MqttPublisher(guarded.url, status=status))
@@ -164,7 +166,7 @@ def test_a_password_file_opens_a_guarded_broker(
 ) -> None:
     """It wins over the environment, which may be that of another program."""
     monkeypatch.setitem(os.environ, "TAMULAG_MQTT_PASSWORD", "wrong")
-    login = Login(user="kiosk", password_file=secret_file(tmp_path))
+    login = MqttLogin(user="kiosk", password_file=secret_file(tmp_path))
     open_and_close(MqttPublisher(guarded.url, status=status, login=login))
 
 
@@ -173,17 +175,17 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
     path = secret_file(tmp_path)
     Path(path).chmod(0o644)
     with pytest.raises(PublisherError, match=r"mqtt\.password_file: .*chmod 600") as caught:
-        broker("mqtt://localhost", Login(user="kiosk", password_file=path))
+        parse_broker("mqtt://localhost", MqttLogin(user="kiosk", password_file=path))
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.broker
-def test_no_log_line_and_no_error_tells_a_password(
+def test_no_log_line_and_no_error_contains_a_password(
     guarded: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the finest level of every logger: accepted, lost, found again and refused."""
     caplog.set_level(logging.DEBUG)
-    login = Login(user="kiosk", password_file=secret_file(tmp_path))
+    login = MqttLogin(user="kiosk", password_file=secret_file(tmp_path))
     publisher = MqttPublisher(guarded.url, status=status, login=login)
 
     async def scenario() -> None:
@@ -194,7 +196,7 @@ def test_no_log_line_and_no_error_tells_a_password(
             await until(lambda: publisher._client is not None)
 
     within(20, scenario())
-    wrong = Login(user="kiosk", password_file=secret_file(tmp_path, f"{SECRET}-wrong"))
+    wrong = MqttLogin(user="kiosk", password_file=secret_file(tmp_path, f"{SECRET}-wrong"))
     with pytest.raises(PublisherError, match="refused the connection") as caught:
         open_and_close(MqttPublisher(guarded.url, status=status, login=wrong))
     told = [caplog.text, *traceback.format_exception(caught.value), repr(vars(publisher))]
@@ -206,27 +208,27 @@ def test_a_password_in_the_clear_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the loopback nobody listens; elsewhere TLS is the remedy."""
-    login = Login(user="kiosk", password_file=secret_file(tmp_path))
-    broker("mqtt://127.0.0.1", login)
+    login = MqttLogin(user="kiosk", password_file=secret_file(tmp_path))
+    parse_broker("mqtt://127.0.0.1", login)
     assert not caplog.records
-    broker("mqtt://broker.example", login)
+    parse_broker("mqtt://broker.example", login)
     assert "use mqtts://" in caplog.text
 
 
 def test_credentials_in_the_url_are_refused() -> None:
     """A password on the command line is refused, and not repeated."""
     with pytest.raises(PublisherError, match="TAMULAG_MQTT_USERNAME") as caught:
-        broker(f"mqtt://kiosk:{SECRET}@localhost")
+        parse_broker(f"mqtt://kiosk:{SECRET}@localhost")
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "url", ["localhost", "http://localhost", "mqtt://", "mqtt://host:x", "mqtts://host/topic"]
 )
-def test_a_useless_url_is_told(url: str) -> None:
+def test_a_useless_url_is_reported(url: str) -> None:
     """The error shows the forms that work."""
     with pytest.raises(PublisherError, match="use mqtt://HOST or mqtt://HOST:PORT"):
-        broker(url)
+        parse_broker(url)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_useless_url_is_told(url: str) -> None:
 )
 def test_a_scheme_has_its_port(url: str, port: int) -> None:
     """Without a port the registered one is meant; TLS is what mqtts says."""
-    found = broker(url)
+    found = parse_broker(url)
     assert (found.port, found.tls is not None) == (port, url.startswith("mqtts"))
 
 
@@ -244,7 +246,7 @@ def test_a_frozen_broker_with_tls_does_not_hold_up_the_end(
 ) -> None:
     """A handshake that gets no answer is given up within the limit of the start."""
     certificate, key = map(str, authority.sign("kiosk"))
-    login = Login(ca=str(authority.own.certificate), certificate=certificate, key=key)
+    login = MqttLogin(ca=str(authority.own.certificate), certificate=certificate, key=key)
     secure.freeze()
     start = time.monotonic()
     with pytest.raises(PublisherError, match="timed out"):

@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from tamulag.streamer.cli.main import app
 from tamulag.streamer.publishers.publisher import PublisherError
-from tamulag.streamer.publishers.systemd import ServicePublisher
+from tamulag.streamer.publishers.systemd import SystemdPublisher
 
 UNIT = Path(__file__).parents[2] / "configs" / "tamulag-stream.service"
 ONLINE = json.dumps({"state": "online", "lost": {}})
@@ -56,10 +56,10 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 def play(
     manager: Manager, *messages: tuple[str, str], environment: dict[str, str] | None = None
-) -> ServicePublisher:
+) -> SystemdPublisher:
     """Publish messages through a service publisher, from open to close."""
     given = {"NOTIFY_SOCKET": manager.address} | (environment or {})
-    publisher = ServicePublisher(given, hop=0.5, process=7)
+    publisher = SystemdPublisher(given, hop=0.5, process=7)
 
     async def scenario() -> None:
         await publisher.open()
@@ -80,7 +80,7 @@ def test_ready_goes_with_the_first_status(manager: Manager) -> None:
     ]
 
 
-def test_the_end_of_the_session_is_told(manager: Manager) -> None:
+def test_the_end_of_the_session_is_reported(manager: Manager) -> None:
     """The manager does not take an orderly end for a hang."""
     play(manager, ("status", ONLINE), ("session_end", "{}"))
     assert manager.told()[-1] == "STOPPING=1"
@@ -113,7 +113,7 @@ def test_a_watchdog_shorter_than_the_hop_is_refused() -> None:
     """Else a healthy run is killed again and again; the error names the least that works."""
     environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "3000000"}
     with pytest.raises(PublisherError, match="WatchdogSec=42 or more"):
-        ServicePublisher(environment, hop=10.0)
+        SystemdPublisher(environment, hop=10.0)
 
 
 def test_a_manager_that_does_not_read_costs_nothing(manager: Manager) -> None:
@@ -124,7 +124,7 @@ def test_a_manager_that_does_not_read_costs_nothing(manager: Manager) -> None:
 
 def test_a_manager_that_has_gone_is_no_failure(manager: Manager) -> None:
     """Scores matter more than the report of them."""
-    publisher = ServicePublisher({"NOTIFY_SOCKET": manager.address}, hop=0.5)
+    publisher = SystemdPublisher({"NOTIFY_SOCKET": manager.address}, hop=0.5)
 
     async def scenario() -> None:
         await publisher.open()
@@ -144,9 +144,9 @@ def test_an_address_outside_of_the_file_system(tmp_path: Path) -> None:
     manager.close()
 
 
-def test_a_missing_manager_is_told(tmp_path: Path) -> None:
+def test_a_missing_manager_is_reported(tmp_path: Path) -> None:
     """The variable, its value and the remedy; nothing stays open."""
-    publisher = ServicePublisher({"NOTIFY_SOCKET": str(tmp_path / "absent")}, hop=0.5)
+    publisher = SystemdPublisher({"NOTIFY_SOCKET": str(tmp_path / "absent")}, hop=0.5)
     with pytest.raises(PublisherError, match=r"NOTIFY_SOCKET .*absent.*Type=notify"):
         asyncio.run(publisher.open())
 
@@ -240,4 +240,4 @@ def test_the_options_of_the_unit_exist() -> None:
     limit = re.search(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)
     assert limit
     environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": f"{limit[1]}000000"}
-    ServicePublisher(environment, hop=7.0)
+    SystemdPublisher(environment, hop=7.0)

@@ -51,18 +51,18 @@ def test_score_shows_time_total_label_modalities_and_words() -> None:
     )
 
 
-def test_missing_modality_says_why() -> None:
+def test_missing_modality_has_a_reason() -> None:
     """The reason is in words, not in identifiers."""
     lost = Modality(sentiment=None, weight=0.0, status="missing", reason="camera_lost")
     assert "vision missing (camera lost)" in line(score(vision=lost))
 
 
-def test_modality_that_is_off_says_no_more() -> None:
+def test_modality_that_is_off_has_no_detail() -> None:
     """Off needs no reason."""
     assert "audio off vision" in words(line(score(audio=OFF)))
 
 
-def test_no_score_is_told_as_none() -> None:
+def test_no_score_is_shown_as_none() -> None:
     """An empty room is not a zero."""
     assert words(line(score(None))).startswith("16.0 s none text")
 

@@ -17,18 +17,18 @@ from rich.console import Console
 from support.past_sessions import EPOCH, MISSING, end, score
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.publishers.publisher import PublisherError
-from tamulag.streamer.publishers.terminal_table import WIDTH, Board, ScreenPublisher, scale
+from tamulag.streamer.publishers.terminal_table import WIDTH, TableModel, TablePublisher, scale
 
 HEAD: dict[str, Any] = {"session": "k7", "seq": 3, "time": messages.utc(EPOCH)}
 
 
 def drawn(*lines: str, width: int = 100) -> str:
-    """Return what the board shows after some messages, as text."""
-    board = Board()
+    """Return what the table shows after some messages, as text."""
+    table = TableModel()
     for line in lines:
-        board.take(messages.decode(line))
+        table.update(messages.decode(line))
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(board.render())
+    console.print(table.render())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -81,7 +81,7 @@ def test_an_empty_room_has_no_score() -> None:
     assert "●" not in text
 
 
-def test_what_is_lost_is_said_with_its_reason() -> None:
+def test_what_is_lost_is_shown_with_its_reason() -> None:
     """Beside the state, until it is back."""
     assert "degraded  vision (camera lost)" in drawn(status("degraded", vision="camera_lost"))
     assert "camera" not in drawn(status("degraded", vision="camera_lost"), status("online"))
@@ -126,7 +126,7 @@ def terminal() -> Iterator[tuple[TextIO, list[bytes]]]:
 
 def publish(out: TextIO, *lines: str) -> None:
     async def scenario() -> None:
-        screen = ScreenPublisher(out, lambda: "tamulag-stream [9.9]")
+        screen = TablePublisher(out, lambda: "tamulag-stream [9.9]")
         await screen.open()
         for line in lines:
             screen.publish(messages.decode(line).type, line)
@@ -146,11 +146,11 @@ def test_the_table_is_drawn_in_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "session ended" in text
 
 
-def test_a_terminal_that_is_gone_is_told() -> None:
+def test_a_terminal_that_is_gone_is_reported() -> None:
     """`run` raises, and what did not reach it is counted."""
 
     async def scenario(out: TextIO) -> int:
-        screen = ScreenPublisher(out)
+        screen = TablePublisher(out)
         await screen.open()
         for line in (score(1), score(2)):
             screen.publish("sentiment", line)
@@ -170,7 +170,7 @@ def test_a_stopped_terminal_holds_up_nobody() -> None:
     """Nothing more is drawn while it does not take what was drawn; closing is bounded."""
 
     async def scenario(out: TextIO) -> int:
-        screen = ScreenPublisher(out)
+        screen = TablePublisher(out)
         await screen.open()
         for number in range(200):
             screen.publish("sentiment", score(number + 1))

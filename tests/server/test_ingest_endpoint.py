@@ -325,7 +325,7 @@ def test_who_comes_back_offers_the_same() -> None:
         (VOICE, "text", "binary frames"),
     ],
 )
-def test_wrong_use_is_told(hello: SenderHello, frame: bytes | str, reason: str) -> None:
+def test_wrong_use_is_reported(hello: SenderHello, frame: bytes | str, reason: str) -> None:
     """With a close code and a sentence; nobody else is disturbed."""
 
     async def play(url: str) -> None:

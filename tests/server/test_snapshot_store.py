@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "file/sessions"])
-def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path, place: str) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path, place: str) -> None:
     """Before anybody comes, not when all have to go."""
     (tmp_path / "file").touch()
     with pytest.raises(

@@ -208,7 +208,7 @@ def test_half_the_rate_describes_every_other_tick(camera: Camera) -> None:
     seeing = Seeing()
     source = CameraSource(camera.url, seeing, now=time.monotonic)
     source.open()
-    source.relieve(["vision_rate"])
+    source.shed(["vision_rate"])
     items = filmed(source, 2.0)
     ticks = [int(item.timestamp * 10 + 1e-5) for item in items]
     assert 8 <= len(items) <= 11

@@ -51,7 +51,7 @@ class Noting:
 
     partials = True
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         return []
 
     def finish(self) -> list[Phrase]:
@@ -174,15 +174,15 @@ def test_real_time_gives_the_samples_of_full_speed(clip: Path) -> None:
 
 def test_a_relieved_file_leaves_out_every_other_picture(clip: Path) -> None:
     """The sound is whole, half of the pictures are counted as lost, and the clock is kept."""
-    whole, relieved = Player(clip).play(), Player(clip, clock())
-    relieved.source.relieve(["vision_rate", "asr_partials"])
-    relieved.play()
-    ticks = [int(time * 10 + 1e-5) for time, _ in relieved.seeing.frames]
+    whole, shedding = Player(clip).play(), Player(clip, clock())
+    shedding.source.shed(["vision_rate", "asr_partials"])
+    shedding.play()
+    ticks = [int(time * 10 + 1e-5) for time, _ in shedding.seeing.frames]
     assert {after - before for before, after in pairwise(ticks)} == {2}
-    lost = relieved.source.losses()["vision"]
+    lost = shedding.source.losses()["vision"]
     assert len(ticks) + lost == len(whole.seeing.frames)
-    assert len(relieved.hearing.blocks) == len(whole.hearing.blocks)
-    assert relieved.source.gauges()["source_behind"] < 2.0
+    assert len(shedding.hearing.blocks) == len(whole.hearing.blocks)
+    assert shedding.source.gauges()["source_behind"] < 2.0
 
 
 def burdened(clip: Path, *, picture: float = 0.0, sound: float = 0.0) -> tuple[Player, float]:
@@ -290,7 +290,7 @@ def test_a_turned_picture_is_set_upright(clip: Path, tmp_path: Path) -> None:
     assert np.abs(got.astype(int) - expected).mean() < 2.0
 
 
-def test_a_file_without_picture_says_so(speech: Path) -> None:
+def test_a_file_without_picture_is_reported(speech: Path) -> None:
     """Speech alone gives text and audio, and a notice first of all."""
     player = Player(speech).play()
     assert player.source.modalities == ("text", "audio")
@@ -298,7 +298,7 @@ def test_a_file_without_picture_says_so(speech: Path) -> None:
     assert isinstance(player.items[0], Notice)
 
 
-def test_a_file_without_sound_says_so(clip: Path, tmp_path: Path) -> None:
+def test_a_file_without_sound_is_reported(clip: Path, tmp_path: Path) -> None:
     """A silent film gives vision alone; words need sound too."""
     player = Player(made(tmp_path / "mute.mp4", "-i", clip, "-an")).play()
     assert player.source.modalities == ("vision",)
@@ -452,7 +452,7 @@ def opens(source: MediaSource) -> bool:
     return True
 
 
-def test_a_stream_whose_clock_jumps_is_opened_anew(data: Path, tmp_path: Path) -> None:
+def test_a_stream_whose_clock_jumps_is_reopened(data: Path, tmp_path: Path) -> None:
     """A server that starts over at another time is a loss, not a wait without end."""
     clip = data / "clips" / "bbaf2n.mpg"
     need(CAMERA)

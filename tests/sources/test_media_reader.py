@@ -11,7 +11,7 @@ from support.devices import need
 from tamulag.streamer.bench.rig.processes import CAMERA
 from tamulag.streamer.core.sample import TICK_RATE
 from tamulag.streamer.features.audio_pipeline import SAMPLE_RATE
-from tamulag.streamer.sources.media_reader import Picture, Reader, opened
+from tamulag.streamer.sources.media_reader import MediaReader, TimedPicture, opened
 
 TICK = 1 / TICK_RATE
 
@@ -50,8 +50,8 @@ def apart(path: Path) -> list[float]:
     was_loud = was_light = False
     quiet_since = -1.0
     with opened(str(path)) as container:
-        for item in Reader(container, ("audio", "vision"), 0, None).items():
-            if isinstance(item, Picture):
+        for item in MediaReader(container, ("audio", "vision"), 0, None).items():
+            if isinstance(item, TimedPicture):
                 is_light = bool(item.image.mean() > 128)
                 if is_light and not was_light:
                     flashes.append(item.end - 0.1)

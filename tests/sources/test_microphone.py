@@ -204,7 +204,7 @@ def test_a_wrong_name_lists_the_inputs(server: SoundServer, device: str, problem
 
 
 @pytest.mark.sound
-def test_missing_portaudio_says_what_to_install(server: SoundServer) -> None:
+def test_missing_portaudio_names_what_to_install(server: SoundServer) -> None:
     """Without the library the message names the package, and that the rest works without it."""
     setup = "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
     recording = Recording(server, setup=setup)

@@ -16,7 +16,7 @@ from tamulag.streamer.protocol.ingest import (
     SoundForm,
     WordsHeader,
 )
-from tamulag.streamer.sources.remote import RemoteSource, SenderClock, offered
+from tamulag.streamer.sources.remote import RemoteSource, SenderClock, offered_modalities
 
 LOST = Notice(7.0, "vision", "camera_lost", "nobody sends yet")
 HELLO = SenderHello.model_validate({"vision": {"encoding": "jpeg"}})
@@ -36,7 +36,7 @@ class Written:
     def begin(self, hello: SenderHello) -> None:
         self.begun += 1
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
         assert self.may_go_on.wait(5)
         self.places.append(place)
 
@@ -49,7 +49,7 @@ class Written:
     def gauges(self) -> dict[str, float]:
         return {"asr_waiting": 0.5}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         """Save nothing."""
 
 
@@ -91,7 +91,7 @@ def test_frames_come_in_order() -> None:
     run(chosen, scenario)
 
 
-def test_the_newest_frames_are_kept() -> None:
+def test_the_newest_frames_survive() -> None:
     """Of more than the bound the oldest is dropped, and counted among the losses."""
     chosen = source(Written())
     for place in (1.0, 2.0, 3.0, 4.0):
@@ -131,7 +131,7 @@ def test_the_oldest_wait_can_be_measured() -> None:
     }
 
 
-def test_whether_somebody_sends_is_told() -> None:
+def test_loss_and_return_are_put() -> None:
     """Lost with its reason until the first sender, and from its leaving to the next one."""
 
     def scenario(got: list[Input]) -> None:
@@ -176,12 +176,12 @@ def test_nobody_may_begin_while_much_waits() -> None:
     assert chosen.is_behind
 
 
-def test_a_hello_says_what_comes() -> None:
+def test_a_hello_lists_modalities() -> None:
     """A voice that is heard has words too."""
     every: tuple[Modality, ...] = ("text", "audio", "vision")
     heard = SenderHello(audio=SoundForm(encoding="mulaw", rate=8000))
-    assert offered(heard, every) == ("text", "audio")
-    assert offered(SenderHello(features=["vision"]), every) == ("vision",)
+    assert offered_modalities(heard, every) == ("text", "audio")
+    assert offered_modalities(SenderHello(features=["vision"]), every) == ("vision",)
 
 
 def test_late_frames_do_not_move_the_clock() -> None:

@@ -67,7 +67,7 @@ def hear(
     """Push a block behind `count` samples; return how many there are then."""
     before = count + skip
     frame = Frame(SoundHeader(timestamp=before / rate), sound=sound)
-    made.take(frame, 1.0 + before / rate, (before, before + len(sound)), nowhere)
+    made.push(frame, 1.0 + before / rate, (before, before + len(sound)), nowhere)
     return before + len(sound)
 
 
@@ -83,7 +83,7 @@ def test_sound_lies_where_it_was_recorded() -> None:
     assert starts[1:] == [start + len(block) for start, block in blocks.got[:-1]]
 
 
-def test_the_other_side_of_a_call_is_not_heard() -> None:
+def test_the_other_channel_is_not_used() -> None:
     """Of two channels with roles that of the subject alone."""
     roles = ["agent", "customer"]
     form = SoundForm.model_validate(
@@ -112,9 +112,9 @@ def test_words_become_a_phrase() -> None:
     got: list[Input] = []
     words = [SentWord(text="fine", start=100.0, end=100.4)]
     frame = Frame(WordsHeader(timestamp=100.5, utterance=0, words=words, final=True))
-    made.take(frame, 2.5, (0, 0), got.append)
+    made.push(frame, 2.5, (0, 0), got.append)
     made.begin(SenderHello(words=True))
-    made.take(frame, 3.5, (0, 0), got.append)
+    made.push(frame, 3.5, (0, 0), got.append)
     one, other = got
     assert isinstance(one, Phrase)
     assert isinstance(other, Phrase)
@@ -133,7 +133,7 @@ def test_of_each_tick_one_picture_is_described() -> None:
     face = RemoteVision(seen)
     for count in range(30):
         frame = Frame(PictureHeader(timestamp=count / 30), picture=picture(64, 48))
-        face.take(frame, 5.0 + count / 30, (0, 0), got.append)
+        face.push(frame, 5.0 + count / 30, (0, 0), got.append)
     assert len(got) == 10
 
 
@@ -142,7 +142,7 @@ def test_a_picture_is_as_small_as_a_cameras() -> None:
     seen = Seen()
     face, whole = RemoteVision(seen), picture(1280, 720)
     for place, jpeg in ((1.0, whole), (2.0, whole[:200])):
-        face.take(Frame(PictureHeader(timestamp=0.0), picture=jpeg), place, (0, 0), lambda _: None)
+        face.push(Frame(PictureHeader(timestamp=0.0), picture=jpeg), place, (0, 0), lambda _: None)
     assert seen.shapes == [(360, 640, 3)]
     assert face.losses() == {"vision": 1}
 
@@ -151,11 +151,11 @@ def test_ready_rows_follow_each_other() -> None:
     """One each 100 ms from the header's time on; no face is told, and no number made up."""
     face, got = RemoteVision(Seen()), list[Input]()
     rows = np.arange(4, dtype=np.float32).reshape(2, 2)
-    face.take(
+    face.push(
         Frame(FeaturesHeader(timestamp=0.0, modality="vision"), rows=rows), 1.0, (0, 0), got.append
     )
     nobody = FeaturesHeader(timestamp=0.0, modality="vision", reason="no_face")
-    face.take(Frame(nobody, rows=rows[:0]), 2.0, (0, 0), got.append)
+    face.push(Frame(nobody, rows=rows[:0]), 2.0, (0, 0), got.append)
     assert [sample.timestamp for sample in got] == pytest.approx([1.0, 1.1, 2.0])
     assert isinstance(got[2], Sample)
     assert (got[2].values, got[2].reason) == (None, "no_face")

@@ -45,7 +45,7 @@ def test_without_stretch_the_sound_is_what_it_was() -> None:
 
 
 def test_position_is_that_of_the_next_sample() -> None:
-    """Whoever steers knows where in the input the output has arrived."""
+    """`position` is the place in the input that the output has reached."""
     stretch = TimeStretcher(5.0)
     count = len(stretch.push(np.zeros(1000, np.float32), 1.25))
     assert stretch.position == pytest.approx(5.0 + 1.25 * count)

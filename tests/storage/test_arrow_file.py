@@ -93,7 +93,7 @@ def test_a_folder_of_sessions_stands_for_the_newest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "problem"), [("", "holds no .arrows"), ("x", "not found")])
-def test_a_folder_without_a_recording_is_told(tmp_path: Path, name: str, problem: str) -> None:
+def test_a_folder_without_a_recording_is_reported(tmp_path: Path, name: str, problem: str) -> None:
     """The line names the folder and what to do."""
     with pytest.raises(RecordingError, match=problem):
         Recording(tmp_path / name)

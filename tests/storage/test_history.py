@@ -12,8 +12,8 @@ import pytest
 from support.past_sessions import EPOCH, end, hello, score
 from support.waiting import until
 from tamulag.streamer.publishers.publisher import PublisherError
-from tamulag.streamer.storage.history import QUEUE, SHOWN, History
-from tamulag.streamer.storage.history_db import Store
+from tamulag.streamer.storage.history import PAGE_LIMIT, QUEUE, History, summary
+from tamulag.streamer.storage.history_db import HistoryDb, PastSession
 from tamulag.streamer.webserver.routes import Page
 
 YEARS = 1e10
@@ -32,7 +32,7 @@ def history(path: Path, told: Told | None = None, max_bytes: int = 10**9) -> His
     return History(
         path,
         hello=hello,
-        tell=lambda reason, detail: heard.append((reason, detail)),
+        report=lambda reason, detail: heard.append((reason, detail)),
         max_age=YEARS,
         max_bytes=max_bytes,
     )
@@ -65,7 +65,7 @@ def keep(kept: History, lines: list[str]) -> None:
 
 
 def lines_of(path: Path) -> list[str]:
-    with Store(path) as store:
+    with HistoryDb(path) as store:
         return list(store.messages("k7"))
 
 
@@ -77,12 +77,12 @@ def answer(page: Page) -> tuple[int, object]:
 
 
 def page(kept: History, rest: str) -> tuple[int, object]:
-    below = kept.shelves()["/sessions"].below
+    below = kept.routes()["/sessions"].below
     assert below is not None
     return answer(below(rest))
 
 
-def test_what_is_published_is_kept(path: Path) -> None:
+def test_what_is_published_is_stored(path: Path) -> None:
     """All of it, in order, when the history is closed."""
     lines = [*(score(n) for n in range(1, 30)), end(30)]
     keep(history(path), lines)
@@ -100,7 +100,7 @@ def test_messages_are_in_the_file_while_the_session_runs(path: Path) -> None:
     run(kept, scenario)
 
 
-def test_heartbeats_are_not_kept(path: Path) -> None:
+def test_heartbeats_are_not_stored(path: Path) -> None:
     """They say nothing, and repeat the number of the message before."""
     kept = history(path)
 
@@ -116,7 +116,7 @@ def test_heartbeats_are_not_kept(path: Path) -> None:
 def test_what_does_not_fit_is_dropped_and_counted(path: Path) -> None:
     """The loop never waits for the disk: here another program holds the file all the time."""
     kept = history(path)
-    Store(path, create=True).close()
+    HistoryDb(path, create=True).close()
     other = sqlite3.connect(path, isolation_level=None)
 
     async def scenario() -> None:
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_dropped_and_counted(path: Path) -> None:
     other.close()
 
 
-def test_a_full_disk_ends_the_history_and_is_told(path: Path) -> None:
+def test_a_full_disk_ends_the_history_and_is_reported(path: Path) -> None:
     """The session goes on; what comes later is counted. Here the system limits the file's size."""
     told: Told = []
     kept = history(path, told)
@@ -172,22 +172,22 @@ def test_a_session_that_outgrows_the_history_ends_it(path: Path) -> None:
     assert lines_of(path)[0] == score(1)
 
 
-def test_older_sessions_make_room_and_it_is_said(
+def test_older_sessions_make_room_and_it_is_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning, because somebody may miss them."""
-    with Store(path, create=True) as store:
+    with HistoryDb(path, create=True) as store:
         key = store.begin(hello("old", EPOCH - 9000))
         rows = [score(n, session="old", epoch=EPOCH - 9000) for n in range(1, 200)]
         store.append(key, [*rows, end(200, session="old", epoch=EPOCH - 9000)])
     keep(history(path, max_bytes=150_000), [score(1), end(2)])
-    with Store(path) as store:
+    with HistoryDb(path) as store:
         assert [past.id for past in store.sessions()] == ["k7"]
     assert "1 oldest sessions are removed for room" in caplog.text
 
 
 def test_a_file_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
-    """Whoever asks for a history gets one or is told."""
+    """A requested history is opened or the error names why not."""
     (tmp_path / "file").write_text("")
     kept = history(tmp_path / "file" / "history.sqlite")
     with pytest.raises(PublisherError, match=r"history\.path"):
@@ -198,7 +198,7 @@ def test_the_list_shows_each_session(path: Path) -> None:
     """What a page needs to offer them."""
     kept = history(path)
     keep(kept, [score(1), score(2, -0.5), end(4)])
-    assert answer(kept.shelves()["/sessions"].make()) == (
+    assert answer(kept.routes()["/sessions"].make()) == (
         200,
         [
             {
@@ -218,13 +218,13 @@ def test_the_list_shows_each_session(path: Path) -> None:
 def test_a_session_is_shown_piece_by_piece(path: Path) -> None:
     """`next` leads through all of it, and is null on the last page."""
     kept = history(path)
-    lines = [score(n) for n in range(1, SHOWN + 3)]
+    lines = [score(n) for n in range(1, PAGE_LIMIT + 3)]
     keep(kept, lines)
     status, first = page(kept, "k7")
     assert status == 200
     assert isinstance(first, dict)
     assert first["session"]["id"] == "k7"
-    assert first["next"] == SHOWN
+    assert first["next"] == PAGE_LIMIT
     _, second = page(kept, f"k7?after={first['next']}")
     assert isinstance(second, dict)
     assert second["next"] is None
@@ -235,8 +235,24 @@ def test_a_session_is_shown_piece_by_piece(path: Path) -> None:
     ("rest", "status"),
     [("x9", 404), ("", 404), ("../k7", 404), ("k7?after=-1", 400), ("k7?after=1e3", 400)],
 )
-def test_what_is_not_there_or_wrong_is_said(path: Path, rest: str, status: int) -> None:
+def test_what_is_not_there_or_wrong_is_answered(path: Path, rest: str, status: int) -> None:
     """As JSON, as everything here."""
     kept = history(path)
     keep(kept, [score(1)])
     assert page(kept, rest)[0] == status
+
+
+def test_a_summary_is_plain_json() -> None:
+    """Times are in UTC."""
+    past = PastSession(
+        id="k7",
+        started=EPOCH,
+        ended=EPOCH + 83.0,
+        seconds=83.004,
+        mean_sentiment=-0.25,
+        reason=None,
+        hello=json.loads(hello()),
+    )
+    shown = json.loads(json.dumps(summary(past)))
+    assert shown["started"] == "2026-11-24T06:00:00.000Z"
+    assert (shown["seconds"], shown["mean_sentiment"]) == (83.0, -0.25)

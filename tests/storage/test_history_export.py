@@ -11,11 +11,11 @@ import pytest
 
 from support.past_sessions import EPOCH, MISSING, end, hello, score
 from tamulag.streamer.storage import history_export
-from tamulag.streamer.storage.history_db import Past, Store
+from tamulag.streamer.storage.history_db import HistoryDb, PastSession
 from tamulag.streamer.storage.history_export import SCHEMA, write
 
 LINES = [score(1, 1.5), score(2, None, vision=MISSING), end(3)]
-PAST = Past(
+PAST = PastSession(
     id="k7",
     started=EPOCH,
     ended=EPOCH + 1.5,
@@ -83,7 +83,7 @@ def test_a_session_without_scores_is_a_file_too() -> None:
 
 def test_a_session_of_the_history_can_be_exported(tmp_path: Path) -> None:
     """What was kept is what is written."""
-    with Store(tmp_path / "history.sqlite", create=True) as store:
+    with HistoryDb(tmp_path / "history.sqlite", create=True) as store:
         store.append(store.begin(hello()), LINES)
         out = io.BytesIO()
         write("jsonl", store.session("k7"), store.messages("k7"), out)

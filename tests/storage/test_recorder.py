@@ -114,7 +114,7 @@ def test_a_disk_that_is_too_slow_ends_the_recording(
     assert to.dropped == 100
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_the_session(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_before_the_session(tmp_path: Path) -> None:
     """One line with the folder and the remedy."""
     (tmp_path / "file").write_text("")
     with pytest.raises(PublisherError, match=r"cannot record in .*file/x .*--record DIR"):

@@ -41,7 +41,7 @@ def server(port: int = 0, session: str = "s", access: Access | None = None) -> W
         port,
         hello=lambda: json.dumps(hello(session)),
         missed=lambda count: json.dumps({**hello(session), "type": "missed", "missed": count}),
-        shelves=dashboard.routes(),
+        routes=dashboard.routes(),
         limits=Limits(queue=20_000),
     )
 

@@ -18,7 +18,7 @@ from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.session_messages import RunInfo
 from tamulag.streamer.storage.arrow_file import END, Recording, batch_of, schema_of
-from tamulag.streamer.storage.recording import Header, Patience, Row
+from tamulag.streamer.storage.recording import Header, ModalityTimes, Row
 
 CARD = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
 ABOUT = RunInfo(version="9.9", checkpoint="tiny", heads={}, sources=["script"])
@@ -33,8 +33,8 @@ HEADER = Header(
     window=2.0,
     hop=0.5,
     lateness=0.3,
-    stale_after=Patience(text=2.0, audio=0.5, vision=0.3),
-    missing_after=Patience(text=2.0, audio=2.0, vision=1.0),
+    stale_after=ModalityTimes(text=2.0, audio=0.5, vision=0.3),
+    missing_after=ModalityTimes(text=2.0, audio=2.0, vision=1.0),
     epoch=1.7e9,
 )
 
@@ -76,7 +76,7 @@ class Script:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def relieve(self, steps: Collection[str]) -> None:
+    def shed(self, steps: Collection[str]) -> None:
         """Nothing can be given up."""
 
     def open(self) -> None:

@@ -51,7 +51,7 @@ def row(page: Page, running: Aside, session: CDPSession, indices: range) -> str:
     minutes = indices.stop * HOP / 60
     figures = f"{heap(session):5.1f} MB  {work:5.1f} ms per score, {script:4.1f} in scripts"
     frames = framed(page, running, last[SINGLE // 2 :])
-    kept = page.locator("#kept").inner_text().split()[0]
+    kept = page.locator("#retained").inner_text().split()[0]
     return f"{minutes:4.0f} min  {kept:>5} kept  {figures}  {frames}"
 
 

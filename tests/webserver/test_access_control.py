@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.certificates import Pair, authority
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver.access_control import (
-    Attempts,
     AuthSettings,
+    FailedAttempts,
     Token,
     access,
     is_loopback,
@@ -61,7 +61,7 @@ def test_another_address_without_a_lock_is_refused(host: str) -> None:
 
 @pytest.mark.parametrize("host", OTHERS)
 def test_a_token_alone_does_not_go_over_a_network(host: str, token_file: str) -> None:
-    """It would be read on its way; whoever wants that must say so."""
+    """It could be read on its way; a setting must allow that."""
     with pytest.raises(PublisherError, match=r"unencrypted: .*certificate.*plain = true"):
         access(host, AuthSettings(token_file=token_file))
     assert access(host, AuthSettings(token_file=token_file, plain=True)).token is not None
@@ -125,7 +125,7 @@ def test_a_client_authority_that_cannot_be_used_is_named(pair: Pair) -> None:
         access("127.0.0.1", AuthSettings(certificate=certificate, key=key, client_ca=__file__))
 
 
-def test_an_encrypted_key_is_told_and_nobody_is_asked(pair: Pair, tmp_path: Path) -> None:
+def test_an_encrypted_key_is_reported_without_a_prompt(pair: Pair, tmp_path: Path) -> None:
     """A service has no terminal on which a password could be typed."""
     locked = tmp_path / "locked.key"
     encrypt = ["openssl", "rsa", "-aes128", "-passout", "pass:secret", "-in", str(pair.key)]
@@ -192,13 +192,13 @@ def test_only_the_token_itself_matches(text: str) -> None:
     ],
 )
 def test_a_peer_is_an_address_or_a_network(address: str, peer: str) -> None:
-    """Whoever has one IPv6 address has 2^64 of them."""
+    """A host with one IPv6 address has 2^64 of them."""
     assert network(address) == peer
 
 
 def test_too_many_wrong_tokens_block_a_peer_for_a_while() -> None:
     """The others are not blocked, and a minute later nobody is."""
-    attempts = Attempts(allowed=3, period=60.0)
+    attempts = FailedAttempts(allowed=3, period=60.0)
     for second in range(3):
         assert not attempts.is_blocked("a", second)
         attempts.add("a", second)
@@ -211,7 +211,7 @@ def test_too_many_wrong_tokens_block_a_peer_for_a_while() -> None:
 
 def test_only_so_many_peers_are_remembered() -> None:
     """An attacker with many addresses fills no memory."""
-    attempts = Attempts(allowed=1, remembered=10)
+    attempts = FailedAttempts(allowed=1, remembered=10)
     for number in range(1000):
         attempts.add(str(number), 0.0)
     blocked = [number for number in range(1000) if attempts.is_blocked(str(number), 1.0)]

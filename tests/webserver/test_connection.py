@@ -25,7 +25,7 @@ LONG = " " * 50_000
 """Some of these fill what the system holds for a subscriber."""
 
 
-def test_a_slow_subscriber_gets_the_newest_and_is_told_how_many_it_missed() -> None:
+def test_a_slow_subscriber_gets_the_newest_and_learns_how_many_it_missed() -> None:
     """In the place of what it missed, before the oldest that is left."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -46,7 +46,7 @@ def test_a_slow_subscriber_gets_the_newest_and_is_told_how_many_it_missed() -> N
     serve(scenario, publisher(limits=Limits(queue=3)))
 
 
-def test_a_second_gap_is_told_by_itself() -> None:
+def test_a_second_gap_is_reported_by_itself() -> None:
     """Each message says what was missed since the one before."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -68,7 +68,7 @@ def test_a_second_gap_is_told_by_itself() -> None:
     serve(scenario)
 
 
-def test_who_keeps_up_is_told_nothing() -> None:
+def test_a_fast_subscriber_gets_no_report() -> None:
     """A burst that is read at once is delivered whole, however small the queue is."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -83,7 +83,7 @@ def test_who_keeps_up_is_told_nothing() -> None:
 
 
 def test_a_stalled_subscriber_is_cut_and_the_others_go_on() -> None:
-    """Whoever stops reading is gone within 5 seconds; a healthy subscriber misses nothing."""
+    """A peer that stops reading is cut within 5 seconds; a healthy one misses nothing."""
 
     async def scenario(server: WebSocketPublisher) -> None:
         async with subscribe(server) as healthy, stalled(server):
@@ -170,7 +170,7 @@ def test_a_flood_of_a_subscriber_closes_it(kind: str) -> None:
     serve(scenario)
 
 
-def test_who_is_thrown_out_and_stays_is_cut() -> None:
+def test_a_rejected_peer_that_stays_is_cut() -> None:
     """A peer that neither reads the close frame nor leaves holds no seat."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -185,7 +185,7 @@ def test_who_is_thrown_out_and_stays_is_cut() -> None:
     serve(scenario)
 
 
-def test_what_a_subscriber_says_is_ignored() -> None:
+def test_what_a_subscriber_sends_is_ignored() -> None:
     """Few and small messages change nothing."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -251,7 +251,7 @@ def test_a_frame_is_read_by_a_real_client(size: int) -> None:
     assert text_frame("x" * size).endswith(b"x" * size)
 
 
-def test_a_full_server_says_so_with_1013() -> None:
+def test_a_full_server_answers_1013() -> None:
     """And takes the next one when there is room."""
 
     async def scenario(server: WebSocketPublisher) -> None:

@@ -23,7 +23,7 @@ HTML = (WEB / "index.html").read_text()
 def server(token: str | None = None) -> WebSocketPublisher:
     access = Access(token=Token(token) if token else None)
     return WebSocketPublisher(
-        access, 0, hello=lambda: "hello", missed=str, shelves=dashboard.routes()
+        access, 0, hello=lambda: "hello", missed=str, routes=dashboard.routes()
     )
 
 
@@ -44,10 +44,10 @@ def test_every_file_is_served_with_its_type_and_policy(path: str) -> None:
     serve(scenario, server("correct-horse-battery"))
 
 
-def test_only_the_library_may_be_kept_for_ever() -> None:
+def test_only_the_library_is_cached_for_ever() -> None:
     """Its version is part of its path; our own files change with the program."""
-    shelves = dashboard.routes()
-    kept = {path for path, one in shelves.items() if "immutable" in str(one.make().headers)}
+    routes = dashboard.routes()
+    kept = {path for path, one in routes.items() if "immutable" in str(one.make().headers)}
     assert kept == {dashboard.LIBRARY}
     assert "/lightweight-charts-5.2.0.js" in HTML
 
@@ -81,7 +81,7 @@ def test_the_files_are_in_the_wheel() -> None:
         assert any(fnmatch(f"static/{name}", glob) for glob in globs)
 
 
-def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names the package and its version."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(PublisherError, match=r"pip install akquant-lwc==0\.1\.1"):

@@ -86,11 +86,11 @@ def test_the_newest_status_and_score_are_shown() -> None:
     assert found["tamulag_input_dropped_total vision"] == 3
 
 
-def test_the_agents_figures_and_the_seats_are_read_at_each_look() -> None:
+def test_the_agents_figures_and_connections_are_read_at_each_scrape() -> None:
     """Under their plain names; a name that Prometheus would refuse is made plain."""
     gauges = {"inbox_waited": 0.25, "publisher_dropped_websocket": 4, "Odd name-1": 1}
     metrics = Metrics(lambda: gauges)
-    metrics.seats = Row()
+    metrics.server = Row()
     gauges["inbox_waited"] = 0.5
     found = figures(metrics)
     assert found["tamulag_inbox_waited"] == 0.5
@@ -127,7 +127,7 @@ def test_health_is_503_while_something_is_lost() -> None:
     assert metrics.health().status == 200
 
 
-def test_health_says_no_more_than_that() -> None:
+def test_health_shows_no_more_than_that() -> None:
     """It is shown without a token: no words, no name of a session or a device."""
     metrics = Metrics(dict)
     metrics.publish("status", state("online"))

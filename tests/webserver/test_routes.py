@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamulag.streamer.webserver.access_control import Access, Attempts, Token
-from tamulag.streamer.webserver.routes import Page, PageRequest, Route, Router
+from tamulag.streamer.webserver.access_control import Access, FailedAttempts, Token
+from tamulag.streamer.webserver.routes import HttpRequest, Page, Route, Router
 
 SECRET = "correct-horse-battery"
 GOOD, BAD = f"Bearer {SECRET}", "Bearer wrong-horse-battery"
@@ -24,8 +24,8 @@ def door(*, token: bool = True, now: Sequence[float] = (0.0,)) -> Router:
     """Return a door with two pages; three wrong tokens in a minute are allowed."""
     return Router(
         access=Access(token=Token(SECRET) if token else None),
-        shelves={"/healthz": shelf("well", is_public=True), "/metrics": shelf("figures")},
-        attempts=Attempts(allowed=3),
+        routes={"/healthz": shelf("well", is_public=True), "/metrics": shelf("figures")},
+        attempts=FailedAttempts(allowed=3),
         clock=lambda: now[-1],
     )
 
@@ -33,7 +33,7 @@ def door(*, token: bool = True, now: Sequence[float] = (0.0,)) -> Router:
 def status(opened: Router, target: str, *authorizations: str, **rest: object) -> int | None:
     """Return the status of the answer; None: the way to the WebSocket is free."""
     asked = {"method": "GET", "target": target, "peer": "10.0.0.7"} | rest
-    page, _ = opened.answer(PageRequest(authorizations=authorizations, **asked))  # type: ignore[arg-type]
+    page, _ = opened.answer(HttpRequest(authorizations=authorizations, **asked))  # type: ignore[arg-type]
     return None if page is None else page.status.value
 
 
@@ -74,7 +74,7 @@ def test_a_header_that_is_not_right_is_refused(authorizations: list[str]) -> Non
 def test_a_websocket_may_come_without_a_header_and_is_not_known_yet() -> None:
     """Browsers cannot set headers: the first message decides."""
     opened = door()
-    asked = PageRequest(method="GET", target="/", peer="10.0.0.7", is_upgrade=True)
+    asked = HttpRequest(method="GET", target="/", peer="10.0.0.7", is_upgrade=True)
     assert opened.answer(asked) == (None, False)
     assert opened.is_token(json.dumps({"token": SECRET}), "10.0.0.7")
     assert door(token=False).answer(asked) == (None, True)
@@ -89,7 +89,7 @@ def test_a_websocket_lives_at_the_root() -> None:
 @pytest.mark.parametrize("target", [f"/?token={SECRET}", f"/metrics?a=1&token={SECRET}"])
 def test_a_token_in_an_address_opens_nothing(target: str) -> None:
     """Addresses stand in logs and histories; the answer says what to do instead."""
-    asked = PageRequest(method="GET", target=target, peer="10.0.0.7", is_upgrade=True)
+    asked = HttpRequest(method="GET", target=target, peer="10.0.0.7", is_upgrade=True)
     page, is_known = door().answer(asked)
     assert page is not None
     assert page.status == 400
@@ -153,7 +153,7 @@ def test_no_request_gets_in_without_the_token(
 ) -> None:
     """Whatever stands in its lines, it is answered, unknown, and sees no locked page."""
     page, is_known = door().answer(
-        PageRequest(
+        HttpRequest(
             method=method,
             target=target,
             peer="10.0.0.7",
@@ -189,10 +189,10 @@ def test_a_shelf_may_have_pages_below_it() -> None:
     below = Route(
         make=lambda: Page(HTTPStatus.OK, "list"), below=lambda rest: Page(HTTPStatus.OK, rest)
     )
-    opened = Router(access=Access(token=Token(SECRET)), shelves={"/sessions": below})
+    opened = Router(access=Access(token=Token(SECRET)), routes={"/sessions": below})
     shown = {}
     for target in ("/sessions", "/sessions/k7?after=3", "/sessions/a/b"):
-        asked = PageRequest(method="GET", target=target, peer="10.0.0.7", authorizations=[GOOD])
+        asked = HttpRequest(method="GET", target=target, peer="10.0.0.7", authorizations=[GOOD])
         page, _ = opened.answer(asked)
         assert page is not None
         shown[target] = (page.status.value, page.body)

@@ -53,7 +53,7 @@ def locked(limits: Limits | None = None) -> WebSocketPublisher:
         0,
         hello=hello,
         missed=missed,
-        shelves={"/metrics": page},
+        routes={"/metrics": page},
         limits=limits,
     )
 
@@ -223,7 +223,7 @@ def test_a_wrong_first_message_closes_with_1008(first: str | bytes) -> None:
     serve(scenario, locked())
 
 
-def test_who_shows_no_token_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed with 1008 after a while."""
     monkeypatch.setattr(server, "_HANDSHAKE", 0.2)
 
@@ -386,7 +386,7 @@ def test_a_bug_in_a_page_is_not_hidden() -> None:
 
     async def main() -> None:
         server = WebSocketPublisher(
-            port=0, hello=hello, missed=missed, shelves={"/x": Route(make=broken)}
+            port=0, hello=hello, missed=missed, routes={"/x": Route(make=broken)}
         )
         await server.open()
         try:
@@ -449,11 +449,11 @@ def test_no_bytes_bring_the_server_down() -> None:
 
 def allowing(server: WebSocketPublisher) -> WebSocketPublisher:
     """Let a server take any number of wrong tokens, so that fuzzing goes on."""
-    server._door.attempts._allowed = 10**9
+    server._router.attempts._allowed = 10**9
     return server
 
 
-def test_a_busy_port_is_told() -> None:
+def test_a_busy_port_is_reported() -> None:
     """The error names the port and the option, and nothing stays open."""
 
     async def scenario(server: WebSocketPublisher) -> None:
@@ -466,13 +466,13 @@ def test_a_busy_port_is_told() -> None:
     serve(scenario)
 
 
-def test_an_impossible_port_is_told() -> None:
+def test_an_impossible_port_is_reported() -> None:
     """A port beyond 65535 is refused like a busy one."""
     with pytest.raises(PublisherError, match=r"127\.0\.0\.1:70000.*--websocket HOST:PORT"):
         asyncio.run(publisher(port=70000).open())
 
 
-def test_an_address_of_another_machine_is_told() -> None:
+def test_an_address_of_another_machine_is_reported() -> None:
     """It cannot be bound; 192.0.2.0/24 belongs to nobody."""
     with pytest.raises(PublisherError, match=r"cannot serve 192\.0\.2\.1:0"):
         asyncio.run(publisher(Access(host="192.0.2.1", token=Token(SECRET))).open())
@@ -493,7 +493,7 @@ def test_nobody_is_served_before_run() -> None:
     asyncio.run(main())
 
 
-def test_a_port_taken_since_open_is_told() -> None:
+def test_a_port_taken_since_open_is_reported() -> None:
     """The slower of two programs that start at the same moment says the same as ever."""
 
     async def main() -> None:
@@ -560,7 +560,7 @@ def test_close_is_bounded_and_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("turns", range(2))
-def test_who_comes_at_the_last_moment_is_cut(turns: int) -> None:
+def test_a_late_connection_is_cut(turns: int) -> None:
     """However far a connection has come when `close` begins, its socket does not stay open."""
 
     async def main() -> None:
@@ -615,7 +615,7 @@ def test_a_page_that_takes_a_while_holds_up_nobody() -> None:
         return Page(HTTPStatus.NOT_FOUND, "found nothing")
 
     shelf = Route(make=lambda: Page(HTTPStatus.OK, "", later=slow))
-    chosen = WebSocketPublisher(None, 0, hello=hello, missed=missed, shelves={"/slow": shelf})
+    chosen = WebSocketPublisher(None, 0, hello=hello, missed=missed, routes={"/slow": shelf})
 
     async def scenario(server: WebSocketPublisher) -> None:
         async with subscribe(server) as connection:

@@ -36,7 +36,7 @@ def server(*origins: str, token: str | None = None) -> WebSocketPublisher:
         0,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
     )
 
 
@@ -104,7 +104,7 @@ def test_axe_finds_no_serious_fault(browser: Browser, tmp_path: Path, scheme: st
         assert faults(page) == []
 
 
-def test_a_page_that_is_not_allowed_is_told_why(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_that_is_not_allowed_gets_the_reason(browser: Browser, tmp_path: Path) -> None:
     """The browser gives no reason, so the element finds out and names the setting."""
     with (
         site(tmp_path) as origin,
@@ -137,7 +137,7 @@ def at_port(port: int, origin: str) -> WebSocketPublisher:
         port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,
-        shelves=widgets.routes(),
+        routes=widgets.routes(),
     )
 
 
@@ -197,9 +197,9 @@ def test_any_page_may_read_the_file_and_nothing_else() -> None:
 def test_an_installed_package_has_every_file() -> None:
     """Whatever lies in web/ goes into the wheel, and the element is among it."""
     tool = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text())["tool"]
-    patterns = tool["setuptools"]["package-data"]["tamulag.streamer"]
-    names = [f"web/{path.name}" for path in widgets.WEB.iterdir()]
-    assert "web/meter.js" in names
+    patterns = tool["setuptools"]["package-data"]["tamulag.streamer.webserver"]
+    names = [f"static/{path.name}" for path in widgets.STATIC.iterdir()]
+    assert "static/meter.js" in names
     assert [n for n in names if not any(fnmatch(n, pattern) for pattern in patterns)] == []
 
 
@@ -207,6 +207,6 @@ def test_without_the_file_nothing_is_promised(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A broken installation shows when the agent starts, not on somebody's page."""
-    monkeypatch.setattr(widgets, "WEB", tmp_path)
+    monkeypatch.setattr(widgets, "STATIC", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"meter\.js"):
         widgets.routes()

@@ -1,6 +1,6 @@
 """Recognise English speech with the weights that moonshine-voice 0.1.0 carries.
 
-Knows Moonshine and the session clock. Knows no thread, no device and nothing of committed words.
+Knows Moonshine and the session clock. Knows no thread, no device and no committed words.
 """
 
 import math
@@ -16,18 +16,18 @@ from .recogniser import SAMPLE_RATE, Steps
 from .transcript import Hypothesis, spread
 
 RENEW = 60.0
-"""Seconds after which Moonshine gets a new stream, for a stream keeps all its sound in memory."""
+"""Seconds after which Moonshine gets a new stream: a stream stores all its sound in memory."""
 
 SPARE = 3
-"""Further steps that are left out between two recognitions while only finals are wanted."""
+"""Steps that are skipped between two recognitions while only finals are wanted."""
 
 LONG = 5.0
-"""Seconds of an open line after which Moonshine, which recognises the whole line at every step,
-does so at every second step only; after twice as many at every third, and so on."""
+"""Seconds of an open line from which Moonshine, which recognises the whole line at every step, does
+so at every second step only; from twice as many at every third, and so on."""
 
 
 class MoonshineRecogniser:
-    """English, by the weights inside moonshine-voice 0.1.0; word times are spread over the line.
+    """English, with the weights inside moonshine-voice 0.1.0; word times are interpolated.
 
     Args:
         update: Seconds of sound per step; each step of open speech costs one recognition.
@@ -66,11 +66,11 @@ class MoonshineRecogniser:
             raise SourceError(f"no Moonshine weights in {folder}: {error}; {remedy}") from error
 
     def accept(self, block: Array, start: int) -> list[Hypothesis]:
-        """Hear a block; see `Recogniser`."""
+        """Recognise a block; see `Recogniser`."""
         out = self.finish() if self._steps.is_torn(start) else []
         with self._loss():
             for step in self._steps.push(block, start):
-                out += self._hear(step)
+                out += self._recognise(step)
         return out
 
     def finish(self) -> list[Hypothesis]:
@@ -80,7 +80,7 @@ class MoonshineRecogniser:
         if self._stream is None:
             return []
         with self._loss():
-            # Moonshine takes no empty sound.
+            # Moonshine refuses an empty block.
             if len(rest):
                 self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
             transcript = self._stream.stop()
@@ -91,14 +91,14 @@ class MoonshineRecogniser:
         return out
 
     def reopen(self) -> None:
-        """Load the weights anew; see `Recogniser`."""
+        """Reload the weights; see `Recogniser`."""
         self.close()
         self._utterance += 1
         self._steps.restart()
         self._load()
 
     def close(self) -> None:
-        """Free the stream and the weights."""
+        """Release the stream and the weights."""
         self._end()
         self._transcriber.close()
 
@@ -113,7 +113,7 @@ class MoonshineRecogniser:
         self._stream = self._transcriber.create_stream(update_interval=math.inf)
         self._stream.start()
         self._base = base
-        self._heard = self._skipped = self._done = 0
+        self._added = self._skipped = self._done = 0
         self._length = 0.0
 
     def _end(self) -> None:
@@ -122,23 +122,23 @@ class MoonshineRecogniser:
             self._stream = None
             self._utterance += self._done
 
-    def _hear(self, step: Array) -> list[Hypothesis]:
+    def _recognise(self, step: Array) -> list[Hypothesis]:
         if self._stream is None:
             self._begin(self._steps.base)
         self._stream.add_audio(step.tolist(), SAMPLE_RATE)
-        self._heard += len(step)
+        self._added += len(step)
         if self._skipped < self._length // LONG + (0 if self.partials else SPARE):
             self._skipped += 1
             return []
         self._skipped = 0
         out = self._hypotheses(self._stream.update_transcription().lines)
-        if self._length == 0 and self._heard > RENEW * SAMPLE_RATE:
-            # The new stream hears the last step again, lest it miss the onset of a word.
-            base = self._base + self._heard - len(step)
+        if self._length == 0 and self._added > RENEW * SAMPLE_RATE:
+            # Repeat the last step in the new stream, so that the onset of a word is not missed.
+            base = self._base + self._added - len(step)
             self._end()
             self._begin(base)
             self._stream.add_audio(step.tolist(), SAMPLE_RATE)
-            self._heard = len(step)
+            self._added = len(step)
         return out
 
     def _hypotheses(self, lines: list[Any], *, last: bool = False) -> list[Hypothesis]:

@@ -1,4 +1,7 @@
-"""Choose and open a speech recogniser."""
+"""Choose and open a speech recogniser.
+
+Knows the names of the engines. Knows no sound.
+"""
 
 from typing import Literal
 
@@ -6,7 +9,7 @@ from ...core.source import SourceError
 from .recogniser import Recogniser
 
 FETCH = "`tamulag models` lists what is there, `tamulag models fetch NAME` fetches one"
-"""What to do without a Vosk model."""
+"""Remedy for a missing Vosk model."""
 
 Engine = Literal["auto", "vosk", "moonshine", "none"]
 
@@ -19,7 +22,7 @@ def open_recogniser(engine: Engine, model: str | None) -> Recogniser | None:
         model: Folder of a Vosk model; used by vosk and auto only.
 
     Raises:
-        SourceError: If vosk has no model, or a package or model cannot be loaded.
+        SourceError: If vosk is chosen without a model, or a package or model cannot be loaded.
     """
     if engine == "none":
         return None

@@ -1,7 +1,7 @@
 """Recognise speech: blocks of sound in, phrases of committed words out.
 
-Knows what every recogniser promises and chooses one. Knows no thread, no device and no sentiment;
-the caller runs it where a step of recognition may block for some tenths of a second.
+Knows the protocol of every recogniser. Knows no engine, no thread, no device and no sentiment; the
+caller runs it where one recognition may block for some tenths of a second.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,51 +15,51 @@ from .transcript import Committed, Hypothesis, Transcript
 
 SAMPLE_RATE = 16000
 MAX_GAP = 5.0
-"""Seconds of missing sound that are filled with silence; after more the recogniser starts anew."""
+"""Seconds of missing sound that are filled with silence; a longer gap restarts the recogniser."""
 
 Encode = Callable[[Sequence[str]], tuple[Array, tuple[int, ...]]]
 """Words -> token states (K, D) and for each token the index of its word; K <= 64."""
 
 
 class Recogniser(Protocol):
-    """Turns sound into hypotheses, one utterance after the other, each closed by a final."""
+    """Turns sound into hypotheses, one utterance after the other, each ended by a final."""
 
     partials: bool
-    """False: only finals are wanted, and work that serves nothing else is left out."""
+    """False: only finals are wanted, and work that serves partials alone is skipped."""
 
     def accept(self, block: Array, start: int) -> list[Hypothesis]:
-        """Hear a block.
+        """Recognise a block.
 
         Args:
             block: Shape (n,), float32 in [-1, 1], 16 kHz mono.
-            start: Place of its first sample, counted at 16 kHz from session time 0. Missing
-                samples are heard as silence; samples before the end of the last block are
-                skipped; after more than `MAX_GAP` seconds the open utterance is closed first.
+            start: Index of its first sample at 16 kHz, counted from session time 0. Missing samples
+                are replaced by silence; samples before the end of the last block are skipped; after
+                a gap of more than `MAX_GAP` seconds the open utterance is closed first.
 
         Raises:
             SourceLost: If the engine fails (`asr_lost`).
         """
 
     def finish(self) -> list[Hypothesis]:
-        """Close the open utterance; a later block begins anew.
+        """Close the open utterance; a later block starts a new one.
 
         Raises:
             SourceLost: If the engine fails (`asr_lost`).
         """
 
     def reopen(self) -> None:
-        """Build the engine anew after a loss; what was heard before is of another utterance.
+        """Rebuild the engine after a loss; what follows belongs to a new utterance.
 
         Raises:
             SourceError: If it cannot be built now.
         """
 
     def close(self) -> None:
-        """Free the engine; may be called twice."""
+        """Release the engine; may be called twice."""
 
 
 class Steps:
-    """Cuts blocks, gaps filled with zeros, into equal steps, whatever the size of the blocks.
+    """Cuts blocks into steps of equal length, gaps filled with zeros.
 
     Args:
         length: Samples per step.
@@ -70,18 +70,18 @@ class Steps:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was pushed; the next block sets a new base."""
+        """Discard what was pushed; the next block sets a new base."""
         self.base = 0
-        """Place of the first sample heard."""
+        """Index of the first sample received."""
         self._end: int | None = None
         self._rest = np.zeros(0, np.float32)
 
     def is_torn(self, start: int) -> bool:
-        """Return True if more than `MAX_GAP` seconds are missing before `start`."""
+        """Return whether more than `MAX_GAP` seconds are missing before `start`."""
         return self._end is not None and start - self._end > MAX_GAP * SAMPLE_RATE
 
     def push(self, block: Array, start: int) -> list[Array]:
-        """Take a block that begins at sample `start` and return the steps it fills."""
+        """Return the steps that a block starting at sample `start` completes."""
         if self._end is None:
             self.base = self._end = start
         missing = start - self._end
@@ -93,19 +93,19 @@ class Steps:
         return [sound[i : i + self._length] for i in range(0, whole, self._length)]
 
     def rest(self) -> Array:
-        """Return what does not fill a step."""
+        """Return the samples that do not fill a step yet."""
         return self._rest
 
 
-class Listener:
-    """Sound in, phrases out: a recogniser, the transcript of its words and a text encoder.
+class PhraseRecogniser:
+    """Turns sound into phrases: a recogniser, the transcript of its words and a text encoder.
 
     Args:
-        recogniser: Owned by the listener from here on.
+        recogniser: Owned by this object from here on.
         encode: Words -> token states and word indices, K <= 64.
-        now: Live: the session clock, so that a phrase is stamped when it really became available.
-            None: it is stamped with the end of the block that brought it, in stream time, so that
-            a replay gives the same numbers.
+        now: Session clock for live runs: a phrase is stamped with the time it became available.
+            None: with the end of the block that produced it, in stream time, so that a replay gives
+            the same numbers.
     """
 
     def __init__(self, recogniser: Recogniser, encode: Encode, *, now: Now | None = None) -> None:
@@ -117,12 +117,12 @@ class Listener:
         self._words: tuple[str, ...] = ()
         self._encoded = encode(())
 
-    def hear(self, block: Array, start: int) -> list[Phrase]:
+    def push(self, block: Array, start: int) -> list[Phrase]:
         """Return the phrases that a block completes or changes; see `Recogniser.accept`.
 
         Args:
             block: Shape (n,), float32 in [-1, 1], 16 kHz mono.
-            start: Place of its first sample, counted at 16 kHz from session time 0.
+            start: Index of its first sample at 16 kHz, counted from session time 0.
 
         Raises:
             SourceLost: If the engine fails (`asr_lost`).
@@ -131,7 +131,7 @@ class Listener:
         return self._phrases(self._recogniser.accept(block, start))
 
     def finish(self) -> list[Phrase]:
-        """Return the last phrases, all final; a later block begins anew.
+        """Return the last phrases, all final; a later block starts a new utterance.
 
         Raises:
             SourceLost: If the engine fails (`asr_lost`).
@@ -140,7 +140,7 @@ class Listener:
 
     @property
     def partials(self) -> bool:
-        """Whether words are given out before their utterance is over."""
+        """Whether words are reported before their utterance has ended."""
         return self._recogniser.partials
 
     @partials.setter
@@ -148,7 +148,7 @@ class Listener:
         self._recogniser.partials = wanted
 
     def reopen(self) -> None:
-        """Build the recogniser's engine anew; see `Recogniser`.
+        """Rebuild the recogniser's engine; see `Recogniser`.
 
         Raises:
             SourceError: If it cannot be built now.
@@ -156,7 +156,7 @@ class Listener:
         self._recogniser.reopen()
 
     def close(self) -> None:
-        """Free the recogniser; may be called twice."""
+        """Release the recogniser; may be called twice."""
         self._recogniser.close()
 
     def _phrases(self, hypotheses: list[Hypothesis]) -> list[Phrase]:

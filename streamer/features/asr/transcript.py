@@ -1,4 +1,4 @@
-"""Decide which recognised words stand: hypotheses in, committed words out.
+"""Decide which recognised words are stable: hypotheses in, committed words out.
 
 Knows words, their times and utterances. Knows no recogniser, no sound and no model.
 """
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from ...core.sample import Word
 
 MAX_WORDS = 40
-"""Committed words of one utterance; what goes on longer is split, so that its tokens stay few."""
+"""Committed words of one utterance; a longer one is split, so that its tokens stay few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a recogniser now believes of one utterance; a later one replaces it."""
+    """A recogniser's current words of one utterance; a later hypothesis replaces it."""
 
     utterance: int
-    """The recogniser's own number; it speaks of one utterance after the other."""
+    """The recogniser's own number; utterances follow one another, never interleaved."""
     words: tuple[Word, ...]
     """All words of the utterance so far, in session time."""
     final: bool
-    """True: the recogniser says nothing more of this utterance."""
+    """True: no further hypothesis of this utterance follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The words of one utterance that stand; a later one replaces it."""
+    """The stable words of one utterance; a later one replaces it."""
 
     utterance: int
     """Rising number, counted by the transcript, not the recogniser's."""
@@ -34,9 +34,9 @@ class Committed:
     tail: str
     """Words that may still change, for display only."""
     final: bool
-    """True: nothing more comes under this number."""
+    """True: no further entry with this number follows."""
     revised: bool
-    """True: a word committed earlier under this number was changed or taken back."""
+    """True: a word committed earlier under this number was changed or withdrawn."""
 
 
 @dataclass(slots=True)
@@ -52,13 +52,13 @@ class _Utterance:
 class Transcript:
     """Commits finals and the stable prefix of partials.
 
-    A partial's prefix is stable when two successive hypotheses agree on it
-    (LocalAgreement-2, Liu et al. 2020), and is given up when two successive hypotheses contradict
-    it or a final does. Words are compared without case and punctuation.
+    A partial's prefix is stable when two successive hypotheses agree on it (LocalAgreement-2, Liu
+    et al. 2020); it is withdrawn when two successive hypotheses or a final contradict it. Words are
+    compared without case and punctuation.
 
-    Text and times of committed words are those of the newest hypothesis that holds them: times
-    out of different hypotheses would overlap, and a recogniser's times grow better as it hears
-    more. They reach the outside only together with a change of the words, so they do not jitter.
+    Text and times of committed words are those of the newest hypothesis that contains them: times
+    from different hypotheses would overlap, and a recogniser's times improve with more sound. They
+    are published only together with a change of the words, so they do not jitter.
     """
 
     def __init__(self) -> None:
@@ -66,10 +66,10 @@ class Transcript:
         self._open: _Utterance | None = None
 
     def update(self, hypothesis: Hypothesis) -> list[Committed]:
-        """Take the newest hypothesis and return what changed, oldest first.
+        """Apply the newest hypothesis and return what changed, oldest first.
 
         A hypothesis of another utterance closes the one before it with its latest words. An
-        utterance of more than `MAX_WORDS` committed words is closed at that many and goes on
+        utterance of more than `MAX_WORDS` committed words is closed at that many and continues
         under the next number; the closed part is not revised any more.
 
         Returns:
@@ -116,7 +116,7 @@ class Transcript:
 
 
 def spread(text: str, start: float, duration: float) -> tuple[Word, ...]:
-    """Give times to the words of a recogniser that has none.
+    """Interpolate word times for a recogniser that gives none.
 
     Args:
         text: Words separated by white space.

@@ -1,6 +1,6 @@
 """Recognise speech with Vosk, in any language it has a model for.
 
-Knows Vosk and the session clock. Knows no thread, no device and nothing of committed words.
+Knows Vosk and the session clock. Knows no thread, no device and no committed words.
 """
 
 import json
@@ -17,7 +17,7 @@ from .transcript import Hypothesis
 
 
 class VoskRecogniser:
-    """Any language Vosk has a model for; its own word times and confidences.
+    """Any language with a Vosk model; its own word times and confidences.
 
     Vosk adds random noise (Kaldi's dither) to the sound, so two runs over the same sound may
     differ in a word.
@@ -49,22 +49,22 @@ class VoskRecogniser:
         self._restart()
 
     def accept(self, block: Array, start: int) -> list[Hypothesis]:
-        """Hear a block; see `Recogniser`."""
+        """Recognise a block; see `Recogniser`."""
         out = self.finish() if self._steps.is_torn(start) else []
         for step in self._steps.push(block, start):
-            out += self._hear(step)
+            out += self._recognise(step)
         return out
 
     def finish(self) -> list[Hypothesis]:
         """Close the open utterance; see `Recogniser`."""
         rest = self._steps.rest()
-        out = self._hear(rest) if len(rest) else []
+        out = self._recognise(rest) if len(rest) else []
         out.append(self._final(self._engine.FinalResult()))
         self._restart()
         return out
 
     def reopen(self) -> None:
-        """Begin with a new engine of the same model; see `Recogniser`."""
+        """Start a new engine of the same model; see `Recogniser`."""
         self._utterance += 1
         try:
             self._restart()
@@ -72,7 +72,7 @@ class VoskRecogniser:
             raise SourceError(f"vosk does not start: {error}; restart if it stays") from error
 
     def close(self) -> None:
-        """Drop the model; its memory is freed with the object."""
+        """Drop the model; its memory is released with the object."""
         self._engine = self._model = None
 
     def _restart(self) -> None:
@@ -84,7 +84,7 @@ class VoskRecogniser:
         self._steps.restart()
         self._partial: tuple[Word, ...] = ()
 
-    def _hear(self, step: Array) -> list[Hypothesis]:
+    def _recognise(self, step: Array) -> list[Hypothesis]:
         pcm = (np.clip(step, -1, 1) * 32767).astype(np.int16).tobytes()
         try:
             is_final = self._engine.AcceptWaveform(pcm)

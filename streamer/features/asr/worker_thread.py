@@ -1,6 +1,6 @@
-"""A recogniser in its own thread: the sound that waits for it, its failures, its return.
+"""Run a recogniser in its own thread: bounded queue, detection of failures and hangs, restart.
 
-Knows blocks, sample counts and how long a call takes. Knows no device, no file and no words.
+Knows blocks, sample counts and the duration of a call. Knows no device, no file and no words.
 """
 
 import logging
@@ -18,79 +18,86 @@ from .recogniser import SAMPLE_RATE
 logger = logging.getLogger("tamulag.asr")
 
 BACKLOG = 5 * SAMPLE_RATE
-"""Samples that may wait for the recogniser."""
+"""Samples that may be queued for the recogniser."""
 
-FRESH = SAMPLE_RATE
-"""Samples, of what waits, that a recogniser begins with when it returns from a hang."""
+RESUME_SAMPLES = SAMPLE_RATE
+"""Samples of the queue that a recogniser resumes with after a hang."""
 
-DOUBT = 3.0
-"""Seconds of one call after which what waits is no sign of a slow machine any more."""
+DOUBTFUL_CALL = 3.0
+"""Seconds of one call after which the queue is no sign of a slow machine any more."""
 
-LIMIT = 8.0
-"""Seconds of one call after which the recogniser counts as lost: on two cores with eight programs'
-work Moonshine took 6 s for a step of a line of 25 s."""
+CALL_LIMIT = 8.0
+"""Seconds of one call after which the recogniser counts as lost: on two cores shared by eight
+programs Moonshine took 6 s for a step of a line of 25 s."""
 
-HUNG = f"the recogniser does not answer for {LIMIT:g} s: restart if it stays, or use --asr none"
+HUNG = (
+    f"the recogniser does not answer for {CALL_LIMIT:g} s: restart if it stays, or use --asr none"
+)
 
-PROOF = 1.5
-"""Seconds of sound that a recogniser that was lost must hear before it counts as back: in less,
-it may only have kept the sound."""
+PROOF_SECONDS = 1.5
+"""Seconds of sound that a lost recogniser must accept before it counts as back: less may only have
+been buffered."""
 
 REASON = "asr_lost"
 
 _END_LIMIT = 2.0
 
 
-class Listener(Protocol):
-    """What turns sound into phrases; it sees from `start` where sound is missing."""
+class PhraseExtractor(Protocol):
+    """Turns sound into phrases; detects missing sound by `start`."""
 
     partials: bool
     """False: only finals are wanted, to save work; may be set from any thread."""
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
-        """Take a mono 16 kHz block in [-1, 1], shape (n,), whose first sample is `start`."""
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
+        """Return the phrases that a block completes or changes.
+
+        Args:
+            block: Shape (n,), float32 mono at 16 kHz in [-1, 1].
+            start: Index of its first sample on the session clock.
+        """
 
     def finish(self) -> list[Phrase]:
-        """End the current utterance; `hear` may follow."""
+        """End the current utterance; `push` may follow."""
 
     def reopen(self) -> None:
-        """Build what failed anew; an utterance that was open is not taken up again.
+        """Rebuild the engine after a failure; an open utterance is not continued.
 
         Raises:
             SourceError: If it cannot be built now.
         """
 
     def close(self) -> None:
-        """Free it; may be called twice."""
+        """Release it; may be called twice."""
 
 
 class RecogniserThread:
     """A recogniser in its own thread, behind a queue of 5 s that drops its oldest blocks.
 
-    One that fails (`SourceLost`) is built anew after 0.5 s, then up to 4 s, each drawn from half
-    of that to all of it. One that does not come back from a call is waited for, not killed.
-    `text` is told as lost in both cases, and as back when sound is heard again; by `push` and
-    `finish`, in the source's own thread. Any other error is a bug: they raise it.
+    After a failure (`SourceLost`) it is rebuilt after 0.5 s, then after up to 4 s, each pause drawn
+    from its upper half. A call that does not return is awaited, not killed. In both cases `text` is
+    reported as lost, and as restored once sound is recognised again; `push` and `finish` put these
+    notices, in the source's own thread, and raise any other error (a bug).
 
     Args:
-        listener: The recogniser.
+        recogniser: The recogniser.
 
     Attributes:
-        dropped: Samples that the recogniser never got.
+        dropped: Samples that never reached the recogniser.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, recogniser: PhraseExtractor) -> None:
         self.dropped = 0
-        self._listener = listener
+        self._recogniser = recogniser
         self._waiting: deque[tuple[Array, int]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_ending = self._is_closed = False
-        self._is_away = False  # it has failed and is not built anew yet
-        self._fault = ""  # what was wrong, until it hears again
-        self._is_told = False
-        self._heard = 0  # samples since the fault
-        self._began: float | None = None  # the present call
+        self._is_away = False  # failed and not rebuilt yet
+        self._fault = ""  # what was wrong, until sound is recognised again
+        self._is_reported = False
+        self._accepted = 0  # samples since the fault
+        self._began: float | None = None  # start of the present call
         self._opened = 0.0
         self._pause = FIRST_PAUSE
         self._failure: BaseException | None = None
@@ -102,14 +109,14 @@ class RecogniserThread:
 
     @property
     def waiting(self) -> float:
-        """Seconds of sound that wait; 0 while it is lost or in doubt: no relief would help."""
+        """Seconds of sound queued; 0 while it is lost or in doubt: shedding work would not help."""
         with self._changed:
-            if self._fault or self._lasts() > DOUBT:
+            if self._fault or self._lasts() > DOUBTFUL_CALL:
                 return 0.0
             return sum(len(block) for block, _ in self._waiting) / SAMPLE_RATE
 
     def push(self, block: Array, start: int, put: Put) -> None:
-        """Queue a block for the thread, which begins with the first one; see `SoundPath.push`."""
+        """Queue a block; the first one starts the thread; see `AudioPipeline.push`."""
         with self._changed:
             self._check()
             self._waiting.append((block, start))
@@ -120,12 +127,12 @@ class RecogniserThread:
                     target=self._run, args=(put,), name="tamulag.asr", daemon=True
                 )
                 self._thread.start()
-        self._tell((start + len(block)) / SAMPLE_RATE, put)
+        self._report((start + len(block)) / SAMPLE_RATE, put)
 
     def finish(self, limit: float) -> None:
-        """End the thread within `limit` seconds and a little; what still waits then is dropped.
+        """End the thread within `limit` seconds plus 2 s; what is still queued then is dropped.
 
-        One that hangs is left behind, and goes on with what `push` brings if it ever returns.
+        A thread that hangs is abandoned, and resumes with what `push` brings if it ever returns.
         """
         thread = self._thread
         if thread is None:
@@ -133,27 +140,27 @@ class RecogniserThread:
         with self._changed:
             self._is_ending = True
             self._changed.notify()
-        is_stuck = self._lasts() > DOUBT
+        is_stuck = self._lasts() > DOUBTFUL_CALL
         thread.join(0.0 if is_stuck else limit)
         with self._changed:
             self._shorten(0)
         thread.join(0.0 if is_stuck else _END_LIMIT)
         self._is_ending = self._is_closed
-        if self._fault and not self._is_told:
+        if self._fault and not self._is_reported:
             logger.warning("%s", self._fault)
-        # Whoever ends the source tells it as lost, and as back: then ours is to be told again.
-        self._is_told = False
+        # The supervisor reports the end of the source as a loss of `text` too: report ours again.
+        self._is_reported = False
         if thread.is_alive():
             logger.warning("the recogniser does not answer: its thread is left behind")
         self._check()
 
     def close(self) -> None:
-        """Free the recogniser; while its thread works in it, that would crash: then it does so."""
+        """Release the recogniser; while its thread is inside it, the thread does so at its end."""
         with self._changed:
             self._is_closed = self._is_ending = True
             self._changed.notify()
         if not self.is_working:
-            self._listener.close()
+            self._recogniser.close()
 
     def _check(self) -> None:
         if self._failure:
@@ -170,11 +177,11 @@ class RecogniserThread:
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
-    def _tell(self, at: float, put: Put) -> None:
-        fault = self._fault or (HUNG if self._lasts() > LIMIT else "")
-        if bool(fault) == self._is_told:
+    def _report(self, at: float, put: Put) -> None:
+        fault = self._fault or (HUNG if self._lasts() > CALL_LIMIT else "")
+        if bool(fault) == self._is_reported:
             return
-        self._is_told = bool(fault)
+        self._is_reported = bool(fault)
         detail = fault or "the recogniser hears again"
         logger.warning("%s", detail)
         put(Notice(at, "text", REASON if fault else None, detail))
@@ -182,23 +189,23 @@ class RecogniserThread:
     def _run(self, put: Put) -> None:
         try:
             self._opened = time.monotonic()
-            while self._is_away or not self._listens(put):
-                if not self._reopens():
+            while self._is_away or not self._recognises(put):
+                if not self._is_reopened():
                     break
             if self._is_closed:
-                self._listener.close()
+                self._recogniser.close()
         except BaseException as error:
             with self._changed:
                 self._failure = error
 
-    def _listens(self, put: Put) -> bool:
-        """Hear what comes; return True at the end, False if the recogniser has failed."""
+    def _recognises(self, put: Put) -> bool:
+        """Process the queue; return True at the end, False if the recogniser has failed."""
         try:
             while block := self._next():
-                for phrase in self._hear(*block):
+                for phrase in self._recognise(*block):
                     put(phrase)
             self._began = time.monotonic()
-            for phrase in self._listener.finish():
+            for phrase in self._recogniser.finish():
                 put(phrase)
         except SourceLost as lost:
             with self._changed:
@@ -215,32 +222,32 @@ class RecogniserThread:
                 self._changed.wait(1.0)
             return self._waiting.popleft() if self._waiting else None
 
-    def _hear(self, block: Array, start: int) -> list[Phrase]:
+    def _recognise(self, block: Array, start: int) -> list[Phrase]:
         self._began = time.monotonic()
-        phrases = self._listener.hear(block, start)
-        self._heard += len(block)
-        if self._lasts() > LIMIT:
+        phrases = self._recogniser.push(block, start)
+        self._accepted += len(block)
+        if self._lasts() > CALL_LIMIT:
             with self._changed:
-                self._fault, self._heard = HUNG, 0
-                self._shorten(FRESH)  # The rest would only be late.
-        elif self._fault and self._heard >= PROOF * SAMPLE_RATE:
+                self._fault, self._accepted = HUNG, 0
+                self._shorten(RESUME_SAMPLES)  # The rest would only be late.
+        elif self._fault and self._accepted >= PROOF_SECONDS * SAMPLE_RATE:
             self._fault = ""
         self._began = None
         return phrases
 
-    def _reopens(self) -> bool:
-        """Build the recogniser anew, after a pause; return False if all ends before."""
+    def _is_reopened(self) -> bool:
+        """Rebuild the recogniser after a pause; return False if it is to end before."""
         if time.monotonic() - self._opened > LONGEST_PAUSE:
             self._pause = FIRST_PAUSE
         while self._pauses():
             try:
-                self._listener.reopen()
+                self._recogniser.reopen()
             except SourceError as error:
                 logger.info("the recogniser is still away: %s", error)
                 continue
             self._opened = time.monotonic()
             with self._changed:
-                self._is_away, self._heard = False, 0
+                self._is_away, self._accepted = False, 0
             return True
         return False
 

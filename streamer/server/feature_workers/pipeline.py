@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...core.source import Put
 from ...features.asr.open import Engine, open_recogniser
-from ...features.asr.recogniser import Encode, Listener
+from ...features.asr.recogniser import Encode, PhraseRecogniser
 from ...features.audio_pipeline import AudioPipeline
 from ...protocol.ingest import Frame, PictureForm, PictureHeader, SenderHello, SoundForm
 from ...protocol.messages import Role
@@ -70,7 +70,7 @@ class FeaturePipeline:
         work = self._face if isinstance(frame.header, PictureHeader) else self._voice
         if work is None:
             raise ValueError(f"{frame.header.kind} was not offered in the hello")
-        work.take(frame, place, span, put)
+        work.push(frame, place, span, put)
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""
@@ -116,7 +116,7 @@ def _sound(
     recogniser = None if hello.words else open_recogniser(front.asr, front.asr_model)
     listener = None
     if recogniser is not None:
-        listener = Listener(recogniser, encode)
+        listener = PhraseRecogniser(recogniser, encode)
     path = AudioPipeline(AudioFeatures(), listener, threaded=True)
     resources.callback(path.close)
     return path

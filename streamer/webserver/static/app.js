@@ -1,40 +1,40 @@
-// The page: messages into the store, the store onto the page, controls. Everything else is in the
-// modules that it puts together.
+// The dashboard: puts messages into the store, draws the store, handles the controls. All else is in
+// the modules that it combines.
 
 import { Timeline } from "./chart.js";
 import { Link } from "./link.js";
-import { showEvents, showHealth, showKept, showScore, showWords } from "./panels.js";
+import { showEvents, showHealth, showRetained, showScore, showWords } from "./panels.js";
 import { fetchList, fetchPages } from "./past.js";
 import { PAST, Store } from "./store.js";
 import { clock, plain, sentence, short, signed } from "./words.js";
 
 const find = (name) => document.getElementById(name);
-/** More new points than this are not added one by one. */
+/** Above this number of new points the chart is redrawn instead of extended. */
 const MANY = 40;
-/** Seconds between two things said to a screen reader. */
-const CALM = 10;
+/** Least seconds between two announcements of the label to a screen reader. */
+const LABEL_INTERVAL = 10;
 /** Seconds of words that are shown, and by how much they may be ahead of the newest score. */
 const WORDS = 20;
 const AHEAD = 5;
-/** How sources are named that a page fills; only then is there a page to do it. */
+/** Prefix of the names of remote sources; only with such a source there is a capture page. */
 const SENDER = "sender's ";
 
 const live = new Store();
 let shown = live;
 let opening = null; // the past session that is being fetched
-let moment = null; // the point that is looked at; null: the newest
+let moment = null; // the selected point; null: the newest
 let isPaused = false;
 let isDue = false;
-let fresh = 0; // live points that the timeline has not got yet
+let fresh = 0; // live points that are not in the timeline yet
 let span = 300;
 
 let linked = { state: "connecting", detail: "" };
 
-const timeline = new Timeline(find("chart"), (time) => look(nearest(time)));
+const timeline = new Timeline(find("chart"), (time) => select(nearest(time)));
 
 // ---- what is shown ------------------------------------------------------------------------
 
-const isHeard = () => linked.state === "live" && !live.end;
+const isConnected = () => linked.state === "live" && !live.end;
 
 function nearest(time) {
   let low = 0;
@@ -46,7 +46,7 @@ function nearest(time) {
   return shown.points[low] ?? null;
 }
 
-/** Draw once per frame at most, however many messages came. */
+/** Draw at most once per frame. */
 function draw() {
   if (isDue) return;
   isDue = true;
@@ -55,13 +55,13 @@ function draw() {
     if (shown === live && !isPaused) catchUp();
     const point = moment ?? shown.newest;
     if (!isPaused || moment) showPoint(point);
-    showHealth(shown, shown !== live || isHeard(), moment);
-    showKept(shown);
+    showHealth(shown, shown !== live || isConnected(), moment);
+    showRetained(shown);
     drawControls();
   });
 }
 
-/** Add what came since the last frame; after a long pause (a hidden tab) the whole is quicker. */
+/** Add the points since the last frame; after a long pause (a hidden tab) a redraw is quicker. */
 function catchUp() {
   if (fresh > MANY) redraw();
   else for (const point of fresh ? live.points.slice(-fresh) : []) timeline.add(point);
@@ -70,7 +70,7 @@ function catchUp() {
 
 function showPoint(point) {
   showScore(point?.message);
-  // Words come between two scores as well; those of a past moment end with it.
+  // Words arrive between two scores as well; those of a past moment end with it.
   const from = point?.at ?? 0;
   const { words, tail } = shown.wordsBefore(moment ? from : from + AHEAD, WORDS);
   showWords({ words, tail: moment ? "" : tail }, point?.message.attention.text ?? []);
@@ -78,7 +78,7 @@ function showPoint(point) {
 
 function drawControls() {
   find("moment").textContent = place();
-  document.querySelector("main").classList.toggle("still", shown === live && !moment && !isHeard());
+  document.querySelector("main").classList.toggle("still", shown === live && !moment && !isConnected());
   const scrub = find("scrub");
   scrub.max = Math.max(0, shown.points.length - 1);
   const index = moment ? shown.points.indexOf(moment) : shown.points.length - 1;
@@ -88,15 +88,15 @@ function drawControls() {
   find("live").disabled = moment === null && shown === live && !isPaused && !opening;
 }
 
-/** Which score is shown: only a link that is heard has a live one. */
+/** Name the score that is shown: live only while messages arrive. */
 function place() {
   if (moment) return `at ${clock(moment.at)}`;
   if (isPaused) return "paused";
-  if (shown === live && isHeard()) return "live";
+  if (shown === live && isConnected()) return "live";
   return shown.newest ? `last, ${clock(shown.newest.at)}` : "no score yet";
 }
 
-function look(point) {
+function select(point) {
   moment = point;
   timeline.choose(point?.at ?? null);
   draw();
@@ -115,14 +115,14 @@ function show(store) {
   timeline.set(store.points, store.events, store.step);
   timeline.show(span);
   showEvents(store.events);
-  tell("");
+  showBanner("");
   showAbout();
   showLink();
-  look(null);
+  select(null);
 }
 
-/** Say above the panels what is not as usual; nothing takes the line away. */
-function tell(text) {
+/** Show a notice above the panels until the next one. */
+function showBanner(text) {
   find("banner").hidden = !text;
   find("banner").textContent = text;
 }
@@ -137,9 +137,9 @@ function setPaused(value) {
 
 // ---- messages -----------------------------------------------------------------------------
 
-function take(message) {
-  const changed = live.take(message);
-  if (changed === "event") say(`${plain(message.event)} ${message.modality ?? ""}`.trim());
+function receive(message) {
+  const changed = live.add(message);
+  if (changed === "event") announce(`${plain(message.event)} ${message.modality ?? ""}`.trim());
   if (message.type === "hello") showAbout();
   if (changed === "fresh" || changed === "session_end") showLink();
   if (shown !== live) return;
@@ -151,17 +151,17 @@ function take(message) {
     timeline.mark(live.events);
     showEvents(live.events);
   }
-  if (changed === "point" && live.newest.message.label !== said.label) sayLabel();
+  if (changed === "point" && live.newest.message.label !== announced.label) announceLabel();
   draw();
 }
 
 function redraw() {
-  if (moment && !live.points.includes(moment)) look(null);
+  if (moment && !live.points.includes(moment)) select(null);
   timeline.set(live.points, live.events, live.step);
   timeline.show(span, moment?.at ?? null);
 }
 
-/** Name the session that is shown; the history gives no hello with its messages. */
+/** Show the session's name and facts; the history has no hello among its messages. */
 function showAbout() {
   const { session, hello } = shown;
   const name = `${shown === live ? "" : "past "}session ${session}`;
@@ -170,19 +170,19 @@ function showAbout() {
   find("capture").hidden = !live.hello?.sources.some((source) => source.startsWith(SENDER));
 }
 
-const said = { at: -Infinity, label: null };
+const announced = { at: -Infinity, label: null };
 
-function say(text) {
-  find("said").textContent = text;
+function announce(text) {
+  find("announcement").textContent = text;
 }
 
-/** Tell a screen reader that the label changed, but not twice within ten seconds. */
-function sayLabel() {
+/** Announce a changed label to a screen reader, at most once in ten seconds. */
+function announceLabel() {
   const now = performance.now() / 1000;
-  if (now - said.at < CALM) return;
-  said.at = now;
-  said.label = live.newest.message.label;
-  say(`Sentiment ${live.newest.message.label ?? "unknown"}, ${signed(live.newest.score, 1)}`);
+  if (now - announced.at < LABEL_INTERVAL) return;
+  announced.at = now;
+  announced.label = live.newest.message.label;
+  announce(`Sentiment ${live.newest.message.label ?? "unknown"}, ${signed(live.newest.score, 1)}`);
 }
 
 // ---- the link and the token ----------------------------------------------------------------
@@ -190,18 +190,18 @@ function sayLabel() {
 const STATES = { connecting: "connecting", live: "live", waiting: "reconnecting", token: "token wanted" };
 const scheme = location.protocol === "https:" ? "wss:" : "ws:";
 
-/** Say how the link is; that a session has ended says more than that its link is gone. */
+/** Show the state of the link; the end of a session outranks the loss of its link. */
 function showLink() {
   const { state, detail } = linked;
   const isEnded = live.end !== null && state !== "token";
   const why = detail && state !== "token" ? `: ${detail}` : "";
-  const text = shown !== live && isHeard() ? "live goes on" : STATES[state] + why;
+  const text = shown !== live && isConnected() ? "live goes on" : STATES[state] + why;
   const pill = find("link");
   pill.dataset.state = isEnded ? "ended" : state;
-  const told = isEnded ? "session ended" : text;
-  if (pill.textContent === told) return;
-  pill.textContent = told;
-  if (state !== "connecting") say(told);
+  const status = isEnded ? "session ended" : text;
+  if (pill.textContent === status) return;
+  pill.textContent = status;
+  if (state !== "connecting") announce(status);
 }
 
 function onState(state, detail) {
@@ -209,31 +209,31 @@ function onState(state, detail) {
   linked = { state, detail };
   showLink();
   draw();
-  const door = find("door");
+  const dialog = find("token-dialog");
   if (state === "token") {
-    if (detail) find("door-why").textContent = detail;
-    if (!door.open) door.showModal();
-  } else if (state === "live" && door.open) door.close();
+    if (detail) find("token-why").textContent = detail;
+    if (!dialog.open) dialog.showModal();
+  } else if (state === "live" && dialog.open) dialog.close();
 }
 
-const link = new Link(`${scheme}//${location.host}/${location.search}`, take, onState);
+const link = new Link(`${scheme}//${location.host}/${location.search}`, receive, onState);
 
-find("door").addEventListener("cancel", (event) => event.preventDefault());
-find("door").addEventListener("submit", () => {
+find("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
+find("token-dialog").addEventListener("submit", () => {
   link.give(find("token").value);
   find("token").value = "";
 });
 
 // ---- past sessions -------------------------------------------------------------------------
 
-/** Show a session from an array of its messages; `Back to live` leaves it. */
+/** Show a session from an array of its messages, until `Back to live`. */
 export function openSession(messages) {
   const past = new Store(PAST);
-  for (const message of messages) past.take(message);
+  for (const message of messages) past.add(message);
   showPast(past, past.newest?.at ?? 0);
 }
 
-/** Show a session of so many seconds, and say which of them are here. */
+/** Show a past session and which of its seconds are loaded. */
 function showPast(past, seconds, isWhole = true) {
   opening = null;
   setPaused(false);
@@ -242,7 +242,7 @@ function showPast(past, seconds, isWhole = true) {
   const range = points.length ? `${clock(points[0].at)} to ${clock(past.newest.at)}` : "no score";
   const some = stride > 1 ? `, one score of ${stride}` : "";
   const rest = isWhole ? "" : " The rest is too long for this page: export it.";
-  tell(`Past session ${past.session}: nothing here is live. ${range} of ${clock(seconds)}${some}.${rest}`);
+  showBanner(`Past session ${past.session}: nothing here is live. ${range} of ${clock(seconds)}${some}.${rest}`);
 }
 
 async function openPast(id, seconds) {
@@ -253,23 +253,23 @@ async function openPast(id, seconds) {
   try {
     for await (const { messages, isLast } of fetchPages(id, link.authorization)) {
       if (opening !== past) return;
-      for (const message of messages) past.take(message);
+      for (const message of messages) past.add(message);
       isWhole = isLast;
-      tell(`Opening session ${id}: ${clock(past.newest?.at ?? 0)} of ${clock(seconds)} are here.`);
+      showBanner(`Opening session ${id}: ${clock(past.newest?.at ?? 0)} of ${clock(seconds)} are here.`);
       draw();
     }
     showPast(past, seconds, isWhole);
   } catch (error) {
     if (opening !== past) return;
     opening = null;
-    tell(`Session ${id} cannot be opened: ${error.message}`);
+    showBanner(`Session ${id} cannot be opened: ${error.message}`);
   }
 }
 
 function listed(past) {
   const button = document.createElement("button");
   const mean = past.mean_sentiment == null ? "no score" : `mean ${signed(past.mean_sentiment)}`;
-  const isRunning = past.id === live.session && past.reason === null && isHeard();
+  const isRunning = past.id === live.session && past.reason === null && isConnected();
   const end = isRunning ? ", still running" : past.reason === null ? ", no end" : "";
   button.textContent = `${past.id}: ${new Date(past.started).toLocaleString()}, ${clock(past.seconds)}, ${mean}${end}`;
   button.addEventListener("click", () => openPast(past.id, past.seconds));
@@ -279,15 +279,15 @@ function listed(past) {
 }
 
 find("past").addEventListener("click", async () => {
-  find("shelf").showModal();
-  find("shelf-why").textContent = "looking …";
+  find("history-dialog").showModal();
+  find("history-why").textContent = "looking …";
   find("sessions").replaceChildren();
   try {
     const sessions = await fetchList(link.authorization);
-    find("shelf-why").textContent = sessions.length ? "" : "None yet.";
+    find("history-why").textContent = sessions.length ? "" : "None yet.";
     find("sessions").replaceChildren(...sessions.map(listed));
   } catch (error) {
-    find("shelf-why").textContent = error.message;
+    find("history-why").textContent = error.message;
   }
 });
 
@@ -296,7 +296,7 @@ find("past").addEventListener("click", async () => {
 find("pause").addEventListener("click", () => setPaused(!isPaused));
 find("live").addEventListener("click", goLive);
 find("scrub").addEventListener("input", ({ target }) => {
-  look(shown.points[target.value] ?? null);
+  select(shown.points[target.value] ?? null);
   if (moment) timeline.show(span, moment.at);
 });
 find("spans").addEventListener("change", ({ target }) => {

@@ -1,15 +1,15 @@
-// The capture page: asks for camera and microphone, sends what they give to /ingest, and stops when told.
+// The capture page: asks for camera and microphone, sends what they give to /ingest, and stops on request.
 // The page's clock is that of performance.now(), in seconds, for sound and pictures alike.
 
 const PICTURES = 10; // a second
 const WIDTH = 640; // pixels
 const QUALITY = 0.7;
-const BACKLOG = 500_000; // bytes that may wait to be sent; beyond it the newest is left out
+const BACKLOG = 500_000; // bytes that may wait to be sent; above it the newest is dropped
 
 const at = (id) => document.getElementById(id);
 const now = () => performance.now() / 1000;
 
-let run = null; // what is running: its stop() undoes all of it
+let run = null; // the running capture: its stop() releases everything
 
 function frame(header, payload) {
   const text = new TextEncoder().encode(JSON.stringify(header));
@@ -30,7 +30,7 @@ function show(state, text) {
   at("stop").hidden = state === "OFF";
 }
 
-// Resolves with the server's limits once it is ready; rejects with what it said instead.
+// Resolves with the server's limits once it is ready; rejects with its reason otherwise.
 function connect(hello, token) {
   const address = new URL("ingest", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -86,7 +86,7 @@ class Run {
     for (const undo of this.#undo.reverse()) undo();
     at("view").srcObject = null;
     at("view").hidden = true;
-    at("told").textContent = why ?? "";
+    at("problem").textContent = why ?? "";
     show("OFF", "Nothing is captured.");
     at("start").focus();
     run = null;
@@ -154,8 +154,8 @@ class Run {
   }
 }
 
-// In words that help: the browser's own are for developers.
-function told(error) {
+// A text with a remedy: the browser's own is for developers.
+function explained(error) {
   if (error.name === "NotAllowedError") return "Camera or microphone are not allowed for this page: see the address bar.";
   if (error.name === "NotFoundError") return "There is no such camera or microphone.";
   if (error.name === "NotReadableError") return "Another program uses the camera or the microphone.";
@@ -164,9 +164,9 @@ function told(error) {
 
 async function begin(event) {
   event.preventDefault();
-  at("told").textContent = "";
+  at("problem").textContent = "";
   if (!at("camera").checked && !at("microphone").checked) {
-    at("told").textContent = "Choose the camera, the microphone or both.";
+    at("problem").textContent = "Choose the camera, the microphone or both.";
     return;
   }
   run = new Run();
@@ -174,7 +174,7 @@ async function begin(event) {
   try {
     await run.start();
   } catch (error) {
-    run?.stop(told(error));
+    run?.stop(explained(error));
     if (/token/.test(error.message)) at("lock").hidden = false;
   }
 }
@@ -185,5 +185,5 @@ at("stop").addEventListener("click", () => run?.stop());
 addEventListener("pagehide", () => run?.stop());
 if (!navigator.mediaDevices) {
   at("start").disabled = true;
-  at("told").textContent = "Browsers allow camera and microphone on https:// and localhost only.";
+  at("problem").textContent = "Browsers allow camera and microphone on https:// and localhost only.";
 }

@@ -42,7 +42,7 @@ export class Timeline {
   #hop = 0.5;
   #centre = null; // what is in the middle; null: the newest is at the right
   #marked = [];
-  #told = "";
+  #drawnMarks = "";
   #waiting = []; // points that are not drawn yet
 
   /** @param {HTMLElement} element @param {(time: number) => void} onPick */
@@ -68,7 +68,7 @@ export class Timeline {
     this.paint();
   }
 
-  /** Take the style sheet's colours again: the theme has changed. */
+  /** Reread the style sheet's colours after a change of theme. */
   paint() {
     const colours = palette(this.element);
     this.colours = colours;
@@ -80,11 +80,11 @@ export class Timeline {
     this.lane.applyOptions({ color: "transparent" });
     this.zero.applyOptions({ color: colours.soft });
     this.upright.paint(colours.ink);
-    this.#told = "";
+    this.#drawnMarks = "";
     this.#mark();
   }
 
-  /** Take a whole session; `hop` is the seconds from one point to the next. */
+  /** Replace the content by a session; `hop` is the seconds from one point to the next. */
   set(points, events, hop = 0.5) {
     this.#hop = hop;
     this.#waiting = [];
@@ -102,7 +102,7 @@ export class Timeline {
     this.mark(events);
   }
 
-  /** Take a new point; where many share a pixel it is drawn with the next ones. */
+  /** Add a point; where many share a pixel it is drawn with the next ones. */
   add(point) {
     this.#waiting.push(point);
     if (this.#waiting.length * this.chart.timeScale().options().barSpacing >= STEP) this.#catchUp();
@@ -121,7 +121,7 @@ export class Timeline {
     scale.setVisibleLogicalRange({ from: right - wide, to: right + 1 });
   }
 
-  /** Draw a line through a moment that somebody has chosen; null: none. */
+  /** Draw a line at the selected moment; null: none. */
   choose(time) {
     this.#catchUp();
     this.upright.move(time);
@@ -148,9 +148,9 @@ export class Timeline {
   }
 
   #mark() {
-    const told = `${this.#marked.length} ${this.#marked.at(-1)?.seq} ${this.#marked[0]?.seq}`;
-    if (told === this.#told) return;
-    this.#told = told;
+    const marks = `${this.#marked.length} ${this.#marked.at(-1)?.seq} ${this.#marked[0]?.seq}`;
+    if (marks === this.#drawnMarks) return;
+    this.#drawnMarks = marks;
     const isFew = this.#marked.length < NAMED;
     this.markers.setMarkers(
       this.#marked.map((event) => ({
@@ -189,7 +189,7 @@ export class Timeline {
   }
 }
 
-/** What a series draws of a point; without values it is a gap. */
+/** The data of a point in a series; a gap without values. */
 function row(name) {
   const values = {
     band: ({ lo, hi }) => (lo == null ? undefined : [lo, hi]),

@@ -1,20 +1,20 @@
-// The connection: opens it, shows the token, opens it again. Knows no element and no message but
-// the first.
+// The connection: opens it, authenticates, reconnects. Knows no element and no message but the
+// first.
 
 const FIRST_WAIT = 0.5;
 const LONGEST_WAIT = 8;
 /** Seconds without any message after which the link counts as dead; heartbeats come every 5. */
-const PATIENCE = 15;
-/** Seconds after which a server that says nothing is taken to wait for the token. */
-const ASKS = 1;
+const DEAD_AFTER = 15;
+/** Seconds of silence from which the server is assumed to wait for the token. */
+const TOKEN_AFTER = 1;
 const CODES = { 1001: "the stream has ended", 1008: "no valid token", 1013: "too many subscribers" };
 
 export class Link {
   #socket = null;
   #token = null;
   #wait = FIRST_WAIT;
-  #heard = 0;
-  #asks = null;
+  #received = 0;
+  #prompt = null;
 
   /**
    * @param {string} url of the WebSocket
@@ -34,47 +34,47 @@ export class Link {
     this.onState("connecting", "");
     const socket = new WebSocket(this.url);
     this.#socket = socket;
-    this.#heard = performance.now();
-    socket.onopen = () => this.#opened(socket);
-    socket.onmessage = (event) => this.#got(socket, event.data);
-    socket.onclose = (event) => this.#closed(socket, event);
+    this.#received = performance.now();
+    socket.onopen = () => this.#onOpen(socket);
+    socket.onmessage = (event) => this.#onMessage(socket, event.data);
+    socket.onclose = (event) => this.#onClose(socket, event);
   }
 
-  /** Show a token that somebody has typed; it is kept in this object alone. */
+  /** Authenticate with a token that the user has typed; it is stored in this object alone. */
   give(token) {
     this.#token = token;
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#show(this.#socket);
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#authenticate(this.#socket);
     else if (this.#socket?.readyState !== WebSocket.CONNECTING) this.open();
   }
 
-  #opened(socket) {
-    if (this.#token) this.#show(socket);
-    else this.#asks = setTimeout(() => this.onState("token", ""), ASKS * 1000);
+  #onOpen(socket) {
+    if (this.#token) this.#authenticate(socket);
+    else this.#prompt = setTimeout(() => this.onState("token", ""), TOKEN_AFTER * 1000);
   }
 
-  #show(socket) {
-    this.#askNoMore();
+  #authenticate(socket) {
+    this.#cancelPrompt();
     this.onState("connecting", "");
     socket.send(JSON.stringify({ token: this.#token }));
   }
 
-  #got(socket, data) {
+  #onMessage(socket, data) {
     if (socket !== this.#socket) return;
-    this.#askNoMore();
-    this.#heard = performance.now();
+    this.#cancelPrompt();
+    this.#received = performance.now();
     this.#wait = FIRST_WAIT;
     this.onState("live", "");
     this.onMessage(JSON.parse(data));
   }
 
-  #closed(socket, { code, reason }) {
-    this.#askNoMore();
+  #onClose(socket, { code, reason }) {
+    this.#cancelPrompt();
     if (socket !== this.#socket) return;
     this.#socket = null;
     if (code === 1008 && reason === "no valid token") {
-      const shown = this.#token;
+      const sent = this.#token;
       this.#token = null;
-      this.onState("token", shown ? "That token was not right." : "");
+      this.onState("token", sent ? "That token was not right." : "");
       return;
     }
     const seconds = this.#wait * (1 + Math.random() / 4);
@@ -83,16 +83,16 @@ export class Link {
     setTimeout(() => this.#socket ?? this.open(), seconds * 1000);
   }
 
-  #askNoMore() {
-    clearTimeout(this.#asks);
-    this.#asks = null;
+  #cancelPrompt() {
+    clearTimeout(this.#prompt);
+    this.#prompt = null;
   }
 
   #watch() {
-    const isOpen = this.#socket?.readyState === WebSocket.OPEN && this.#asks === null;
-    if (!isOpen || performance.now() - this.#heard < PATIENCE * 1000) return;
+    const isOpen = this.#socket?.readyState === WebSocket.OPEN && this.#prompt === null;
+    if (!isOpen || performance.now() - this.#received < DEAD_AFTER * 1000) return;
     const dead = this.#socket;
-    this.#closed(dead, { code: 1006, reason: "" });
+    this.#onClose(dead, { code: 1006, reason: "" });
     dead.close();
   }
 }

@@ -1,5 +1,5 @@
-// What the chart library cannot draw: a line that breaks where nothing is known, a band between two
-// values, and an upright line at a moment. Knows the library's interfaces for these, and nothing else.
+// Drawing that the chart library lacks: a line with gaps, a band between two values, and a vertical
+// line at a moment. Knows the library's interfaces for these alone.
 
 const { customSeriesDefaultOptions } = LightweightCharts;
 
@@ -51,7 +51,7 @@ export function runs(bars, { from, to }) {
  * last, in their order. What is between them covers no other pixel, and takes as long to draw.
  */
 export function thin(bars, value, ratio = 1) {
-  const kept = [];
+  const chosen = [];
   for (let first = 0, next; first < bars.length; first = next) {
     const column = Math.floor(bars[first].x * ratio);
     let [low, high] = [first, first];
@@ -64,10 +64,10 @@ export function thin(bars, value, ratio = 1) {
       if (now > highest) [high, highest] = [next, now];
     }
     for (const i of [first, Math.min(low, high), Math.max(low, high), next - 1]) {
-      if (kept.at(-1) !== bars[i]) kept.push(bars[i]);
+      if (chosen.at(-1) !== bars[i]) chosen.push(bars[i]);
     }
   }
-  return kept;
+  return chosen;
 }
 
 const lower = (bar) => bar.originalData.values[0];

@@ -1,11 +1,11 @@
-// <tamulag-meter src="ws://..."> shows the live score on any page. It knows messages and how they
-// look, and nothing of the page around it.
+// <tamulag-meter src="ws://..."> shows the live score on any page. Knows messages and how to draw
+// them; knows nothing of the page around it.
 //
 //   src      the WebSocket, ws:// or wss://
 //   label    its accessible name, "Sentiment" if there is none
-//   .token   a property, never an attribute: what stands in the page's markup is easily copied
+//   .token   a property, never an attribute: markup is easily copied
 //
-// Each message is also given out as a `tamulag-message` event, with the object in `event.detail`.
+// Each message is also dispatched as a `tamulag-message` event, with the object in `event.detail`.
 
 const LIMIT = 3; // sentiment is in [-3, 3]
 const MODALITIES = { text: "words", audio: "voice", vision: "face" };
@@ -45,7 +45,7 @@ const percent = (value) => `${(100 * (value + LIMIT)) / (2 * LIMIT)}%`;
 
 function signed(value) {
   const rounded = value.toFixed(1);
-  return (Number(rounded) < 0 ? "\u2212" : "+") + rounded.replace("-", ""); // never a negative nothing
+  return (Number(rounded) < 0 ? "\u2212" : "+") + rounded.replace("-", ""); // no negative zero
 }
 
 function element(name, className, ...children) {
@@ -102,7 +102,7 @@ class TamulagMeter extends HTMLElement {
 
   connectedCallback() {
     if (Object.hasOwn(this, "token")) {
-      // Set before this script had come: the plain property would hide the one of the class.
+      // Set before this script was loaded: the plain property would hide the accessor of the class.
       const early = this.token;
       delete this.token;
       this.#token = early;
@@ -118,7 +118,7 @@ class TamulagMeter extends HTMLElement {
   }
 
   attributeChangedCallback(name, old, value) {
-    if (!this.#isOn || old === value) return; // at first all is set before connectedCallback
+    if (!this.#isOn || old === value) return; // initial attributes are set before connectedCallback
     if (name === "src") this.#restart();
     else this.#track.ariaLabel = value ?? "Sentiment";
   }
@@ -139,33 +139,33 @@ class TamulagMeter extends HTMLElement {
 
   #connect() {
     const src = this.getAttribute("src");
-    if (!src) return this.#say("no address: give src=\"ws://...\"");
+    if (!src) return this.#showStatus("no address: give src=\"ws://...\"");
     let socket;
     try {
       socket = new WebSocket(src);
     } catch (error) {
-      return this.#say(`cannot connect to ${src}: ${error.message}`);
+      return this.#showStatus(`cannot connect to ${src}: ${error.message}`);
     }
     this.#socket = socket;
-    this.#say("connecting\u2026");
-    let heard = false;
+    this.#showStatus("connecting\u2026");
+    let isReceiving = false;
     socket.onopen = () => {
       if (this.#token) socket.send(JSON.stringify({ token: this.#token }));
       this.#expect(socket);
     };
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
-      heard = true;
+      isReceiving = true;
       this.#pause = FIRST_PAUSE;
       this.#expect(socket);
-      this.#take(JSON.parse(data));
+      this.#receive(JSON.parse(data));
     };
     socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket) this.#lost(src, code, reason, heard);
+      if (socket === this.#socket) this.#lost(src, code, reason, isReceiving);
     };
   }
 
-  // A dead link says nothing: neither does the browser.
+  // A dead link is silent, and the browser does not report it.
   #expect(socket) {
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {
@@ -176,39 +176,39 @@ class TamulagMeter extends HTMLElement {
     }, 1000 * SILENCE);
   }
 
-  async #lost(src, code, reason, heard) {
+  async #lost(src, code, reason, isReceiving) {
     clearTimeout(this.#watch);
     this.#socket = null;
     this.#show(null);
     if (code === REFUSED) {
-      // No further attempt: ten wrong tokens within a minute shut this address out.
-      return this.#say(`${src} refused: ${reason}. Set the element's token property.`);
+      // No further attempt: ten wrong tokens within a minute block this address.
+      return this.#showStatus(`${src} refused: ${reason}. Set the element's token property.`);
     }
     this.#again();
-    if (heard) return this.#say(`${reason || "the connection is lost"}; connecting again`);
-    this.#say(`cannot connect to ${src}`);
+    if (isReceiving) return this.#showStatus(`${reason || "the connection is lost"}; connecting again`);
+    this.#showStatus(`cannot connect to ${src}`);
     const is_there = await answers(src);
     if (!this.#isOn || this.#socket !== null || this.getAttribute("src") !== src) return;
-    // A browser does not tell a page why a WebSocket failed; that its server answers narrows it.
+    // A browser hides why a WebSocket failed; whether its server answers over HTTP narrows it.
     if (is_there) {
-      this.#say(`${src} refused this page: its origin ${location.origin} is not in websocket.origins`);
+      this.#showStatus(`${src} refused this page: its origin ${location.origin} is not in websocket.origins`);
     } else {
-      this.#say(`no answer from ${src}: is tamulag-stream running there?`);
+      this.#showStatus(`no answer from ${src}: is tamulag-stream running there?`);
     }
   }
 
   #again() {
     clearTimeout(this.#timer);
-    const pause = this.#pause * (0.5 + Math.random() / 2); // pages that left together come apart
+    const pause = this.#pause * (0.5 + Math.random() / 2); // jitter, so that pages do not reconnect together
     this.#pause = Math.min(LONGEST_PAUSE, 2 * this.#pause);
     this.#timer = setTimeout(() => this.#connect(), 1000 * pause);
   }
 
-  #take(message) {
+  #receive(message) {
     this.dispatchEvent(new CustomEvent("tamulag-message", { detail: message }));
-    if (message.type === "hello") this.#say("");
-    else if (message.type === "session_end") this.#say("the session has ended");
-    else if (message.type === "status") this.#say(told(message));
+    if (message.type === "hello") this.#showStatus("");
+    else if (message.type === "session_end") this.#showStatus("the session has ended");
+    else if (message.type === "status") this.#showStatus(statusText(message));
     else if (message.type === "sentiment") this.#show(message);
   }
 
@@ -232,7 +232,7 @@ class TamulagMeter extends HTMLElement {
     for (const [name, row] of Object.entries(this.#rows)) row.textContent = part(score?.modalities[name]);
   }
 
-  #say(text) {
+  #showStatus(text) {
     if (this.#state.textContent !== text) this.#state.textContent = text;
   }
 }
@@ -244,12 +244,12 @@ function part(modality) {
   return `${status} ${reason ? `(${reason.replaceAll("_", " ")})` : ""}`.trim();
 }
 
-function told({ state, lost, notice }) {
+function statusText({ state, lost, notice }) {
   const losses = Object.entries(lost).map(([name, reason]) => `${name}: ${reason.replaceAll("_", " ")}`);
   return [state === "online" ? "" : state, ...losses, notice].filter(Boolean).join(" \u00b7 ");
 }
 
-// Whether the server of a WebSocket gives out this file, which it does to every page.
+// Whether the server of a WebSocket serves this file, which it does for every page.
 async function answers(src) {
   const url = new URL(src.replace(/^ws/, "http"));
   url.pathname = "/meter.js";

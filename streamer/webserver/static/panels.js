@@ -35,7 +35,7 @@ const rows = Object.fromEntries(
   }),
 );
 
-/** Show one score, or what there is before the first. */
+/** Show one score, or placeholders before the first. */
 export function showScore(message) {
   const score = message?.sentiment ?? null;
   put("score", signed(score));
@@ -73,7 +73,7 @@ function point(scale, score, interval) {
   scale.style.setProperty("--hi", percent(hi));
 }
 
-/** Show the words said before a moment, each as dark as the score attended to it. */
+/** Show the words before a moment, each as dark as its attention weight. */
 export function showWords({ words, tail }, attended) {
   const most = Math.max(0, ...attended.map(([, , weight]) => weight));
   const weights = new Map();
@@ -94,7 +94,7 @@ export function showWords({ words, tail }, attended) {
 /** A word without its case and punctuation, which change when its sentence is complete. */
 const bare = (text) => text.toLowerCase().replace(/[^\p{L}\p{M}\p{N}]/gu, "") || text;
 
-/** The word that was attended to; the recogniser may have moved or dressed it a little since. */
+/** The attended word; the recogniser may have moved or respelled it slightly since. */
 function closest(words, text, at) {
   const away = (word) => Math.abs(word.start - at);
   const same = words.filter((word) => bare(word.text) === bare(text) && away(word) < MOVED);
@@ -113,7 +113,7 @@ export function showEvents(events) {
   put("count", events.length > LISTED ? `newest ${LISTED} of ${events.length}` : `${events.length || "none"}`);
 }
 
-/** Show what the instrument says of itself now, or said at a moment: strain, latency, losses. */
+/** Show the status now, or at a moment: load shedding, latency, losses. */
 export function showHealth(store, isHeard, moment) {
   const message = (moment ?? store.newest)?.message;
   const status = store.statusAt(moment?.message);
@@ -145,7 +145,7 @@ export function showHealth(store, isHeard, moment) {
 }
 
 const TICK = 0.02; // seconds of sound in what `dropped` counts
-/** What is lost of each input, in words that a reader can weigh. */
+/** The losses of each input as text. */
 const LOSSES = {
   text: (count) => `${count} ${count === 1 ? "phrase" : "phrases"}`,
   audio: (count) => `${(count * TICK).toFixed(2)} s of sound`,
@@ -158,13 +158,13 @@ function drops(dropped) {
   return some.map(([name, count]) => LOSSES[name]?.(count) ?? `${name} ${count}`).join(", ") || "nothing";
 }
 
-/** Say how much of the session is kept. */
-export function showKept({ points, gone, stride, seen, limits }) {
+/** Show how much of the session is stored in the page. */
+export function showRetained({ points, gone, stride, seen, limits }) {
   const from = points.length ? clock(points[0].at) : "0:00";
   const parts = [`${points.length} of at most ${limits.scores} scores kept in this page.`];
   if (stride > 1) parts.push(`That is one of ${stride} of its ${seen}, from the first to the last.`);
   if (gone.scores) parts.push(`${gone.scores} older ones were dropped; the timeline begins at ${from}.`);
   if (gone.events) parts.push(`The oldest ${gone.events} events were dropped.`);
   if (gone.phrases) parts.push(`The oldest ${gone.phrases} utterances were dropped.`);
-  put("kept", parts.join(" "));
+  put("retained", parts.join(" "));
 }

@@ -1,10 +1,10 @@
-// Past sessions as the agent's history gives them: the list, and one session page by page. Knows the
-// addresses of the history; knows no element and nothing of what is in a message.
+// Past sessions from the agent's history: the list, and one session page by page. Knows the URLs of
+// the history; knows no element and no content of messages.
 
-/** Pages of a session that are asked for at most: a million messages, two days and a half. */
+/** Most pages of a session: a million messages, two days and a half. */
 const PAGES = 2000;
 
-/** Fetch from the agent; `missing` is said if it has nothing there. */
+/** Fetch JSON from the agent; throws an error with the text `missing` for status 404. */
 async function fetchJson(path, headers, missing) {
   const gone = () => {
     throw new Error("The agent does not answer.");
@@ -18,7 +18,7 @@ export function fetchList(headers) {
   return fetchJson("/sessions", headers, "No history is kept here: start the agent with --history.");
 }
 
-/** Yield the pages of a session, oldest first: its messages, and whether there are no more. */
+/** Yield the pages of a session, oldest first: messages, and whether the page is the last. */
 export async function* fetchPages(id, headers) {
   let after = 0;
   for (let page = 0; page < PAGES && after !== null; page++) {

@@ -1,10 +1,10 @@
-// What the page remembers of one session, bounded. Knows messages; knows no element and no socket.
+// The messages of one session, bounded. Knows messages; knows no element and no socket.
 
-/** What is kept of the session that runs: one hour at a hop of 0.5 s; the oldest goes. */
+/** Limits for a running session: one hour at a hop of 0.5 s; the oldest is dropped. */
 export const LIVE = { scores: 7200, events: 500, phrases: 2000, statuses: 500 };
-/** What is kept of a past one: four hours; then every second score goes, and none of the ends. */
+/** Limits for a past session: four hours; above it every second score is dropped, never the ends. */
 export const PAST = { scores: 28_800, events: 2000, phrases: 8000, statuses: 2000, thins: true };
-/** So many go at once when there are more: the chart is drawn anew only every few minutes. */
+/** Scores dropped at once, so that the chart is redrawn only every few minutes. */
 const SLICE = 300;
 
 export class Store {
@@ -20,21 +20,21 @@ export class Store {
     this.phrases = new Map();
     this.statuses = [];
     this.seen = 0; // scores
-    this.stride = 1; // of so many scores one is kept
-    this.gone = { scores: 0, events: 0, phrases: 0 }; // the oldest, to stay within the limits
+    this.stride = 1; // one of so many scores is stored
+    this.gone = { scores: 0, events: 0, phrases: 0 }; // dropped to stay within the limits
     this.missed = 0;
     this.hello = null;
     this.end = null;
   }
 
-  /** Keep a message; returns what changed: "fresh", "point", "points", "event", or its type. */
-  take(message) {
+  /** Store a message; returns what changed: "fresh", "point", "points", "event", or its type. */
+  add(message) {
     const isFresh = message.session !== this.session;
     if (isFresh) this.clear(message.session);
-    const keep = {
+    const store = {
       sentiment: this.#score, event: this.#event, text: this.#phrase, status: this.#status,
     }[message.type];
-    const changed = keep ? keep.call(this, message) : message.type;
+    const changed = store ? store.call(this, message) : message.type;
     if (message.type === "hello") this.hello = message;
     if (message.type === "missed") this.missed += message.missed;
     if (message.type === "session_end") this.end = message;
@@ -45,12 +45,12 @@ export class Store {
     return this.points.at(-1) ?? null;
   }
 
-  /** What the instrument said of itself last, or before a score. */
+  /** The newest status, or the one before a score. */
   statusAt(message) {
     return this.statuses.findLast(({ seq }) => !message || seq <= message.seq) ?? null;
   }
 
-  /** Seconds from one point to the next, gaps aside; the history gives no hello that says it. */
+  /** Seconds from one point to the next, gaps aside; computed where there is no hello. */
   get step() {
     if (this.hello) return this.hello.hop * this.stride;
     const steps = this.points.slice(1).map(({ at }, i) => at - this.points[i].at);
@@ -91,7 +91,7 @@ export class Store {
     return "points";
   }
 
-  /** Let every second score go, but for the newest: the whole session stays in sight. */
+  /** Drop every second score but the newest: the whole session stays in the chart. */
   #thin() {
     this.stride *= 2;
     const { newest, stride } = this;

@@ -1,8 +1,8 @@
-// What numbers, reasons and states are called on the page. Knows no element.
+// Texts for numbers, reasons and states. Knows no element.
 
 export const MODALITIES = ["text", "audio", "vision"];
 
-/** A number with its sign; what rounds to nothing is not negative. */
+/** A number with its sign; zero after rounding is positive. */
 export function signed(value, digits = 2) {
   if (value == null) return "–";
   const rounded = value.toFixed(digits);
@@ -30,7 +30,7 @@ export function condition(part) {
   return part.reason ? `${part.status} (${plain(part.reason)})` : part.status;
 }
 
-/** One sentence about a score, for those who do not see it. */
+/** One sentence about a score, for a screen reader. */
 export function sentence(message) {
   if (!message || message.sentiment == null) return "no score";
   const band = message.interval;
@@ -38,7 +38,7 @@ export function sentence(message) {
   return `${signed(message.sentiment)} ${message.label}${range}`;
 }
 
-/** What an event is called, with its reason or detail. */
+/** An event's name with its reason or detail. */
 export function happening(event) {
   const what = [event.modality, plain(event.event)].filter(Boolean).join(": ");
   const why = event.reason ? plain(event.reason) : event.detail;

@@ -7,7 +7,7 @@ import time
 from tamulag.streamer.bench.rig.proc_usage import memory, spent
 
 
-def test_memory_of_its_own_is_told_apart() -> None:
+def test_own_memory_is_separate() -> None:
     """64 MB that are written to are there, and belong to no file."""
     before = memory(os.getpid())
     # Mapped anew: a heap would give what it has kept of earlier tests.

@@ -27,7 +27,7 @@ def test_waiting_has_a_limit() -> None:
         wait_for(lambda: False, 0.1, "rain")
 
 
-def test_who_listens_is_found_without_a_connection() -> None:
+def test_a_listener_is_found_without_a_connection() -> None:
     """A server that takes one client still has it."""
     port = free_port()
     assert not listens(port)

@@ -47,7 +47,7 @@ def said(hypotheses: list[Hypothesis]) -> str:
 
 
 def test_no_thread_waits_busily_for_work(engine: MoonshineRecogniser, beckett: Array) -> None:
-    """All work is done by whoever calls: its time is that of the process."""
+    """All work is done by the caller: its time is that of the process."""
     busy, mine = time.process_time(), time.thread_time()
     hear(engine, beckett)
     busy, mine = time.process_time() - busy, time.thread_time() - mine
@@ -78,7 +78,7 @@ def test_finds_each_sentence(engine: MoonshineRecogniser, beckett: Array) -> Non
     assert [line[0].start for line in lines] == sorted(line[0].start for line in lines)
 
 
-def test_tells_partials(engine: MoonshineRecogniser, beckett: Array) -> None:
+def test_reports_partials(engine: MoonshineRecogniser, beckett: Array) -> None:
     """Each utterance is told before it ends, and closed by exactly one final."""
     heard = hear(engine, beckett)
     for number in {h.utterance for h in heard}:
@@ -115,7 +115,7 @@ def test_hears_a_short_gap_as_silence(beckett: Array) -> None:
     assert runs[0] == runs[1]
 
 
-def test_begins_anew_after_a_long_gap(engine: MoonshineRecogniser, beckett: Array) -> None:
+def test_restarts_after_a_long_gap(engine: MoonshineRecogniser, beckett: Array) -> None:
     """After a minute without sound numbers go on and word times are the session's."""
     feed(engine, beckett[:48000])
     later = [h for h in hear(engine, beckett, 60 * SAMPLE_RATE) if h.final and h.words]
@@ -174,7 +174,7 @@ def test_that_fails_at_the_end_is_lost(
         engine.finish()
 
 
-def test_hears_again_when_loaded_anew(engine: MoonshineRecogniser, beckett: Array) -> None:
+def test_works_again_when_reloaded(engine: MoonshineRecogniser, beckett: Array) -> None:
     """After a loss the numbers of utterances go on and times are the session's."""
     before = feed(engine, beckett[:48000])
     engine.reopen()

@@ -10,7 +10,7 @@ from tamulag.streamer.core.sample import Array, Phrase, Word
 from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.open import open_recogniser
-from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE, Listener, Steps
+from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE, PhraseRecogniser, Steps
 from tamulag.streamer.features.asr.transcript import Hypothesis
 from tamulag.streamer.features.asr.vosk import VoskRecogniser
 
@@ -43,14 +43,14 @@ def lengths(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
     return values, tuple(range(len(words)))
 
 
-def listen(listener: Listener, blocks: int) -> list[Phrase]:
+def listen(listener: PhraseRecogniser, blocks: int) -> list[Phrase]:
     block = np.zeros(1600, np.float32)
-    return [phrase for n in range(blocks) for phrase in listener.hear(block, 1600 * n)]
+    return [phrase for n in range(blocks) for phrase in listener.push(block, 1600 * n)]
 
 
 def test_phrases_carry_the_committed_words_encoded() -> None:
     """A phrase holds the stable words, their states, and the unstable rest as tail."""
-    phrase = listen(Listener(Script("so it", "so we go", "x"), lengths), 2)[-1]
+    phrase = listen(PhraseRecogniser(Script("so it", "so we go", "x"), lengths), 2)[-1]
     assert [word.text for word in phrase.words] == ["so"]
     assert phrase.values.tolist() == [[2.0]]
     assert phrase.word_of_token == (0,)
@@ -59,13 +59,13 @@ def test_phrases_carry_the_committed_words_encoded() -> None:
 
 def test_phrases_are_stamped_in_stream_time() -> None:
     """Without a clock a phrase is stamped with the end of the block that brought it."""
-    phrases = listen(Listener(Script("so", "so it"), lengths), 2)
+    phrases = listen(PhraseRecogniser(Script("so", "so it"), lengths), 2)
     assert [phrase.timestamp for phrase in phrases] == pytest.approx([0.1, 0.2])
 
 
 def test_phrases_are_stamped_by_the_clock_when_live() -> None:
     """With a clock a phrase is stamped when it really became available."""
-    listener = Listener(Script("so", "so it"), lengths, now=lambda: 7.5)
+    listener = PhraseRecogniser(Script("so", "so it"), lengths, now=lambda: 7.5)
     assert [phrase.timestamp for phrase in listen(listener, 2)] == [7.5, 7.5]
 
 
@@ -77,17 +77,17 @@ def test_words_are_encoded_once() -> None:
         encoded.append(words)
         return lengths(words)
 
-    listen(Listener(Script("so", "so it", "so we", "so us", "so"), encode), 5)
+    listen(PhraseRecogniser(Script("so", "so it", "so we", "so us", "so"), encode), 5)
     assert encoded == [(), ("so",)]
 
 
 def test_speech_becomes_phrases_with_token_states() -> None:
     """Real speech, real recogniser, real encoder: final phrases with states for every word."""
     beckett = read(packaged("moonshine_voice", "assets/beckett.wav"))
-    listener = Listener(MoonshineRecogniser(), TextEncoder().encode)
+    listener = PhraseRecogniser(MoonshineRecogniser(), TextEncoder().encode)
     phrases = []
     for i in range(0, len(beckett), 1600):
-        phrases += listener.hear(beckett[i : i + 1600], i)
+        phrases += listener.push(beckett[i : i + 1600], i)
     phrases += listener.finish()
     listener.close()
     done = [phrase for phrase in phrases if phrase.final]
@@ -163,7 +163,7 @@ def test_steps_are_torn_after_five_seconds() -> None:
 def test_partials_are_given_up_by_the_recogniser() -> None:
     """Who relieves the listener relieves the engine behind it."""
     script = Script("so good")
-    listener = Listener(script, lengths)
+    listener = PhraseRecogniser(script, lengths)
     listener.partials = False
     assert script.partials is False
 

@@ -172,7 +172,7 @@ def told(plan: list[tuple[int, str, bool]]) -> list[tuple[Hypothesis, list[Commi
 
 
 @given(hypotheses)
-def test_words_never_change_unsaid(plan: list[tuple[int, str, bool]]) -> None:
+def test_words_never_change_unreported(plan: list[tuple[int, str, bool]]) -> None:
     """A committed word is changed or taken back only by an entry that says `revised`."""
     known: dict[int, list[str]] = {}
     for _, entries in told(plan):

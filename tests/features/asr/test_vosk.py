@@ -83,7 +83,7 @@ def test_hears_a_short_gap_as_silence(vosk: VoskRecogniser, korean: Array) -> No
     assert finals(torn) == whole
 
 
-def test_begins_anew_after_a_long_gap(vosk: VoskRecogniser, korean: Array) -> None:
+def test_restarts_after_a_long_gap(vosk: VoskRecogniser, korean: Array) -> None:
     """After a minute without sound the utterance is closed and the next has its own true times."""
     length = len(korean) / SAMPLE_RATE
     before, after = finals(feed(vosk, korean) + hear(vosk, korean, 60 * SAMPLE_RATE))
@@ -91,7 +91,7 @@ def test_begins_anew_after_a_long_gap(vosk: VoskRecogniser, korean: Array) -> No
     assert in_order(after, 60.0, 60.0 + length)
 
 
-def test_skips_what_it_has_heard(vosk: VoskRecogniser, korean: Array) -> None:
+def test_skips_known_sound(vosk: VoskRecogniser, korean: Array) -> None:
     """A block that overlaps the last one adds only its new samples."""
     seed()
     (alone,) = finals(hear(vosk, korean))
@@ -129,7 +129,7 @@ def test_without_a_model_names_the_remedy(tmp_path: Path, broken: bool) -> None:
         VoskRecogniser(tmp_path)
 
 
-def test_hears_again_with_a_new_engine(vosk: VoskRecogniser, korean: Array) -> None:
+def test_works_again_with_a_new_engine(vosk: VoskRecogniser, korean: Array) -> None:
     """After a loss the numbers of utterances go on and times are the session's."""
     before = feed(vosk, korean)
     vosk.reopen()

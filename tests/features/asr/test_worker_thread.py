@@ -30,7 +30,7 @@ class Frail:
         self.gate = threading.Event()
         self.gate.set()
 
-    def hear(self, block: Array, start: int, /) -> list[Phrase]:
+    def push(self, block: Array, start: int, /) -> list[Phrase]:
         assert self.gate.wait(10.0)
         if self.is_ill:
             raise SourceLost("asr_lost", "the engine broke")
@@ -85,8 +85,8 @@ def frail() -> Frail:
 def speech(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speech]:
     """Speak to a recogniser that is built anew, and given up, sooner than in real life."""
     monkeypatch.setattr(worker_thread, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(worker_thread, "LIMIT", 0.2)
-    monkeypatch.setattr(worker_thread, "DOUBT", 0.1)
+    monkeypatch.setattr(worker_thread, "CALL_LIMIT", 0.2)
+    monkeypatch.setattr(worker_thread, "DOUBTFUL_CALL", 0.1)
     made = Speech(frail)
     yield made
     frail.gate.set()
@@ -94,7 +94,7 @@ def speech(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speech]:
     wait_for(lambda: not made.hearing.is_working, 5.0, "its thread ends")
 
 
-def test_one_that_fails_is_built_anew(frail: Frail, speech: Speech) -> None:
+def test_one_that_fails_is_rebuilt(frail: Frail, speech: Speech) -> None:
     """Its loss is told with what it said, its return when it hears again."""
     frail.is_ill, frail.cures = True, 3
     assert speech.until_told(2) == ["asr_lost", None]
@@ -105,7 +105,7 @@ def test_one_that_fails_is_built_anew(frail: Frail, speech: Speech) -> None:
     assert frail.reopened == 3
 
 
-def test_it_is_back_only_when_it_hears(frail: Frail, speech: Speech) -> None:
+def test_it_is_back_only_after_proof(frail: Frail, speech: Speech) -> None:
     """An engine that can be built but fails again stays lost, and is not told twice."""
     frail.is_ill = True
     assert speech.until_told(1) == ["asr_lost"]
@@ -165,7 +165,7 @@ def test_one_that_hangs_delays_no_end(frail: Frail, speech: Speech) -> None:
     wait_for(lambda: frail.closed == 1, 5.0, "it is freed")
 
 
-def test_one_that_hung_is_heard_again_by_the_next_run(frail: Frail, speech: Speech) -> None:
+def test_one_that_hung_works_in_the_next_run(frail: Frail, speech: Speech) -> None:
     """The thread that was left behind goes on; there is never a second one."""
     frail.gate.clear()
     speech.until_told(1)
@@ -177,8 +177,8 @@ def test_one_that_hung_is_heard_again_by_the_next_run(frail: Frail, speech: Spee
     assert frail.heard[-1] > 2 * STEP
 
 
-def test_a_loss_is_told_again_to_the_next_run(frail: Frail, speech: Speech) -> None:
-    """Whoever opened the source again has said that all of it is back."""
+def test_a_loss_is_reported_again_to_the_next_run(frail: Frail, speech: Speech) -> None:
+    """The supervisor has reported all of the source as back meanwhile."""
     frail.is_ill, frail.cures = True, 1000
     speech.until_told(1)
     speech.hearing.finish(5.0)
