@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 import tamulag.models
 import tamulag.streamer
+from tamulag.models import CheckpointError, encoder_for, load
+from tamulag.models.runtime.checkpoint import resolve
+from tamulag.streamer import Block, Estimate, Phrase, Session, Word
 
 PAGE = (Path(__file__).parent.parent / "docs" / "guide" / "python.md").read_text()
 HEAVY = "{'torch', 'cv2', 'numpy', 'pydantic', 'onnxruntime', 'mediapipe', 'sounddevice'}"
@@ -65,3 +70,54 @@ def test_an_agent_loads_the_network_only_when_it_is_entered() -> None:
     """Settings are checked without it."""
     code = "from tamulag.streamer import Agent, Camera, TamulagError; Agent([Camera(0)])"
     assert loaded_by(code) == "['numpy', 'pydantic']"
+
+
+def voice(seconds: float, size: int) -> npt.NDArray[np.float32]:
+    """Return made-up features of a voice."""
+    shape = (round(50 * seconds), size)
+    return np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+
+
+def test_a_session_of_ready_features() -> None:
+    """What is not pushed is off or missing; the size of the blocks changes nothing."""
+    found: list[list[Estimate]] = []
+    for size in (5, 25):
+        session = Session.open("default", modalities=("audio", "vision"), window=2.0, hop=0.5)
+        assert sorted(session.dims) == ["audio", "vision"]
+        values, estimates = voice(3.0, session.dims["audio"]), []
+        for first in range(0, len(values), size):
+            estimates += session.push(Block("audio", first / 50, values[first : first + size]))
+        found.append(estimates + session.advance(3.5) + session.close())
+    one, other = found
+    assert [estimate.end for estimate in one] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert [e.sentiment for e in one] == pytest.approx([e.sentiment for e in other], abs=1e-5)
+    statuses = {name: part.status for name, part in one[-1].modalities.items()}
+    assert statuses == {"text": "off", "audio": "ok", "vision": "missing"}
+
+
+def test_a_session_of_words() -> None:
+    """Token states come from the encoder that the checkpoint was trained with."""
+    session = Session.open("default", modalities=["text"])
+    values, word_of_token = encoder_for("default").encode(["wonderful", "day"])
+    words = (Word("wonderful", 0.1, 0.6), Word("day", 0.6, 0.9))
+    estimates = session.push(Phrase(1.0, 0, words, values, word_of_token, final=True))
+    estimates += session.close()
+    assert values.shape[1] == session.dims["text"]
+    assert estimates[-1].modalities["text"].status == "ok"
+    assert (estimates[-1].sentiment or 0) > 1
+
+
+def test_a_session_that_cannot_be_opened_says_why() -> None:
+    """An unknown modality, an unknown checkpoint."""
+    with pytest.raises(ValueError, match=r"\['face'\] are unknown: use text, audio, vision"):
+        Session.open(modalities=["face"])  # type: ignore[list-item]
+    with pytest.raises(CheckpointError, match="'nope' not found"):
+        Session.open("nope")
+
+
+@pytest.mark.parametrize("name", ["default", resolve("default")])
+def test_a_model_is_loaded_by_name_or_path(name: str | Path) -> None:
+    """With its card, in evaluation mode."""
+    model, card = load(name)
+    assert not model.training
+    assert card.trained == dict.fromkeys(("sentiment", "text", "audio", "vision"), True)

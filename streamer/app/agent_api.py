@@ -66,6 +66,8 @@ class Agent:
         queue: int = 16,
         config: Config | None = None,
     ) -> None:
+        if queue < 1:
+            raise ConfigError(f"Agent: queue = {queue}: must be 1 or more")
         self.config = config or load(
             None,
             {
@@ -221,10 +223,10 @@ def _prepare(config: Config) -> None:
     """Set what holds for this process, and log what somebody answers for."""
     import torch
 
+    from .build_agent import log_employee_scoring
+
     torch.set_num_threads(config.model.threads)
-    if config.session.subject == "agent":
-        reason = config.session.employee_scoring_is_lawful
-        logger.warning("an employee is scored, which is declared to be lawful: %s", reason)
+    log_employee_scoring(config)
 
 
 async def _run_and_free(built: "Built") -> None:

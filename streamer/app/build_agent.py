@@ -3,8 +3,10 @@
 Knows every part by name and how they fit. Runs nothing.
 """
 
+import logging
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from tamulag.models.nn.tam_ulag import TICK_RATE, TamUlag
 from tamulag.models.runtime.checkpoint import Card, load
-from tamulag.models.runtime.onnx_engine import step_for
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.engine_choice import open_engine
+from tamulag.models.runtime.step_engine import StepEngine
 
 from ..agent.clock import SessionClock
 from ..agent.local_feed import LocalFeed
@@ -39,6 +41,8 @@ from .checkpoint_check import check_streamable
 if TYPE_CHECKING:
     from ..server.single_sender import SingleSender
     from ..storage.history import History
+
+logger = logging.getLogger("tamulag.run")
 
 NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
 DAY = 86400.0
@@ -84,12 +88,11 @@ def build(config: Config) -> Built:
         )
         shows_words = config.session.privacy == "none"
         session = Session(
-            model,
+            _engine(config, model),
             card,
             asked,
             timing_of(config),
             names_words=shows_words,
-            step=_step(config, model),
         )
         recorder = recorder_of(config, sent, session, clock)
         feed = LocalFeed(
@@ -106,8 +109,12 @@ def build(config: Config) -> Built:
         service = Service(
             feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
         )
+
+        def own(session: str | None) -> str | None:
+            return feed.hello() if session is None else None
+
         web = WebOptions(receive=reception.receive if reception else None)
-        for publisher in publishers_of(config, service, feed.output_changed, web):
+        for publisher in publishers_of(config, service, feed.output_changed, web, past=own):
             outputs.add(publisher)
         if recorder is not None:
             outputs.add(recorder)
@@ -116,6 +123,13 @@ def build(config: Config) -> Built:
 
             outputs.add(SystemdPublisher(os.environ, hop=config.session.hop))
         return Built(service, feed, resources.pop_all())
+
+
+def log_employee_scoring(config: Config) -> None:
+    """Log why people at work are scored, where they are."""
+    if config.session.subject == "agent":
+        reason = config.session.employee_scoring_is_lawful
+        logger.warning("an employee is scored, which is stated to be lawful: %s", reason)
 
 
 def demo_files() -> tuple[Path, Path]:
@@ -267,13 +281,17 @@ def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
     )
 
 
+PastHello = Callable[[str | None], str | None]
+"""Returns the hello of a session by name, None for the service's own; None: it is not stored."""
+
+
 def publishers_of(
     config: Config,
     status: ServiceStatus,
     changed: OutputChanged,
     web: WebOptions | None = None,
     *,
-    keeps_history: bool = True,
+    past: PastHello | None = None,
 ) -> list[Publisher]:
     """Make the publishers that the settings name; none is open yet.
 
@@ -282,13 +300,13 @@ def publishers_of(
         status: Of the service that is published.
         changed: Called when a publisher is lost or back that opens itself again.
         web: Connections to the WebSocket server beside subscribers.
-        keeps_history: False: a replay, which is in a recording already.
+        past: For the history; None: nothing goes there, as a replay is in a recording already.
 
     Raises:
         PublisherError: If an address cannot be used.
     """
     publishers: list[Publisher] = []
-    history = _history(config, status, changed) if keeps_history else None
+    history = None if past is None else _history(config, past, changed)
     if config.websocket.enabled:
         pages = history.routes() if history else {}
         publishers += build_web(config, status, pages, web or WebOptions())
@@ -324,13 +342,19 @@ def _login(config: Config) -> MqttLogin:
     return MqttLogin(**config.mqtt.model_dump(include=set(MqttLogin.__dataclass_fields__)))
 
 
-def _step(config: Config, model: TamUlag) -> Step:
+def _engine(config: Config, model: TamUlag) -> StepEngine:
     chosen = config.model
-    path = None if chosen.onnx is None else Path(chosen.onnx)
-    return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
+    return open_engine(
+        model,
+        chosen.checkpoint,
+        capacity=1,
+        hop=round(config.session.hop * TICK_RATE),
+        engine=chosen.engine,
+        path=None if chosen.onnx is None else Path(chosen.onnx),
+    )
 
 
-def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "History | None":
+def _history(config: Config, past: PastHello, changed: OutputChanged) -> "History | None":
     if not config.history.enabled:
         return None
     from ..storage.history import History
@@ -339,7 +363,7 @@ def _history(config: Config, status: ServiceStatus, changed: OutputChanged) -> "
     chosen = config.history
     return History(
         default_path() if chosen.path is None else Path(chosen.path),
-        hello=status.hello,
+        hello=past,
         report=partial(changed, "history"),
         max_age=chosen.max_age * DAY,
         max_bytes=chosen.max_size * MEGABYTE,

@@ -4,19 +4,24 @@ Knows what must be the same for the same numbers: checkpoint, timing, threads. W
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
+from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..agent.clock import SessionClock
 from ..config.loader import Config
+from ..core.estimate import Timing
+from ..core.sample import Modality
 from ..core.session import Session
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import MEGABYTE, Recorder
 from ..storage.recording import Header, ModalityTimes, RecordingError
+from ..storage.session_recorders import SessionRecorders
 
 
 def recorder_of(
@@ -27,19 +32,31 @@ def recorder_of(
     Raises:
         CheckpointError: If the checkpoint's file cannot be found.
     """
+    recorders = recorders_of(config, sent.about.version, session.timing)
+    if recorders is None:
+        return None
+    # Session time 0 is when the sources are open: the clock's epoch is asked for then.
+    recorder = recorders.begin(sent.session, session.asked, lambda: clock.epoch, clock.now)
+    session.observer = recorder
+    return recorder
+
+
+def recorders_of(config: Config, version: str, timing: Timing) -> SessionRecorders | None:
+    """Return the recorders of sessions with these settings, if recordings are wanted.
+
+    Raises:
+        CheckpointError: If the checkpoint's file cannot be found.
+    """
     if config.record.path is None:
         return None
     sha256 = _sha256(config.model.checkpoint)
-    recorder = Recorder(
+    return SessionRecorders(
         Path(config.record.path),
-        lambda: _header(config, sent, session, clock, sha256),
-        clock.now,
+        partial(_header, config, version, timing, sha256),
         file_limit=config.record.file_size * MEGABYTE,
         total_limit=config.record.total * MEGABYTE,
         results_only=config.session.privacy == "strict",
     )
-    session.journal = recorder
-    return recorder
 
 
 def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
@@ -68,27 +85,33 @@ def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
     torch.set_num_threads(header.threads)
     name = checkpoint or header.checkpoint
     model, card = load(name, window=round(header.window * TICK_RATE))
-    return Session(model, card, header.asked, header.timing), card
+    engine = TorchEngine(model, hop=round(header.hop * TICK_RATE))
+    return Session(engine, card, header.asked, header.timing), card
 
 
 def _header(
-    config: Config, sent: SessionMessages, session: Session, clock: SessionClock, sha256: str
+    config: Config,
+    version: str,
+    timing: Timing,
+    sha256: str,
+    name: str,
+    asked: tuple[Modality, ...],
+    epoch: float,
 ) -> Header:
-    timing = session.timing
     return Header(
-        session=sent.session,
-        version=sent.about.version,
+        session=name,
+        version=version,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         checkpoint=config.model.checkpoint,
         sha256=sha256,
-        asked=session.asked,
+        asked=asked,
         window=timing.window,
         hop=timing.hop,
         lateness=timing.lateness,
         stale_after=ModalityTimes(**timing.stale_after),
         missing_after=ModalityTimes(**timing.missing_after),
-        epoch=clock.epoch,
+        epoch=epoch,
         privacy=config.session.privacy,
     )
 

@@ -92,7 +92,7 @@ def opened(recording: Recording, checkpoint: str | None, config: Config) -> Serv
     service = Service(
         feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat
     )
-    for publisher in publishers_of(config, service, feed.output_changed, keeps_history=False):
+    for publisher in publishers_of(config, service, feed.output_changed):
         outputs.add(publisher)
     if config.jsonl.path != "-":
         outputs.add(TerminalPublisher(sys.stdout, partial(_greeting, recording, sent.about)))

@@ -29,8 +29,6 @@ def run_serve(path: Path | None, overrides: Mapping[str, object], *, verbose: bo
     def refuses(config: Config) -> str | None:
         if not config.websocket.enabled:
             return "serve needs its port: remove --websocket none"
-        if config.history.enabled:
-            return "serve keeps no history: set history.enabled = false"
         if config.mqtt.discovery:
             return "serve is no device: set mqtt.discovery = false"
         if "serve.min_actors" in overrides and config.serve.ray is None:

@@ -4,7 +4,6 @@ Knows what people read at the start. Knows no device and no protocol.
 """
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -13,15 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from ..aio.shutdown import until_stopped
-from ..app.build_agent import NOTHING, Built, build, demo_files
+from ..app.build_agent import NOTHING, Built, build, demo_files, log_employee_scoring
 from ..config.loader import Config, load
 from ..publishers.terminal import TerminalPublisher
 from ..publishers.terminal_table import TablePublisher
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 from .run import loading, run
-
-logger = logging.getLogger("tamulag.run")
 
 
 def run_stream(
@@ -43,9 +40,7 @@ def _stream(config: Config, log: Log, until: ExitStack) -> None:
         built = build(config)
     until.callback(_free, built)
     log.begin(built.agent.name)
-    if config.session.subject == "agent":
-        reason = config.session.employee_scoring_is_lawful
-        logger.warning("an employee is scored, which is said to be lawful: %s", reason)
+    log_employee_scoring(config)
     _announce(config, built)
     asyncio.run(until_stopped(built.agent))
 

@@ -46,6 +46,12 @@ def serve(
     ] = None,
     mqtt: Annotated[str | None, typer.Option(help="Broker, mqtt://HOST[:PORT].")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for JSON lines, or `-`.")] = None,
+    record: Annotated[
+        str | None, typer.Option(help="Folder for a recording of each session.")
+    ] = None,
+    history: Annotated[
+        bool | None, typer.Option("--history", help="Keep each session: `tamulag sessions`.")
+    ] = None,
     asr: Annotated[str | None, typer.Option(help="auto, vosk, moonshine or none.")] = None,
     asr_model: Annotated[str | None, typer.Option(help="Folder of a Vosk model.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name or .safetensors file.")] = None,
@@ -73,6 +79,8 @@ def serve(
         "serve.ray": ray,
         "mqtt.url": mqtt,
         "jsonl.path": jsonl,
+        "record.path": record,
+        "history.enabled": history,
         "asr.engine": asr,
         "asr.model": asr_model,
         "model.checkpoint": checkpoint,

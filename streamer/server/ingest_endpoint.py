@@ -26,7 +26,8 @@ from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
 from .admission import LATER, RETRY, Admission
 from .receiving import HELLO, PATIENCE, SenderLimits, frames, span_of, within
-from .sessions import POLL, ServerSession, SessionRegistry
+from .session import ServerSession
+from .sessions import POLL, SessionRegistry
 from .snapshot_store import SnapshotStore, StoredSnapshot
 
 logger = logging.getLogger("tamulag.serve")

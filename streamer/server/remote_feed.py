@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from ..protocol.session_messages import SessionMessages
+from ..storage.session_recorders import SessionRecorders
 from ..webserver.routes import Page, Route
 from .admission import Admission
 from .ingest_endpoint import IngestEndpoint
@@ -48,6 +49,7 @@ class RemoteFeed:
         messages: Of the server itself.
         workers: Turn sound and pictures into features; None: ready features only.
         store: Snapshots of sessions between two servers.
+        recorders: Of the sessions; None: nothing is recorded.
     """
 
     registry: SessionRegistry
@@ -56,14 +58,18 @@ class RemoteFeed:
     messages: SessionMessages
     workers: Workers | None = None
     store: SnapshotStore | None = None
+    recorders: SessionRecorders | None = None
     _epoch: float = field(default_factory=time.time)
 
     async def prepare(self) -> None:
-        """Start the workers.
+        """Start the workers, and create the folder of recordings.
 
         Raises:
             WorkerError: If one cannot be started.
+            PublisherError: If nothing can be recorded in that folder.
         """
+        if self.recorders is not None:
+            await self.recorders.open()
         if self.workers is not None:
             await self.workers.open()
 
@@ -86,9 +92,9 @@ class RemoteFeed:
                 task.cancel()
 
     async def close(self) -> None:
-        """End the workers."""
-        if self.workers is not None:
-            await self.workers.close()
+        """End the workers, and write the last rows of recordings."""
+        closing = [one.close() for one in (self.workers, self.recorders) if one is not None]
+        await asyncio.gather(*closing)
 
     def hello(self) -> str:
         """Return the line that a subscriber gets first who follows no session."""

@@ -9,13 +9,16 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from ..core.commands import Advance, Close, Push, SessionCommand
 from ..core.estimate import Timing
 from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
+from ..storage.session_recorders import SessionRecorders
 from .backend import ScoredStep, SessionBackend
+from .session import ServerSession
 from .snapshot_store import StoredSnapshot
 
 POLL = 0.015
@@ -47,66 +50,6 @@ REASONS: Mapping[Modality, str] = {
 """Why a modality is lost whose sender has left."""
 
 
-@dataclass(kw_only=True)
-class ServerSession:
-    """One session of the server.
-
-    Attributes:
-        name: Public.
-        key: Secret: a sender that has it resumes the session.
-        asked: The modalities.
-        by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
-        start: Steady clock at session time 0.
-        messages: Makes its messages.
-        described: Modalities that the feature workers describe; the others come as features.
-        send: Takes lines for the sender; None: it is away.
-    """
-
-    name: str
-    key: str
-    asked: tuple[Modality, ...]
-    by_sender: bool
-    start: float
-    messages: SessionMessages
-    described: tuple[Modality, ...] = ()
-    send: Callable[[str], None] | None = None
-    input_at: float = 0.0
-    """Steady clock at the newest input."""
-    reached: float = 0.0
-    """Session time of the newest input."""
-    away_since: float | None = None
-    """Steady clock at which the sender left; None: it is there."""
-    utterances: tuple[int, int] = (0, 0)
-    """Number at which the sender's utterances begin, and the one after the newest."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    has_room: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while no more than `BACKLOG` steps wait."""
-    closing: str | None = None
-    """Reason for closing; while set, input is ignored and pending hops are flushed."""
-    closing_since: float = 0.0
-    """Steady clock."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the last message was sent."""
-
-    def now(self) -> float:
-        """Return the session time in seconds."""
-        return self.reached if self.by_sender else time.monotonic() - self.start
-
-    def snapshot(self, state: bytes) -> StoredSnapshot:
-        """Return what another server needs to resume the session once `session_end` was sent."""
-        return StoredSnapshot(
-            name=self.name,
-            key=self.key,
-            seq=self.messages.seq + 1,
-            now=self.now(),
-            reached=self.reached,
-            utterance=self.utterances[1],
-            asked=self.asked,
-            by_sender=self.by_sender,
-            state=state,
-        )
-
-
 Save = Callable[[StoredSnapshot], bool]
 """Stores a session; returns whether another server will find it."""
 
@@ -124,6 +67,7 @@ class SessionRegistry:
         publish_of: Takes the messages of all sessions, beside each session's own sender.
         linger: Seconds that a session waits for its sender, see `LINGER`.
         sends_words: False: no text message is sent (`--privacy strict`).
+        recorders: Record each session from its start; None: nothing is recorded.
     """
 
     def __init__(
@@ -135,6 +79,7 @@ class SessionRegistry:
         *,
         linger: float = LINGER,
         sends_words: bool = True,
+        recorders: SessionRecorders | None = None,
     ) -> None:
         self.backend = backend
         self.timing = timing
@@ -148,6 +93,7 @@ class SessionRegistry:
         self._publish_of = publish_of
         self._linger = linger
         self._sends_words = sends_words
+        self._recorders = recorders
         self._slowest = 0.0
 
     def begin(
@@ -198,6 +144,9 @@ class SessionRegistry:
         )
         session.has_room.set()
         self.open[name] = session
+        # One that is resumed has a state that no replay of its rest could have.
+        if self._recorders is not None and before is None:
+            session.recorder = self._recorders.begin(name, asked, time.time, session.now)
         return session
 
     def hello(self, session: ServerSession) -> str:
@@ -235,9 +184,9 @@ class SessionRegistry:
             session.messages.notice(item)
         session.input_at = time.monotonic()
         session.reached = max(session.reached, _end(item))
-        self.backend.push(name, item)
+        self._apply(session, Push(item))
         if session.by_sender and isinstance(item, Phrase):
-            self.backend.advance(name, session.reached - SILENCE)
+            self._apply(session, Advance(session.reached - SILENCE))
         if self.backend.backlog(name) > BACKLOG:
             session.has_room.clear()
 
@@ -288,7 +237,7 @@ class SessionRegistry:
         """Flush what a session still holds; `run` ends it afterwards."""
         if session.closing is None and session.name in self.open:
             session.closing, session.closing_since = reason, time.monotonic()
-            self.backend.finish(session.name, session.now())
+            self._apply(session, Close(session.now()))
 
     async def end(self, session: ServerSession, reason: str) -> None:
         """Finish a session and wait for its end, for `CLOSING` seconds at most."""
@@ -328,6 +277,8 @@ class SessionRegistry:
 
     def _forget(self, session: ServerSession, reason: str) -> None:
         session.messages.end(session.now(), reason)
+        if self._recorders is not None and session.recorder is not None:
+            self._recorders.end(session.recorder)
         del self.open[session.name]
         self.backend.leave(session.name)
         session.ended.set()
@@ -345,16 +296,24 @@ class SessionRegistry:
             model=round(step.spent, 5),
             total=None if session.by_sender else round(max(0.0, total), 4),
         )
+        if session.recorder is not None:
+            session.recorder.on_estimate(step.estimate)
         session.messages.estimate(step.estimate, latency, session.dropped)
 
     def _look(self, now: float) -> None:
-        """Close hops of silent sessions, and sessions whose senders do not come back."""
+        """Close hops of silent sessions, and sessions whose senders do not come back.
+
+        Also publish which recordings have ended before their session.
+        """
         for session in list(self.open.values()):
             if self.backend.backlog(session.name) <= BACKLOG:
                 session.has_room.set()
             is_silent = now - session.input_at > SILENCE / 2
             if is_silent and not (session.by_sender or session.closing):
-                self.backend.advance(session.name, session.now() - SILENCE)
+                self._apply(session, Advance(session.now() - SILENCE))
+            lost = session.recorder.lost if session.recorder else None
+            if lost is not None and "recording" not in session.messages.lost:
+                session.messages.recording(*lost, session.now())
             if session.away_since is not None and now - session.away_since > self._linger:
                 self.finish(session, "stopped")
 
@@ -362,7 +321,18 @@ class SessionRegistry:
         session = self.open[name]
         if session.send is not None:
             session.send(line)
+        if session.recorder is not None:
+            session.recorder.publish(kind, line)
         self._publish_of(name, kind, line)
+
+    def _apply(self, session: ServerSession, command: SessionCommand) -> None:
+        """Give a session a command and record it; an `Advance` only if it closes hops."""
+        before = self.backend.backlog(session.name)
+        self.backend.apply(session.name, command)
+        if session.recorder is not None:
+            closes = self.backend.backlog(session.name) > before
+            if closes or not isinstance(command, Advance):
+                session.recorder.on_command(command)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
         for modality in session.asked:

@@ -1,4 +1,4 @@
-"""Publisher that stores a session's messages in the history, and serves past sessions as pages.
+"""Publisher that stores messages of sessions in the history, and serves past sessions as pages.
 
 Knows queue, thread and removal of old sessions. Knows no tables, and of messages their type alone.
 """
@@ -10,11 +10,12 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from ..aio.threads import in_thread
@@ -47,6 +48,12 @@ NOT_STORED = frozenset(("heartbeat", "hello"))
 """Heartbeats hold no data, and `hello` is stored with the session itself."""
 
 
+class _Entry(NamedTuple):
+    session: str | None
+    kind: str
+    line: str
+
+
 class History:
     """Writes messages to the history in a thread of its own; the event loop only queues them.
 
@@ -55,7 +62,8 @@ class History:
 
     Args:
         path: The file; other processes may write to it at the same time.
-        hello: Returns the session's `hello`; called once, with the first message.
+        hello: Returns a session's `hello` by its name, None for the service's own session; called
+            with the session's first message.
         report: Called with reason and detail when the history ends before its session; on the
             event loop.
         max_age: Seconds after which an ended session is removed.
@@ -68,7 +76,7 @@ class History:
         self,
         path: Path,
         *,
-        hello: Callable[[], str],
+        hello: Callable[[str | None], str | None],
         report: Callable[[str, str], None],
         max_age: float,
         max_bytes: int,
@@ -79,7 +87,8 @@ class History:
         self._report = report
         self._limits = (max_age, max_bytes)
         self._store: HistoryDb | None = None
-        self._lines: deque[str] = deque()
+        self._entries: deque[_Entry] = deque()
+        self._known: set[str | None] = set()  # sessions whose hello was queued
         self._changed = threading.Condition()
         self._is_ending = False
         self._is_lost = False
@@ -100,14 +109,29 @@ class History:
             raise PublisherError(str(error)) from error
 
     def publish(self, kind: str, payload: str) -> None:
-        """Queue a message."""
+        """Queue a message of the service's own session, if it has one."""
+        self._add(None, kind, payload)
+
+    def publish_of(self, session: str, kind: str, payload: str) -> None:
+        """Queue a message of one of many sessions."""
+        self._add(session, kind, payload)
+
+    def _add(self, session: str | None, kind: str, payload: str) -> None:
         if kind in NOT_STORED:
             return
+        hello = None if session in self._known else self._hello(session)
+        if hello is None and session not in self._known:
+            return
         with self._changed:
-            if self._is_lost or self._is_ending or len(self._lines) == QUEUE:
+            if self._is_lost or self._is_ending or len(self._entries) >= QUEUE:
                 self.dropped += 1
                 return
-            self._lines.append(payload)
+            if hello is not None:
+                self._known.add(session)
+                self._entries.append(_Entry(session, "hello", hello))
+            self._entries.append(_Entry(session, kind, payload))
+        if kind == "session_end":
+            self._known.discard(session)
         if self._thread is None:
             self._start()
 
@@ -139,48 +163,91 @@ class History:
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(
             target=self._write,
-            args=(self._store, self._hello(), loop),
+            args=(self._store, loop),
             name="tamulag.history",
             daemon=True,
         )
         self._thread.start()
 
-    def _write(self, store: HistoryDb, hello: str, loop: asyncio.AbstractEventLoop) -> None:
-        lines: list[str] | None = []
+    def _write(self, store: HistoryDb, loop: asyncio.AbstractEventLoop) -> None:
+        entries: list[_Entry] | None = []
+        keys: dict[str | None, int | None] = {}
         try:
             with closing(store):
-                key = store.begin(hello)
                 due = 0.0
-                while (lines := self._next()) is not None:
-                    if lines:
-                        store.append(key, lines)
+                while (entries := self._next()) is not None:
+                    self._store_all(store, entries, keys)
                     if time.monotonic() >= due or store.size > self._limits[1]:
-                        self._prune(store, key)
+                        self._prune(store, {key for key in keys.values() if key is not None})
                         due = time.monotonic() + PRUNE
         except HistoryFull as error:
-            self._end(loop, "full", str(error), lines)
+            self._end(loop, "full", str(error), entries)
         except HistoryError as error:
-            self._end(loop, "removed", str(error), lines)
+            self._end(loop, "removed", str(error), entries)
         except sqlite3.Error as error:
             reason = "disk_full" if _is_full(error) else "disk_error"
-            self._end(loop, reason, f"{self._path}: {error}", lines)
+            self._end(loop, reason, f"{self._path}: {error}", entries)
         except BaseException as error:
-            self._end(loop, "bug", repr(error), lines)
+            self._end(loop, "bug", repr(error), entries)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._raise_bug, error)
 
-    def _next(self) -> list[str] | None:
+    def _store_all(
+        self, store: HistoryDb, entries: list["_Entry"], keys: dict[str | None, int | None]
+    ) -> None:
+        """Write entries, the messages of each session together.
+
+        Args:
+            store: The history.
+            entries: In the order of their messages.
+            keys: Of the running sessions; None: one that was removed meanwhile.
+
+        Raises:
+            HistoryError: If the service's own session was removed.
+            sqlite3.Error: If nothing can be written.
+        """
+        waiting: dict[str | None, list[str]] = {}
+        for session, kind, line in entries:
+            if kind == "hello":
+                keys[session] = store.begin(line)
+                continue
+            waiting.setdefault(session, []).append(line)
+            if kind == "session_end":
+                self._append(store, session, waiting.pop(session), keys)
+                del keys[session]
+        for session, lines in waiting.items():
+            self._append(store, session, lines, keys)
+
+    def _append(
+        self,
+        store: HistoryDb,
+        session: str | None,
+        lines: list[str],
+        keys: dict[str | None, int | None],
+    ) -> None:
+        key = keys[session]
+        if key is None:
+            return
+        try:
+            store.append(key, lines)
+        except HistoryError as error:
+            if session is None:
+                raise
+            keys[session] = None
+            logger.warning("session %s: %s", session, error)
+
+    def _next(self) -> list["_Entry"] | None:
         """Wait for messages and return them; None at the end."""
         with self._changed:
             # Not woken by each message: messages of one interval are written together.
             self._changed.wait_for(lambda: self._is_ending, FLUSH)
-            lines = list(self._lines)
-            self._lines.clear()
-            return None if self._is_ending and not lines else lines
+            entries = list(self._entries)
+            self._entries.clear()
+            return None if self._is_ending and not entries else entries
 
-    def _prune(self, store: HistoryDb, key: int) -> None:
+    def _prune(self, store: HistoryDb, keys: Collection[int]) -> None:
         max_age, max_bytes = self._limits
-        old, room = store.prune(key, now=time.time(), max_age=max_age, max_bytes=max_bytes)
+        old, room = store.prune(keys, now=time.time(), max_age=max_age, max_bytes=max_bytes)
         if old:
             logger.info("%s: %d sessions were too old and are removed", self._path, old)
         if room:
@@ -191,11 +258,11 @@ class History:
         loop: asyncio.AbstractEventLoop,
         reason: str,
         detail: str,
-        unwritten: list[str] | None,
+        unwritten: list["_Entry"] | None,
     ) -> None:
         with self._changed:
-            self.dropped += len(self._lines) + len(unwritten or ())
-            self._lines.clear()
+            self.dropped += len(self._entries) + len(unwritten or ())
+            self._entries.clear()
             self._is_lost = True
             is_ending = self._is_ending
         logger.warning("the history ends before its session: %s", detail)

@@ -4,11 +4,12 @@ Knows tables and limits, and how the file stays whole when a writer is killed. K
 no queue; of a message it reads the few fields that a list of sessions shows.
 """
 
+import itertools
 import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,22 +138,27 @@ class HistoryDb:
                 db.close()
 
     def begin(self, hello: str) -> int:
-        """Add a session and return its key.
+        """Add the session of a `hello` line and return its key.
 
-        Args:
-            hello: Line of the session's `hello`.
+        One that was handed over continues; a name that was used before gets a number behind it.
 
         Raises:
             sqlite3.Error: If it cannot be written.
         """
         opening = json.loads(hello)
-        start = _wall(opening["epoch"])
+        start, name = _wall(opening["epoch"]), opening["session"]
         with self._writing() as db:
-            row = db.execute(
-                "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)",
-                (opening["session"], start, start, hello),
-            )
-            return int(row.lastrowid or 0)
+            for number in itertools.count(2):
+                found = db.execute("SELECT key FROM sessions WHERE id = ?", (name,)).fetchone()
+                if found is None:
+                    break
+                query = "SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session = ?"
+                if db.execute(query, found).fetchone() == (opening["seq"],):
+                    db.execute("UPDATE sessions SET reason = NULL WHERE key = ?", found)
+                    return int(found[0])
+                name = f"{opening['session']}-{number}"
+            query = "INSERT INTO sessions (id, started, ended, hello) VALUES (?, ?, ?, ?)"
+            return int(db.execute(query, (name, start, start, hello)).lastrowid or 0)
 
     def append(self, key: int, lines: Sequence[str]) -> None:
         """Add messages of a session, all or none of them.
@@ -233,11 +239,13 @@ class HistoryDb:
                 db.execute("DELETE FROM sessions WHERE id = ?", (name,))
             self._shrink()
 
-    def prune(self, key: int, *, now: float, max_age: float, max_bytes: int) -> tuple[int, int]:
+    def prune(
+        self, running: Collection[int], *, now: float, max_age: float, max_bytes: int
+    ) -> tuple[int, int]:
         """Remove the oldest sessions beyond the limits; never a running one.
 
         Args:
-            key: Key of the own session.
+            running: Keys of the own sessions.
             now: Wall time, seconds since 1970.
             max_age: Seconds since a session's end.
             max_bytes: Size of the file without its free pages.
@@ -254,10 +262,12 @@ class HistoryDb:
         old = room = 0
         with self._writing() as db:
             query = (
-                "SELECT key, ended FROM sessions WHERE key != ?"
-                " AND (reason IS NOT NULL OR ended < ?) ORDER BY ended"
+                "SELECT key, ended FROM sessions"
+                " WHERE reason IS NOT NULL OR ended < ? ORDER BY ended"
             )
-            for other, ended in db.execute(query, (key, now - KILLED_AFTER)).fetchall():
+            for other, ended in db.execute(query, (now - KILLED_AFTER,)).fetchall():
+                if other in running:
+                    continue
                 is_old = ended < now - max_age
                 if not is_old and self.size <= max_bytes:
                     break

@@ -209,6 +209,8 @@ def test_a_value_that_is_not_allowed_is_named() -> None:
     """The key of the settings, the value and what is allowed; nothing of a command line."""
     with pytest.raises(ConfigError, match=r"^Agent: session\.hop = 0\.15: must be a multiple"):
         Agent([Camera(0)], hop=0.15)
+    with pytest.raises(ConfigError, match="queue = 0: must be 1 or more"):
+        Agent([Camera(0)], queue=0)
 
 
 def test_a_file_of_settings_makes_the_same_agent(tmp_path: Path) -> None:

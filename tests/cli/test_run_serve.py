@@ -28,6 +28,7 @@ from tamulag.streamer.app.build_server import check_cores
 from tamulag.streamer.bench.rig.broker import Broker
 from tamulag.streamer.bench.rig.processes import BROKER
 from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.offline.verify import verify_recording
 from tamulag.streamer.protocol.ingest import (
     FeaturesHeader,
     PictureForm,
@@ -37,6 +38,7 @@ from tamulag.streamer.protocol.ingest import (
     SoundHeader,
     build_frame,
 )
+from tamulag.streamer.storage.history_db import HistoryDb
 
 
 async def sitting(url: str, number: int) -> None:
@@ -276,3 +278,31 @@ def children(pid: int) -> list[int]:
     """Return the worker processes of a server that a test started."""
     workers = psutil.Process(pid).children(recursive=True)
     return [p.pid for p in workers if "spawn_main" in " ".join(p.cmdline())]
+
+
+def test_each_session_is_recorded_and_kept(tmp_path: Path) -> None:
+    """A recording replays to the scores that were sent; the history lists both sessions."""
+    settings, records = tmp_path / "mine.toml", tmp_path / "records"
+    settings.write_text(f'[history]\npath = "{tmp_path}/history.sqlite"\n')
+
+    async def play(url: str) -> tuple[Caller, Caller]:
+        named = FEATURES.model_copy(update={"session": "seat-3"})
+        return await asyncio.gather(
+            call(url, Caller(3), hops=6, hello=named),
+            call(url, Caller(4), hops=6),
+        )
+
+    with Serving("--record", str(records), "--history", "--config", str(settings)) as server:
+        callers = asyncio.run(play(server.url))
+        assert server.stop() == 0
+    assert [caller.refused for caller in callers] == [None, None]
+    (folder,) = records.glob("*-seat-3")
+    found = verify_recording(folder, None)
+    assert (found.hops, len([*records.iterdir()])) == (6, 2)
+    assert found.max_abs_diff <= 1e-5
+    with HistoryDb(tmp_path / "history.sqlite") as store:
+        assert {past.reason for past in store.sessions()} == {"end"}
+        assert len(store.sessions()) == 2
+        lines = [json.loads(line) for line in store.messages("seat-3")]
+    scores = [line["sentiment"] for line in lines if line["type"] == "sentiment"]
+    assert scores == [score.sentiment for score in callers[0].scores]

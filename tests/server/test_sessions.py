@@ -12,10 +12,12 @@ import pytest
 from support.recordings import ABOUT
 from support.waiting import until
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.server.backend import LocalBackend
-from tamulag.streamer.server.sessions import BACKLOG, ServerSession, SessionRegistry
+from tamulag.streamer.server.session import ServerSession
+from tamulag.streamer.server.sessions import BACKLOG, SessionRegistry
 from tamulag.streamer.server.snapshot_store import StoredSnapshot
 
 from ..core.test_session import TIMING
@@ -37,7 +39,7 @@ class Told:
 
 
 def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
-    batch = SessionBatch(model, CARD, TIMING, seats=4)
+    batch = SessionBatch(TorchEngine(model, 4), CARD, TIMING)
     backend = LocalBackend(batch, "w")
     return SessionRegistry(backend, ABOUT, TIMING, told.publish_of, linger=linger, **rest)
 

@@ -31,7 +31,7 @@ def history(path: Path, told: Told | None = None, max_bytes: int = 10**9) -> His
     heard: Told = [] if told is None else told
     return History(
         path,
-        hello=hello,
+        hello=lambda session: hello() if session is None else hello(session),
         report=lambda reason, detail: heard.append((reason, detail)),
         max_age=YEARS,
         max_bytes=max_bytes,
@@ -120,12 +120,13 @@ def test_what_does_not_fit_is_dropped_and_counted(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
 
     async def scenario() -> None:
+        lines = [score(n) for n in range(1, QUEUE + 11)]
         other.execute("BEGIN IMMEDIATE")
-        for n in range(1, QUEUE + 11):
-            kept.publish("sentiment", score(n))
-        assert kept.dropped == 10
+        for line in lines:
+            kept.publish("sentiment", line)
+        assert kept.dropped == 11  # the hello waits as well
         other.execute("COMMIT")
-        await until(lambda: len(lines_of(path)) == QUEUE)
+        await until(lambda: len(lines_of(path)) == QUEUE - 1)
 
     run(kept, scenario)
     other.close()
@@ -256,3 +257,26 @@ def test_a_summary_is_plain_json() -> None:
     shown = json.loads(json.dumps(summary(past)))
     assert shown["started"] == "2026-11-24T06:00:00.000Z"
     assert (shown["seconds"], shown["mean_sentiment"]) == (83.0, -0.25)
+
+
+def test_sessions_of_a_server_are_kept_apart(path: Path) -> None:
+    """Each with its own hello; the server's own messages are no session."""
+    kept = History(
+        path,
+        hello=lambda session: None if session is None else hello(session),
+        report=lambda reason, detail: None,
+        max_age=YEARS,
+        max_bytes=10**9,
+    )
+
+    async def scenario() -> None:
+        for seq in range(1, 4):
+            kept.publish("heartbeat", "{}")
+            kept.publish("status", "{}")
+            for name in ("a", "b"):
+                kept.publish_of(name, "sentiment", score(seq, session=name))
+
+    run(kept, scenario)
+    with HistoryDb(path) as store:
+        assert {past.id for past in store.sessions()} == {"a", "b"}
+        assert [json.loads(line)["seq"] for line in store.messages("b")] == [1, 2, 3]

@@ -146,7 +146,7 @@ def test_old_sessions_are_removed(path: Path) -> None:
         keep(store, "old", EPOCH - 3 * DAY)
         keep(store, "new", EPOCH - DAY)
         own = keep(store, "own", EPOCH, ends=False)
-        removed = store.prune(own, now=EPOCH, max_age=2 * DAY, max_bytes=10**9)
+        removed = store.prune({own}, now=EPOCH, max_age=2 * DAY, max_bytes=10**9)
         assert removed == (1, 0)
         assert names(store) == ["own", "new"]
         assert list(store.messages("old")) == []
@@ -158,7 +158,7 @@ def test_the_oldest_make_room(path: Path) -> None:
         for n in range(5):
             keep(store, f"s{n}", EPOCH + 1000 * n, 200)
         limit = store.size // 2
-        removed = store.prune(0, now=EPOCH + 9000, max_age=DAY, max_bytes=limit)
+        removed = store.prune((), now=EPOCH + 9000, max_age=DAY, max_bytes=limit)
         assert removed == (0, 3)
         assert names(store) == ["s4", "s3"]
     assert path.stat().st_size <= limit
@@ -171,8 +171,8 @@ def test_a_session_that_runs_is_never_removed(path: Path) -> None:
         own = keep(store, "own", EPOCH, 1, ends=False)
         small = {"max_age": 1.0, "max_bytes": 60_000}
         with pytest.raises(HistoryFull, match=r"raise history\.max_size"):
-            store.prune(own, now=EPOCH + 101, **small)  # type: ignore[arg-type]
-        assert store.prune(own, now=EPOCH + 101 + KILLED_AFTER, **small) == (1, 0)  # type: ignore[arg-type]
+            store.prune({own}, now=EPOCH + 101, **small)  # type: ignore[arg-type]
+        assert store.prune({own}, now=EPOCH + 101 + KILLED_AFTER, **small) == (1, 0)  # type: ignore[arg-type]
         assert names(store) == ["own"]
 
 
@@ -238,3 +238,16 @@ def test_the_usual_place_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_path() == tmp_path / "tamulag" / "history.sqlite"
+
+
+def test_a_session_that_was_handed_over_continues_its_entry(path: Path) -> None:
+    """Its numbers go on; a new session of the same name gets an entry of its own."""
+    with HistoryDb(path, create=True) as store:
+        first = store.begin(hello("seat-7"))
+        store.append(first, [score(1, session="seat-7"), score(2, session="seat-7")])
+        again = hello("seat-7").replace('"seq":0', '"seq":3')
+        assert store.begin(again) == first
+        other = store.begin(hello("seat-7"))
+        assert other != first
+        store.append(other, [score(1, session="seat-7")])
+        assert {past.id for past in store.sessions()} == {"seat-7", "seat-7-2"}
