@@ -67,7 +67,8 @@ class Nearby:
 
     def kill(self, number: int = 0) -> None:
         there = [wing for wing in self.wings if wing.is_there]
-        there[number % len(there)].is_there = False
+        if there:  # the pool may not have noticed the last loss yet
+            there[number % len(there)].is_there = False
 
 
 class Stage:
