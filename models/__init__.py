@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .nn.encoder import Ticks
     from .nn.errors import TamulagError, TextEncoderError
     from .nn.tam_ulag import MODALITIES, ModelConfig, Output, State, TamUlag
-    from .runtime.checkpoint import Card, CheckpointError, load, save
+    from .runtime.card import Card
+    from .runtime.checkpoint import CheckpointError, load, save
     from .text.text_encoder import TextEncoder, encoder_for
 
 __all__ = [
@@ -34,7 +35,8 @@ _MODULES = {
     ".nn.encoder": ("Ticks",),
     ".nn.errors": ("TamulagError", "TextEncoderError"),
     ".nn.tam_ulag": ("MODALITIES", "ModelConfig", "Output", "State", "TamUlag"),
-    ".runtime.checkpoint": ("Card", "CheckpointError", "load", "save"),
+    ".runtime.card": ("Card",),
+    ".runtime.checkpoint": ("CheckpointError", "load", "save"),
     ".text.text_encoder": ("TextEncoder", "encoder_for"),
 }
 

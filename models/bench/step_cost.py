@@ -20,7 +20,7 @@ from ..nn.encoder import Ticks
 from ..nn.tam_ulag import MODALITIES, TICK_RATE, State, TamUlag
 from ..runtime.checkpoint import load
 from ..runtime.onnx_engine import OnnxStep, window_of
-from ..runtime.session_step import Step
+from ..runtime.torch_engine import Step
 
 WINDOWS = (5.0, 10.0, 30.0, 60.0)
 """Seconds."""

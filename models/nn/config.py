@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 from .attention import Tam
+from .constants import MODALITIES
 from .encoder import EncoderKind
 from .fusion import Fusion
 from .ulag import Labels, Similarity
-
-MODALITIES = ("text", "audio", "vision")
 
 
 def _one_of(key: str, value: object, allowed: tuple[object, ...]) -> None:

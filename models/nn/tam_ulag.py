@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .attention import Pooled
 from .branch import Branch, BranchState, Head, regressor, reset_branch
-from .config import MODALITIES, BranchConfig, ModelConfig, config_dict
+from .config import BranchConfig, ModelConfig, config_dict
+from .constants import LIMIT, MODALITIES, TICK_RATE
 from .encoder import Ticks
 from .fusion import SemanticFusion
 from .ulag import Ulag
@@ -38,10 +39,7 @@ __all__ = [
     "reset_branch",
 ]
 
-TICK_RATE = 50
 TEXT_TOKENS = 128
-LIMIT = 3.0
-"""Sentiment lies in [-3, 3]."""
 
 
 class State(NamedTuple):

@@ -4,9 +4,8 @@ Knows safetensors files. Refuses what is missing or left over; nothing in a file
 """
 
 import json
-from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,26 @@ from ..nn.attention import Memory
 from ..nn.encoder import EncoderState
 from ..nn.errors import TamulagError
 from ..nn.tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
+from .card import MINILM, Card
+
+__all__ = [
+    "ENCODER",
+    "FORMAT",
+    "MINILM",
+    "MULTILINGUAL",
+    "SHIPPED",
+    "Card",
+    "CheckpointError",
+    "dump_state",
+    "encoder_name",
+    "load",
+    "load_state",
+    "load_tuned",
+    "resolve",
+    "save",
+]
 
 FORMAT = "tamulag-1"
-MINILM = "all-minilm-l6-v2"
 MULTILINGUAL = "multilingual-e5-small"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""
@@ -32,45 +48,6 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 class CheckpointError(TamulagError):
     """A checkpoint cannot be used; the text names the file and the remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a checkpoint says of itself."""
-
-    trained: dict[str, bool]
-    """For `sentiment` (the fused head) and each modality: whether its head was trained."""
-    interval: dict[str, float] = field(default_factory=dict)
-    """Half width of the 90 % interval per set of present modalities, e.g. `text+audio`: the
-    conformal quantile of validation residuals. A set that is not here has no interval."""
-    begun: dict[str, list[float]] = field(default_factory=dict)
-    """Half widths while little was heard, least first; `interval` holds after them. A set that is
-    not here was calibrated on whole clips alone."""
-    heard: dict[str, list[int]] = field(default_factory=dict)
-    """Per modality the valid steps in the window at which the next of these half widths begins."""
-    clips: dict[str, list[int]] = field(default_factory=dict)
-    """Distinct clips of the rarest modality behind each half width, the last of `interval`."""
-    data: dict[str, str] = field(default_factory=dict)
-    """Per head: the corpus it was trained on."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """Measured on validation rows."""
-    text_encoder: str = MINILM
-    """Which text encoder made the token states that the text branch was trained on."""
-    tuned: list[str] = field(default_factory=list)
-    """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
-
-    def half_width(self, heard: Mapping[str, int]) -> float | None:
-        """Return the half width of the 90 % interval, or None where it was not calibrated.
-
-        Args:
-            heard: Valid steps in the window of each modality that is present, text first. The one
-                of which least was heard decides.
-        """
-        key = "+".join(heard)
-        if key not in self.begun:
-            return self.interval.get(key)
-        level = min(bisect_right(self.heard[name], count) for name, count in heard.items())
-        return [*self.begun[key], self.interval[key]][level]
 
 
 def resolve(name: str) -> Path:

@@ -1,19 +1,27 @@
-"""Which engine steps how many sessions at a time: measured, on seats as they are served.
+"""Which engine steps how many sessions at a time: chosen by name, or measured on this machine.
 
-Knows seats and two ways to compute a step. Knows no file and no setting.
+Knows the engine and two ways to compute a step. Knows no setting.
 """
 
+import logging
 import statistics
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from ..nn.tam_ulag import TamUlag
-from .batched_sessions import BatchedState
-from .onnx_engine import BATCHES
-from .session_step import Step, StepInput, TickArrays
+from .checkpoint import CheckpointError
+from .onnx_engine import BATCHES, OnnxStep
+from .step_engine import StepInput, TickArrays
+from .torch_engine import Step, TorchEngine
+
+logger = logging.getLogger("tamulag.engine")
+
+EngineName = Literal["auto", "torch", "onnxruntime"]
 
 REPEATS = 7
 
@@ -26,7 +34,7 @@ class EngineTiming(NamedTuple):
 
     sessions: int
     in_place: float
-    """With torch, in the seats' own tensors."""
+    """With torch, in the sessions' own tensors."""
     by_value: float
     """With the other step, its states copied in and out."""
 
@@ -41,6 +49,42 @@ class EngineTiming(NamedTuple):
         return max(self[1:]) < CLOSE * min(self[1:])
 
 
+def open_engine(
+    model: TamUlag,
+    checkpoint: str,
+    *,
+    capacity: int,
+    hop: int,
+    engine: EngineName = "auto",
+    path: Path | None = None,
+) -> TorchEngine:
+    """Return an engine for so many sessions.
+
+    Args:
+        model: From the checkpoint, in evaluation mode, with as many threads as torch has now.
+        checkpoint: Its name or path.
+        capacity: Sessions that have room.
+        hop: Ticks of a hop.
+        engine: `auto`: with an exported file, for each number of sessions the faster step.
+        path: The exported file.
+
+    Raises:
+        CheckpointError: If the file cannot be used, or none is given to `onnxruntime`.
+    """
+    if engine == "torch" or (engine == "auto" and path is None):
+        return TorchEngine(model, capacity, hop=hop)
+    if path is None:
+        raise CheckpointError("engine onnxruntime needs an exported file: give model.onnx")
+    step = OnnxStep(path, model, checkpoint, threads=torch.get_num_threads()).step
+    if engine == "onnxruntime":
+        return TorchEngine(model, capacity, hop=hop, step=step, sizes=range(1, capacity + 1))
+    batches = [*(size for size in BATCHES if size < capacity), min(capacity, BATCHES[-1])]
+    found = engine_timings(model, step, hop=hop, batches=batches)
+    faster = [timing.sessions for timing in found if timing.is_faster]
+    logger.info("onnxruntime is the faster one for %s sessions, measured: %s", faster, found)
+    return TorchEngine(model, capacity, hop=hop, step=step, sizes=sizes_of(found))
+
+
 def engine_timings(
     model: TamUlag, step: Step, *, hop: int, batches: Sequence[int] = BATCHES
 ) -> list[EngineTiming]:
@@ -49,7 +93,7 @@ def engine_timings(
     Args:
         model: In evaluation mode, with as many threads as torch has now.
         step: Computes what `model.step` does.
-        hop: Ticks of a turn.
+        hop: Ticks of a hop.
         batches: Numbers of sessions.
     """
     found = [_timed(model, step, hop, sessions, REPEATS) for sessions in batches]
@@ -74,22 +118,22 @@ def sizes_of(found: Sequence[EngineTiming]) -> frozenset[int]:
 
 
 def _timed(model: TamUlag, step: Step, hop: int, sessions: int, repeats: int) -> EngineTiming:
-    seats = [
-        BatchedState(model, sessions, hop=hop),
-        BatchedState(model, sessions, hop=hop, step=step, sizes=[sessions]),
+    engines = [
+        TorchEngine(model, sessions, hop=hop),
+        TorchEngine(model, sessions, hop=hop, step=step, sizes=[sessions]),
     ]
-    slots = [[one.open() for _ in range(sessions)] for one in seats]
-    took: tuple[list[float], list[float]] = ([], [])
+    slots = [[engine.open() for _ in range(sessions)] for engine in engines]
+    spent: tuple[list[float], list[float]] = ([], [])
     for number in range(repeats + 1):
-        turns = [_turn(model, hop, number)] * sessions
-        for one, places, times in zip(seats, slots, took, strict=True):
+        inputs = [_input(model, hop, number)] * sessions
+        for engine, places, times in zip(engines, slots, spent, strict=True):
             begin = time.perf_counter()
-            one.step(places, turns)
+            engine.step(places, inputs)
             times.append(time.perf_counter() - begin)
-    return EngineTiming(sessions, *(statistics.median(times[1:]) for times in took))
+    return EngineTiming(sessions, *(statistics.median(times[1:]) for times in spent))
 
 
-def _turn(model: TamUlag, hop: int, number: int) -> StepInput:
+def _input(model: TamUlag, hop: int, number: int) -> StepInput:
     rows = {}
     for name in ("audio", "vision"):
         branch = getattr(model.config, name)

@@ -7,12 +7,11 @@ Shapes: B sessions, one hop, M = 3 modalities (text, audio, vision).
 """
 
 import hashlib
-import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,12 +22,9 @@ from ..nn.encoder import EncoderState, Ticks, compact
 from ..nn.tam_ulag import MODALITIES, TICK_RATE, Output, State, TamUlag
 from .checkpoint import CheckpointError, resolve
 from .ort_runner import Runner
-from .session_step import Step
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-logger = logging.getLogger("tamulag.engine")
 
 FORMAT = "tamulag-step-2"
 FEATURES = ("fused", *MODALITIES)
@@ -36,7 +32,6 @@ FEATURES = ("fused", *MODALITIES)
 _STATES = 20
 """Place of the first of the states among the outputs."""
 BATCHES = (1, 4, 16, 64, 256)
-Engine = Literal["auto", "torch", "onnxruntime"]
 
 
 class OnnxStep:
@@ -234,34 +229,3 @@ def _some(model: TamUlag, name: str, batch: int, count: int) -> Ticks:
     when = torch.arange(0, count * config.period, config.period).repeat(batch, 1)
     values = torch.randn(batch, count, config.dim, generator=torch.Generator().manual_seed(count))
     return Ticks(values, torch.ones_like(when, dtype=torch.bool), when, when + config.period)
-
-
-def step_for(
-    model: TamUlag,
-    checkpoint: str,
-    *,
-    engine: Engine = "auto",
-    path: Path | None = None,
-) -> Step:
-    """Return the step function of one session; for many together there is `choice`.
-
-    Args:
-        model: From the checkpoint.
-        checkpoint: Its name or path.
-        engine: `auto`: with an exported file the one that is faster now, else torch.
-        path: The exported file.
-
-    Raises:
-        CheckpointError: If the file cannot be used, or none is given to `onnxruntime`.
-    """
-    if engine == "torch" or (engine == "auto" and path is None):
-        return model.step
-    if path is None:
-        raise CheckpointError("engine onnxruntime needs an exported file: give model.onnx")
-    onnx = OnnxStep(path, model, checkpoint, threads=torch.get_num_threads())
-    if engine == "onnxruntime":
-        return onnx.step
-    speeds = faster(model, onnx, (1,))
-    is_faster = sum(speed.torch - speed.onnxruntime for speed in speeds) > 0
-    logger.info("engine %s, measured: %s", "onnxruntime" if is_faster else "torch", speeds)
-    return onnx.step if is_faster else model.step

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from ..data.clips import DataError
-from ..nn.config import MODALITIES, ModelConfig
+from ..nn.config import ModelConfig
+from ..nn.constants import MODALITIES
 from .joint_recipe import JointRecipe, ModelTable, model_config, read_joint
 from .progress import Log, Progress, Record
 from .run_folder import settings

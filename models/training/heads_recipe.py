@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from ..data.label_scale import Form
-from ..nn.config import MODALITIES
+from ..nn.constants import MODALITIES
 from ..runtime.checkpoint import MINILM
 from ..text.text_encoder import PRETRAINED
 from .recipe_file import Table

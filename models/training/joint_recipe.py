@@ -13,7 +13,8 @@ from pydantic import Field
 from ..data.clips import DataError
 from ..data.label_scale import Form
 from ..nn.attention import Tam
-from ..nn.config import MODALITIES, ModelConfig, preset, with_tam
+from ..nn.config import ModelConfig, preset, with_tam
+from ..nn.constants import MODALITIES
 from ..nn.fusion import Fusion
 from ..nn.ulag import Gradient, Labels, Similarity
 from .recipe_file import Table, load_recipe, unknown

@@ -14,20 +14,18 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from ..core.commands import apply
 from ..core.estimate import Estimate
 from ..core.session import Session
 from ..protocol.messages import Latency, SentimentMessage, State, decode, sentiment_message
 from ..protocol.session_messages import SessionMessages
 from ..storage.arrow_file import Recording
-from ..storage.recording import LONGEST, RecordingError, Row, input_of
+from ..storage.recording import RecordingError, Row, command_of
 from .clock import SessionClock
 from .outputs import Outputs
 
 GAP = 3600.0
-"""Seconds by which one row may advance a session: each second costs its hops, heard or not."""
-
-LONGEST_HOP = 60.0
-"""Seconds of the longest hop that is believed; each costs memory for its ticks."""
+"""Seconds by which one row may advance a session: each second costs its hops."""
 
 BREATH = 64
 """Rows at full speed after which the publishers get their turn."""
@@ -46,25 +44,12 @@ def feed(session: Session, row: Row) -> list[Estimate]:
             f"recording jumps from {session.now} s to {row.at} s: at most {GAP:g} s are believed"
         )
     try:
-        if row.kind == "hop":
-            return _turn(session, row.at)
-        if row.kind == "close":
-            return session.close(row.at)
-        if row.kind == "advance":
-            return session.advance(-LONGEST if row.at is None else row.at)
-        return session.push(input_of(row))
+        return apply(session, command_of(row))
     except ValueError as error:
         line = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise RecordingError(
             f"recording cannot be played at {row.arrived:.2f} s: {line}"
         ) from error
-
-
-def _turn(session: Session, hop: float | None) -> list[Estimate]:
-    if hop is None or not 0 < hop <= LONGEST_HOP:
-        raise ValueError(f"hop of {hop} s: at most {LONGEST_HOP:g} s are believed")
-    session.set_hop(hop)
-    return []
 
 
 @dataclass(kw_only=True)

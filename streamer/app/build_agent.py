@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from tamulag.models.nn.tam_ulag import TICK_RATE, TamUlag
 from tamulag.models.runtime.checkpoint import Card, load
-from tamulag.models.runtime.onnx_engine import step_for
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.engine_choice import open_engine
+from tamulag.models.runtime.step_engine import StepEngine
 
 from ..agent.clock import SessionClock
 from ..agent.local_feed import LocalFeed
@@ -88,12 +88,11 @@ def build(config: Config) -> Built:
         )
         shows_words = config.session.privacy == "none"
         session = Session(
-            model,
+            _engine(config, model),
             card,
             asked,
             timing_of(config),
             names_words=shows_words,
-            step=_step(config, model),
         )
         recorder = recorder_of(config, sent, session, clock)
         feed = LocalFeed(
@@ -343,10 +342,16 @@ def _login(config: Config) -> MqttLogin:
     return MqttLogin(**config.mqtt.model_dump(include=set(MqttLogin.__dataclass_fields__)))
 
 
-def _step(config: Config, model: TamUlag) -> Step:
+def _engine(config: Config, model: TamUlag) -> StepEngine:
     chosen = config.model
-    path = None if chosen.onnx is None else Path(chosen.onnx)
-    return step_for(model, chosen.checkpoint, engine=chosen.engine, path=path)
+    return open_engine(
+        model,
+        chosen.checkpoint,
+        capacity=1,
+        hop=round(config.session.hop * TICK_RATE),
+        engine=chosen.engine,
+        path=None if chosen.onnx is None else Path(chosen.onnx),
+    )
 
 
 def _history(config: Config, past: PastHello, changed: OutputChanged) -> "History | None":

@@ -58,4 +58,4 @@ def cluster_of(
 
 def _check(trial: SessionBatch, checkpoint: str, packed: bytes) -> None:
     restore(trial, TRIAL, packed, checkpoint)
-    trial.leave(TRIAL)
+    trial.remove(TRIAL)

@@ -11,6 +11,7 @@ import torch
 
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
+from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..agent.clock import SessionClock
 from ..config.loader import Config
@@ -36,7 +37,7 @@ def recorder_of(
         return None
     # Session time 0 is when the sources are open: the clock's epoch is asked for then.
     recorder = recorders.begin(sent.session, session.asked, lambda: clock.epoch, clock.now)
-    session.journal = recorder
+    session.observer = recorder
     return recorder
 
 
@@ -84,7 +85,8 @@ def session_of(header: Header, checkpoint: str | None) -> tuple[Session, Card]:
     torch.set_num_threads(header.threads)
     name = checkpoint or header.checkpoint
     model, card = load(name, window=round(header.window * TICK_RATE))
-    return Session(model, card, header.asked, header.timing), card
+    engine = TorchEngine(model, hop=round(header.hop * TICK_RATE))
+    return Session(engine, card, header.asked, header.timing), card
 
 
 def _header(

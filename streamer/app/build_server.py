@@ -6,7 +6,6 @@ Knows every part by name and how they fit. Runs nothing.
 import logging
 import os
 import time
-from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,14 +16,15 @@ import numpy as np
 from tamulag.models import TamUlag
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load
-from tamulag.models.runtime.engine_choice import engine_timings, sizes_of
-from tamulag.models.runtime.onnx_engine import OnnxStep, made_from
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.engine_choice import open_engine
+from tamulag.models.runtime.onnx_engine import made_from
+from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..agent.outputs import Outputs
 from ..agent.service import Service
 from ..cluster.backend import ClusterBackend
 from ..config.loader import Config
+from ..core.commands import Push
 from ..core.sample import Block, Input
 from ..core.session_batch import SessionBatch
 from ..protocol.session_messages import RunInfo, SessionMessages
@@ -120,16 +120,15 @@ def _registry(
     until: ExitStack,
 ) -> SessionRegistry:
     shows_words = config.session.privacy == "none"
-    step, sizes = engine_of(model, config)
-    batch = SessionBatch(
+    engine = open_engine(
         model,
-        card,
-        timing_of(config),
-        seats=config.serve.seats if config.serve.ray is None else 1,
-        names_words=shows_words,
-        step=step,
-        sizes=sizes,
+        config.model.checkpoint,
+        capacity=config.serve.seats if config.serve.ray is None else 1,
+        hop=round(config.session.hop * TICK_RATE),
+        engine=config.model.engine,
+        path=None if config.model.onnx is None else Path(config.model.onnx),
     )
+    batch = SessionBatch(engine, card, timing_of(config), names_words=shows_words)
     registry = SessionRegistry(
         _backend(config, batch, model, until),
         about,
@@ -172,24 +171,6 @@ def _backend(
     return cluster_of(config, batch, checkpoint, until)
 
 
-def engine_of(model: TamUlag, config: Config) -> tuple[Step | None, Collection[int]]:
-    """Return what steps in place of torch, and how many sessions at a time.
-
-    Raises:
-        CheckpointError: If the exported file cannot be used.
-    """
-    chosen = config.model
-    if chosen.onnx is None or chosen.engine == "torch":
-        return None, ()
-    step = OnnxStep(Path(chosen.onnx), model, chosen.checkpoint).step
-    if chosen.engine == "onnxruntime":
-        return step, range(1, config.serve.seats + 1)
-    found = engine_timings(model, step, hop=round(config.session.hop * TICK_RATE))
-    faster = [choice.sessions for choice in found if choice.is_faster]
-    logger.info("onnxruntime is the faster one for %s sessions, measured: %s", faster, found)
-    return step, sizes_of(found)
-
-
 def identity(model: TamUlag, config: Config) -> str:
     """Return what identifies weights and features: a session goes on with the same alone."""
     made = made_from(model, config.model.checkpoint)
@@ -199,8 +180,8 @@ def identity(model: TamUlag, config: Config) -> str:
 def cost_of(model: TamUlag, card: Card, config: Config) -> float:
     """Measure what share of a core a session with voice and face takes, its wire included."""
     sessions, hops = 32, 6
-    batch = SessionBatch(model, card, timing_of(config), seats=sessions)
     size = round(config.session.hop * TICK_RATE)
+    batch = SessionBatch(TorchEngine(model, sessions, hop=size), card, timing_of(config))
     voice = np.zeros((size, model.config.audio.dim), np.float32)
     face = np.zeros((max(size // model.config.vision.period, 1), model.config.vision.dim))
     for number in range(sessions):
@@ -209,8 +190,8 @@ def cost_of(model: TamUlag, card: Card, config: Config) -> float:
     for hop in range(hops):
         at, before = hop * config.session.hop, time.thread_time()
         for number in range(sessions):
-            batch.push(str(number), Block("vision", at, face.astype(np.float32)))
-            batch.push(str(number), Block("audio", at, voice))
+            batch.apply(str(number), Push(Block("vision", at, face.astype(np.float32))))
+            batch.apply(str(number), Push(Block("audio", at, voice)))
         batch.step()
         spent.append(time.thread_time() - before)
     return WIRE * sorted(spent)[hops // 2] / sessions / config.session.hop

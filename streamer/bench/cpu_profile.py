@@ -13,6 +13,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.models.text.text_encoder import encoder_for
 
 from ..app.build_agent import demo_files
@@ -87,6 +88,7 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
     portrait, speech = demo_files()
     wave, image = wave_of(speech)[: round(seconds * SAMPLE_RATE)], picture_of(str(portrait))
     seconds, clock = len(wave) / SAMPLE_RATE, _Clock()
+    model, card = load(checkpoint)
     recogniser = open_recogniser("moonshine", None)
     assert recogniser is not None
     recogniser_path = PhraseRecogniser(
@@ -101,7 +103,7 @@ def shares(seconds: float = 30.0, checkpoint: str = "default") -> list[Share]:
             clock.timed("face", vision.push),
         )
         measure = clock.timed("voice", AudioFeatures().push)
-        score = clock.timed("session, model", Session(*load(checkpoint), MODALITIES).push)
+        score = clock.timed("session, model", Session(TorchEngine(model), card, MODALITIES).push)
         tell, spoken = clock.timed("message", _message), 0
         for start in range(0, len(wave) - BLOCK + 1, BLOCK):
             block = wave[start : start + BLOCK]

@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 
+from ..core.commands import Push
 from ..core.sample import TICK_RATE, Block
 from ..core.session_batch import SessionBatch
 from .rig.proc_usage import memory, spent
@@ -182,7 +184,7 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
         (ticks // model.config.vision.period, model.config.vision.dim)
     ).astype(np.float32)
     batches = {
-        size: SessionBatch(model, card, seats=sessions, batch=size) for size in (sessions, 1)
+        size: SessionBatch(TorchEngine(model, sessions), card, batch=size) for size in (sessions, 1)
     }
     spent: dict[int, list[float]] = {size: [] for size in batches}
     for batch in batches.values():
@@ -191,8 +193,8 @@ def batched(sessions: int, *, hops: int = 8, checkpoint: str = "default") -> Bat
     for hop in range(hops + 1):
         for size, batch in batches.items():
             for number in range(sessions):
-                batch.push(str(number), Block("vision", hop * HOP, face))
-                batch.push(str(number), Block("audio", hop * HOP, voice))
+                batch.apply(str(number), Push(Block("vision", hop * HOP, face)))
+                batch.apply(str(number), Push(Block("audio", hop * HOP, voice)))
             spent[size].append(_timed(batch))
     together, alone = (1e6 * float(np.median(times[1:])) / sessions for times in spent.values())
     return Batched(sessions, together, alone, alone / together)

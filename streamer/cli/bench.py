@@ -247,6 +247,7 @@ def bench_long(
 
 def _hour(path: Path, checkpoint: str, duration: float) -> "list[Drift]":
     from tamulag.models.runtime.checkpoint import load
+    from tamulag.models.runtime.torch_engine import TorchEngine
 
     from ..bench.drift import drifts, loop_of, stream
     from ..core.estimate import Timing
@@ -256,7 +257,9 @@ def _hour(path: Path, checkpoint: str, duration: float) -> "list[Drift]":
     timing = Timing()
     model, card = load(checkpoint)
     loop = loop_of(play(path), timing.hop)
-    session = Session(model, card, {sample.modality for sample in loop.samples}, timing)
+    session = Session(
+        TorchEngine(model), card, {sample.modality for sample in loop.samples}, timing
+    )
     with bar(path.name, round(duration)) as progress:
         estimates = stream(session, loop, duration, progress)
     return drifts(estimates, loop.period, timing)

@@ -13,7 +13,7 @@ import typer
 from .data import Json, quiet_threads
 
 if TYPE_CHECKING:
-    from ..offline.verify_onnx import Report
+    from ..offline.verify_onnx import ExportReport
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def export(
         raise typer.Exit(1)
 
 
-def _show(report: "Report", as_json: bool) -> None:
+def _show(report: "ExportReport", as_json: bool) -> None:
     worst = max(report.differences.values())
     speeds = [speed._asdict() for speed in report.speeds]
     if as_json:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Collection
 from zlib import crc32
 
+from ..core.commands import Advance, Close, Push, SessionCommand
 from ..core.sample import Block, Input
 from ..core.session_batch import BatchFull
 from ..server.backend import ScoredStep
 from .autoscaler import Autoscaler
 from .command_log import CommandLog
 from .remote_session import RemoteSession
-from .session_worker import Advance, Answer, Begin, Command, Finish, Leave, Push
+from .session_worker import Answer, Begin, Leave, WorkerCommand
 from .worker_pool import WorkerFactory, WorkerLost, WorkerPool, WorkerSlot
 
 logger = logging.getLogger("tamulag.serve")
@@ -121,26 +122,27 @@ class ClusterBackend:
         self._seats[name] = seat
         self._settle(seat)
 
-    def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session; see `Place`."""
+    def apply(self, name: str, command: SessionCommand) -> None:
+        """Give a session a command; see `SessionBackend`."""
         seat = self._seats[name]
-        if seat.trail.number == 0 and seat.trail.base.packed is not None:
-            seat.reached = item.timestamp  # it goes on from elsewhere
-            seat.packs_at += item.timestamp
-        self._give(seat, Push(item))
+        if isinstance(command, Push) and seat.trail.number == 0 and seat.trail.base.packed:
+            seat.reached = command.item.timestamp  # it continues from elsewhere
+            seat.packs_at += command.item.timestamp
+        self._give(seat, command)
         if seat.trail.reached >= seat.packs_at or len(seat.trail) % ORDERS == ORDERS - 1:
             self._want_pack(seat)
 
+    def push(self, name: str, item: Input | Block) -> None:
+        """Take one input of a session."""
+        self.apply(name, Push(item))
+
     def advance(self, name: str, now: float) -> None:
-        """Close hops; see `Place`."""
-        seat = self._seats[name]
-        self._give(seat, Advance(now))
-        if len(seat.trail) % ORDERS == ORDERS - 1:
-            self._want_pack(seat)
+        """Close hops that ended before `now - lateness`."""
+        self.apply(name, Advance(now))
 
     def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held; see `Place`."""
-        self._give(self._seats[name], Finish(now))
+        """Close all that is still held."""
+        self.apply(name, Close(now))
 
     def leave(self, name: str) -> None:
         """Forget a session; see `Place`."""
@@ -210,7 +212,7 @@ class ClusterBackend:
         has_more = bool(post.ready or post.leaving)
         if now < post.due or not (has_more or now >= post.due + HEARTBEAT):
             return
-        orders = [Command(name, 0, Leave()) for name in post.leaving]
+        orders = [WorkerCommand(name, 0, Leave()) for name in post.leaving]
         post.leaving.clear()
         post.asked, size = {}, 0
         while post.ready and size < CALL:
@@ -264,7 +266,7 @@ class ClusterBackend:
         seat = self._seats.get(name)
         return seat if seat is not None and seat.post is post and seat.begun else None
 
-    def _give(self, seat: RemoteSession, do: Push | Advance | Finish) -> None:
+    def _give(self, seat: RemoteSession, do: SessionCommand) -> None:
         if not seat.trail.add(do, time.monotonic(), sent=seat.sent):
             self.dropped += 1
             return

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .ray_runtime import connect
-from .session_worker import Answer, Command, SessionWorker, WorkerConfig
+from .session_worker import Answer, SessionWorker, WorkerCommand, WorkerConfig
 from .worker_pool import WorkerLost
 
 CALL_LIMIT = 10.0
@@ -72,7 +72,7 @@ class RayWorkerFactory:
 
     def __init__(self, ray: Any, plan: WorkerConfig, checkpoint: str) -> None:
         self._ray = ray
-        self._made_from = (plan.hall, checkpoint)
+        self._made_from = (plan.batch, checkpoint)
         # Lost state does not return with a restarted process: a new worker is a new actor.
         self._actor_class = ray.remote(SessionWorker).options(
             num_cpus=1,
@@ -146,7 +146,7 @@ class RayWorker:
         self._actor = actor
         self._hangs = False
 
-    async def ask(self, orders: Sequence[Command], limit: float = CALL_LIMIT) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand], limit: float = CALL_LIMIT) -> Answer:
         """Execute commands and return their results.
 
         Raises:

@@ -6,8 +6,9 @@ Knows a trail and the state of its way to a wing. Knows no network and no clock.
 import math
 from dataclasses import dataclass
 
+from ..core.commands import Push
 from .command_log import CommandLog
-from .session_worker import Command, Move, Pack, Push
+from .session_worker import Move, Pack, WorkerCommand
 from .worker_pool import WorkerSlot
 
 PACKED = 200_000
@@ -63,21 +64,21 @@ class RemoteSession:
         turns = math.ceil((self.trail.reached - self.reached) / hop)
         return self.left + max(1, turns, unanswered // MANY)
 
-    def write(self, orders: list[Command]) -> int:
+    def write(self, orders: list[WorkerCommand]) -> int:
         """Add what is to be sent; return about how many bytes that are."""
         if self.gone:
             return 0
         size = 0
         if not self.begun:
-            orders.append(Command(self.name, self.trail.start, self.trail.base))
+            orders.append(WorkerCommand(self.name, self.trail.start, self.trail.base))
             self.begun, self.sent = True, self.trail.start
             size += len(self.trail.base.packed or b"")
         for entry in self.trail.after(self.sent):
-            orders.append(Command(self.name, entry.number, entry.do))
+            orders.append(WorkerCommand(self.name, entry.number, entry.do))
             size += _weight(entry.do)
         self.sent = self.trail.number
         if self.wants_pack and not self.packing:
-            orders.append(Command(self.name, self.sent, Move() if self.moving else Pack()))
+            orders.append(WorkerCommand(self.name, self.sent, Move() if self.moving else Pack()))
             self.wants_pack, self.packing, self.gone = False, True, self.moving
             size += PACKED
         return size

@@ -1,24 +1,23 @@
-"""A hall in a process of its own: does what it is told, in order, and answers each call once.
+"""A batch of sessions in a process of its own: runs commands in order, answers each call once.
 
-Knows orders and a hall. Does not know who tells it, on which machine it is, nor how orders come.
+Knows commands and a batch. Knows neither the gateway, nor its machine, nor how commands come.
 """
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
-from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 
+from ..core.commands import Push, SessionCommand
 from ..core.errors import TamulagError
 from ..core.estimate import Estimate, Timing
-from ..core.sample import Block, Input, Notice
+from ..core.sample import TICK_RATE, Notice
 from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
 from ..server import malloc
@@ -29,24 +28,6 @@ class Begin(NamedTuple):
 
     asked: tuple[str, ...]
     packed: bytes | None = None
-
-
-class Push(NamedTuple):
-    """See `Hall.push`."""
-
-    item: Input | Block
-
-
-class Advance(NamedTuple):
-    """See `Hall.advance`."""
-
-    now: float
-
-
-class Finish(NamedTuple):
-    """See `Hall.finish`."""
-
-    now: float | None
 
 
 class Pack(NamedTuple):
@@ -61,22 +42,22 @@ class Leave(NamedTuple):
     """Forget the session, and its turns that wait."""
 
 
-class Command(NamedTuple):
+class WorkerCommand(NamedTuple):
     """What is to be done for one session."""
 
     name: str
     number: int
     """Rises within a session."""
-    do: Begin | Push | Advance | Finish | Pack | Move | Leave
+    do: SessionCommand | Begin | Pack | Move | Leave
 
 
 class WorkerScore(NamedTuple):
-    """What was said of a session in a turn."""
+    """One session's estimate of one step."""
 
     name: str
     estimate: Estimate
     number: int
-    """Of the order that brought the last of what the turn needed."""
+    """Of the command that completed the hop."""
     spent: float
     """Seconds of the model, its share of the step."""
 
@@ -112,7 +93,7 @@ class WorkerConfig(NamedTuple):
     seats: int
     names_words: bool
 
-    def hall(self) -> SessionBatch:
+    def batch(self) -> SessionBatch:
         """Load the model into this process, for one thread.
 
         Raises:
@@ -121,61 +102,58 @@ class WorkerConfig(NamedTuple):
         torch.set_num_threads(1)
         malloc.disable_trim()
         model, card = load(self.checkpoint, window=round(self.timing.window * TICK_RATE))
-        return SessionBatch(
-            model, card, self.timing, seats=self.seats, names_words=self.names_words
-        )
+        engine = TorchEngine(model, self.seats, hop=round(self.timing.hop * TICK_RATE))
+        return SessionBatch(engine, card, self.timing, names_words=self.names_words)
 
 
 @dataclass
 class _WorkerSession:
-    """One session of a wing."""
+    """One session of a worker."""
 
-    due: deque[int] = field(default_factory=deque)
-    """Number of the order that made each turn due that waits."""
     newest: int = 0
-    """Number of the newest order."""
+    """Number of the newest command."""
     wants_pack: bool = False
 
 
 class SessionWorker:
-    """Does orders.
+    """Runs commands.
 
     Args:
-        make: Makes the hall, here.
+        make: Makes the batch, here.
         checkpoint: What identifies the weights.
     """
 
     def __init__(self, make: Callable[[], SessionBatch], checkpoint: str) -> None:
-        self._hall = make()
+        self._batch = make()
         self._checkpoint = checkpoint
-        self._guests: dict[str, _WorkerSession] = {}
+        self._sessions: dict[str, _WorkerSession] = {}
         self._answer = self._blank(0.0)
 
-    def do(self, orders: Sequence[Command]) -> Answer:
-        """Do the orders, then give one turn to each session that waits, up to a batch.
+    def do(self, commands: Sequence[WorkerCommand]) -> Answer:
+        """Run the commands, then one step for each waiting session, up to a batch.
 
-        Who is to be packed is packed when none of its turns waits. A session whose order cannot be
-        done is forgotten and told of; the others go on.
+        A session that is to be packed is packed when none of its steps is pending. A session whose
+        command fails is forgotten and reported; the others go on.
         """
         began = time.monotonic()
-        for order in orders:
-            self._obey(order)
+        for command in commands:
+            self._run(command)
         self._step()
-        for name, guest in self._guests.items():
-            if guest.wants_pack and not guest.due:
-                self._pack(name, guest)
-        left = {name: len(guest.due) for name, guest in self._guests.items() if guest.due}
+        for name, session in self._sessions.items():
+            if session.wants_pack and not self._batch.backlog(name):
+                self._pack(name, session)
+        left = {name: n for name in self._sessions if (n := self._batch.backlog(name))}
         worked = self._answer.worked + time.monotonic() - began
         answer = self._answer._replace(left=left, worked=worked)
         self._answer = self._blank(worked)
         return answer
 
-    def _obey(self, order: Command) -> None:
-        name, number, do = order
+    def _run(self, command: WorkerCommand) -> None:
+        name, number, do = command
         try:
             if isinstance(do, Begin):
                 self._begin(name, number, do)
-            elif name in self._guests:  # else it has failed, and who sent this did not know yet
+            elif name in self._sessions:  # else it has failed, which the gateway did not know yet
                 self._follow(name, number, do)
         except (ValueError, TamulagError) as error:
             self._answer.failed[name] = str(error)
@@ -183,68 +161,60 @@ class SessionWorker:
 
     def _begin(self, name: str, number: int, how: Begin) -> None:
         if how.packed is None:
-            self._hall.open(name, how.asked)
+            self._batch.open(name, how.asked)
         else:
-            restore(self._hall, name, how.packed, self._checkpoint)
-        self._guests[name] = _WorkerSession(newest=number)
+            restore(self._batch, name, how.packed, self._checkpoint)
+        self._sessions[name] = _WorkerSession(newest=number)
 
-    def _follow(
-        self, name: str, number: int, do: Push | Advance | Finish | Pack | Move | Leave
-    ) -> None:
+    def _follow(self, name: str, number: int, do: SessionCommand | Pack | Move | Leave) -> None:
+        session = self._sessions[name]
         match do:
-            case Push(item):
-                self._give(name, number, partial(self._hall.push, name, owned(item)))
-            case Advance(now):
-                self._give(name, number, partial(self._hall.advance, name, now))
-            case Finish(end):
-                self._give(name, number, partial(self._hall.finish, name, end))
             case Pack():
-                self._guests[name].wants_pack = True
+                session.wants_pack = True
             case Move():
-                self._move(name, self._guests[name])
+                self._move(name, session)
             case Leave():
                 self._forget(name)
+            case _:
+                self._batch.apply(name, owned(do), tag=number)
+                session.newest = number
 
-    def _give(self, name: str, number: int, give: Callable[[], None]) -> None:
-        guest, before = self._guests[name], self._hall.backlog(name)
-        give()
-        guest.newest = number
-        guest.due.extend([number] * (self._hall.backlog(name) - before))
-
-    def _move(self, name: str, guest: _WorkerSession) -> None:
-        while guest.due:
+    def _move(self, name: str, session: _WorkerSession) -> None:
+        while self._batch.backlog(name):
             self._step()
-        self._pack(name, guest)
+        self._pack(name, session)
         self._forget(name)
 
-    def _pack(self, name: str, guest: _WorkerSession) -> None:
-        packed = dump(self._hall, name, self._checkpoint)
-        self._answer.packed.append(Packed(name, guest.newest, packed))
-        guest.wants_pack = False
+    def _pack(self, name: str, session: _WorkerSession) -> None:
+        packed = dump(self._batch, name, self._checkpoint)
+        self._answer.packed.append(Packed(name, session.newest, packed))
+        session.wants_pack = False
 
     def _step(self) -> None:
         before = time.monotonic()
-        said = self._hall.step()
-        spent = (time.monotonic() - before) / max(1, len(said))
+        scored = self._batch.step()
+        spent = (time.monotonic() - before) / max(1, len(scored))
         self._answer.said.extend(
-            WorkerScore(name, estimate, self._guests[name].due.popleft(), spent)
-            for name, estimate in said
+            WorkerScore(one.name, one.estimate, int(one.tag), spent) for one in scored
         )
 
     def _forget(self, name: str) -> None:
-        if self._guests.pop(name, None) is not None:
-            self._hall.leave(name)
+        if self._sessions.pop(name, None) is not None:
+            self._batch.remove(name)
 
     def _blank(self, worked: float) -> Answer:
         return Answer([], [], {}, {}, worked, os.getpid())
 
 
-def owned(item: Input | Block) -> Input | Block:
-    """Return an input whose array is its own.
+def owned(command: SessionCommand) -> SessionCommand:
+    """Return a command whose array is its own.
 
     Those of a call lie in memory that many processes share, and one that a session still looks at
-    would keep all of the call there.
+    would pin all of the call there.
     """
+    if not isinstance(command, Push):
+        return command
+    item = command.item
     if isinstance(item, Notice) or item.values is None:
-        return item
-    return replace(item, values=item.values.copy())
+        return command
+    return Push(replace(item, values=item.values.copy()))

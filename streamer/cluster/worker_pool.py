@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..core.errors import TamulagError
 from .autoscaler import Autoscaler
-from .session_worker import Answer, Command
+from .session_worker import Answer, WorkerCommand
 
 logger = logging.getLogger("tamulag.serve")
 
@@ -35,7 +35,7 @@ class WorkerLost(TamulagError):
 class Remote(Protocol):
     """Handle of a worker in another process."""
 
-    async def ask(self, orders: Sequence[Command]) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
         """Execute commands and return their results; one call at a time.
 
         Raises:

@@ -21,10 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .sample import TICK_RATE, VISION_TICKS, Array, Block, Sample, tick_of
-
-PERIOD: Mapping[str, int] = {"audio": 1, "vision": VISION_TICKS}
-"""Ticks that one feature vector stands for."""
+from .sample import PERIOD, TICK_RATE, VISION_TICKS, Array, Block, Sample, tick_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,24 @@
-"""What a hop says: the model's output, in the words of the message.
+"""The estimate of a hop: the model's output, in the words of the message.
 
 Knows the model's output and how old each modality is. Knows no wall clock and no wire format.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from tamulag.models import Output
-from tamulag.models.nn.attention import Pooled
-from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.card import Card
+from tamulag.models.runtime.step_engine import Attention, StepArrays
 
-from .sample import MODALITIES, TICK_RATE
+from .sample import LIMIT, MODALITIES, TICK_RATE
 
-LIMIT = 3.0
 SHOWN = 5
 """Attended ticks per modality that an estimate names, heaviest first."""
 UNSEEN = {"text": "no_words", "audio": "no_sound", "vision": "no_picture"}
-"""Why a modality is missing when its source said nothing about it."""
+"""Why a modality is missing when its source gave no reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class ModalityEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the session says of the window that ends at `end`."""
+    """The scores of the window that ends at `end`."""
 
     start: float
     """Session time in seconds, not below 0."""
@@ -101,8 +100,35 @@ class Estimate:
     """Times at which words that had been scored were changed."""
 
 
+APART = 2 * LIMIT
+"""Difference where only one of two has a number: as far as two scores can be apart."""
+
+
+def scores_of(estimate: Estimate) -> dict[str, float | None]:
+    """Return the score of all modalities together, `fused`, and of each alone, by name."""
+    return {"fused": estimate.sentiment} | {
+        name: estimate.modalities[name].sentiment for name in MODALITIES
+    }
+
+
+def difference(one: object, other: object) -> float:
+    """Return the largest difference of two structures of numbers, e.g. of two estimates as dicts.
+
+    What is there on one side only, or is another word, is `APART`. Two NaN are equal.
+    """
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        if math.isnan(one) or math.isnan(other):
+            return 0.0 if math.isnan(one) and math.isnan(other) else APART
+        return abs(one - other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        return max((difference(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return max((difference(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    return 0.0 if one == other else APART
+
+
 class StepOutput(NamedTuple):
-    """What the model says of one hop of one session, as plain numbers; see `Output`."""
+    """The model's output of one hop of one session, as plain numbers; see `StepArrays`."""
 
     sentiment: float
     heads: tuple[float, float, float]
@@ -111,33 +137,33 @@ class StepOutput(NamedTuple):
     attention: tuple[dict[int, float], dict[int, float], dict[int, float]]
     """Per modality the weight of each attended tick, those of text in the order in which they came,
     of the others the `SHOWN` heaviest."""
-    heard: tuple[int, int, int]
+    steps: tuple[int, int, int]
     """Per modality the valid steps in the window: tokens, ticks of sound, frames."""
 
 
-def step_outputs(output: Output) -> list[StepOutput]:
-    """Return the hop of each session of an output with N = 1."""
-    columns = (output.sentiment, output.heads, output.present, output.weight)
+def step_outputs(arrays: StepArrays) -> list[StepOutput]:
+    """Return the hop of each session."""
     attended = [
-        _attended(pooled, len(pooled.time[0]) if name == "text" else SHOWN)
-        for name, pooled in zip(MODALITIES, output.attention, strict=True)
+        _attended(attention, attention.time.shape[1] if name == "text" else SHOWN)
+        for name, attention in zip(MODALITIES, arrays.attention, strict=True)
     ]
-    heard = [np.count_nonzero(p.weight[:, 0].numpy(), axis=1).tolist() for p in output.attention]
+    steps = [np.count_nonzero(one.weight, axis=1).tolist() for one in arrays.attention]
     rows = zip(
-        *(column[:, 0].tolist() for column in columns),
+        *(column.tolist() for column in arrays[:4]),
         zip(*attended, strict=True),
-        zip(*heard, strict=True),
+        zip(*steps, strict=True),
         strict=True,
     )
     return [StepOutput(*row) for row in rows]
 
 
-def _attended(pooled: Pooled, most: int) -> list[dict[int, float]]:
+def _attended(attention: Attention, most: int) -> list[dict[int, float]]:
     """Return per session what was attended; the tokens of one word are added up."""
-    weight, time = pooled.weight[:, 0].numpy(), pooled.time.numpy()
+    weight, time = attention
     if most < weight.shape[1]:
         chosen = np.argsort(-weight, axis=1, kind="stable")[:, :most]
-        weight, time = (np.take_along_axis(x, chosen, axis=1) for x in (weight, time))
+        weight = np.take_along_axis(weight, chosen, axis=1)
+        time = np.take_along_axis(time, chosen, axis=1)
     found = []
     for ticks, shares in zip(time.tolist(), weight.tolist(), strict=True):
         total: dict[int, float] = {}
@@ -149,11 +175,11 @@ def _attended(pooled: Pooled, most: int) -> list[dict[int, float]]:
 
 
 def describe(
-    hearing: StepOutput,
+    output: StepOutput,
     end: int,
     *,
     timing: Timing,
-    reports: Mapping[str, Presence],
+    presence: Mapping[str, Presence],
     card: Card,
     words: Mapping[int, str],
     revision: int,
@@ -161,10 +187,10 @@ def describe(
     """Put one hop of one session into words.
 
     Args:
-        hearing: Of the model.
+        output: Of the model.
         end: Tick at which the hop ends.
         timing: For the window and the ages at which a modality is stale.
-        reports: Of each modality that was asked for.
+        presence: Of each modality that was asked for.
         card: Which heads are trained, and half widths of intervals.
         words: Word that starts at each tick of the window.
         revision: Passed on.
@@ -172,22 +198,22 @@ def describe(
     modalities: dict[str, ModalityEstimate] = {}
     present: dict[str, int] = {}
     for index, name in enumerate(MODALITIES):
-        report = reports.get(name)
-        if report is None:
+        its = presence.get(name)
+        if its is None:
             modalities[name] = ModalityEstimate(None, 0.0, "off")
-        elif report.counts and not (card.trained[name] or hearing.present[index]):
+        elif its.counts and not (card.trained[name] or output.present[index]):
             # Not even in the fusion, or nothing of it lies in the window: no number either way.
-            modalities[name] = _present(None, 0.0, report, timing.stale_after[name])
-        elif not (report.counts and hearing.present[index]):
-            reason = report.lost or report.reason or UNSEEN[name]
-            modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, report.age)
+            modalities[name] = _present(None, 0.0, its, timing.stale_after[name])
+        elif not (its.counts and output.present[index]):
+            reason = its.lost or its.reason or UNSEEN[name]
+            modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, its.age)
         else:
-            present[name] = hearing.heard[index]
-            sentiment = hearing.heads[index] if card.trained[name] else None
-            weight = hearing.weight[index]
-            modalities[name] = _present(sentiment, weight, report, timing.stale_after[name])
-    heard = [m.sentiment for m in modalities.values() if m.sentiment is not None]
-    fused = hearing.sentiment if present and card.trained["sentiment"] else None
+            present[name] = output.steps[index]
+            sentiment = output.heads[index] if card.trained[name] else None
+            weight = output.weight[index]
+            modalities[name] = _present(sentiment, weight, its, timing.stale_after[name])
+    scores = [m.sentiment for m in modalities.values() if m.sentiment is not None]
+    fused = output.sentiment if present and card.trained["sentiment"] else None
     stop = end / TICK_RATE
     return Estimate(
         start=max(0.0, stop - timing.window),
@@ -196,20 +222,20 @@ def describe(
         sentiment=fused,
         interval=_interval(fused, card.half_width(present)),
         modalities=modalities,
-        conflict=max(heard) - min(heard) if len(heard) > 1 else None,
-        attention={name: _attention(hearing, name, words) for name in present},
+        conflict=max(scores) - min(scores) if len(scores) > 1 else None,
+        attention={name: _attention(output, name, words) for name in present},
         revision=revision,
     )
 
 
 def _present(
-    sentiment: float | None, weight: float, report: Presence, stale_after: float
+    sentiment: float | None, weight: float, presence: Presence, stale_after: float
 ) -> ModalityEstimate:
     if sentiment is None:
-        return ModalityEstimate(None, weight, "untrained", "head_untrained", report.age)
-    if report.age is not None and report.age > stale_after:
-        return ModalityEstimate(sentiment, weight, "stale", report.reason, report.age)
-    return ModalityEstimate(sentiment, weight, "ok", None, report.age)
+        return ModalityEstimate(None, weight, "untrained", "head_untrained", presence.age)
+    if presence.age is not None and presence.age > stale_after:
+        return ModalityEstimate(sentiment, weight, "stale", presence.reason, presence.age)
+    return ModalityEstimate(sentiment, weight, "ok", None, presence.age)
 
 
 def _interval(sentiment: float | None, half: float | None) -> tuple[float, float] | None:
@@ -219,10 +245,10 @@ def _interval(sentiment: float | None, half: float | None) -> tuple[float, float
 
 
 def _attention(
-    hearing: StepOutput, name: str, words: Mapping[int, str]
+    output: StepOutput, name: str, words: Mapping[int, str]
 ) -> list[tuple[str, float, float] | tuple[float, float]]:
     """Return the heaviest ticks; of two that weigh the same the earlier one first."""
-    total = hearing.attention[MODALITIES.index(name)]
+    total = output.attention[MODALITIES.index(name)]
     heaviest = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
     if name == "text":
         return [(words.get(tick, ""), tick / TICK_RATE, weight) for tick, weight in heaviest]

@@ -8,19 +8,40 @@ of ticks of 20 ms wherever it is an integer. A tick k covers [k * 0.02, (k + 1) 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from tamulag.models.nn import constants
+from tamulag.models.nn.constants import (
+    LIMIT,
+    PERIOD,
+    SAMPLE_RATE,
+    TICK_RATE,
+    VISION_TICKS,
+)
+
+__all__ = [
+    "LIMIT",
+    "MODALITIES",
+    "PERIOD",
+    "SAMPLE_RATE",
+    "TICK_RATE",
+    "VISION_TICKS",
+    "Array",
+    "Block",
+    "Input",
+    "Modality",
+    "Notice",
+    "Phrase",
+    "Sample",
+    "Word",
+    "tick_of",
+]
+
 Modality = Literal["text", "audio", "vision"]
-MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
-
-TICK_RATE = 50
-"""Ticks per second: one tick is one audio feature frame of 20 ms."""
-
-VISION_TICKS = 5
-"""A vision frame stands for 100 ms, five ticks."""
+MODALITIES = cast("tuple[Modality, ...]", constants.MODALITIES)
 
 Array = npt.NDArray[np.float32]
 
@@ -120,17 +141,14 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A source says that its modality is lost, or back."""
+    """A source reports that its modality is lost, or back."""
 
     timestamp: float
     modality: Modality
     reason: str | None
     """`camera_lost`, `microphone_lost`, `asr_lost`, ...; None: it is back."""
     detail: str = ""
-    """For people: the device and what it said."""
+    """For people: the device and its error."""
 
 
 Input = Sample | Phrase | Notice
-
-Call = Literal["advance", "close", "hop"]
-"""What else a session is told: that time goes on, that it ends, a new length of hops."""

@@ -1,70 +1,64 @@
 """Rooms 3 and 4: `Session` turns samples, phrases and notices into estimates.
 
-Knows the turns of one session, the model and its state. Knows no clock, thread, socket or device:
-times come with the inputs, so that a live run, a file and a recording give the same numbers.
+Knows one session of a batch of one. Knows no clock, thread, socket, device or engine: times come
+with the inputs, so that a live run, a file and a recording give the same numbers.
 """
 
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, Self
 
-import torch
-
-from tamulag.models import TamUlag
-from tamulag.models.runtime.checkpoint import Card, load
-from tamulag.models.runtime.session_step import Step, advance, initial_session_state
+from tamulag.models.runtime.card import Card
+from tamulag.models.runtime.step_engine import StepEngine
 
 from .aligner import Aligner
-from .estimate import Estimate, Timing, step_outputs
-from .sample import MODALITIES, TICK_RATE, Block, Call, Input, Modality
-from .step_builder import PendingStep, StepBuilder
+from .commands import Advance, Close, Push, SessionCommand, SetHop
+from .estimate import Estimate, Timing
+from .sample import MODALITIES, TICK_RATE, Block, Input, Modality
+from .session_batch import SessionBatch
+
+_NAME = "session"
 
 
-class SessionJournal(Protocol):
-    """Is told what a session is given and what it answers, in order; must not change either."""
+class SessionObserver(Protocol):
+    """Gets what a session is given and what it answers, in order; must not change either."""
 
-    def took(self, item: Input) -> None:
-        """Note an input, before the session works on it."""
+    def on_command(self, command: SessionCommand) -> None:
+        """Called with each command, before its estimates; not with an `Advance` without any."""
 
-    def called(self, name: Call, now: float | None) -> None:
-        """Note a call of that name that closes hops, before their estimates; `hop`: new length."""
-
-    def said(self, estimate: Estimate) -> None:
-        """Note an estimate."""
+    def on_estimate(self, estimate: Estimate) -> None:
+        """Called with each estimate."""
 
 
 class Session:
-    """One person in front of one set of devices.
+    """One person in front of one set of devices: a batch of one.
 
     Args:
-        model: Shared by any number of sessions; its state is kept here.
+        engine: With a free slot, which is this session's from now on.
         card: Which heads are trained, and the half widths of their intervals.
         asked: The modalities that were asked for; the others are `off`.
         timing: Window, hop and lateness.
         names_words: Whether estimates name the words that attention looks at.
-        step: Computes what `model.step` does; None: that.
+
+    Raises:
+        BatchFull: If the engine has no free slot.
     """
 
     def __init__(
         self,
-        model: TamUlag,
+        engine: StepEngine,
         card: Card,
         asked: Collection[str],
         timing: Timing | None = None,
         *,
         names_words: bool = True,
-        step: Step | None = None,
     ) -> None:
-        self.timing = timing or Timing()
-        dims = {name: getattr(model.config, name).dim for name in ("audio", "vision")}
-        self._dims = {name: getattr(model.config, name).dim for name in MODALITIES if name in asked}
-        self.turns = StepBuilder(dims, card, asked, self.timing, names_words=names_words)
-        self.journal: SessionJournal | None = None
-        """Is told all that makes a replay; None: nobody is."""
-        self._step: Step = step or model.step
-        self._fresh = model.initial_state(1)
-        self.seat = initial_session_state(self._fresh)
-        """What the model remembers."""
+        self._batch = SessionBatch(engine, card, timing, names_words=names_words)
+        self._builder = self._batch.open(_NAME, asked)
+        self.timing = self._batch.timing
+        self._dims = {name: engine.dims[name] for name in self.asked}
+        self.observer: SessionObserver | None = None
+        """Gets all that makes a replay; None: nothing does."""
 
     @classmethod
     def open(
@@ -91,10 +85,14 @@ class Session:
         """
         if unknown := sorted(set(modalities) - set(MODALITIES)):
             raise ValueError(f"modalities {unknown} are unknown: use {', '.join(MODALITIES)}")
+        from tamulag.models.runtime.checkpoint import load
+        from tamulag.models.runtime.torch_engine import TorchEngine
+
         model, card = load(checkpoint, window=round(window * TICK_RATE))
         missing = {name: min(age, window) for name, age in Timing().missing_after.items()}
         timing = Timing(window=window, hop=hop, lateness=lateness, missing_after=missing)
-        return cls(model, card, modalities, timing)
+        engine = TorchEngine(model, hop=round(hop * TICK_RATE))
+        return cls(engine, card, modalities, timing)
 
     @property
     def dims(self) -> dict[Modality, int]:
@@ -104,38 +102,40 @@ class Session:
     @property
     def asked(self) -> tuple[Modality, ...]:
         """The modalities that were asked for."""
-        return self.turns.asked
+        return self._builder.asked
 
     @property
     def aligner(self) -> Aligner:
         """Room 3."""
-        return self.turns.aligner
+        return self._builder.aligner
 
     @property
     def revision(self) -> int:
         """Times at which words that had been scored were changed."""
-        return self.turns.revision
+        return self._builder.revision
 
     @property
     def late_phrases(self) -> int:
         """Phrases that were dropped: of utterances already closed, or too many at once."""
-        return self.turns.late_phrases
+        return self._builder.late_phrases
 
     @property
     def now(self) -> float:
         """Session time up to which hops have been closed, in seconds."""
-        return self.turns.now
+        return self._builder.now
 
     @property
     def hop(self) -> float:
         """Seconds between two estimates."""
         return self.aligner.hop / TICK_RATE
 
-    def set_hop(self, seconds: float) -> None:
-        """Give the next hop, and those after it, another length: a multiple of 0.1 s."""
-        if self.journal:
-            self.journal.called("hop", seconds)
-        self.aligner.set_hop(round(seconds * TICK_RATE))
+    def set_hop(self, seconds: float) -> list[Estimate]:
+        """Give the next hop, and those after it, another length: a multiple of 0.1 s.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        return self._apply(SetHop(seconds))
 
     def push(self, item: Input | Block) -> list[Estimate]:
         """Take one input; return the estimates of the hops that it closes, oldest first.
@@ -143,16 +143,11 @@ class Session:
         Raises:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
         """
-        if self.journal:
-            self.journal.took(item)  # type: ignore[arg-type]
-        return self._estimates(self.turns.push(item))
+        return self._apply(Push(item))
 
     def advance(self, now: float) -> list[Estimate]:
         """Return the estimates of hops that ended before `now - lateness` (session time)."""
-        due = self.turns.advance(now)
-        if due and self.journal:
-            self.journal.called("advance", now)
-        return self._estimates(due)
+        return self._apply(Advance(now))
 
     def close(self, now: float | None = None) -> list[Estimate]:
         """Return the estimates of everything that is still held.
@@ -162,17 +157,14 @@ class Session:
         Args:
             now: Session time that is not gone beyond; None: one window after the last hop.
         """
-        if self.journal:
-            self.journal.called("close", now)
-        return self._estimates(self.turns.close(now))
+        return self._apply(Close(now))
 
-    @torch.inference_mode()
-    def _estimates(self, due: list[PendingStep]) -> list[Estimate]:
-        estimates = []
-        for one in due:
-            output, self.seat = advance(self._step, self._fresh, self.seat, one.turn)
-            estimates.append(self.turns.estimate(one, step_outputs(output)[0]))
-        if self.journal:
+    def _apply(self, command: SessionCommand) -> list[Estimate]:
+        pending = self._batch.apply(_NAME, command)
+        if self.observer and (pending or not isinstance(command, Advance)):
+            self.observer.on_command(command)
+        estimates = [scored.estimate for _ in range(pending) for scored in self._batch.step()]
+        if self.observer:
             for estimate in estimates:
-                self.journal.said(estimate)
+                self.observer.on_estimate(estimate)
         return estimates

@@ -1,24 +1,24 @@
-"""Many sessions in one place, each with its own state, stepped together.
+"""Many sessions of one engine, each with its own state, stepped together.
 
-Knows turns, seats and whose turn it is. Knows no clock, no connection and no sender: like a
-`Session`, it is told what came and what time it is.
+Knows pending steps, slots and the order of turns. Knows no clock, no connection and no sender: as a
+`Session` does, it gets what came and what time it is.
 """
 
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from tamulag.models import TamUlag
-from tamulag.models.runtime.batched_sessions import BatchedState
-from tamulag.models.runtime.checkpoint import Card
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.card import Card
+from tamulag.models.runtime.step_engine import StepEngine
 
+from .commands import SessionCommand, apply
 from .errors import TamulagError
 from .estimate import Estimate, Timing, step_outputs
-from .sample import TICK_RATE, Block, Input
 from .step_builder import PendingStep, StepBuilder
 
 BATCH = 256
@@ -26,154 +26,168 @@ BATCH = 256
 
 
 class BatchFull(TamulagError):
-    """No seat is free; the text says how many there are."""
+    """No slot is free; the text says how many there are."""
+
+
+class Scored(NamedTuple):
+    """One session's estimate of one step."""
+
+    name: str
+    estimate: Estimate
+    tag: float
+    """Of the command that completed the hop, as it was given to `SessionBatch.apply`."""
 
 
 @dataclass
 class _Slot:
     """One session."""
 
-    turns: StepBuilder
+    builder: StepBuilder
     slot: int
-    due: deque[PendingStep] = field(default_factory=deque)
-    """Turns that wait, oldest first."""
+    pending: deque[tuple[PendingStep, float]] = field(default_factory=deque)
+    """Steps that wait, oldest first, each with the tag of the command that completed it."""
 
 
 class SessionBatch:
     """Sessions that share one model.
 
-    Who waits longest has the next turn, and nobody has two in one step: a sender that catches up
-    does not hold up the others.
+    The session that waits longest has the next turn, and none has two in one step: a sender that
+    catches up does not hold up the others.
 
     Args:
-        model: In evaluation mode.
+        engine: Has the sessions' states.
         card: Which heads are trained, and the half widths of their intervals.
         timing: Of every session.
-        seats: Sessions that have room.
         batch: Most sessions of one step.
         names_words: Whether estimates name the words that attention looks at.
-        step: Computes what `model.step` does.
-        sizes: Numbers of sessions whose step is left to `step`.
     """
 
     def __init__(
         self,
-        model: TamUlag,
+        engine: StepEngine,
         card: Card,
         timing: Timing | None = None,
         *,
-        seats: int,
         batch: int = BATCH,
         names_words: bool = True,
-        step: Step | None = None,
-        sizes: Collection[int] = (),
     ) -> None:
         self.timing = timing or Timing()
-        self.guests: dict[str, _Slot] = {}
+        self._engine = engine
         self._card = card
         self._batch = batch
         self._names_words = names_words
-        self._dims = {name: getattr(model.config, name).dim for name in ("audio", "vision")}
-        hop = round(self.timing.hop * TICK_RATE)
-        self._seats = BatchedState(model, seats, hop=hop, step=step, sizes=sizes)
+        self._sessions: dict[str, _Slot] = {}
         self._rotates = True
         self._ready: dict[str, None] = {}
-        """Names of those with turns that wait, in the order in which theirs comes."""
+        """Names of sessions with pending steps, in the order of their turns."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sessions that are here."""
+        return tuple(self._sessions)
 
     @property
     def free(self) -> int:
         """How many more sessions have room."""
-        return len(self._seats.free)
+        return self._engine.free
 
     @property
     def waiting(self) -> int:
-        """How many sessions wait for a turn."""
+        """How many sessions wait for a step."""
         return len(self._ready)
 
     def backlog(self, name: str) -> int:
-        """Return how many turns of a session wait."""
-        return len(self.guests[name].due)
+        """Return how many steps of a session are pending."""
+        return len(self._sessions[name].pending)
 
-    def open(self, name: str, asked: Collection[str]) -> None:
-        """Begin a session.
+    def builder(self, name: str) -> StepBuilder:
+        """Return the bookkeeping of a session."""
+        return self._sessions[name].builder
+
+    def open(self, name: str, asked: Collection[str]) -> StepBuilder:
+        """Start a session; return its bookkeeping.
 
         Raises:
-            HallFull: If no seat is free.
+            BatchFull: If no slot is free.
             ValueError: If there is one of that name.
         """
-        if name in self.guests:
+        if name in self._sessions:
             raise ValueError(f"session {name} is here already: end it first, or take another name")
-        if not self._seats.free:
-            raise BatchFull(f"all {len(self.guests)} seats are taken: try again later")
-        turns = StepBuilder(
-            self._dims, self._card, asked, self.timing, names_words=self._names_words
+        if not self._engine.free:
+            raise BatchFull(f"all {len(self._sessions)} seats are taken: try again later")
+        builder = StepBuilder(
+            self._engine.dims, self._card, asked, self.timing, names_words=self._names_words
         )
-        self.guests[name] = _Slot(turns, self._seats.open())
+        self._sessions[name] = _Slot(builder, self._engine.open())
+        return builder
 
-    def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session; see `Session.push`."""
-        self._wait(name, self.guests[name].turns.push(item))
+    def apply(self, name: str, command: SessionCommand, tag: float = 0.0) -> int:
+        """Give a session a command; return how many steps became pending by it.
 
-    def advance(self, name: str, now: float) -> None:
-        """Close hops that ended before `now - lateness`; see `Session.advance`."""
-        self._wait(name, self.guests[name].turns.advance(now))
+        Args:
+            name: Of the session.
+            command: See `Session`, whose methods have the same names.
+            tag: Comes back with the estimates of these steps, e.g. the time at which it was due.
 
-    def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held of a session; see `Session.close`."""
-        self._wait(name, self.guests[name].turns.close(now))
+        Raises:
+            ValueError: See `Session`.
+        """
+        session = self._sessions[name]
+        pending = apply(session.builder, command)
+        if pending:
+            session.pending.extend((step, tag) for step in pending)
+            self._ready.setdefault(name)
+        return len(pending)
 
     def drain(self) -> None:
-        """From now on let one be done before the next begins, the nearest to its end first."""
+        """From now on finish one session before the next, the shortest backlog first."""
         self._rotates = False
         self._ready = dict.fromkeys(sorted(self._ready, key=self.backlog))
 
-    def leave(self, name: str) -> None:
-        """Forget a session, and what waits of it."""
+    def remove(self, name: str) -> None:
+        """Forget a session, and its pending steps."""
         self._ready.pop(name, None)
-        self._seats.close(self.guests.pop(name).slot)
+        self._engine.close(self._sessions.pop(name).slot)
 
-    def step(self) -> list[tuple[str, Estimate]]:
-        """Give one turn to each of those who wait, up to the size of a batch.
+    def step(self) -> list[Scored]:
+        """Run one step for each waiting session, up to the size of a batch.
 
         Returns:
-            Names with what was said of them, in the order in which they waited.
+            Their estimates, in the order in which they waited.
         """
         names = list(islice(self._ready, self._batch))
         if not names:
             return []
-        guests = [self.guests[name] for name in names]
-        turns = [guest.due[0].turn for guest in guests]
-        heard = step_outputs(self._seats.step([guest.slot for guest in guests], turns))
-        said = []
-        for name, guest, hearing in zip(names, guests, heard, strict=True):
-            due = guest.due.popleft()
-            said.append((name, guest.turns.estimate(due, hearing)))
-            if self._rotates or not guest.due:
+        sessions = [self._sessions[name] for name in names]
+        arrays = self._engine.step(
+            [session.slot for session in sessions],
+            [session.pending[0][0].inputs for session in sessions],
+        )
+        scored = []
+        for name, session, output in zip(names, sessions, step_outputs(arrays), strict=True):
+            step, tag = session.pending.popleft()
+            scored.append(Scored(name, session.builder.estimate(step, output), tag))
+            if self._rotates or not session.pending:
                 del self._ready[name]
-            if guest.due:
+            if session.pending:
                 self._ready[name] = None
-        return said
+        return scored
 
-    def read(self, name: str) -> dict[str, Tensor]:
-        """Return a copy of what the model remembers of a session.
+    def read(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Return a copy of the model's state of a session.
 
         Raises:
-            ValueError: If turns of it wait: step first.
+            ValueError: If steps of it are pending: step first.
         """
-        guest = self.guests[name]
-        if guest.due:
-            raise ValueError(f"session {name} has {len(guest.due)} turns that wait: step first")
-        return self._seats.read(guest.slot)
+        session = self._sessions[name]
+        if session.pending:
+            raise ValueError(f"session {name} has {len(session.pending)} steps pending: step first")
+        return self._engine.read(session.slot)
 
-    def write(self, name: str, remembered: Mapping[str, Tensor]) -> None:
-        """Let the model remember of a session what `read` has returned.
+    def write(self, name: str, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Let a session continue from the state that `read` has returned.
 
         Raises:
             ValueError: If it is of another model, window or hop.
         """
-        self._seats.write(self.guests[name].slot, remembered)
-
-    def _wait(self, name: str, due: list[PendingStep]) -> None:
-        if due:
-            self.guests[name].due.extend(due)
-            self._ready.setdefault(name)
+        self._engine.write(self._sessions[name].slot, state)

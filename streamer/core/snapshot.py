@@ -1,9 +1,9 @@
-"""A session as bytes: it leaves one hall and goes on in another as if nothing had happened.
+"""A session as bytes: it leaves one batch and continues in another as if nothing had happened.
 
-Knows a guest's turns and state, and the form of the bytes: safetensors, whose header holds all that
-is not an array. Nothing in it is code. Knows no file, no process and no network.
+Knows a session's bookkeeping and state, and the form of the bytes: safetensors, whose header holds
+all that is not an array. Nothing in it is code. Knows no file, no process and no network.
 
-The bytes hold the words of the current utterance: keep them as you would a recording.
+The bytes hold the words of the current utterance: protect them as you would a recording.
 """
 
 import math
@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import save  # in half the time of torch's
-from safetensors.torch import load
-from torch import Tensor
+from safetensors.numpy import load, save  # in half the time of torch's
 
 from .aligner import Held
 from .errors import TamulagError
@@ -29,8 +28,11 @@ VERSION = 1
 SAMPLED: tuple[Literal["audio", "vision"], ...] = ("audio", "vision")
 
 
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
 class SnapshotError(TamulagError):
-    """These bytes are no session that can go on here."""
+    """These bytes are no session that can continue here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class _SavedSession:
     """slot, timestamp, whether it has values, reason."""
     revision: int
     late_phrases: int
+    hop: int | None = None
+    """Ticks of the hops of now; None: those of `timing`."""
     reports: dict[str, Presence]
     words: list[tuple[int, str]]
     utterance: _Spoken | None
@@ -65,65 +69,68 @@ class _SavedSession:
 _SAVED_SESSION = TypeAdapter(_SavedSession)
 
 
-def dump(hall: SessionBatch, name: str, checkpoint: str) -> bytes:
-    """Return a session whose turns have all been taken.
+def dump(batch: SessionBatch, name: str, checkpoint: str) -> bytes:
+    """Return a session of which no step is pending.
 
     Args:
-        hall: Where it is.
+        batch: Where it is.
         name: Of the session.
-        checkpoint: What identifies the weights; `unpack` wants the same.
+        checkpoint: What identifies the weights; `restore` wants the same.
 
     Raises:
-        ValueError: If turns of it wait: step first.
+        ValueError: If steps of it are pending: step first.
     """
-    turns = hall.guests[name].turns
-    arrays = {f"seat.{key}": part.numpy() for key, part in hall.read(name).items()}
-    phrases = [*([] if turns.utterance is None else [turns.utterance]), *turns.waiting]
+    builder = batch.builder(name)
+    # The key of the state is the format's, version 1.
+    arrays = {f"seat.{key}": part for key, part in batch.read(name).items()}
+    phrases = [*([] if builder.utterance is None else [builder.utterance]), *builder.waiting]
     for number, phrase in enumerate(phrases):
         arrays[f"phrase.{number}"] = np.ascontiguousarray(phrase.values)
-    for modality, slots in turns.aligner.held.items():
+    for modality, slots in builder.aligner.held.items():
         values = [held.values for held in slots.values() if held.values is not None]
         if values:
             arrays[f"held.{modality}"] = np.stack(values)
-    kept = _SAVED_SESSION.dump_json(_saved_session(turns, checkpoint)).decode()
-    return save(arrays, {"tamulag": kept})
+    saved = _SAVED_SESSION.dump_json(_saved_session(builder, checkpoint)).decode()
+    return save(arrays, {"tamulag": saved})
 
 
-def restore(hall: SessionBatch, name: str, packed: bytes, checkpoint: str) -> None:
-    """Let a session go on from what `pack` returned.
+def restore(batch: SessionBatch, name: str, packed: bytes, checkpoint: str) -> None:
+    """Let a session continue from what `dump` returned.
 
     Args:
-        hall: Where it goes on.
-        name: Under which it goes on.
-        packed: From `pack`.
+        batch: Where it continues.
+        name: Under which it continues.
+        packed: From `dump`.
         checkpoint: What identifies the weights.
 
     Raises:
-        HandoverError: If the bytes are damaged, or of another model, version or timing. Then the
+        SnapshotError: If the bytes are damaged, or of another model, version or timing. Then the
             session is not there.
-        HallFull: If no seat is free.
+        BatchFull: If no slot is free.
     """
     try:
-        kept = _SAVED_SESSION.validate_json(_header(packed))
-        tensors = load(packed)
+        saved = _SAVED_SESSION.validate_json(_header(packed))
+        arrays = load(packed)
     except (SafetensorError, ValidationError, KeyError, ValueError) as error:
-        raise SnapshotError(f"the session that was kept is damaged: {error}") from None
-    timing = (hall.timing.window, hall.timing.hop, hall.timing.lateness)
-    mine, given = (VERSION, checkpoint, timing), (kept.version, kept.checkpoint, kept.timing)
+        raise SnapshotError(f"the session's snapshot is damaged: {error}") from None
+    timing = (batch.timing.window, batch.timing.hop, batch.timing.lateness)
+    mine, given = (VERSION, checkpoint, timing), (saved.version, saved.checkpoint, saved.timing)
     if mine != given:
-        raise SnapshotError(f"the session was kept by {given}, which is not {mine}: begin anew")
-    hall.open(name, kept.asked)
+        raise SnapshotError(
+            f"the session's snapshot is of {given}, which is not {mine}: start a new session"
+        )
+    builder = batch.open(name, saved.asked)
     try:
-        _write_back(hall.guests[name].turns, kept, tensors)
-        seat = {k.removeprefix("seat."): v for k, v in tensors.items() if k.startswith("seat.")}
-        hall.write(name, seat)
-    except (KeyError, IndexError, ValueError) as error:
-        hall.leave(name)
-        raise SnapshotError(f"the session that was kept does not fit: {error}") from error
+        _write_back(builder, saved, arrays)
+        state = {k.removeprefix("seat."): v for k, v in arrays.items() if k.startswith("seat.")}
+        batch.write(name, state)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        batch.remove(name)
+        raise SnapshotError(f"the session's snapshot does not fit: {error}") from error
 
 
 def _header(packed: bytes) -> str:
-    """Return our part of the header, which `safetensors.torch.load` leaves out."""
+    """Return our part of the header, which `load` leaves out."""
     size = int.from_bytes(packed[:8], "little")
     text: str = TypeAdapter(dict[str, object]).validate_json(packed[8 : 8 + size])["__metadata__"][  # type: ignore[index]
         "tamulag"
@@ -131,13 +138,13 @@ def _header(packed: bytes) -> str:
     return text
 
 
-def _saved_session(turns: StepBuilder, checkpoint: str) -> _SavedSession:
-    aligner = turns.aligner
+def _saved_session(builder: StepBuilder, checkpoint: str) -> _SavedSession:
+    aligner = builder.aligner
     return _SavedSession(
         version=VERSION,
         checkpoint=checkpoint,
-        timing=(turns.timing.window, turns.timing.hop, turns.timing.lateness),
-        asked=list(turns.asked),
+        timing=(builder.timing.window, builder.timing.hop, builder.timing.lateness),
+        asked=list(builder.asked),
         end=aligner.end,
         newest={k: None if v == -math.inf else v for k, v in aligner.newest.items()},
         late=dict(aligner.late),
@@ -145,49 +152,52 @@ def _saved_session(turns: StepBuilder, checkpoint: str) -> _SavedSession:
             name: [(k, h.timestamp, h.values is not None, h.reason) for k, h in slots.items()]
             for name, slots in aligner.held.items()
         },
-        revision=turns.revision,
-        late_phrases=turns.late_phrases,
-        reports=dict(turns.reports),
-        words=list(turns.words.items()),
-        utterance=None if turns.utterance is None else _said(turns.utterance),
-        waiting=[_said(phrase) for phrase in turns.waiting],
+        hop=aligner.hop,
+        revision=builder.revision,
+        late_phrases=builder.late_phrases,
+        reports=dict(builder.presence),
+        words=list(builder.words.items()),
+        utterance=None if builder.utterance is None else _spoken(builder.utterance),
+        waiting=[_spoken(phrase) for phrase in builder.waiting],
     )
 
 
-def _said(phrase: Phrase) -> _Spoken:
+def _spoken(phrase: Phrase) -> _Spoken:
     parts = asdict(phrase) | {"words": list(phrase.words)}
     del parts["values"]
     return _Spoken(**parts | {"word_of_token": list(phrase.word_of_token)})
 
 
-def _phrase(said: _Spoken, values: Tensor) -> Phrase:
+def _phrase(spoken: _Spoken, values: npt.NDArray[np.generic]) -> Phrase:
     return Phrase(
-        said.timestamp,
-        said.utterance,
-        tuple(said.words),
-        values.numpy(),
-        tuple(said.word_of_token),
-        said.final,
-        said.tail,
+        spoken.timestamp,
+        spoken.utterance,
+        tuple(spoken.words),
+        values.astype(np.float32),
+        tuple(spoken.word_of_token),
+        spoken.final,
+        spoken.tail,
     )
 
 
-def _write_back(turns: StepBuilder, kept: _SavedSession, tensors: Mapping[str, Tensor]) -> None:
-    aligner = turns.aligner
-    aligner.end = kept.end
-    aligner.newest = {k: -math.inf if v is None else v for k, v in kept.newest.items()}
-    aligner.late = dict(kept.late)
+def _write_back(builder: StepBuilder, saved: _SavedSession, arrays: Arrays) -> None:
+    aligner = builder.aligner
+    if saved.hop is not None:
+        aligner.set_hop(saved.hop)
+    aligner.end = saved.end
+    aligner.newest = {k: -math.inf if v is None else v for k, v in saved.newest.items()}
+    aligner.late = dict(saved.late)
     for name in SAMPLED:
-        rows = kept.held.get(name, [])
-        values = iter(tensors[f"held.{name}"].numpy() if any(row[2] for row in rows) else ())
+        rows = saved.held.get(name, [])
+        values = iter(arrays[f"held.{name}"] if any(row[2] for row in rows) else ())
         aligner.held[name] = {
             slot: Held(Sample(name, at, next(values) if there else None, why), 0)
             for slot, at, there, why in rows
         }
-    turns.revision, turns.late_phrases = kept.revision, kept.late_phrases
-    turns.reports = dict(kept.reports)
-    turns.words = dict(kept.words)
-    said = [*([] if kept.utterance is None else [kept.utterance]), *kept.waiting]
-    phrases = [_phrase(one, tensors[f"phrase.{number}"]) for number, one in enumerate(said)]
-    turns.utterance = None if kept.utterance is None else phrases.pop(0)
-    turns.waiting.extend(phrases)
+    builder.revision, builder.late_phrases = saved.revision, saved.late_phrases
+    builder.presence = dict(saved.reports)
+    builder.words = dict(saved.words)
+    spoken = [*([] if saved.utterance is None else [saved.utterance]), *saved.waiting]
+    phrases = [_phrase(one, arrays[f"phrase.{number}"]) for number, one in enumerate(spoken)]
+    builder.utterance = None if saved.utterance is None else phrases.pop(0)
+    builder.waiting.extend(phrases)

@@ -1,7 +1,7 @@
-"""The bookkeeping of a session: samples, phrases and notices become turns, turns become estimates.
+"""The bookkeeping of a session: samples, phrases and notices become steps, outputs estimates.
 
-Knows the aligner, the words and who is missing. Knows no model: what a turn does to the state, and
-how many sessions are stepped together, is not seen here.
+Knows the aligner, the words and which modality is missing. Knows no model: what a step does to the
+state, and how many sessions are stepped together, is not seen here.
 
 Words are placed by the time at which they were spoken and admitted by the time at which they became
 available.
@@ -15,22 +15,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tamulag.models.runtime.checkpoint import Card
-from tamulag.models.runtime.session_step import StepInput, TickArrays, Utterance
+from tamulag.models.runtime.card import Card
+from tamulag.models.runtime.step_engine import StepInput, TickArrays, Utterance
 
-from .aligner import PERIOD, Aligner, Hop
+from .aligner import Aligner, Hop
 from .estimate import Estimate, Presence, StepOutput, Timing, describe
-from .sample import MODALITIES, TICK_RATE, Block, Input, Modality, Phrase, Sample, Word, tick_of
+from .sample import (
+    MODALITIES,
+    PERIOD,
+    TICK_RATE,
+    Block,
+    Input,
+    Modality,
+    Phrase,
+    Sample,
+    Word,
+    tick_of,
+)
 
 WAITING_PHRASES = 256
 """Phrases that may wait for the hop that admits them; beyond that the oldest is dropped."""
 
 
 class PendingStep(NamedTuple):
-    """A turn, and what was known of the session at that time."""
+    """What a hop brings to the model, and what was known of the session at that time."""
 
-    turn: StepInput
-    reports: Mapping[str, Presence]
+    inputs: StepInput
+    presence: Mapping[str, Presence]
     words: Mapping[int, str]
     revision: int
 
@@ -39,7 +50,7 @@ class StepBuilder:
     """One person in front of one set of devices, without the model.
 
     Args:
-        dims: Features of each vector, for `audio` and `vision`.
+        dims: Features of each vector, for `audio` and `vision` at least.
         card: Which heads are trained, and the half widths of their intervals.
         asked: The modalities that were asked for; the others are `off`.
         timing: Window, hop and lateness.
@@ -66,7 +77,7 @@ class StepBuilder:
         """Times at which words that had been scored were changed."""
         self.late_phrases = 0
         """Phrases that were dropped: of utterances already closed, or beyond `WAITING_PHRASES`."""
-        self.reports: dict[str, Presence] = {name: Presence() for name in self.asked}
+        self.presence: dict[str, Presence] = {name: Presence() for name in self.asked}
         self.utterance: Phrase | None = None
         self.waiting: deque[Phrase] = deque(maxlen=WAITING_PHRASES)
         self.words: dict[int, str] = {}
@@ -79,79 +90,88 @@ class StepBuilder:
         return (self.aligner.end - self.aligner.hop) / TICK_RATE
 
     def push(self, item: Input | Block) -> list[PendingStep]:
-        """Take one input; return the turns of the hops that it closes, oldest first.
+        """Take one input; return the steps of the hops that it closes, oldest first.
 
         Raises:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
         """
         if isinstance(item, Sample):
-            return [self._due(hop) for hop in self.aligner.push(item)]
+            return [self._pending(hop) for hop in self.aligner.push(item)]
         if isinstance(item, Block):
-            return [self._due(hop) for hop in self.aligner.push_block(item)]
+            return [self._pending(hop) for hop in self.aligner.push_block(item)]
         if isinstance(item, Phrase):
             if "text" not in self.asked:
                 raise ValueError("text phrase: text was not asked for in this session")
             self.late_phrases += len(self.waiting) == WAITING_PHRASES
             self.waiting.append(item)
-        elif item.modality in self.reports:
-            self.reports[item.modality].lost = item.reason
+        elif item.modality in self.presence:
+            self.presence[item.modality].lost = item.reason
         return []
 
     def advance(self, now: float) -> list[PendingStep]:
-        """Return the turns of hops that ended before `now - lateness` (session time)."""
-        return [self._due(hop) for hop in self.aligner.advance(now)]
+        """Return the steps of hops that ended before `now - lateness` (session time)."""
+        return [self._pending(hop) for hop in self.aligner.advance(now)]
 
     def close(self, now: float | None = None) -> list[PendingStep]:
-        """Return the turns of everything that is still held; see `Session.close`."""
+        """Return the steps of everything that is still held; see `Session.close`."""
         limit = self.now + self.timing.window if now is None else now
         known = [phrase.timestamp for phrase in self.waiting if phrase.timestamp <= limit]
         # A phrase is admitted by a hop that ends at or after its time and is still open.
         open_tick = self.aligner.end - self.aligner.hop + 1
         least = max(math.ceil(max(known) * TICK_RATE), open_tick) if known else 0
-        due = [self._due(hop) for hop in self.aligner.close(least)]
+        due = [self._pending(hop) for hop in self.aligner.close(least)]
         self.late_phrases += len(self.waiting)
         self.waiting.clear()
         return due
 
-    def estimate(self, due: PendingStep, hearing: StepOutput) -> Estimate:
-        """Put what the model said of a turn into words."""
+    def set_hop(self, seconds: float) -> list[PendingStep]:
+        """Give the next hop, and those after it, another length; no step is due by that.
+
+        Raises:
+            ValueError: If it is no positive multiple of 0.1 s.
+        """
+        self.aligner.set_hop(round(seconds * TICK_RATE))
+        return []
+
+    def estimate(self, step: PendingStep, output: StepOutput) -> Estimate:
+        """Return the estimate of a step from the model's output."""
         return describe(
-            hearing,
-            due.turn.end,
+            output,
+            step.inputs.end,
             timing=self.timing,
-            reports=due.reports,
+            presence=step.presence,
             card=self._card,
-            words=due.words,
-            revision=due.revision,
+            words=step.words,
+            revision=step.revision,
         )
 
-    def _due(self, hop: Hop) -> PendingStep:
+    def _pending(self, hop: Hop) -> PendingStep:
         rows = {name: self._observe(name, hop) for name in hop.grids}
-        fresh = self._restarted(hop.end)
-        utterances = [self._said(phrase, hop.end) for phrase in self._admitted(hop.end)]
+        fresh = self._reset(hop.end)
+        utterances = [self._utterance(phrase, hop.end) for phrase in self._admitted(hop.end)]
         text, audio, vision = (
-            name in self.reports and self.reports[name].counts for name in MODALITIES
+            name in self.presence and self.presence[name].counts for name in MODALITIES
         )
-        turn = StepInput(hop.end, fresh, rows, utterances, (text, audio, vision))
-        reports = {name: replace(report) for name, report in self.reports.items()}
-        return PendingStep(turn, reports, self.words, self.revision)
+        inputs = StepInput(hop.end, fresh, rows, utterances, (text, audio, vision))
+        presence = {name: replace(one) for name, one in self.presence.items()}
+        return PendingStep(inputs, presence, self.words, self.revision)
 
     def _observe(self, name: str, hop: Hop) -> TickArrays:
-        """Note what came of audio or vision and return it."""
-        grid, report = hop.grids[name], self.reports[name]
+        """Update the presence of audio or vision and return what it brought."""
+        grid, presence = hop.grids[name], self.presence[name]
         if grid.seen is not None:
-            report.reason = grid.reason
+            presence.reason = grid.reason
         if grid.mask.any():
-            report.last = int(grid.time[grid.mask][-1]) + PERIOD[name]
+            presence.last = int(grid.time[grid.mask][-1]) + PERIOD[name]
         return TickArrays(grid.values, grid.mask, grid.time, grid.time + PERIOD[name])
 
-    def _restarted(self, end: int) -> frozenset[str]:
-        """Return who is missing from now on: a new voice or face starts afresh."""
+    def _reset(self, end: int) -> frozenset[str]:
+        """Return which modalities are missing from now on: their state is reset."""
         fresh = []
-        for name, report in self.reports.items():
-            was_missing = report.missing
-            report.grow(end, self.timing.missing_after[name])
-            if report.missing and not was_missing:
+        for name, presence in self.presence.items():
+            was_missing = presence.missing
+            presence.grow(end, self.timing.missing_after[name])
+            if presence.missing and not was_missing:
                 fresh.append(name)
         return frozenset(fresh)
 
@@ -171,8 +191,8 @@ class StepBuilder:
                 newest[phrase.utterance] = phrase
         return [newest[number] for number in sorted(newest)]
 
-    def _said(self, phrase: Phrase, end: int) -> Utterance:
-        """Note the words of a phrase and return its tokens."""
+    def _utterance(self, phrase: Phrase, end: int) -> Utterance:
+        """Store the words of a phrase and return its tokens."""
         before, self.utterance = self.utterance, phrase
         is_same = before is not None and before.utterance == phrase.utterance
         known = _texts(before.words) if before is not None and is_same else []
@@ -188,14 +208,14 @@ class StepBuilder:
         return Utterance(rows, begins, phrase.final)
 
     def _remember(self, words: dict[int, str], phrase: Phrase, end: int) -> None:
-        """Keep the words of the window, to name what attention looks at."""
+        """Store the words of the window, to name what attention looks at."""
         oldest = end - self.timing.window * TICK_RATE
         words = words if self._names_words else dict.fromkeys(words, "")
         self.words = {t: w for t, w in (self.words | words).items() if t >= oldest}
-        report = self.reports["text"]
+        presence = self.presence["text"]
         for word in phrase.words[-1:]:
-            report.last = max(report.last or 0, min(tick_of(word.end), end))
-        report.grow(end, self.timing.missing_after["text"])
+            presence.last = max(presence.last or 0, min(tick_of(word.end), end))
+        presence.grow(end, self.timing.missing_after["text"])
 
 
 def _texts(words: tuple[Word, ...]) -> list[str]:

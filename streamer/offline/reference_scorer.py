@@ -19,6 +19,7 @@ from tamulag.models.runtime.checkpoint import Card
 from ..core.estimate import Timing
 from ..core.sample import (
     MODALITIES,
+    PERIOD,
     TICK_RATE,
     VISION_TICKS,
     Input,
@@ -29,9 +30,6 @@ from ..core.sample import (
 )
 from ..features.asr.recogniser import Encode
 from .extract import MediaFeatures, stack_inputs
-
-SIZES = {"audio": 1, "vision": VISION_TICKS}
-"""Ticks of one feature vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def _ends(found: Sequence[Input], phrases: Sequence[Phrase], hop: int) -> list[i
     # A picture fills its whole tenth of a second.
     length = max(
         (
-            (tick_of(item.timestamp) // SIZES[item.modality] + 1) * SIZES[item.modality]
+            (tick_of(item.timestamp) // PERIOD[item.modality] + 1) * PERIOD[item.modality]
             for item in found
             if isinstance(item, Sample)
         ),
@@ -173,7 +171,7 @@ def _media_views(
     name: str, part: MediaFeatures, ends: Sequence[int], timing: Timing
 ) -> list[_View]:
     """Return the views of audio or vision, hop by hop."""
-    size = SIZES[name]
+    size = PERIOD[name]
     starts = _slots(name, part)
 
     def last(end: int) -> int | None:
@@ -216,7 +214,7 @@ def _text_views(phrases: Sequence[Phrase], ends: Sequence[int], timing: Timing) 
 
 def _slots(name: str, part: MediaFeatures) -> np.ndarray:
     time = part.ticks.get(name, np.zeros(0, np.int64))
-    return time // SIZES[name] * SIZES[name]
+    return time // PERIOD[name] * PERIOD[name]
 
 
 def _ticks(name: str, view: _View, part: MediaFeatures, end: int, encode: Encode) -> Ticks | None:
@@ -227,7 +225,7 @@ def _ticks(name: str, view: _View, part: MediaFeatures, end: int, encode: Encode
     chosen = (time >= view.since) & (time < end)
     if not chosen.any():
         return None
-    return _ticks_of(part.values[name][chosen], time[chosen], time[chosen] + SIZES[name])
+    return _ticks_of(part.values[name][chosen], time[chosen], time[chosen] + PERIOD[name])
 
 
 def _tokens(view: _View, encode: Encode) -> Ticks | None:

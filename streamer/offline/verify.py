@@ -4,7 +4,6 @@ Knows how to run both ways and how far they are apart. Prints nothing.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import load
 from tamulag.models.text.text_encoder import encoder_for
 
@@ -21,8 +19,9 @@ from ..agent.replay_feed import feed
 from ..app.build_agent import build
 from ..app.build_recording import session_of
 from ..config.loader import Config
-from ..core.estimate import LIMIT, Estimate
-from ..core.sample import MODALITIES, Array, Call, Input, Phrase, Sample
+from ..core.commands import Push, SessionCommand
+from ..core.estimate import APART, Estimate, difference, scores_of
+from ..core.sample import MODALITIES, TICK_RATE, Array, Phrase, Sample
 from ..core.session import Session
 from ..core.source import SourceError
 from ..protocol.messages import decode
@@ -33,9 +32,6 @@ from .reference_scorer import Score, scores
 
 TOLERANCE = 1e-5
 """Largest difference between two ways that counts as none."""
-
-APART = 2 * LIMIT
-"""Difference where only one of the two says a number: as far as two scores can be apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +50,26 @@ class Comparison:
 
 
 @dataclass
-class Kept:
-    """A journal in memory."""
+class SessionTrace:
+    """An observer that collects what the offline path compares with."""
 
     samples: list[Sample] = field(default_factory=list)
     phrases: list[Phrase] = field(default_factory=list)
     estimates: list[Estimate] = field(default_factory=list)
 
-    def took(self, item: Input) -> None:
-        """Keep a sample or a phrase."""
-        if isinstance(item, Sample):
-            self.samples.append(item)
-        elif isinstance(item, Phrase):
-            # What comes when a hop has closed is known from the next tick on.
-            closed = self.estimates[-1].end if self.estimates else 0.0
-            known = max(item.timestamp, closed + 1 / TICK_RATE)
-            self.phrases.append(replace(item, timestamp=known))
+    def on_command(self, command: SessionCommand) -> None:
+        """Collect a sample or a phrase."""
+        match command:
+            case Push(Sample() as sample):
+                self.samples.append(sample)
+            case Push(Phrase() as phrase):
+                # What comes when a hop has closed is known from the next tick on.
+                closed = self.estimates[-1].end if self.estimates else 0.0
+                known = max(phrase.timestamp, closed + 1 / TICK_RATE)
+                self.phrases.append(replace(phrase, timestamp=known))
 
-    def called(self, name: Call, now: float | None) -> None:
-        """Keep no calls: the offline path has none."""
-
-    def said(self, estimate: Estimate) -> None:
-        """Keep an estimate."""
+    def on_estimate(self, estimate: Estimate) -> None:
+        """Collect an estimate."""
         self.estimates.append(estimate)
 
 
@@ -84,7 +78,7 @@ def verify_file(path: Path, config: Config) -> Comparison:
 
     Each way has feature extractors of its own. The recogniser runs once, in the live path: the
     offline path takes its words and the times at which they became available, and encodes them
-    anew.
+    again.
 
     Args:
         path: Media file.
@@ -97,8 +91,8 @@ def verify_file(path: Path, config: Config) -> Comparison:
     live, session = _live(config)
     found = play(path)
     model, card = load(config.model.checkpoint, window=round(session.timing.window * TICK_RATE))
-    heard = "text" in session.asked
-    encode = encoder_for(config.model.checkpoint).encode if heard else _nothing
+    has_words = "text" in session.asked
+    encode = encoder_for(config.model.checkpoint).encode if has_words else _nothing
     offline = scores(
         model,
         card,
@@ -139,7 +133,7 @@ def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
             recorded = _recorded(row)
             hops += 1
             fresh = asdict(replayed.popleft()) if replayed else None
-            worst["estimates"] = max(worst["estimates"], apart(asdict(recorded), fresh))
+            worst["estimates"] = max(worst["estimates"], difference(asdict(recorded), fresh))
         elif row.kind == "message":
             is_whole = is_whole or _ends(row)
         else:
@@ -147,22 +141,6 @@ def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
     if replayed and is_whole:
         worst["estimates"] = APART
     return Comparison(hops, worst)
-
-
-def apart(one: object, other: object) -> float:
-    """Return the largest difference of two structures of numbers.
-
-    What is there on one side only, or is another word, is `APART`. Two NaN are equal.
-    """
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        if math.isnan(one) or math.isnan(other):
-            return 0.0 if math.isnan(one) and math.isnan(other) else APART
-        return abs(one - other)
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((apart(one[key], other[key]) for key in one), default=0.0)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return max((apart(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
-    return 0.0 if one == other else APART
 
 
 def _ends(row: Row) -> bool:
@@ -184,19 +162,18 @@ def _recorded(row: Row) -> Estimate:
 def _scores_apart(live: Sequence[Estimate], offline: Sequence[Score]) -> dict[str, float]:
     worst = dict.fromkeys(("fused", *MODALITIES), 0.0)
     for one, other in zip(live, offline, strict=True):
-        pairs = {"fused": (one.sentiment, other.sentiment)}
-        pairs |= {name: (one.modalities[name].sentiment, other.heads[name]) for name in MODALITIES}
-        for name, pair in pairs.items():
-            worst[name] = max(worst[name], apart(*pair))
+        pairs = zip(scores_of(one).items(), (other.sentiment, *other.heads.values()), strict=True)
+        for (name, mine), its in pairs:
+            worst[name] = max(worst[name], difference(mine, its))
     return worst
 
 
-def _live(config: Config) -> tuple[Kept, Session]:
+def _live(config: Config) -> tuple[SessionTrace, Session]:
     built = build(config)
     with built.resources:
-        kept = built.feed.session.journal = Kept()
+        trace = built.feed.session.observer = SessionTrace()
         asyncio.run(built.agent.run())
-    return kept, built.feed.session
+    return trace, built.feed.session
 
 
 def _nothing(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:

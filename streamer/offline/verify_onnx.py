@@ -13,23 +13,23 @@ from tamulag.models.nn.tam_ulag import TICK_RATE, TamUlag
 from tamulag.models.runtime.checkpoint import CheckpointError, load
 from tamulag.models.runtime.onnx_engine import OnnxStep, Speed, faster
 from tamulag.models.runtime.onnx_export import TOLERANCE, check, export
-from tamulag.models.runtime.session_step import Step
+from tamulag.models.runtime.torch_engine import Step, TorchEngine
 
 from ..app.build_agent import build, demo_files
 from ..app.checkpoint_check import check_streamable
 from ..config import loader as settings
 from ..config.loader import Config
 from ..config.schema import SessionConfig
-from ..core.estimate import Estimate
-from ..core.sample import MODALITIES, Call, Input
+from ..core.commands import SessionCommand, apply
+from ..core.estimate import APART, Estimate, difference, scores_of
 from ..core.session import Session
-from .verify import APART, Comparison, apart
+from .verify import Comparison
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ExportReport:
     """What became of an export."""
 
     differences: Mapping[str, float]
@@ -47,45 +47,34 @@ class Report:
 
 @dataclass
 class Twin:
-    """A journal that gives another session what the first one is given, and compares them."""
+    """An observer that gives another session what the first one is given, and compares them."""
 
     session: Session
     hops: int = 0
     differences: dict[str, float] = field(default_factory=dict)
     _waiting: deque[Estimate] = field(default_factory=deque)
 
-    def took(self, item: Input) -> None:
-        """Give the other session an input."""
-        self._waiting += self.session.push(item)
+    def on_command(self, command: SessionCommand) -> None:
+        """Give the other session the same command."""
+        self._waiting += apply(self.session, command)
 
-    def called(self, name: Call, now: float | None) -> None:
-        """Call the other session alike."""
-        if name == "hop" and now is not None:
-            self.session.set_hop(now)
-        elif name == "advance" and now is not None:
-            self._waiting += self.session.advance(now)
-        else:
-            self._waiting += self.session.close(now)
-
-    def said(self, estimate: Estimate) -> None:
+    def on_estimate(self, estimate: Estimate) -> None:
         """Compare an estimate with the other session's."""
         self.hops += 1
-        theirs = _numbers(self._waiting.popleft()) if self._waiting else {}
+        other = _numbers(self._waiting.popleft()) if self._waiting else {}
         for name, number in _numbers(estimate).items():
-            difference = apart(number, theirs.get(name, APART))
-            self.differences[name] = max(self.differences.get(name, 0.0), difference)
+            found = difference(number, other.get(name, APART))
+            self.differences[name] = max(self.differences.get(name, 0.0), found)
 
 
 def _numbers(estimate: Estimate) -> dict[str, float | None]:
-    modalities = estimate.modalities
-    scores = {f"clip {name}": modalities[name].sentiment for name in MODALITIES}
-    weights = {f"clip {name} weight": modalities[name].weight for name in MODALITIES}
-    return {"clip fused": estimate.sentiment, **scores, **weights}
+    weights = {f"{name} weight": part.weight for name, part in estimate.modalities.items()}
+    return {f"clip {name}": number for name, number in (scores_of(estimate) | weights).items()}
 
 
 def export_checked(
     checkpoint: str, out: Path, *, window: float, clip: Path | None, tell: Progress
-) -> Report:
+) -> ExportReport:
     """Export the step function of a checkpoint; leave no file if it differs from torch.
 
     Args:
@@ -107,12 +96,12 @@ def export_checked(
         tell(f"export: {checkpoint}, window {window:g} s")
         export(model, checkpoint, unchecked)
         onnx = OnnxStep(unchecked, model, checkpoint)
-        differences = {f"random {name}": apart for name, apart in check(model, onnx).items()}
+        differences = {f"random {name}": worst for name, worst in check(model, onnx).items()}
         found = Comparison(0, {})
         if played is not None:
             tell(f"check on {played.source.path}")
             found = compare(played, onnx.step)
-        report = Report(differences | dict(found.differences), found.hops, [])
+        report = ExportReport(differences | dict(found.differences), found.hops, [])
         if report.is_kept:
             unchecked.replace(out)
             tell("measure")
@@ -133,8 +122,8 @@ def compare(played: Config, step: Step) -> Comparison:
     built = build(played)
     with built.resources:
         first = built.feed.session
-        twin = Twin(Session(model, card, first.asked, first.timing, step=step))
-        first.journal = twin
+        twin = Twin(Session(TorchEngine(model, step=step), card, first.asked, first.timing))
+        first.observer = twin
         asyncio.run(built.agent.run())
     return Comparison(twin.hops, twin.differences)
 

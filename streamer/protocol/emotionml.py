@@ -8,8 +8,7 @@ https://www.w3.org/TR/emotion-voc/.
 from collections.abc import Iterable, Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from ..core.estimate import LIMIT
-from ..core.sample import MODALITIES
+from ..core.sample import LIMIT, MODALITIES
 from .messages import SentimentMessage
 
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"

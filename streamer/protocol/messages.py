@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from ..core.estimate import LIMIT, Estimate
-from ..core.sample import MODALITIES, Phrase
+from ..core.estimate import Estimate
+from ..core.sample import LIMIT, MODALITIES, Phrase
 
 VERSION = 1
 NEUTRAL = 0.5

@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..aio.background_writer import BackgroundWriter, duplicate
-from ..core.estimate import LIMIT
-from ..core.sample import MODALITIES
+from ..core.sample import LIMIT, MODALITIES
 from ..protocol import messages
 from .publisher import PublisherError
 from .terminal import line

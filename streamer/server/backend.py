@@ -1,31 +1,31 @@
-"""Where sessions sit: what the server asks of it, and the one in this process.
+"""Where the sessions' states are: what the server asks of it, and the one in this process.
 
-Knows a hall and the weights' name. Knows no connection; `cluster` has the place on many machines.
+Knows a batch of sessions and the weights' name. Knows no connection; `cluster.backend` has the one
+on many machines.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from ..core.commands import Advance, Close, Push, SessionCommand
 from ..core.estimate import Estimate
 from ..core.sample import Block, Input
 from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
 
 SNAPSHOTS = 16
-"""Sessions that are packed at a time: some 6 ms, in which nothing else is done."""
+"""Sessions that are dumped at a time: some 6 ms, in which nothing else is done."""
 
 
 class ScoredStep(NamedTuple):
-    """What was said of a session in a turn."""
+    """One session's estimate of one step."""
 
     name: str
     estimate: Estimate
     waited: float
-    """Seconds since all that the turn needs was there."""
+    """Seconds since all that the step needs was there."""
     spent: float
     """Seconds of the model, its share of the step."""
 
@@ -37,12 +37,15 @@ class SessionBackend(Protocol):
     """
 
     def open(self, name: str, asked: Collection[str], packed: bytes | None = None) -> None:
-        """Begin a session, or let one go on that `pack` has returned.
+        """Start a session, or continue one that `pack` has returned.
 
         Raises:
-            HallFull: If no seat is free.
-            HandoverError: If it cannot go on; then it has not begun either.
+            BatchFull: If no slot is free.
+            SnapshotError: If it cannot continue; then it has not started either.
         """
+
+    def apply(self, name: str, command: SessionCommand) -> None:
+        """Give a session a command; its estimates come out of `turn`."""
 
     def push(self, name: str, item: Input | Block) -> None:
         """Take one input of a session."""
@@ -57,86 +60,77 @@ class SessionBackend(Protocol):
         """Forget a session."""
 
     def backlog(self, name: str) -> int:
-        """Return how many turns of a session wait."""
+        """Return how many steps of a session are pending."""
 
     async def turn(self) -> list[ScoredStep]:
-        """Give a turn to each of those who wait; return what was said, each session's in order."""
+        """Run one step for each waiting session; return the estimates, in order per session."""
 
     def drain(self) -> None:
-        """Take note that all are to be packed: some that are done count more than all in turn."""
+        """Prepare to pack all sessions: from now on finish one before the next."""
 
     async def pack(self, names: Collection[str]) -> dict[str, bytes]:
-        """Return some of these sessions as bytes, by name; for the others ask again.
+        """Return some of these sessions as bytes, by name; ask again for the others.
 
-        None is among them of which a turn waits or something is to be said.
+        A session with pending steps or unpublished estimates is not among them.
         """
 
     @property
     def waiting(self) -> int:
-        """How many sessions wait for a turn."""
+        """How many sessions wait for a step."""
 
 
 class LocalBackend:
-    """The hall of this process.
+    """The sessions of this process.
 
     Args:
-        hall: Has the sessions.
+        batch: Has the sessions.
         checkpoint: What identifies the weights.
     """
 
-    def __init__(self, hall: SessionBatch, checkpoint: str) -> None:
-        self._hall = hall
+    def __init__(self, batch: SessionBatch, checkpoint: str) -> None:
+        self._batch = batch
         self._checkpoint = checkpoint
-        self._due: dict[str, deque[float]] = {}
-        """Steady clock at which each turn that waits became due."""
-        self.backlog = hall.backlog
-        self.drain = hall.drain
+        self.backlog = batch.backlog
+        self.drain = batch.drain
+        self.leave = batch.remove
 
     def open(self, name: str, asked: Collection[str], packed: bytes | None = None) -> None:
-        """Begin a session, or let one go on; see `Place`."""
+        """Start a session, or continue one; see `SessionBackend`."""
         if packed is None:
-            self._hall.open(name, asked)
+            self._batch.open(name, asked)
         else:
-            restore(self._hall, name, packed, self._checkpoint)
-        self._due[name] = deque()
+            restore(self._batch, name, packed, self._checkpoint)
+
+    def apply(self, name: str, command: SessionCommand) -> None:
+        """Give a session a command; see `SessionBackend`."""
+        self._batch.apply(name, command, tag=time.monotonic())
 
     def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session; see `Place`."""
-        self._give(name, partial(self._hall.push, name, item))
+        """Take one input of a session."""
+        self.apply(name, Push(item))
 
     def advance(self, name: str, now: float) -> None:
-        """Close hops; see `Place`."""
-        self._give(name, partial(self._hall.advance, name, now))
+        """Close hops that ended before `now - lateness`."""
+        self.apply(name, Advance(now))
 
     def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held; see `Place`."""
-        self._give(name, partial(self._hall.finish, name, now))
-
-    def leave(self, name: str) -> None:
-        """Forget a session; see `Place`."""
-        self._due.pop(name, None)
-        self._hall.leave(name)
+        """Close all that is still held."""
+        self.apply(name, Close(now))
 
     async def turn(self) -> list[ScoredStep]:
-        """Step; see `Place`."""
+        """Step; see `SessionBackend`."""
         before = time.monotonic()
-        said = self._hall.step()
+        scored = self._batch.step()
         now = time.monotonic()
-        spent = (now - before) / max(1, len(said))
-        return [ScoredStep(name, e, now - self._due[name].popleft(), spent) for name, e in said]
-
-    def _give(self, name: str, give: Callable[[], None]) -> None:
-        before = self._hall.backlog(name)
-        give()
-        more = self._hall.backlog(name) - before
-        self._due[name].extend([time.monotonic()] * more)
+        spent = (now - before) / max(1, len(scored))
+        return [ScoredStep(one.name, one.estimate, now - one.tag, spent) for one in scored]
 
     async def pack(self, names: Collection[str]) -> dict[str, bytes]:
-        """Return `PACKS` sessions at most as bytes; see `Place`."""
+        """Return `SNAPSHOTS` sessions at most as bytes; see `SessionBackend`."""
         ready = islice((name for name in names if not self.backlog(name)), SNAPSHOTS)
-        return {name: dump(self._hall, name, self._checkpoint) for name in ready}
+        return {name: dump(self._batch, name, self._checkpoint) for name in ready}
 
     @property
     def waiting(self) -> int:
-        """How many sessions wait for a turn."""
-        return self._hall.waiting
+        """How many sessions wait for a step."""
+        return self._batch.waiting

@@ -5,10 +5,10 @@ Knows what belongs to one session. Knows neither the others nor how it is steppe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..core.sample import TICK_RATE, VISION_TICKS, Block, Input, Modality, Sample
+from ..core.sample import Modality
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import Recorder
 from .snapshot_store import StoredSnapshot
@@ -73,16 +73,3 @@ class ServerSession:
             by_sender=self.by_sender,
             state=state,
         )
-
-    def record(self, item: Input | Block) -> None:
-        """Record an input, if the session is recorded."""
-        if self.recorder is not None:
-            for one in _samples(item) if isinstance(item, Block) else (item,):
-                self.recorder.took(one)
-
-
-def _samples(block: Block) -> Iterator[Sample]:
-    """Yield the rows of a block as a recording has them."""
-    step = (VISION_TICKS if block.modality == "vision" else 1) / TICK_RATE
-    for number, values in enumerate(block.values):
-        yield Sample(block.modality, block.timestamp + number * step, values)

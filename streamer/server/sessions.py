@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 
+from ..core.commands import Advance, Close, Push, SessionCommand
 from ..core.estimate import Timing
 from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
@@ -183,10 +184,9 @@ class SessionRegistry:
             session.messages.notice(item)
         session.input_at = time.monotonic()
         session.reached = max(session.reached, _end(item))
-        session.record(item)
-        self.backend.push(name, item)
+        self._apply(session, Push(item))
         if session.by_sender and isinstance(item, Phrase):
-            self._advance(session, session.reached - SILENCE)
+            self._apply(session, Advance(session.reached - SILENCE))
         if self.backend.backlog(name) > BACKLOG:
             session.has_room.clear()
 
@@ -237,9 +237,7 @@ class SessionRegistry:
         """Flush what a session still holds; `run` ends it afterwards."""
         if session.closing is None and session.name in self.open:
             session.closing, session.closing_since = reason, time.monotonic()
-            if session.recorder is not None:
-                session.recorder.called("close", session.now())
-            self.backend.finish(session.name, session.now())
+            self._apply(session, Close(session.now()))
 
     async def end(self, session: ServerSession, reason: str) -> None:
         """Finish a session and wait for its end, for `CLOSING` seconds at most."""
@@ -299,7 +297,7 @@ class SessionRegistry:
             total=None if session.by_sender else round(max(0.0, total), 4),
         )
         if session.recorder is not None:
-            session.recorder.said(step.estimate)
+            session.recorder.on_estimate(step.estimate)
         session.messages.estimate(step.estimate, latency, session.dropped)
 
     def _look(self, now: float) -> None:
@@ -312,7 +310,7 @@ class SessionRegistry:
                 session.has_room.set()
             is_silent = now - session.input_at > SILENCE / 2
             if is_silent and not (session.by_sender or session.closing):
-                self._advance(session, session.now() - SILENCE)
+                self._apply(session, Advance(session.now() - SILENCE))
             lost = session.recorder.lost if session.recorder else None
             if lost is not None and "recording" not in session.messages.lost:
                 session.messages.recording(*lost, session.now())
@@ -327,12 +325,14 @@ class SessionRegistry:
             session.recorder.publish(kind, line)
         self._publish_of(name, kind, line)
 
-    def _advance(self, session: ServerSession, now: float) -> None:
-        """Close the hops of a session that ended before `now - lateness`."""
+    def _apply(self, session: ServerSession, command: SessionCommand) -> None:
+        """Give a session a command and record it; an `Advance` only if it closes hops."""
         before = self.backend.backlog(session.name)
-        self.backend.advance(session.name, now)
-        if session.recorder is not None and self.backend.backlog(session.name) > before:
-            session.recorder.called("advance", now)
+        self.backend.apply(session.name, command)
+        if session.recorder is not None:
+            closes = self.backend.backlog(session.name) > before
+            if closes or not isinstance(command, Advance):
+                session.recorder.on_command(command)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
         for modality in session.asked:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..aio.threads import in_thread
+from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
-from ..core.sample import Call, Input
 from ..publishers.publisher import PublisherError
 from .arrow_file import END, SUFFIX, batch_of, schema_of
-from .recording import Header, Row, estimate_row, input_row
+from .recording import Header, Row, estimate_row, rows_of
 
 logger = logging.getLogger("tamulag.recording")
 
@@ -40,7 +40,7 @@ MEGABYTE = 1_000_000
 
 
 class Recorder:
-    """Records a session's inputs, commands and results; a journal and a publisher at once.
+    """Records a session's commands and results; an observer and a publisher at once.
 
     The event loop only appends to a queue. Nothing is dropped from the middle, because a replay of
     such a recording would differ: when the queue or the folder is full, or a write fails, the
@@ -99,17 +99,13 @@ class Recorder:
                 "name a folder that can be written with --record DIR"
             ) from error
 
-    def took(self, item: Input) -> None:
-        """Record an input."""
+    def on_command(self, command: SessionCommand) -> None:
+        """Record what the session is given."""
         if not self._results_only:
-            self._add(input_row(item, self._now()))
+            for row in rows_of(command, self._now()):
+                self._add(row)
 
-    def called(self, name: Call, now: float | None) -> None:
-        """Record a command that closes hops or changes their length."""
-        if not self._results_only:
-            self._add(Row(name, self._now(), now))
-
-    def said(self, estimate: Estimate) -> None:
+    def on_estimate(self, estimate: Estimate) -> None:
         """Record an estimate."""
         self._add(estimate_row(estimate, self._now()))
 

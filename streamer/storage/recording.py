@@ -5,21 +5,39 @@ sound or pictures. Knows no file, session, thread or clock.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..core.commands import Advance, Close, Push, SessionCommand, SetHop
 from ..core.errors import TamulagError
 from ..core.estimate import Estimate, Timing
-from ..core.sample import Array, Call, Input, Modality, Notice, Phrase, Sample, Word
+from ..core.sample import (
+    PERIOD,
+    TICK_RATE,
+    Array,
+    Block,
+    Input,
+    Modality,
+    Notice,
+    Phrase,
+    Sample,
+    Word,
+)
 
 FORMAT = 1
 LONGEST = 1e8
 """Seconds; upper bound of any session time."""
 
-Kind = Literal["audio", "vision", "phrase", "notice", Call, "estimate", "message"]
-"""Samples, phrases and notices went in, and so did calls; estimates and messages came out."""
+LONGEST_HOP = 60.0
+"""Seconds of the longest hop that is believed; each costs memory for its ticks."""
+
+Kind = Literal[
+    "audio", "vision", "phrase", "notice", "advance", "close", "hop", "estimate", "message"
+]
+"""Commands went in, the inputs among them by what they are; estimates and messages came out."""
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 Time = Annotated[float, Field(ge=-LONGEST, le=LONGEST, allow_inf_nan=False)]
@@ -110,7 +128,7 @@ class Row:
     arrived: float
     """Session time at which it went in or came out, in seconds."""
     at: float | None = None
-    """Timestamp of an input; the number that a call was given."""
+    """Timestamp of an input; the number of another command."""
     values: Array | None = None
     """(D,) float32 of a sample; (K * D,) of a phrase."""
     text: str | None = None
@@ -120,8 +138,27 @@ class Row:
 ESTIMATE: TypeAdapter[Estimate] = TypeAdapter(Estimate)
 
 
-def input_row(item: Input, arrived: float) -> Row:
-    """Return the row of what goes into a session."""
+def rows_of(command: SessionCommand, arrived: float) -> list[Row]:
+    """Return the rows of what a session is given: of a block one for each of its samples."""
+    match command:
+        case Push(item):
+            items = _samples(item) if isinstance(item, Block) else [item]
+            return [_input_row(one, arrived) for one in items]
+        case Advance(now):
+            return [Row("advance", arrived, now)]
+        case Close(end):
+            return [Row("close", arrived, end)]
+        case SetHop(seconds):
+            return [Row("hop", arrived, seconds)]
+
+
+def _samples(block: Block) -> Iterator[Sample]:
+    for number, values in enumerate(block.values):
+        at = block.timestamp + number * PERIOD[block.modality] / TICK_RATE
+        yield Sample(block.modality, at, values)
+
+
+def _input_row(item: Input, arrived: float) -> Row:
     if isinstance(item, Sample):
         return Row(item.modality, arrived, item.timestamp, item.values, item.reason)
     if isinstance(item, Notice):
@@ -143,12 +180,24 @@ def estimate_row(estimate: Estimate, arrived: float) -> Row:
     return Row("estimate", arrived, estimate.end, None, json.dumps(asdict(estimate)))
 
 
-def input_of(row: Row) -> Input:
-    """Return what went into the session.
+def command_of(row: Row) -> SessionCommand:
+    """Return what the session was given.
 
     Raises:
         ValueError: If the row does not hold what its kind says.
     """
+    if row.kind == "close":
+        return Close(row.at)
+    if row.kind == "advance":
+        return Advance(-LONGEST if row.at is None else row.at)
+    if row.kind == "hop":
+        if row.at is None or not 0 < row.at <= LONGEST_HOP:
+            raise ValueError(f"hop of {row.at} s: at most {LONGEST_HOP:g} s are believed")
+        return SetHop(row.at)
+    return Push(_input(row))
+
+
+def _input(row: Row) -> Input:
     if row.at is None or not abs(row.at) <= LONGEST:
         raise ValueError(f"{row.kind} row with time {row.at}: at most {LONGEST:g} s are believed")
     if row.kind == "audio":

@@ -8,6 +8,7 @@ import pytest
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.agent.gauges import MAY_WAIT, dropped, gauges, strain
 from tamulag.streamer.agent.inbox import BOUNDS, Inbox
 from tamulag.streamer.core.sample import Modality, Sample
@@ -44,7 +45,9 @@ class Source:
 
 @pytest.fixture
 def session(model: TamUlag) -> Session:
-    return Session(model, Card(trained=dict.fromkeys(HEADS, True)), ("audio", "vision"))
+    return Session(
+        TorchEngine(model), Card(trained=dict.fromkeys(HEADS, True)), ("audio", "vision")
+    )
 
 
 def picture(time: float) -> Sample:

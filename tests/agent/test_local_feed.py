@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from support.services import Live, live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Input, Modality, Phrase, Sample, Word
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Put, SourceError, SourceLost
@@ -121,7 +122,7 @@ def crash(put: Put, stop: threading.Event) -> None:
 
 def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: Any) -> Live:
     return live(
-        Session(model, CARD, ("text", "audio")),
+        Session(TorchEngine(model), CARD, ("text", "audio")),
         [source],
         [kept],
         RunInfo(version="0", checkpoint="tiny", heads={}, sources=[source.name]),

@@ -8,6 +8,7 @@ import torch
 
 from support.recordings import ABOUT, CARD, HEADER, Lines, agent_of, checkpoint, inputs, record
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app.build_recording import recorder_of, session_of
 from tamulag.streamer.config.loader import load
@@ -46,9 +47,9 @@ def test_results_alone_cannot_be_replayed() -> None:
 
 
 def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path, model: TamUlag) -> None:
-    """Without `record.path` no file is written and no journal is kept."""
-    session = Session(model, CARD, ("audio",))
+    """Without `record.path` no file is written and nothing observes the session."""
+    session = Session(TorchEngine(model), CARD, ("audio",))
     sent = SessionMessages("x", ABOUT, wall_now=time.time, send=lambda kind, line: None)
     config = load(None, {"record.path": None})
     assert recorder_of(config, sent, session, SessionClock()) is None
-    assert session.journal is None
+    assert session.observer is None

@@ -7,6 +7,7 @@ import pytest
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.bench.drift import Loop, drifts, loop_of, stream
 from tamulag.streamer.core.estimate import Estimate, ModalityEstimate, Timing
 from tamulag.streamer.core.sample import Sample
@@ -60,10 +61,10 @@ def test_stream_is_the_clip_repeated(model: TamUlag) -> None:
         for turn in range(4)
         for sample in loop.samples
     ]
-    whole = Session(model, CARD, ("audio",), TIMING)
+    whole = Session(TorchEngine(model), CARD, ("audio",), TIMING)
     wanted = [e for sample in again for e in whole.push(sample)] + whole.close(6.0)
     done: list[int] = []
-    found = stream(Session(model, CARD, ("audio",), TIMING), loop, 5.9, done.append)
+    found = stream(Session(TorchEngine(model), CARD, ("audio",), TIMING), loop, 5.9, done.append)
     assert [e.sentiment for e in found] == [e.sentiment for e in wanted]
     assert done[-1] == 6
 
@@ -92,6 +93,8 @@ def test_hops_without_a_score_are_left_out() -> None:
 def test_an_hour_of_the_small_model(model: TamUlag) -> None:
     """Streaming really goes through a session: the first window differs, later ones agree."""
     loop = Loop(clip(2.0), 2.0)
-    estimates = stream(Session(model, CARD, ("audio",), TIMING), loop, 200.0, lambda _: None)
+    estimates = stream(
+        Session(TorchEngine(model), CARD, ("audio",), TIMING), loop, 200.0, lambda _: None
+    )
     assert [d.modality for d in drifts(estimates, 2.0, TIMING)] == ["audio", "sentiment"]
     assert all(d.mean < 0.1 for d in drifts(estimates, 2.0, TIMING))

@@ -12,6 +12,7 @@ import pytest
 from support.services import live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app.build_agent import HEADS, Built
 from tamulag.streamer.cli import run_stream as module
 from tamulag.streamer.cli.run_stream import run_stream
@@ -81,7 +82,7 @@ def attempt(
         resources = ExitStack()
         resources.callback(freed.set)
         core = live(
-            Session(model, Card(trained=heads), ["audio"]),
+            Session(TorchEngine(model), Card(trained=heads), ["audio"]),
             [Failing(error)],
             [],
             RunInfo(

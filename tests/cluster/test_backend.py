@@ -20,7 +20,7 @@ from tamulag.streamer.cluster import backend as place
 from tamulag.streamer.cluster import worker_pool
 from tamulag.streamer.cluster.autoscaler import Autoscaler
 from tamulag.streamer.cluster.backend import ClusterBackend
-from tamulag.streamer.cluster.session_worker import Answer, Command, SessionWorker
+from tamulag.streamer.cluster.session_worker import Answer, SessionWorker, WorkerCommand
 from tamulag.streamer.cluster.worker_pool import WorkerLost
 from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
@@ -38,7 +38,7 @@ class Near:
         self.is_there = True
         self._wing = SessionWorker(make, "w")
 
-    async def ask(self, orders: Sequence[Command]) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
         await asyncio.sleep(0)
         answer = self._wing.do(pickle.loads(pickle.dumps(list(orders))))
         await asyncio.sleep(0)

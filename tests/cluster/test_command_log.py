@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tamulag.streamer.cluster.command_log import LIMIT, CommandLog, reach
-from tamulag.streamer.cluster.session_worker import Advance, Begin, Push
+from tamulag.streamer.cluster.command_log import MOST_COMMANDS, CommandLog, reach
+from tamulag.streamer.cluster.session_worker import Begin
+from tamulag.streamer.core.commands import Advance, Push
 from tamulag.streamer.core.sample import Block, Notice, Phrase, Sample
 
 
@@ -51,9 +52,9 @@ def test_silence_that_nobody_was_told_of_is_one_order() -> None:
 
 def test_a_trail_is_bounded() -> None:
     """What is too much is refused."""
-    kept = trail(LIMIT)
+    kept = trail(MOST_COMMANDS)
     assert not kept.add(block(0.0), 0.0, sent=0)
-    assert (len(kept), kept.number) == (LIMIT, LIMIT)
+    assert (len(kept), kept.number) == (MOST_COMMANDS, MOST_COMMANDS)
 
 
 @pytest.mark.parametrize(

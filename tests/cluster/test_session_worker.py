@@ -7,16 +7,15 @@ from tamulag.models import TamUlag
 from tamulag.streamer.cluster.session_worker import (
     Answer,
     Begin,
-    Command,
-    Finish,
     Leave,
     Move,
     Pack,
-    Push,
     SessionWorker,
+    WorkerCommand,
     WorkerConfig,
     owned,
 )
+from tamulag.streamer.core.commands import Close, Push
 from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import SessionBatch
@@ -28,11 +27,11 @@ def wing(model: TamUlag, seats: int = 8) -> SessionWorker:
     return SessionWorker(lambda: hall(model, seats=seats), "w")
 
 
-def pushes(name: str, items: list[Input], first: int = 1) -> list[Command]:
-    return [Command(name, first + k, Push(item)) for k, item in enumerate(items)]
+def pushes(name: str, items: list[Input], first: int = 1) -> list[WorkerCommand]:
+    return [WorkerCommand(name, first + k, Push(item)) for k, item in enumerate(items)]
 
 
-def answers(some: SessionWorker, orders: list[Command]) -> list[Answer]:
+def answers(some: SessionWorker, orders: list[WorkerCommand]) -> list[Answer]:
     """Return what comes of orders and of the turns that wait then."""
     found = [some.do(orders)]
     while found[-1].left:
@@ -44,7 +43,11 @@ def test_each_call_gives_one_turn_and_tells_what_is_left(model: TamUlag) -> None
     """So that a session that is far behind does not hold up a call."""
     items = person(1)
     some = wing(model)
-    orders = [Command("x", 0, Begin(ASKED)), *pushes("x", items), Command("x", 999, Finish(None))]
+    orders = [
+        WorkerCommand("x", 0, Begin(ASKED)),
+        *pushes("x", items),
+        WorkerCommand("x", 999, Close()),
+    ]
     found = answers(some, orders)
     assert [len(answer.said) for answer in found] == [1] * len(found)
     assert [answer.left.get("x", 0) for answer in found] == list(range(len(found)))[::-1]
@@ -57,9 +60,9 @@ def test_a_score_names_the_order_that_made_it_due(model: TamUlag) -> None:
     block = Block("audio", 0.0, np.ones((50, 4), np.float32))
     late = Block("audio", 1.0, np.ones((25, 4), np.float32))
     orders = [
-        Command("x", 0, Begin(("audio",))),
-        Command("x", 4, Push(block)),
-        Command("x", 7, Push(late)),
+        WorkerCommand("x", 0, Begin(("audio",))),
+        WorkerCommand("x", 4, Push(block)),
+        WorkerCommand("x", 7, Push(late)),
     ]
     said = [spoken.number for answer in answers(wing(model), orders) for spoken in answer.said]
     assert said == [4, 4, 7]
@@ -69,13 +72,17 @@ def test_a_snapshot_waits_for_the_turns(model: TamUlag) -> None:
     """It has the number of the newest order that is in it, and another wing goes on from it."""
     items = person(2)
     one, other = wing(model), wing(model)
-    begun = [Command("x", 0, Begin(ASKED)), *pushes("x", items[:100]), Command("x", 100, Pack())]
+    begun = [
+        WorkerCommand("x", 0, Begin(ASKED)),
+        *pushes("x", items[:100]),
+        WorkerCommand("x", 100, Pack()),
+    ]
     first = answers(one, begun)
     assert [len(answer.packed) for answer in first] == [0] * (len(first) - 1) + [1]
     (packed,) = first[-1].packed
     assert packed.number == 100
-    again = [Command("x", 100, Begin(ASKED, packed.packed)), *pushes("x", items[100:], 101)]
-    second = answers(other, [*again, Command("x", 999, Finish(None))])
+    again = [WorkerCommand("x", 100, Begin(ASKED, packed.packed)), *pushes("x", items[100:], 101)]
+    second = answers(other, [*again, WorkerCommand("x", 999, Close())])
     said = [spoken.estimate for answer in [*first, *second] for spoken in answer.said]
     assert_same(said, alone(model, items))
 
@@ -84,20 +91,28 @@ def test_who_moves_has_all_its_turns_before(model: TamUlag) -> None:
     """In the same call: nothing of it is left behind."""
     items = person(2)
     some = wing(model, seats=1)
-    begun = [Command("x", 0, Begin(ASKED)), *pushes("x", items[:150]), Command("x", 150, Move())]
+    begun = [
+        WorkerCommand("x", 0, Begin(ASKED)),
+        *pushes("x", items[:150]),
+        WorkerCommand("x", 150, Move()),
+    ]
     answer = some.do(begun)
     assert (len(answer.packed), answer.left, len(answer.said)) == (1, {}, 5)
-    assert some.do([Command("y", 0, Begin(ASKED))]).failed == {}
+    assert some.do([WorkerCommand("y", 0, Begin(ASKED))]).failed == {}
 
 
 def test_who_leaves_is_forgotten_at_once(model: TamUlag) -> None:
     """Its name may be used again in the same call; nothing of it is said any more."""
     items = person(1)
     some = wing(model)
-    some.do([Command("x", 0, Begin(ASKED)), *pushes("x", items[:100])])
-    some.do([*pushes("x", items[100:150]), Command("x", 150, Pack())])
-    again = [Command("x", 0, Leave()), Command("x", 0, Begin(ASKED)), *pushes("x", items)]
-    found = answers(some, [*again, Command("x", 999, Finish(None))])
+    some.do([WorkerCommand("x", 0, Begin(ASKED)), *pushes("x", items[:100])])
+    some.do([*pushes("x", items[100:150]), WorkerCommand("x", 150, Pack())])
+    again = [
+        WorkerCommand("x", 0, Leave()),
+        WorkerCommand("x", 0, Begin(ASKED)),
+        *pushes("x", items),
+    ]
+    found = answers(some, [*again, WorkerCommand("x", 999, Close())])
     said = [spoken.estimate for answer in found for spoken in answer.said]
     assert_same(said, alone(model, items))
     assert not any(answer.packed for answer in found)
@@ -107,26 +122,27 @@ def test_what_cannot_be_done_costs_its_session_alone(model: TamUlag) -> None:
     """It is told of, with the reason, and its seat is free again."""
     some = wing(model, seats=1)
     wrong = Block("audio", 0.0, np.ones((25, 7), np.float32))
-    answer = some.do([Command("x", 0, Begin(("audio",))), Command("x", 1, Push(wrong))])
+    answer = some.do([WorkerCommand("x", 0, Begin(("audio",))), WorkerCommand("x", 1, Push(wrong))])
     assert "takes 4" in answer.failed["x"]
-    answer = some.do([Command("x", 2, Finish(None)), Command("y", 0, Begin(("audio",)))])
+    answer = some.do([WorkerCommand("x", 2, Close()), WorkerCommand("y", 0, Begin(("audio",)))])
     assert answer.failed == {}
-    assert "seats are taken" in some.do([Command("z", 0, Begin(("audio",)))]).failed["z"]
-    assert "damaged" in some.do([Command("v", 0, Begin(("audio",), b"x"))]).failed["v"]
+    assert "seats are taken" in some.do([WorkerCommand("z", 0, Begin(("audio",)))]).failed["z"]
+    assert "damaged" in some.do([WorkerCommand("v", 0, Begin(("audio",), b"x"))]).failed["v"]
 
 
 def test_what_is_kept_of_a_call_is_a_copy() -> None:
     """The memory of a call is shared with others and must become free."""
     rows = np.ones((25, 4), np.float32)
     rows.flags.writeable = False
-    kept = owned(Block("audio", 0.0, rows))
-    assert isinstance(kept, Block)
-    assert not np.shares_memory(kept.values, rows)
+    kept = owned(Push(Block("audio", 0.0, rows)))
+    assert isinstance(kept, Push)
+    assert isinstance(kept.item, Block)
+    assert not np.shares_memory(kept.item.values, rows)
 
 
 def test_a_plan_makes_the_hall_of_the_checkpoint() -> None:
     """Where the wing runs; the number of seats is the plan's."""
-    made = WorkerConfig("default", Timing(), seats=3, names_words=False).hall()
+    made = WorkerConfig("default", Timing(), seats=3, names_words=False).batch()
     assert isinstance(made, SessionBatch)
     assert made.free == 3
 
@@ -134,6 +150,6 @@ def test_a_plan_makes_the_hall_of_the_checkpoint() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_call_without_orders_is_an_answer(model: TamUlag, count: int) -> None:
     """It says that the wing is there."""
-    answer = wing(model).do([Command("x", 0, Begin(ASKED))] * count)
+    answer = wing(model).do([WorkerCommand("x", 0, Begin(ASKED))] * count)
     assert answer.process > 0
     assert (answer.said, answer.left) == ([], {})

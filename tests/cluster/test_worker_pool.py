@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamulag.streamer.cluster.autoscaler import Autoscaler
-from tamulag.streamer.cluster.session_worker import Answer, Command
+from tamulag.streamer.cluster.session_worker import Answer, WorkerCommand
 from tamulag.streamer.cluster.worker_pool import WorkerLost, WorkerPool, assigned
 
 KEYS = [f"session {number}" for number in range(10_000)]
@@ -27,7 +27,7 @@ class IdleWorker:
     def __init__(self) -> None:
         self.is_there = True
 
-    async def ask(self, orders: Sequence[Command]) -> Answer:
+    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
         return Answer([], [], {}, {}, 0.0, 1)
 
     def end(self) -> None:

@@ -2,43 +2,45 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
-import torch
 
-from tamulag.models import MODALITIES, Output
-from tamulag.models.nn.attention import Pooled
+from tamulag.models import MODALITIES
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.step_engine import Attention, StepArrays
 from tamulag.streamer.core.estimate import (
+    APART,
     Estimate,
     ModalityEstimate,
     Presence,
     Timing,
     describe,
+    difference,
     step_outputs,
 )
 
+NAN = float("nan")
 TRAINED = Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True))
 END = 400
 
 
-def pooled(weights: Mapping[int, float] | list[tuple[int, float]]) -> Pooled:
+def pooled(weights: Mapping[int, float] | list[tuple[int, float]]) -> Attention:
     rows = list(weights.items()) if isinstance(weights, Mapping) else weights
-    time = torch.tensor([[tick for tick, _ in rows]], dtype=torch.int64)
-    weight = torch.tensor([[[share for _, share in rows]]])
-    return Pooled(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool), weight, time)
+    time = np.array([[tick for tick, _ in rows]], np.int64)
+    return Attention(np.array([[share for _, share in rows]], np.float32), time)
 
 
 def output(
     sentiment: float = 0.5,
     heads: tuple[float, float, float] = (1.0, -0.5, 0.25),
     present: tuple[bool, bool, bool] = (True, True, True),
-    attention: tuple[Pooled, Pooled, Pooled] | None = None,
-) -> Output:
-    return Output(
-        torch.tensor([[sentiment]]),
-        torch.tensor([[heads]]),
-        torch.tensor([[present]]),
-        torch.tensor([[[0.5, 0.25, 0.25]]]),
+    attention: tuple[Attention, Attention, Attention] | None = None,
+) -> StepArrays:
+    return StepArrays(
+        np.array([sentiment], np.float32),
+        np.array([heads], np.float32),
+        np.array([present]),
+        np.array([[0.5, 0.25, 0.25]], np.float32),
         attention or (pooled({380: 1.0}), pooled({390: 1.0}), pooled({395: 1.0})),
     )
 
@@ -50,7 +52,7 @@ def here(last: int = END, reason: str | None = None, lost: str | None = None) ->
 
 
 def told(
-    out: Output | None = None,
+    out: StepArrays | None = None,
     *,
     card: Card = TRAINED,
     end: int = END,
@@ -63,7 +65,7 @@ def told(
         step_outputs(out or output())[0],
         end,
         timing=Timing(),
-        reports={name: report for name, report in known.items() if report is not None},
+        presence={name: report for name, report in known.items() if report is not None},
         card=card,
         words=words or {},
         revision=3,
@@ -226,3 +228,22 @@ def test_report_counts_while_it_is_young_and_not_lost() -> None:
     report.lost = None
     report.grow(401, 2.0)
     assert not report.counts
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (1.0, 1.5, 0.5),
+        (None, None, 0.0),
+        (None, 1.0, APART),
+        (NAN, NAN, 0.0),
+        (NAN, 1.0, APART),
+        ("ok", "stale", APART),
+        ({"a": [1.0, 2.0]}, {"a": [1.0, 2.25]}, 0.25),
+        ({"a": 1.0}, {"b": 1.0}, APART),
+        ([1.0], [1.0, 1.0], APART),
+    ],
+)
+def test_the_largest_difference_counts(one: object, other: object, expected: float) -> None:
+    """What only one side has is as far apart as can be."""
+    assert difference(one, other) == expected

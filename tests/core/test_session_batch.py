@@ -5,6 +5,8 @@ import pytest
 
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
+from tamulag.models.runtime.torch_engine import TorchEngine
+from tamulag.streamer.core.commands import Advance, Close, Push
 from tamulag.streamer.core.estimate import Estimate
 from tamulag.streamer.core.sample import Block, Input, Sample
 from tamulag.streamer.core.session import Session
@@ -17,7 +19,7 @@ ASKED = ("text", "audio", "vision")
 
 
 def hall(model: TamUlag, seats: int = 8, batch: int = 256) -> SessionBatch:
-    return SessionBatch(model, CARD, TIMING, seats=seats, batch=batch)
+    return SessionBatch(TorchEngine(model, seats), CARD, TIMING, batch=batch)
 
 
 def person(seed: int) -> list[Input]:
@@ -34,15 +36,15 @@ def person(seed: int) -> list[Input]:
 
 
 def alone(model: TamUlag, items: list[Input]) -> list[Estimate]:
-    session = Session(model, CARD, ASKED, TIMING)
+    session = Session(TorchEngine(model), CARD, ASKED, TIMING)
     return [e for item in items for e in session.push(item)] + session.close()
 
 
 def everything(place: SessionBatch) -> dict[str, list[Estimate]]:
-    said: dict[str, list[Estimate]] = {name: [] for name in place.guests}
+    said: dict[str, list[Estimate]] = {name: [] for name in place.names}
     while place.waiting:
-        for name, estimate in place.step():
-            said[name].append(estimate)
+        for scored in place.step():
+            said[scored.name].append(scored.estimate)
     return said
 
 
@@ -74,11 +76,11 @@ def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
         name = rng.choice([n for n, items in rest.items() if items])
         for _ in range(int(rng.integers(1, 60))):
             if rest[name]:
-                place.push(name, rest[name].pop(0))
-        for who, estimate in place.step():
-            said[who].append(estimate)
+                place.apply(name, Push(rest[name].pop(0)))
+        for scored in place.step():
+            said[scored.name].append(scored.estimate)
     for name in people:
-        place.finish(name)
+        place.apply(name, Close())
     for name, more in everything(place).items():
         assert_same(said[name] + more, alone(model, people[name]))
 
@@ -90,8 +92,8 @@ def test_rows_in_a_block_are_samples(model: TamUlag) -> None:
     place.open("x", ("audio",))
     for start in range(0, 200, 40):
         rows = np.stack([s.values for s in voice[start : start + 40] if s.values is not None])
-        place.push("x", Block("audio", start / 50, rows))
-    session = Session(model, CARD, ("audio",), TIMING)
+        place.apply("x", Push(Block("audio", start / 50, rows)))
+    session = Session(TorchEngine(model), CARD, ("audio",), TIMING)
     assert_same(everything(place)["x"], [e for s in voice for e in session.push(s)])
 
 
@@ -100,11 +102,11 @@ def test_nobody_has_two_turns_before_another_has_one(model: TamUlag) -> None:
     place = hall(model, batch=2)
     for name in ("fast", "slow", "third"):
         place.open(name, ("audio",))
-    place.push("fast", Block("audio", 0.0, np.ones((500, 4), np.float32)))
-    place.push("slow", Block("audio", 0.0, np.ones((25, 4), np.float32)))
-    place.push("third", Block("audio", 0.0, np.ones((25, 4), np.float32)))
+    place.apply("fast", Push(Block("audio", 0.0, np.ones((500, 4), np.float32))))
+    place.apply("slow", Push(Block("audio", 0.0, np.ones((25, 4), np.float32))))
+    place.apply("third", Push(Block("audio", 0.0, np.ones((25, 4), np.float32))))
     assert place.backlog("fast") == 20
-    order = [name for _ in range(3) for name, _ in place.step()]
+    order = [name for _ in range(3) for name, *_ in place.step()]
     assert order[:4] == ["fast", "slow", "third", "fast"]
 
 
@@ -114,7 +116,7 @@ def test_a_full_hall_says_so(model: TamUlag) -> None:
     place.open("a", ("audio",))
     with pytest.raises(BatchFull, match="all 1 seats"):
         place.open("b", ("audio",))
-    place.leave("a")
+    place.remove("a")
     place.open("b", ("audio",))
     assert place.free == 0
 
@@ -131,8 +133,8 @@ def test_who_leaves_is_forgotten(model: TamUlag) -> None:
     """Turns that wait are not taken any more."""
     place = hall(model)
     place.open("a", ("audio",))
-    place.push("a", Block("audio", 0.0, np.ones((25, 4), np.float32)))
-    place.leave("a")
+    place.apply("a", Push(Block("audio", 0.0, np.ones((25, 4), np.float32))))
+    place.remove("a")
     assert place.step() == []
     assert place.waiting == 0
 
@@ -141,6 +143,6 @@ def test_time_closes_a_hop_without_samples(model: TamUlag) -> None:
     """Silence of all does not stop a session."""
     place = hall(model)
     place.open("a", ("audio",))
-    place.push("a", Sample("audio", 0.0, np.ones(4, np.float32)))
-    place.advance("a", 1.35)
+    place.apply("a", Push(Sample("audio", 0.0, np.ones(4, np.float32))))
+    place.apply("a", Advance(1.35))
     assert [e.end for e in everything(place)["a"]] == [0.5, 1.0]

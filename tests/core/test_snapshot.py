@@ -3,6 +3,8 @@
 import pytest
 
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
+from tamulag.streamer.core.commands import Close, Push
 from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError, dump, restore
@@ -17,12 +19,12 @@ def test_goes_on_as_if_nothing_had_happened(model: TamUlag, cut: int) -> None:
     one, other = hall(model), hall(model, seats=2)
     one.open("x", ASKED)
     for item in items[:cut]:
-        one.push("x", item)
+        one.apply("x", Push(item))
     before = everything(one)["x"]
     restore(other, "y", dump(one, "x", "w"), "w")
     for item in items[cut:]:
-        other.push("y", item)
-    other.finish("y")
+        other.apply("y", Push(item))
+    other.apply("y", Close())
     assert_same(before + everything(other)["y"], alone(model, items))
 
 
@@ -31,7 +33,7 @@ def test_turns_that_wait_are_not_left_behind(model: TamUlag) -> None:
     place = hall(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
-        place.push("x", item)
+        place.apply("x", Push(item))
     with pytest.raises(ValueError, match="step first"):
         dump(place, "x", "w")
 
@@ -40,7 +42,7 @@ def kept(model: TamUlag) -> bytes:
     place = hall(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
-        place.push("x", item)
+        place.apply("x", Push(item))
     everything(place)
     return dump(place, "x", "w")
 
@@ -53,19 +55,19 @@ def test_damaged_bytes_are_refused(model: TamUlag) -> None:
             restore(place, "y", broken, "w")
     with pytest.raises(SnapshotError):
         restore(place, "y", packed.replace(b"seat.audio.h", b"seat.audio.x"), "w")
-    assert (place.free, place.guests) == (1, {})
+    assert (place.free, place.names) == (1, ())
 
 
 def test_other_weights_are_refused(model: TamUlag) -> None:
     """A state of another checkpoint would be nonsense."""
-    with pytest.raises(SnapshotError, match="begin anew"):
+    with pytest.raises(SnapshotError, match="start a new session"):
         restore(hall(model), "y", kept(model), "v")
 
 
 def test_another_timing_is_refused(model: TamUlag) -> None:
     """Hops of another length do not go on from these."""
-    place = SessionBatch(model, CARD, Timing(window=2.0, hop=1.0), seats=1)
-    with pytest.raises(SnapshotError, match="begin anew"):
+    place = SessionBatch(TorchEngine(model), CARD, Timing(window=2.0, hop=1.0))
+    with pytest.raises(SnapshotError, match="start a new session"):
         restore(place, "y", kept(model), "w")
 
 

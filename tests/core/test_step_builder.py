@@ -20,12 +20,12 @@ def test_a_turn_keeps_what_was_known_at_its_time() -> None:
     first = book.push(Block("audio", 0.0, np.ones((25, 4), np.float32)))[0]
     book.push(Notice(0.6, "audio", "microphone_lost"))
     second = book.push(Block("audio", 0.5, np.ones((25, 4), np.float32)))[0]
-    assert (first.turn.allowed, second.turn.allowed) == (
+    assert (first.inputs.allowed, second.inputs.allowed) == (
         (False, True, False),
         (False, False, False),
     )
-    assert first.reports["audio"].lost is None
-    assert second.reports["audio"].lost == "microphone_lost"
+    assert first.presence["audio"].lost is None
+    assert second.presence["audio"].lost == "microphone_lost"
 
 
 def test_one_push_can_close_several_hops() -> None:
@@ -33,5 +33,5 @@ def test_one_push_can_close_several_hops() -> None:
     book = turns()
     book.push(Sample("audio", 0.0, np.ones(4, np.float32)))
     due = book.push(Sample("audio", 3.99, np.ones(4, np.float32)))
-    assert [one.turn.end for one in due] == [25 * (k + 1) for k in range(8)]
-    assert [one.turn.end for one in due if "audio" in one.turn.fresh] == [125]
+    assert [one.inputs.end for one in due] == [25 * (k + 1) for k in range(8)]
+    assert [one.inputs.end for one in due if "audio" in one.inputs.fresh] == [125]

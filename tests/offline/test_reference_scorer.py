@@ -7,10 +7,11 @@ import pytest
 
 from support.recordings import CARD, HEADER, phrase
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.offline.reference_scorer import scores
-from tamulag.streamer.offline.verify import Kept
+from tamulag.streamer.offline.verify import SessionTrace
 
 ASKED = ("text", "audio", "vision")
 Numbers = list[float | None]
@@ -24,8 +25,8 @@ def encode(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
 
 
 def both(model: TamUlag, items: Sequence[Input]) -> tuple[list[Numbers], list[Numbers]]:
-    session = Session(model, CARD, ASKED, HEADER.timing)
-    kept = session.journal = Kept()
+    session = Session(TorchEngine(model), CARD, ASKED, HEADER.timing)
+    kept = session.observer = SessionTrace()
     live = [e for item in items for e in session.push(item)] + session.close()
     found = [item for item in items if not isinstance(item, Phrase)]
     offline = scores(

@@ -9,20 +9,21 @@ import torch
 from support.onnx_exports import Exported
 from support.recordings import CARD, HEADER, inputs
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.offline import verify_onnx as module
-from tamulag.streamer.offline.verify_onnx import Report, Twin, export_checked
+from tamulag.streamer.offline.verify_onnx import ExportReport, Twin, export_checked
 
 
 def session(model: TamUlag) -> Session:
-    return Session(model, CARD, HEADER.asked, HEADER.timing)
+    return Session(TorchEngine(model), CARD, HEADER.asked, HEADER.timing)
 
 
 def apart(one: TamUlag, other: TamUlag) -> Twin:
     """Return the twin of a small session that had another model."""
     twin = Twin(session(other))
     first = session(one)
-    first.journal = twin
+    first.observer = twin
     for item in inputs():
         first.push(item)
     first.advance(7.0)
@@ -49,7 +50,7 @@ def test_twins_with_two_models_are_not(model: TamUlag) -> None:
     assert differences["clip text"] == 0.0
 
 
-def written(exported: Exported, out: Path) -> tuple[Report, list[str]]:
+def written(exported: Exported, out: Path) -> tuple[ExportReport, list[str]]:
     told: list[str] = []
     report = export_checked(exported.checkpoint, out, window=2.0, clip=None, tell=told.append)
     return report, told

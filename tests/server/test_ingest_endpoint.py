@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from support.recordings import ABOUT
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.nn.config import BranchConfig
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.sample import Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
@@ -97,7 +98,7 @@ class House:
         front: Deaf | None = None,
         **limits: Any,
     ) -> None:
-        hall = SessionBatch(small(), CARD, Timing(), seats=seats)
+        hall = SessionBatch(TorchEngine(small(), seats), CARD, Timing())
         self.calls = SessionRegistry(LocalBackend(hall, "w"), ABOUT, Timing(), linger=linger)
         terms = ServerPolicy(
             subject="customer",

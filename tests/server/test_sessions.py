@@ -12,6 +12,7 @@ import pytest
 from support.recordings import ABOUT
 from support.waiting import until
 from tamulag.models import TamUlag
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.server.backend import LocalBackend
@@ -38,7 +39,7 @@ class Told:
 
 
 def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
-    batch = SessionBatch(model, CARD, TIMING, seats=4)
+    batch = SessionBatch(TorchEngine(model, 4), CARD, TIMING)
     backend = LocalBackend(batch, "w")
     return SessionRegistry(backend, ABOUT, TIMING, told.publish_of, linger=linger, **rest)
 

@@ -7,15 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from support.recordings import HEADER, phrase
+from tamulag.streamer.core.commands import Push
 from tamulag.streamer.core.estimate import Estimate, ModalityEstimate
 from tamulag.streamer.core.sample import Input, Notice, Sample
 from tamulag.streamer.storage.recording import (
     ESTIMATE,
     Header,
     Row,
+    command_of,
     estimate_row,
-    input_of,
-    input_row,
+    rows_of,
 )
 
 
@@ -34,7 +35,10 @@ from tamulag.streamer.storage.recording import (
 )
 def test_an_input_comes_back_as_it_was(item: Input) -> None:
     """Every number with all its bits, float32 and float64."""
-    back = input_of(input_row(item, 9.0))
+    (row,) = rows_of(Push(item), 9.0)
+    command = command_of(row)
+    assert isinstance(command, Push)
+    back = command.item
     for name in type(item).__slots__:
         one, other = getattr(item, name), getattr(back, name)
         if isinstance(one, np.ndarray):
@@ -62,7 +66,7 @@ def test_an_estimate_comes_back_as_it_was() -> None:
 
 
 def spoken(**changes: object) -> Row:
-    row = input_row(phrase(2.0, 0, "good", "day"), 2.0)
+    (row,) = rows_of(Push(phrase(2.0, 0, "good", "day")), 2.0)
     values = row.values if changes.pop("values", True) else None
     text = json.dumps(json.loads(row.text or "") | changes)
     return Row("phrase", 2.0, 2.0, values, text)
@@ -86,7 +90,7 @@ def spoken(**changes: object) -> Row:
 def test_a_row_that_cannot_have_been_written_is_refused(row: Row) -> None:
     """Nothing of it reaches the session."""
     with pytest.raises(ValueError, match=r"."):
-        input_of(row)
+        command_of(row)
 
 
 @pytest.mark.parametrize(

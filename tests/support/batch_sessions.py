@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 
 from tamulag.models import MODALITIES, ModelConfig
-from tamulag.models.runtime.session_step import StepInput, TickArrays, Utterance
+from tamulag.models.runtime.step_engine import StepInput, TickArrays, Utterance
 
 HOP = 25
 

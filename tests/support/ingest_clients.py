@@ -16,7 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.bench.rig.senders import HOP, rows
+from tamulag.streamer.core.commands import Push
 from tamulag.streamer.core.sample import Block
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.protocol.ingest import EndHeader, FeaturesHeader, SenderHello, build_frame
@@ -159,14 +161,14 @@ async def _read(socket: ClientConnection, caller: Caller, sent: dict[float, floa
 def alone(seed: int, hops: int) -> list[float | None]:
     """Return the scores of the rows of a sender in a session alone."""
     model, card = load("default")
-    batch = SessionBatch(model, card, seats=1)
+    batch = SessionBatch(TorchEngine(model), card)
     batch.open("x", ("audio", "vision"))
     scores = []
     for hop in range(hops):
         voice, face = rows(seed, hop)
-        batch.push("x", Block("vision", hop * HOP, face))
-        batch.push("x", Block("audio", hop * HOP, voice))
-        scores += [estimate.sentiment for _, estimate in batch.step()]
+        batch.apply("x", Push(Block("vision", hop * HOP, face)))
+        batch.apply("x", Push(Block("audio", hop * HOP, voice)))
+        scores += [scored.estimate.sentiment for scored in batch.step()]
     return scores
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from support.services import Live, live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card, save
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app import build_recording
 from tamulag.streamer.config.loader import load
 from tamulag.streamer.core.sample import Input, Modality, Notice, Phrase, Sample, Word
@@ -160,7 +161,7 @@ def agent_of(
     config = load(None, wanted | {k.replace("__", "."): v for k, v in settings.items()})
     is_strict = config.session.privacy == "strict"
     asked = ("text", "audio", "vision")
-    session = Session(model, CARD, asked, HEADER.timing, names_words=not is_strict)
+    session = Session(TorchEngine(model), CARD, asked, HEADER.timing, names_words=not is_strict)
     core = live(session, [Script(items)], [lines], ABOUT, paced=False, sends_words=not is_strict)
     recorder = build_recording.recorder_of(config, core.feed.messages, session, core.feed.clock)
     assert recorder is not None

@@ -6,15 +6,21 @@ from time import sleep
 import pytest
 from torch import Tensor
 
+from support.onnx_exports import Exported
 from tamulag.models import Output, State, TamUlag, Ticks
 from tamulag.models.runtime import engine_choice as module
+from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.runtime.engine_choice import (
     AGAIN,
     REPEATS,
+    EngineName,
     EngineTiming,
     engine_timings,
+    open_engine,
     sizes_of,
 )
+from tamulag.models.runtime.step_engine import StepInput
+from tamulag.models.runtime.torch_engine import TorchEngine
 
 
 @pytest.mark.parametrize(
@@ -63,3 +69,33 @@ def test_a_slow_step_is_not_chosen(model: TamUlag) -> None:
     found = engine_timings(model, slow, hop=25, batches=(1, 2))
     assert not sizes_of(found)
     assert all(choice.by_value > 0.02 > choice.in_place for choice in found)
+
+
+def steps_of(engine: TorchEngine) -> float:
+    """Return the score of a hop without anything in it."""
+    nothing = StepInput(25, frozenset(), {}, (), (True, True, True))
+    return float(engine.step([engine.open()], [nothing]).weight.sum())
+
+
+def test_engine_is_torch_unless_a_file_is_given(exported: Exported) -> None:
+    """`onnxruntime` by name wants a file, `torch` does not look at it."""
+    model, checkpoint, file = exported
+    assert steps_of(open_engine(model, checkpoint, capacity=1, hop=25)) == 0
+    missing = file.with_name("missing.onnx")
+    assert (
+        steps_of(open_engine(model, checkpoint, capacity=1, hop=25, engine="torch", path=missing))
+        == 0
+    )
+    with pytest.raises(CheckpointError, match=r"model\.onnx"):
+        open_engine(model, checkpoint, capacity=1, hop=25, engine="onnxruntime")
+    with pytest.raises(CheckpointError, match="not found"):
+        open_engine(model, checkpoint, capacity=1, hop=25, path=missing)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
+def test_engine_by_name_is_the_file(exported: Exported, engine: EngineName) -> None:
+    """And `auto` takes one of the two."""
+    model, checkpoint, file = exported
+    opened = open_engine(model, checkpoint, capacity=2, hop=25, engine=engine, path=file)
+    assert opened.free == 2
+    assert steps_of(opened) == 0

@@ -11,7 +11,7 @@ from support.onnx_exports import Exported
 from tamulag.models import TamUlag, Ticks, save
 from tamulag.models.nn.tam_ulag import State
 from tamulag.models.runtime.checkpoint import Card, CheckpointError
-from tamulag.models.runtime.onnx_engine import OnnxStep, faster, step_for
+from tamulag.models.runtime.onnx_engine import OnnxStep, faster
 
 CLOSE = 1e-5
 
@@ -123,24 +123,3 @@ def test_both_engines_are_timed(onnx: OnnxStep, model: TamUlag) -> None:
     rows = faster(model, onnx, (1, 3), repeats=2)
     assert [(row.batch, row.words) for row in rows] == [(1, 0), (1, 20), (3, 0), (3, 20)]
     assert all(row.torch > 0 and row.onnxruntime > 0 for row in rows)
-
-
-def test_engine_is_torch_unless_a_file_is_given(exported: Exported) -> None:
-    """`onnxruntime` by name wants a file, `torch` does not look at it."""
-    model, checkpoint, file = exported
-    assert step_for(model, checkpoint) == model.step
-    assert step_for(model, checkpoint, engine="torch", path=file) == model.step
-    with pytest.raises(CheckpointError, match=r"model\.onnx"):
-        step_for(model, checkpoint, engine="onnxruntime")
-
-
-def test_engine_by_name_is_the_file(exported: Exported) -> None:
-    """And `auto` takes one of the two."""
-    model, checkpoint, file = exported
-    now = ends(stream(model), 0, 2)
-    with pytest.raises(ValueError, match="2 hops"):
-        step_for(model, checkpoint, engine="onnxruntime", path=file)(
-            {}, now, model.initial_state(3), None
-        )
-    step = step_for(model, checkpoint, path=file)
-    assert step({}, now[:, :1], model.initial_state(3), None)[0].present.sum() == 0
