@@ -17,7 +17,7 @@ FOLDERS = {
     "models": ("nn", "runtime", "text", "data", "evaluation", "training", "bench"),
     "streamer": (
         *("core", "aio", "config", "protocol", "features", "sources", "publishers", "webserver"),
-        *("storage", "agent", "server", "cluster", "app", "offline", "bench", "cli"),
+        *("storage", "service", "cluster", "app", "offline", "bench", "cli"),
     ),
 }
 """The folders of each package; a folder imports itself and those before it."""

@@ -20,10 +20,6 @@ from tamulag.models.runtime.checkpoint import Card, load
 from tamulag.models.runtime.engine_choice import open_engine
 from tamulag.models.runtime.step_engine import StepEngine
 
-from ..agent.clock import SessionClock
-from ..agent.local_feed import LocalFeed
-from ..agent.outputs import OutputChanged, Outputs
-from ..agent.service import Service
 from ..config.loader import Config
 from ..core.estimate import Timing
 from ..core.session import Session
@@ -33,13 +29,17 @@ from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
 from ..publishers.mqtt_login import MqttLogin
 from ..publishers.publisher import Publisher, ServiceStatus
+from ..service.clock import SessionClock
+from ..service.local_feed import LocalFeed
+from ..service.outputs import OutputChanged, Outputs
+from ..service.service import Service
 from ..storage.recorder import MEGABYTE
 from .build_recording import recorder_of
 from .build_web import WebOptions, build_web
 from .checkpoint_check import check_streamable
 
 if TYPE_CHECKING:
-    from ..server.single_sender import SingleSender
+    from ..service.single_sender import SingleSender
     from ..storage.history import History
 
 logger = logging.getLogger("tamulag.run")
@@ -201,8 +201,8 @@ def _reception(config: Config, now: Now, resources: ExitStack) -> "SingleSender 
     from tamulag.models.text.text_encoder import encoder_for
 
     from ..features.vision import VisionFeatures
-    from ..server.receiving import SenderLimits
-    from ..server.single_sender import SingleSender
+    from ..service.receiving import SenderLimits
+    from ..service.single_sender import SingleSender
     from ..sources.remote_features import RemoteAudio, RemoteVision
 
     limits = config.ingest

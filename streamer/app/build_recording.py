@@ -13,12 +13,12 @@ from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
 from tamulag.models.runtime.torch_engine import TorchEngine
 
-from ..agent.clock import SessionClock
 from ..config.loader import Config
 from ..core.estimate import Timing
 from ..core.sample import Modality
 from ..core.session import Session
 from ..protocol.session_messages import SessionMessages
+from ..service.clock import SessionClock
 from ..storage.recorder import MEGABYTE, Recorder
 from ..storage.recording import Header, ModalityTimes, RecordingError
 from ..storage.session_recorders import SessionRecorders

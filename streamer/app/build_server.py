@@ -20,23 +20,23 @@ from tamulag.models.runtime.engine_choice import open_engine
 from tamulag.models.runtime.onnx_engine import made_from
 from tamulag.models.runtime.torch_engine import TorchEngine
 
-from ..agent.outputs import Outputs
-from ..agent.service import Service
 from ..cluster.backend import ClusterBackend
 from ..config.loader import Config
 from ..core.commands import Push
 from ..core.sample import Block, Input
 from ..core.session_batch import SessionBatch
 from ..protocol.session_messages import RunInfo, SessionMessages
-from ..server.admission import Admission
-from ..server.backend import LocalBackend, SessionBackend
-from ..server.feature_workers.pipeline import PipelineConfig
-from ..server.feature_workers.pool import FeatureWorkerPool
-from ..server.ingest_endpoint import IngestEndpoint, ServerPolicy
-from ..server.receiving import SenderLimits
-from ..server.remote_feed import RemoteFeed
-from ..server.sessions import SessionRegistry
-from ..server.snapshot_store import SnapshotStore
+from ..service.admission import Admission
+from ..service.backend import LocalBackend, SessionBackend
+from ..service.feature_workers.pipeline import PipelineConfig
+from ..service.feature_workers.pool import FeatureWorkerPool
+from ..service.ingest_endpoint import IngestEndpoint, ServerPolicy
+from ..service.outputs import Outputs
+from ..service.receiving import SenderLimits
+from ..service.remote_feed import RemoteFeed
+from ..service.service import Service
+from ..service.sessions import SessionRegistry
+from ..service.snapshot_store import SnapshotStore
 from ..storage.session_recorders import SessionRecorders
 from .build_agent import about_of, publishers_of, timing_of
 from .build_recording import recorders_of

@@ -14,10 +14,6 @@ from pathlib import Path
 
 from tamulag.models.runtime.checkpoint import Card
 
-from ..agent.clock import SessionClock
-from ..agent.outputs import Outputs
-from ..agent.replay_feed import ReplayFeed
-from ..agent.service import Service
 from ..aio.shutdown import until_stopped
 from ..app.build_agent import HEADS, publishers_of
 from ..app.build_recording import session_of
@@ -25,6 +21,10 @@ from ..config.loader import Config, load
 from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
 from ..publishers.terminal import TerminalPublisher
+from ..service.clock import SessionClock
+from ..service.outputs import Outputs
+from ..service.replay_feed import ReplayFeed
+from ..service.service import Service
 from ..storage.arrow_file import Recording
 from .log_setup import Log
 from .run import run

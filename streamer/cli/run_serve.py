@@ -16,7 +16,7 @@ from ..cluster.backend import ClusterBackend
 from ..config.loader import Config
 from ..config.loader import load as load_config
 from ..core.errors import TamulagError
-from ..server import malloc
+from ..service import malloc
 from ..webserver.server import WebSocketPublisher
 from .log_setup import Log
 from .run import loading, run

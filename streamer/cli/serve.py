@@ -126,7 +126,7 @@ def bench_serve(
     from tamulag.models.bench.step_cost import machine
 
     from ..bench.server_capacity import batched, capacity
-    from ..server import malloc
+    from ..service import malloc
 
     malloc.disable_trim()
     best = machine()

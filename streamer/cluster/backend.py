@@ -14,7 +14,7 @@ from zlib import crc32
 from ..core.commands import Advance, Close, Push, SessionCommand
 from ..core.sample import Block, Input
 from ..core.session_batch import BatchFull
-from ..server.backend import ScoredStep
+from ..service.backend import ScoredStep
 from .autoscaler import Autoscaler
 from .command_log import CommandLog
 from .remote_session import RemoteSession

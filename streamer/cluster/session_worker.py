@@ -20,7 +20,7 @@ from ..core.estimate import Estimate, Timing
 from ..core.sample import TICK_RATE, Notice
 from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
-from ..server import malloc
+from ..service import malloc
 
 
 class Begin(NamedTuple):

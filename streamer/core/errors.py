@@ -15,10 +15,10 @@ Each class is defined where it is raised:
     * PublisherError (streamer.publishers.publisher): an output cannot be opened or is lost
     * BatchFull (streamer.core.session_batch): no further session has room
     * SnapshotError (streamer.core.snapshot): a saved session is damaged or of another model
-    * SnapshotStoreError (streamer.server.snapshot_store): the folder of snapshots cannot be used
+    * SnapshotStoreError (streamer.service.snapshot_store): the folder of snapshots cannot be used
     * IngestError (streamer.protocol.ingest): a remote sender broke the protocol
-    * PoolFull (streamer.server.feature_workers.pool): no feature worker has room for a session
-    * WorkerError (streamer.server.feature_workers.process): a feature worker did not start
+    * PoolFull (streamer.service.feature_workers.pool): no feature worker has room for a session
+    * WorkerError (streamer.service.feature_workers.process): a feature worker did not start
     * WorkerLost (streamer.cluster.worker_pool): a session worker on Ray does not respond
     * RecordingError (streamer.storage.recording): a recording is missing or damaged
     * HistoryError (streamer.storage.history_db): the history cannot be read or written

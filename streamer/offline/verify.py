@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from tamulag.models.runtime.checkpoint import load
 from tamulag.models.text.text_encoder import encoder_for
 
-from ..agent.replay_feed import feed
 from ..app.build_agent import build
 from ..app.build_recording import session_of
 from ..config.loader import Config
@@ -25,6 +24,7 @@ from ..core.sample import MODALITIES, TICK_RATE, Array, Phrase, Sample
 from ..core.session import Session
 from ..core.source import SourceError
 from ..protocol.messages import decode
+from ..service.replay_feed import feed
 from ..storage.arrow_file import Recording
 from ..storage.recording import ESTIMATE, RecordingError, Row
 from .extract import play

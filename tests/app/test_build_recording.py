@@ -9,11 +9,11 @@ import torch
 from support.recordings import ABOUT, CARD, HEADER, Lines, agent_of, checkpoint, inputs, record
 from tamulag.models import TamUlag
 from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.agent.clock import SessionClock
 from tamulag.streamer.app.build_recording import recorder_of, session_of
 from tamulag.streamer.config.loader import load
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.protocol.session_messages import SessionMessages
+from tamulag.streamer.service.clock import SessionClock
 from tamulag.streamer.storage.arrow_file import Recording
 from tamulag.streamer.storage.recording import RecordingError
 

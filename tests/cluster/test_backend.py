@@ -26,7 +26,7 @@ from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError
-from tamulag.streamer.server.sessions import SessionRegistry
+from tamulag.streamer.service.sessions import SessionRegistry
 
 from ..core.test_session_batch import ASKED, alone, assert_same, person, small_batch
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tamulag.streamer.agent.clock import SessionClock
-from tamulag.streamer.agent.local_feed import LocalFeed
-from tamulag.streamer.agent.outputs import Outputs
-from tamulag.streamer.agent.service import Service
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Source
 from tamulag.streamer.protocol.session_messages import RunInfo, SessionMessages
 from tamulag.streamer.publishers.publisher import Publisher
+from tamulag.streamer.service.clock import SessionClock
+from tamulag.streamer.service.local_feed import LocalFeed
+from tamulag.streamer.service.outputs import Outputs
+from tamulag.streamer.service.service import Service
 
 
 class Live(NamedTuple):

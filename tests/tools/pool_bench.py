@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import psutil
 
 from tamulag.streamer.core.sample import Input, Sample
-from tamulag.streamer.server.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
-from tamulag.streamer.server.feature_workers.pool import FeatureWorkerPool
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
+from tamulag.streamer.service.feature_workers.pool import FeatureWorkerPool
 
 from ..support.senders import BOTH, Fed, picture, sound
 

@@ -12,7 +12,7 @@ from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.recogniser import Encode
 from tamulag.streamer.features.asr.transcript import Hypothesis
-from tamulag.streamer.server.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
 
 SILENT = PipelineConfig(asr="none")
 

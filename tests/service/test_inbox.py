@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tamulag.streamer.agent.inbox import BOUNDS, Inbox
 from tamulag.streamer.core.sample import Input, Notice, Phrase, Sample
+from tamulag.streamer.service.inbox import BOUNDS, Inbox
 
 
 def audio(tick: int) -> Sample:

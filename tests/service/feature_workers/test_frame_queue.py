@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from support.senders import BOTH, WORDS
 from tamulag.streamer.protocol.ingest import Frame, PictureHeader, SoundHeader, WordsHeader
-from tamulag.streamer.server.feature_workers.frame_queue import (
+from tamulag.streamer.service.feature_workers.frame_queue import (
     AHEAD,
     FrameQueue,
     Item,
     QueuedSession,
 )
-from tamulag.streamer.server.feature_workers.ipc import Order, Processed, Take
+from tamulag.streamer.service.feature_workers.ipc import Order, Processed, Take
 from tamulag.streamer.sources.remote import PICTURES, SOUNDS
 
 PICTURE = Frame(PictureHeader(timestamp=0.0), picture=b"jpeg")

@@ -18,8 +18,8 @@ from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import Frame, SenderHello, SoundHeader, build_frame
 from tamulag.streamer.protocol.messages import Role
-from tamulag.streamer.server.receiving import SenderLimits
-from tamulag.streamer.server.single_sender import SingleSender
+from tamulag.streamer.service.receiving import SenderLimits
+from tamulag.streamer.service.single_sender import SingleSender
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
 

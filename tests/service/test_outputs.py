@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from support.recordings import Lines
-from tamulag.streamer.agent.outputs import Outputs, keep_publishing
 from tamulag.streamer.publishers.jsonl import JsonlPublisher
 from tamulag.streamer.publishers.publisher import PublisherError
+from tamulag.streamer.service.outputs import Outputs, keep_publishing
 
 
 class Output:

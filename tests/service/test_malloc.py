@@ -7,7 +7,7 @@ COUNT = """
 import resource, sys
 import torch
 from tamulag.streamer.bench.server_capacity import batched
-from tamulag.streamer.server.malloc import disable_trim
+from tamulag.streamer.service.malloc import disable_trim
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert disable_trim()

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from support.recordings import ABOUT, Lines
-from tamulag.streamer.agent.outputs import Outputs
-from tamulag.streamer.agent.service import Service
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.session_messages import SessionMessages
 from tamulag.streamer.publishers.publisher import PublisherError
+from tamulag.streamer.service.outputs import Outputs
+from tamulag.streamer.service.service import Service
 
 
 class Noted:

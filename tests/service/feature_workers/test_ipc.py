@@ -9,7 +9,7 @@ import pytest
 from support.senders import BOTH, picture, sound
 from tamulag.streamer.core.sample import Sample
 from tamulag.streamer.protocol.ingest import Frame, SoundHeader
-from tamulag.streamer.server.feature_workers.ipc import (
+from tamulag.streamer.service.feature_workers.ipc import (
     HEAD,
     Answer,
     Begin,

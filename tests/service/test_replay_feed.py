@@ -10,14 +10,14 @@ import pytest
 
 from support.recordings import ABOUT, Lines, agent_of, inputs, record
 from tamulag.models import TamUlag
-from tamulag.streamer.agent.clock import SessionClock
-from tamulag.streamer.agent.outputs import Outputs
-from tamulag.streamer.agent.replay_feed import ReplayFeed, feed
-from tamulag.streamer.agent.service import Service
 from tamulag.streamer.app.build_recording import session_of
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.session_messages import SessionMessages
 from tamulag.streamer.publishers.publisher import Publisher, PublisherError
+from tamulag.streamer.service.clock import SessionClock
+from tamulag.streamer.service.outputs import Outputs
+from tamulag.streamer.service.replay_feed import ReplayFeed, feed
+from tamulag.streamer.service.service import Service
 from tamulag.streamer.storage.arrow_file import Recording
 from tamulag.streamer.storage.recording import RecordingError, Row, estimate_row
 

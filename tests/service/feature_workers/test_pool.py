@@ -25,9 +25,9 @@ from support.senders import (
 from support.waiting import until
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
-from tamulag.streamer.server.feature_workers import pool as module
-from tamulag.streamer.server.feature_workers.pipeline import FeaturePipeline, PipelineConfig
-from tamulag.streamer.server.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
+from tamulag.streamer.service.feature_workers import pool as module
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig
+from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
 
 
 class Seen:

@@ -9,11 +9,11 @@ import pytest
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.agent.gauges import MAY_WAIT, dropped, gauges, strain
-from tamulag.streamer.agent.inbox import BOUNDS, Inbox
 from tamulag.streamer.core.sample import Modality, Sample
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Put
+from tamulag.streamer.service.gauges import MAY_WAIT, dropped, gauges, strain
+from tamulag.streamer.service.inbox import BOUNDS, Inbox
 
 HEADS = ("sentiment", "text", "audio", "vision")
 

@@ -32,13 +32,13 @@ from tamulag.streamer.protocol.ingest import (
     SoundForm,
     build_frame,
 )
-from tamulag.streamer.server import backend
-from tamulag.streamer.server.admission import Admission
-from tamulag.streamer.server.backend import LocalBackend
-from tamulag.streamer.server.ingest_endpoint import IngestEndpoint, ServerPolicy
-from tamulag.streamer.server.receiving import SenderLimits
-from tamulag.streamer.server.sessions import SessionRegistry
-from tamulag.streamer.server.snapshot_store import SnapshotStore
+from tamulag.streamer.service import backend
+from tamulag.streamer.service.admission import Admission
+from tamulag.streamer.service.backend import LocalBackend
+from tamulag.streamer.service.ingest_endpoint import IngestEndpoint, ServerPolicy
+from tamulag.streamer.service.receiving import SenderLimits
+from tamulag.streamer.service.sessions import SessionRegistry
+from tamulag.streamer.service.snapshot_store import SnapshotStore
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
 from ..core.test_session_batch import CARD

@@ -1,6 +1,6 @@
 """One session more, or a refusal: before anybody waits."""
 
-from tamulag.streamer.server.admission import RETRY, Admission
+from tamulag.streamer.service.admission import RETRY, Admission
 
 
 def busy(share: float, sessions: int, *, seats: int = 1000, cost: float = 0.001) -> Admission:

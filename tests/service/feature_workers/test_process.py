@@ -13,10 +13,10 @@ import pytest
 from support.senders import PICTURES_ONLY
 from support.waiting import until
 from tamulag.streamer.bench.rig.processes import wait_for
-from tamulag.streamer.server.feature_workers import process as module
-from tamulag.streamer.server.feature_workers.ipc import Answer, Begin, Begun
-from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
-from tamulag.streamer.server.feature_workers.process import LEAVING, WorkerError, WorkerProcess
+from tamulag.streamer.service.feature_workers import process as module
+from tamulag.streamer.service.feature_workers.ipc import Answer, Begin, Begun
+from tamulag.streamer.service.feature_workers.pipeline import PipelineConfig
+from tamulag.streamer.service.feature_workers.process import LEAVING, WorkerError, WorkerProcess
 
 FRONT = PipelineConfig(asr="none")
 
@@ -102,8 +102,8 @@ def test_a_worker_ends_with_its_server() -> None:
     """Also where the server is killed and can say nothing."""
     script = """
         import asyncio, time
-        from tamulag.streamer.server.feature_workers.process import WorkerProcess
-        from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
+        from tamulag.streamer.service.feature_workers.process import WorkerProcess
+        from tamulag.streamer.service.feature_workers.pipeline import PipelineConfig
 
         async def main():
             child = WorkerProcess("worker", PipelineConfig(asr="none"))

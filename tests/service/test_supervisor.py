@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 import pytest
 
-from tamulag.streamer.agent.supervisor import keep_alive
 from tamulag.streamer.core.sample import Input, Modality, Notice
 from tamulag.streamer.core.source import Put, SourceError, SourceLost
+from tamulag.streamer.service.supervisor import keep_alive
 
 
 class Scripted:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamulag.streamer.server.snapshot_store import (
+from tamulag.streamer.service.snapshot_store import (
     PATIENCE,
     SnapshotStore,
     SnapshotStoreError,

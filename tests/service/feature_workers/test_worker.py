@@ -9,7 +9,7 @@ from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Phrase, Sample
 from tamulag.streamer.features.asr.recogniser import Encode
 from tamulag.streamer.protocol.ingest import SenderHello
-from tamulag.streamer.server.feature_workers.ipc import (
+from tamulag.streamer.service.feature_workers.ipc import (
     Answer,
     Begin,
     Begun,
@@ -23,8 +23,8 @@ from tamulag.streamer.server.feature_workers.ipc import (
     Shed,
     Take,
 )
-from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
-from tamulag.streamer.server.feature_workers.worker import Worker
+from tamulag.streamer.service.feature_workers.pipeline import PipelineConfig
+from tamulag.streamer.service.feature_workers.worker import Worker
 
 
 class Heard:

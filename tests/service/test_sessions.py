@@ -15,10 +15,10 @@ from tamulag.models import TamUlag
 from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
-from tamulag.streamer.server.backend import LocalBackend
-from tamulag.streamer.server.session import ServerSession
-from tamulag.streamer.server.sessions import BACKLOG, SessionRegistry
-from tamulag.streamer.server.snapshot_store import StoredSnapshot
+from tamulag.streamer.service.backend import LocalBackend
+from tamulag.streamer.service.session import ServerSession
+from tamulag.streamer.service.sessions import BACKLOG, SessionRegistry
+from tamulag.streamer.service.snapshot_store import StoredSnapshot
 
 from ..core.test_session import TIMING
 from ..core.test_session_batch import CARD

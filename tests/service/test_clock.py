@@ -2,7 +2,7 @@
 
 import time
 
-from tamulag.streamer.agent.clock import SessionClock
+from tamulag.streamer.service.clock import SessionClock
 
 
 class Hands:
