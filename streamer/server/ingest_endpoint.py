@@ -20,7 +20,14 @@ from websockets.frames import CloseCode
 from ..core.sample import MODALITIES, Block, Modality, Sample
 from ..core.session_batch import BatchFull
 from ..core.snapshot import SnapshotError
-from ..protocol.ingest import FeaturesHeader, Frame, IngestError, SenderHello, parse_hello
+from ..protocol.ingest import (
+    FeaturesHeader,
+    Frame,
+    IngestError,
+    PlacedFrame,
+    SenderHello,
+    parse_hello,
+)
 from ..protocol.messages import Role
 from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
@@ -49,7 +56,7 @@ class FeatureWorkers(Protocol):
     def begin(self, session: str, hello: SenderHello) -> None:
         """Begin a session."""
 
-    def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
+    def feed(self, session: str, placed: PlacedFrame) -> None:
         """Take a frame; never waits."""
 
     def end(self, session: str) -> None:
@@ -308,9 +315,8 @@ class IngestEndpoint:
         async with aclosing(frames(connection, hello, self._policy.limits)) as received:
             async for frame in received:
                 span = span_of(frame, counted)
-                self._hand_over(
-                    session, frame, self._place(session, clock, frame.header.timestamp), span
-                )
+                place = self._place(session, clock, frame.header.timestamp)
+                self._hand_over(session, PlacedFrame(frame, place, span))
                 counted = span[1]
                 await session.has_room.wait()
                 if self._registry.is_draining:  # what comes now is too late; `drain` closes it
@@ -325,15 +331,14 @@ class IngestEndpoint:
             raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
         return timestamp
 
-    def _hand_over(
-        self, session: ServerSession, frame: Frame, place: float, span: tuple[int, int]
-    ) -> None:
+    def _hand_over(self, session: ServerSession, placed: PlacedFrame) -> None:
         """Hand a frame to the registry, or to the workers that describe it."""
-        if isinstance(frame.header, FeaturesHeader):
-            self._take_rows(session, frame.header, frame, place)
+        header = placed.frame.header
+        if isinstance(header, FeaturesHeader):
+            self._take_rows(session, header, placed.frame, placed.place)
             return
         assert self._workers is not None, "a hello that offers this was refused"
-        self._workers.feed(session.name, frame, place, span)
+        self._workers.feed(session.name, placed)
         session.dropped = self._workers.losses(session.name)
         session.input_at = time.monotonic()
 

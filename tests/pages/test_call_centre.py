@@ -19,7 +19,7 @@ from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import Frame, SenderHello
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
 from tamulag.streamer.server.single_sender import SingleSender
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access
@@ -47,7 +47,8 @@ class Heard:
     def begin(self, hello: SenderHello) -> None:
         self.hello = hello
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
+        frame = placed.frame
         assert frame.sound is not None
         self.peaks = np.maximum(self.peaks, np.abs(frame.sound.astype(float)).max(0))
 

@@ -26,7 +26,7 @@ from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import Frame, SenderHello
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
 from tamulag.streamer.server.single_sender import SingleSender
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
@@ -207,7 +207,7 @@ class Unheard:
 
     def begin(self, hello: SenderHello) -> None: ...
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+    def push(self, placed: PlacedFrame, put: Put) -> None: ...
 
     def end(self, put: Put) -> None: ...
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from support.speech import PAUSE, feed, finals, hear, in_order, packaged, read
-from tamulag.streamer.core.sample import Array
+from tamulag.streamer.core.sample import SAMPLE_RATE, Array
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr import moonshine
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
-from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE
 from tamulag.streamer.features.asr.transcript import Hypothesis
 
 
