@@ -25,6 +25,9 @@ torch.set_num_threads(1)
 RAY = ("app/test_build_cluster.py", "bench/test_node_failure.py", "offline/test_extract_ray.py")
 """Files that start a Ray of their own: one process runs them, one after the other."""
 
+TOGETHER = ("features/asr",)
+"""Folders whose files share what is slow to start."""
+
 FIRST = (*RAY, "test_live.py", "cli/test_run_serve.py", "bench/test_faults.py")
 """Files that take longest: at the end one process would wait for the other."""
 
@@ -94,8 +97,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = _file(nodeid)
-            return "ray" if file.removeprefix("tests/") in RAY else file
+            file = _file(nodeid).removeprefix("tests/")
+            folder = file.rpartition("/")[0]
+            return "ray" if file in RAY else folder if folder in TOGETHER else file
 
     return ByFile(config, log)
 

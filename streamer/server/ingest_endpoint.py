@@ -20,14 +20,7 @@ from websockets.frames import CloseCode
 from ..core.sample import MODALITIES, Block, Modality, Sample
 from ..core.session_batch import BatchFull
 from ..core.snapshot import SnapshotError
-from ..protocol.ingest import (
-    FeaturesHeader,
-    Frame,
-    IngestError,
-    PlacedFrame,
-    SenderHello,
-    parse_hello,
-)
+from ..protocol.ingest import FeaturesHeader, IngestError, PlacedFrame, SenderHello, parse_hello
 from ..protocol.messages import Role
 from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
@@ -333,9 +326,8 @@ class IngestEndpoint:
 
     def _hand_over(self, session: ServerSession, placed: PlacedFrame) -> None:
         """Hand a frame to the registry, or to the workers that describe it."""
-        header = placed.frame.header
-        if isinstance(header, FeaturesHeader):
-            self._take_rows(session, header, placed.frame, placed.place)
+        if isinstance(placed.frame.header, FeaturesHeader):
+            self._take_rows(session, placed.frame.header, placed)
             return
         assert self._workers is not None, "a hello that offers this was refused"
         self._workers.feed(session.name, placed)
@@ -343,14 +335,15 @@ class IngestEndpoint:
         session.input_at = time.monotonic()
 
     def _take_rows(
-        self, session: ServerSession, header: FeaturesHeader, frame: Frame, place: float
+        self, session: ServerSession, header: FeaturesHeader, placed: PlacedFrame
     ) -> None:
+        place, rows = placed.place, placed.frame.rows
         if place < 0:  # recorded before the session began
             return
-        if header.reason is not None or frame.rows is None:
+        if header.reason is not None or rows is None:
             self._registry.push(session.name, Sample(header.modality, place, None, header.reason))
         else:
-            self._registry.push(session.name, Block(header.modality, place, frame.rows))
+            self._registry.push(session.name, Block(header.modality, place, rows))
 
     async def _end(self, session: ServerSession) -> None:
         """End a session whose sender sends nothing more; a drained one has ended already."""

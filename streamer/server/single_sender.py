@@ -13,13 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from ..core.source import Now, Source
-from ..protocol.ingest import (
-    IngestError,
-    PictureHeader,
-    PlacedFrame,
-    SenderHello,
-    parse_hello,
-)
+from ..protocol.ingest import IngestError, PictureHeader, PlacedFrame, SenderHello, parse_hello
 from ..protocol.messages import Role
 from ..sources.remote import PICTURES, SOUNDS, FramePipeline, RemoteSource, SenderClock
 from ..webserver.connection import Connection, text_frame

@@ -11,13 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.sample import Modality, Notice
 from ..core.source import Now, Put
-from ..protocol.ingest import (
-    POLICY,
-    IngestError,
-    PlacedFrame,
-    SenderHello,
-    WordsHeader,
-)
+from ..protocol.ingest import POLICY, IngestError, PlacedFrame, SenderHello, WordsHeader
 from .clock_fit import ClockFit
 
 MAX_DELAY = 5.0

@@ -12,14 +12,7 @@ from ..core.sample import SAMPLE_RATE, TICK_RATE, VISION_TICKS, Modality, Phrase
 from ..core.source import Put
 from ..features.asr.recogniser import Encode
 from ..features.audio_pipeline import AudioPipeline, Resampler
-from ..protocol.ingest import (
-    FeaturesHeader,
-    Frame,
-    PlacedFrame,
-    SenderHello,
-    WordsHeader,
-    channel,
-)
+from ..protocol.ingest import FeaturesHeader, Frame, PlacedFrame, SenderHello, WordsHeader, channel
 from ..protocol.messages import Role
 from .camera import VisionExtractor
 from .clock_sync import ClockSync

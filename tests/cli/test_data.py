@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from support.command_line import call
 from support.sound_files import sound_file, tone
 from support.speech import packaged, read
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import read_clips
 from tamulag.models.runtime.checkpoint import Card, save
 from tamulag.streamer.cli.data import bar, show
-from tamulag.streamer.cli.main import main
 from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM
 from tamulag.streamer.offline.extract import play, stack_inputs
@@ -31,14 +31,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def tamulag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def tamulag() -> Run:
     """Run the command line in this process; return exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tamulag", *map(str, arguments)])
-        code = main()
-        told = capsys.readouterr()
-        return code, told.out, " ".join(told.err.split())
+        code, out, err = call("tamulag", *arguments)
+        return code, out, " ".join(err.split())
 
     return run
 

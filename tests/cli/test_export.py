@@ -1,20 +1,18 @@
 """The verb export, and streaming with what it wrote, as people type it."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-LIMIT = 300.0
+from support.command_line import call, run
+
 DEMO = ("stream", "--demo", "--speed", "max", "--websocket", "none", "--duration", "8")
 
 
-def tamulag(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("tamulag")), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+tamulag = partial(run, "tamulag")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def test_another_window_is_one_line(file: Path, tmp_path: Path) -> None:
     """Exit code 1, with the command that makes the right file."""
     config = tmp_path / "my.toml"
     config.write_text("[session]\nwindow = 10.0\n")
-    done = tamulag(*DEMO, "--asr", "none", "--config", config, "--onnx", file)
+    done = call("tamulag", *DEMO, "--asr", "none", "--config", config, "--onnx", file)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "--window 10" in done.stderr
@@ -63,13 +61,13 @@ def test_another_window_is_one_line(file: Path, tmp_path: Path) -> None:
 
 def test_onnxruntime_without_a_file_is_wrong_use() -> None:
     """The message names the setting that is missing."""
-    done = tamulag(*DEMO, "--engine", "onnxruntime")
+    done = call("tamulag", *DEMO, "--engine", "onnxruntime")
     assert done.returncode == 2
     assert "model.onnx" in done.stderr
 
 
 def test_another_suffix_is_wrong_use(tmp_path: Path) -> None:
     """Nothing is begun."""
-    done = tamulag("export", "--onnx", tmp_path / "default.bin")
+    done = call("tamulag", "export", "--onnx", tmp_path / "default.bin")
     assert done.returncode == 2
     assert "give an .onnx file" in done.stderr

@@ -2,25 +2,20 @@
 
 import json
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from support.command_line import call, run
 from support.recordings import inputs, record
 from tamulag.models import TamUlag
 from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.cli.replay_verify import address
 
-LIMIT = 240.0
-
-
-def tamulag(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("tamulag")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+tamulag = partial(call, "tamulag")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +61,7 @@ def test_a_real_session_is_recorded_and_replayed(tmp_path: Path, speech: Path) -
     folder = tmp_path / "records"
     options = ["--speed", "max", "--websocket", "none", "--duration", "12"]
     record_it = ["--source", str(speech), "--record", str(folder), "--jsonl", str(live)]
-    assert tamulag("stream", *record_it, *options).returncode == 0
+    assert run("tamulag", "stream", *record_it, *options).returncode == 0
     done = tamulag("replay", str(folder), "--speed", "max", "--jsonl", str(again))
     assert done.returncode == 0, done.stderr
     assert plain(again) == plain(live)
@@ -79,7 +74,7 @@ def test_strict_privacy_lets_no_word_out(tmp_path: Path, speech: Path) -> None:
     lines, folder = tmp_path / "live.jsonl", tmp_path / "records"
     options = ["--speed", "max", "--websocket", "none", "--duration", "12", "--verbose"]
     out = ["--record", str(folder), "--jsonl", str(lines), "--privacy", "strict"]
-    done = tamulag("stream", "--source", str(speech), *out, *options)
+    done = run("tamulag", "stream", "--source", str(speech), *out, *options)
     assert done.returncode == 0, done.stderr
     recorded = b"".join(f.read_bytes() for f in folder.rglob("*.arrows"))
     everything = recorded + lines.read_bytes() + (done.stdout + done.stderr).encode()

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,43 +17,33 @@ import pytest
 from websockets.sync.client import connect
 
 from support import past_sessions
+from support.command_line import call, run
+from support.paths import BIN
 from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
 from tamulag.streamer.cli.sessions import row, transcript
 from tamulag.streamer.storage.history_db import PastSession
 
-BIN = Path(sys.executable).parent
-LIMIT = 240.0
 SCORE = b'"type":"sentiment"'
 WORD = "wisdom"
 """The recogniser gets it right."""
 
 
-def call(program: str, *arguments: str, state: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [BIN / program, *arguments],
-        capture_output=True,
-        timeout=LIMIT,
-        check=False,
-        env=os.environ | {"XDG_STATE_HOME": str(state)},
-    )
-
-
-def streamed(state: Path, *options: str) -> bytes:
+def streamed(state: Path, *options: str) -> str:
     """Keep a session of the demo and return its messages as JSON lines had them."""
     demo = ("--demo", "--speed", "max", "--duration", "12", "--websocket", "none", "--history")
-    done = call("tamulag-stream", *demo, "--jsonl", "-", *options, state=state)
+    done = run("tamulag-stream", *demo, "--jsonl", "-", *options, XDG_STATE_HOME=state)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     state = tmp_path_factory.mktemp("state")
     return state, streamed(state)
 
 
-def sessions(state: Path, *arguments: str) -> bytes:
-    done = call("tamulag", "sessions", *arguments, state=state)
+def sessions(state: Path, *arguments: str) -> str:
+    done = call("tamulag", "sessions", *arguments, XDG_STATE_HOME=state)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -65,33 +54,35 @@ def only(state: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_session_is_listed_and_shown(kept: tuple[Path, bytes]) -> None:
+def test_a_session_is_listed_and_shown(kept: tuple[Path, str]) -> None:
     """By its name, with the words as they were told."""
     state, _ = kept
     name = only(state)["id"]
-    assert name.encode() in sessions(state, "list")
-    assert WORD.encode() in sessions(state, "show", name)
+    assert name in sessions(state, "list")
+    assert WORD in sessions(state, "show", name)
 
 
-def test_json_lines_are_what_was_sent(kept: tuple[Path, bytes]) -> None:
+def test_json_lines_are_what_was_sent(kept: tuple[Path, str]) -> None:
     """The history misses no message and changes no byte."""
     state, sent = kept
     assert sessions(state, "export", only(state)["id"], "--format", "jsonl") == sent
 
 
-def test_tables_have_a_row_for_each_score(kept: tuple[Path, bytes], tmp_path: Path) -> None:
+def test_tables_have_a_row_for_each_score(kept: tuple[Path, str], tmp_path: Path) -> None:
     """CSV to the next program, Parquet into a file; a file that is there is not overwritten."""
     state, sent = kept
     name = only(state)["id"]
     count = sum(json.loads(line)["type"] == "sentiment" for line in sent.splitlines())
-    assert pyarrow.csv.read_csv(io.BytesIO(sessions(state, "export", name))).num_rows == count
+    assert (
+        pyarrow.csv.read_csv(io.BytesIO(sessions(state, "export", name).encode())).num_rows == count
+    )
     out = tmp_path / "scores.parquet"
     arguments = ("sessions", "export", name, "--format", "parquet", "--out", str(out))
-    assert call("tamulag", *arguments, state=state).returncode == 0
+    assert call("tamulag", *arguments, XDG_STATE_HOME=state).returncode == 0
     assert pyarrow.parquet.read_table(out).num_rows == count
-    again = call("tamulag", *arguments, state=state)
+    again = call("tamulag", *arguments, XDG_STATE_HOME=state)
     assert again.returncode == 2
-    assert b"name a new file" in again.stderr
+    assert "name a new file" in again.stderr
 
 
 def test_privacy_strict_keeps_no_word(tmp_path: Path) -> None:
@@ -101,23 +92,23 @@ def test_privacy_strict_keeps_no_word(tmp_path: Path) -> None:
     files = b"".join(f.read_bytes() for f in (tmp_path / "tamulag").iterdir())
     assert SCORE in files
     assert WORD.encode() not in files.lower()
-    assert sessions(tmp_path, "delete", name) == f"{name} is deleted\n".encode()
-    assert sessions(tmp_path, "list") == b"no session yet\n"
+    assert sessions(tmp_path, "delete", name) == f"{name} is deleted\n"
+    assert sessions(tmp_path, "list") == "no session yet\n"
 
 
 @pytest.mark.parametrize("verb", ["show", "export", "delete"])
-def test_a_session_that_is_not_there_is_one_line(kept: tuple[Path, bytes], verb: str) -> None:
+def test_a_session_that_is_not_there_is_one_line(kept: tuple[Path, str], verb: str) -> None:
     """Without a traceback, exit code 1."""
-    done = call("tamulag", "sessions", verb, "x9", state=kept[0])
+    done = call("tamulag", "sessions", verb, "x9", XDG_STATE_HOME=kept[0])
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_a_history_the_error_names_the_option(tmp_path: Path) -> None:
     """And nothing is made."""
-    done = call("tamulag", "sessions", "list", state=tmp_path)
+    done = call("tamulag", "sessions", "list", XDG_STATE_HOME=tmp_path)
     assert done.returncode == 1
-    assert b"tamulag-stream --history" in done.stderr
+    assert "tamulag-stream --history" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +131,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     )
     history = tmp_path / "tamulag" / "history.sqlite"
     try:
-        wait_for(lambda: history.is_file() and SCORE in _all(history), LIMIT, "scores")
+        wait_for(lambda: history.is_file() and SCORE in _all(history), 240.0, "scores")
         yield tmp_path, f"127.0.0.1:{port}"
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -166,7 +157,7 @@ def test_a_running_session_is_on_the_pages_and_can_be_deleted(running: tuple[Pat
         sessions(state, "delete", listed["id"])
         told = next(m for m in map(json.loads, websocket) if m["type"] == "event")
     assert (told["event"], told["reason"]) == ("publisher_lost", "removed")
-    assert sessions(state, "list") == b"no session yet\n"
+    assert sessions(state, "list") == "no session yet\n"
 
 
 PAST = PastSession(

@@ -13,10 +13,11 @@ from playwright.sync_api import Browser, expect
 from support.axe import faults
 from support.browser import Aside, aside, complaints, opened
 from support.dashboard import (
+    HOP,
     MINUS,
     START,
-    arrived,
     at,
+    clock,
     feed,
     head,
     real,
@@ -248,8 +249,9 @@ def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> 
 def test_an_hour_is_kept_and_no_more(browser: Browser, running: Aside) -> None:
     """Older scores are dropped, and the page says so."""
     with shown(browser, running) as page:
-        for first in range(0, 7350, 150):
-            arrived(page, running, range(first, first + 150))
+        for last in range(350, 7351, 350):
+            feed(running, range(last - 350, last))
+            expect(page.locator("#window")).to_contain_text(f"to {clock(last * HOP)}")
         expect(page.locator("#retained")).to_contain_text("7050 of at most 7200")
         expect(page.locator("#retained")).to_contain_text("300 older ones were dropped")
 
@@ -274,8 +276,8 @@ def test_the_screen_reader_is_not_flooded(browser: Browser, running: Aside) -> N
     """Ten labels in a second are one message."""
     with shown(browser, running) as page:
         page.evaluate(
-            "window.told = []; new MutationObserver(() => told.push(said.textContent))"
-            ".observe(said, {childList: true})"
+            "window.told = []; new MutationObserver(() => told.push(announcement.textContent))"
+            ".observe(announcement, {childList: true})"
         )
         feed(running, range(10), lambda index: 2.0 if index % 2 else -2.0)
         expect(page.locator("#retained")).to_contain_text("10 of")

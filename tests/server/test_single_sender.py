@@ -16,12 +16,7 @@ from support.websocket_peers import missed, served
 from tamulag.streamer.config.loader import ConfigError, load
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import (
-    PlacedFrame,
-    SenderHello,
-    SoundHeader,
-    build_frame,
-)
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello, SoundHeader, build_frame
 from tamulag.streamer.protocol.messages import Role
 from tamulag.streamer.server.receiving import SenderLimits
 from tamulag.streamer.server.single_sender import SingleSender

@@ -9,11 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...core.sample import TICK_RATE
-from ...protocol.ingest import (
-    PictureHeader,
-    PlacedFrame,
-    SenderHello,
-)
+from ...protocol.ingest import PictureHeader, PlacedFrame, SenderHello
 from ...sources.remote import OLDEST, PICTURES, SOUNDS
 from .ipc import Order, Processed, Take
 

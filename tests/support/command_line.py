@@ -1,0 +1,58 @@
+"""The two commands as people type them: in a process of their own, or much cheaper in this one."""
+
+import gc
+import os
+import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from tempfile import TemporaryFile
+from typing import NamedTuple
+from unittest.mock import patch
+
+from tamulag.streamer.cli import main
+
+from .paths import BIN
+
+LIMIT = 240.0
+"""Seconds that a command may take, however busy the machine is."""
+
+PROGRAMS = {"tamulag": main.main, "tamulag-stream": main.stream_main}
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(program: str, *words: object, **environment: object) -> Done:
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        [BIN / program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def call(program: str, *words: object, **environment: object) -> Done:
+    """Run a command in this process, which has loaded what it needs.
+
+    For what ends by itself; what native libraries write is not caught.
+    """
+    with (
+        TemporaryFile("w+") as out,
+        TemporaryFile("w+") as err,
+        patch("sys.argv", [program, *map(str, words)]),
+        patch.dict(os.environ, {name: str(value) for name, value in environment.items()}),
+    ):
+        with redirect_stdout(out), redirect_stderr(err):
+            code = PROGRAMS[program]()
+        gc.unfreeze()
+        for file in (out, err):
+            file.seek(0)
+        return Done(code, out.read(), err.read())
