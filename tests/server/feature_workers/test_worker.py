@@ -20,6 +20,7 @@ from tamulag.streamer.server.feature_workers.ipc import (
     Processed,
     Recognised,
     SessionFailed,
+    Shed,
     Take,
 )
 from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
@@ -137,3 +138,18 @@ def test_a_ping_is_answered_with_the_load(heard: Heard) -> None:
     assert isinstance(pong, Pong)
     assert 0.5 < pong.load <= 1.0
     heard.until_ended(1)
+
+
+def test_a_worker_that_sheds_takes_every_other_picture(heard: Heard) -> None:
+    """In sessions that run and in those that begin later; what is left out counts as no loss."""
+    heard.begin(4, PICTURES_ONLY)
+    heard.worker.heed(Shed(("vision_rate",)))
+    heard.begin(5, PICTURES_ONLY)
+    for number in (4, 5):
+        found = 0
+        for count in range(6):
+            heard.worker.heed(Take(number, picture(count)))
+            answer = heard.next()
+            assert isinstance(answer, Processed)
+            found += len(answer.inputs)
+        assert found == 3
