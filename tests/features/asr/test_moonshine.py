@@ -17,6 +17,8 @@ from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE
 from tamulag.streamer.features.asr.transcript import Hypothesis
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def word_error_rate(reference: str, said: str) -> float:
     right, heard = (re.sub("[^a-z ]", "", text.lower()).split() for text in (reference, said))
