@@ -110,7 +110,7 @@ def test_a_session_of_words() -> None:
 def test_a_session_that_cannot_be_opened_says_why() -> None:
     """An unknown modality, an unknown checkpoint."""
     with pytest.raises(ValueError, match=r"\['face'\] are unknown: use text, audio, vision"):
-        Session.open(modalities=["face"])  # type: ignore[list-item]
+        Session.open(modalities=["face"])
     with pytest.raises(CheckpointError, match="'nope' not found"):
         Session.open("nope")
 

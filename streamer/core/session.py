@@ -64,7 +64,7 @@ class Session:
     def open(
         cls,
         checkpoint: str | Path = "default",
-        modalities: Collection[Modality] = MODALITIES,
+        modalities: Collection[str] = MODALITIES,
         *,
         window: float = 5.0,
         hop: float = 0.5,
