@@ -1,8 +1,8 @@
 """Voice and face features that do not exist, SIMULATED from human labels at a stated noise.
 
 For comparisons alone: CH-SIMS has human labels of voice and face but no features that could be had.
-What is found with these says how a method behaves if features were so; nothing of real voices or
-faces. Knows labels. Knows no model.
+Figures with these show how a method behaves if features were so; nothing of real voices or faces.
+Knows labels. Knows no model.
 """
 
 from collections.abc import Sequence

@@ -172,8 +172,8 @@ def _lengths(
         return given.astype(np.int64)
     if name == "text" and tokens is not None:
         # The states of padding are not zero in what BERT gives.
-        told: Integers = np.minimum((tokens[:, 1] != 0).sum(axis=1), longest)
-        return told
+        words: Integers = np.minimum((tokens[:, 1] != 0).sum(axis=1), longest)
+        return words
     last: Integers = ((steps != 0).any(axis=2) * np.arange(1, longest + 1)).max(axis=1, initial=0)
     return last
 

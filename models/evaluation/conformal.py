@@ -109,7 +109,7 @@ def _width(found: Residuals, rows: Tensor) -> tuple[float, int] | None:
     _, corpus = found.source[rows].unique(dim=0, return_inverse=True)
     clips = torch.tensor([_rarest(clip[corpus == one]) for one in corpus.unique()])
     if len(clips) > 1 and clips.max() >= FEWEST > clips.min():
-        # So few say nothing of their corpus, and would leave the others without an interval.
+        # So few do not represent their corpus, and would leave the others without an interval.
         enough = rows.clone()
         enough[rows] = (clips >= FEWEST)[corpus]
         return _width(found, enough)

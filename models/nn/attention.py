@@ -98,7 +98,7 @@ class TemporalAttention(nn.Module):
         elif kind != "none":
             self.alpha = nn.Linear(hidden, 1)
             self.beta = nn.Linear(hidden, 1)
-        # `none` has no parameter that could tell where the memory belongs.
+        # `none` has no parameter that shows the device of the memory.
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def initial_memory(self, batch: int, size: int) -> Memory:

@@ -36,7 +36,7 @@ class BranchConfig:
     encoder: EncoderKind = "lstm"
     """`Encoder` has the equations."""
     centred: int = 0
-    """Leading features that are taken relative to their running mean; `Encoder` says how."""
+    """Leading features that are taken relative to their running mean, see `Encoder`."""
     horizon: int = 500
     """Valid ticks after which that mean has mostly forgotten."""
     bidirectional: bool = False

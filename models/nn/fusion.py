@@ -58,7 +58,7 @@ class SemanticFusion(nn.Module):
 
         The weights of the present modalities sum to 1, or all are 0. With a gate (`hadamard`,
         `both`) they are its means over the dimensions. `concat` and `cross_sum` do not weigh
-        modalities: each present one gets an equal share, which says who was there and no more.
+        modalities: each present one gets an equal share, which shows only which are there.
 
         Args:
             contexts: One (B, N, H_s) per modality; ignored, NaN included, where absent.

@@ -51,7 +51,7 @@ class State(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the model says at each hop."""
+    """The model's estimates at each hop."""
 
     sentiment: Tensor
     """(B, N) float32 in [-3, 3], from all modalities that are present."""
@@ -164,7 +164,7 @@ class TamUlag(nn.Module):
         return self.decide(pooled, allowed_BNM), State(*states)
 
     def decide(self, pooled: Sequence[Pooled], allowed_BNM: Tensor | None) -> Output:
-        """Fuse what text, audio and vision say; see `step`."""
+        """Fuse the pooled text, audio and vision; see `step`."""
         present = torch.stack([p.present for p in pooled], dim=-1)
         if len(self.config.fused) < len(MODALITIES):
             present = present & torch.tensor([name in self.config.fused for name in MODALITIES])

@@ -243,7 +243,7 @@ def weights_of(parts: Parts) -> dict[str, Tensor]:
 
 
 def _tensor(parts: Parts, name: str) -> Tensor:
-    """Return a tensor of the file, which tells packed from plain by its size."""
+    """Return a tensor of the file, packed or plain by its size."""
     data, sizes, part = parts.tensors[name], parts.sizes, name.split(".")[1]
     if name.endswith(".b") or part in ("ln", "aln", "oln"):
         return torch.from_numpy(data.copy().view("<f4"))
@@ -273,7 +273,7 @@ class Tokens:
     def __call__(self, words: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
         """Return the token ids, and for each the index of its word.
 
-        A token that spans two words belongs to the later one: it is known when that is heard.
+        A token that spans two words belongs to the later one: it is known when that word is.
         """
         text, word_of_character = self._joined(words)
         if not text:

@@ -118,7 +118,7 @@ class TextEncoder:
     def network(self) -> torch.nn.Module:
         """The network that can be trained; from its first use on it is what encodes.
 
-        It is transformers' own, whose import takes seconds: who only encodes goes without it.
+        It is transformers' own, whose import takes seconds: encoding alone does not need it.
         """
         if self._network is None:
             self._network = self._trainable()
@@ -132,9 +132,9 @@ class TextEncoder:
         They are rounded here, so that what is saved gives the same numbers as what was trained.
         """
         total = len(self.network.encoder.layer)  # type: ignore[arg-type,union-attr]
-        kept = tuple(f"encoder.layer.{n}." for n in range(total - last, total))
+        prefixes = tuple(f"encoder.layer.{n}." for n in range(total - last, total))
         state = self.network.state_dict()
-        rounded = {k: v.half().float() for k, v in state.items() if k.startswith(kept)}
+        rounded = {k: v.half().float() for k, v in state.items() if k.startswith(prefixes)}
         self.network.load_state_dict(rounded, strict=False)
         return rounded
 

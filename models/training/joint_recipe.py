@@ -32,7 +32,7 @@ class DataTable(Table):
     valid: list[Path] = Field([], description="Feature files; may be those of train, with groups")
     valid_groups: list[str] = Field([], description="Groups of these files that are only validated")
     valid_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Share of groups held out where train and valid are the same files"
+        0.2, description="Share of groups only validated where train and valid are the same files"
     )
     valid_seed: Annotated[int, Field(ge=0)] = Field(1, description="Draws these groups")
     form: Form = Field("mosi", description="Range of the labels and form of the figures")

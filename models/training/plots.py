@@ -51,7 +51,7 @@ def plot(run: Path, out: Path) -> list[Path]:
 
 
 def _panels(rows: int, columns: int) -> "tuple[Figure, list[list[Axes]]]":
-    # A figure without pyplot needs no display and is not kept by a global list.
+    # A figure without pyplot needs no display and is not referenced by a global list.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

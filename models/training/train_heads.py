@@ -58,7 +58,7 @@ def train(
     runs: Path | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
-    """Train heads as the file says and write the checkpoint.
+    """Train the heads of a training file and write the checkpoint.
 
     Args:
         path: Training file; relative paths in it count from the working directory.

@@ -21,7 +21,7 @@ class Centres:
     """What ULGM remembers of one of the four representations: a bank, and its class centres.
 
     The centres are the means of the remembered representations over the clips whose current label
-    is positive, or negative. They are kept as running sums: a batch changes only its own clips'
+    is positive, or negative. They are stored as running sums: a batch changes only its own clips'
     part, and the result equals a computation from the whole bank.
     """
 
@@ -77,7 +77,7 @@ def sides_of(labels: Tensor, *, zero: bool) -> Tensor:
 
 
 class Ulgm:
-    """Unimodal label generation from class centres (Self-MM, kept by TAM-ULAG; section 1.4).
+    """Unimodal label generation from class centres (Self-MM, reused by TAM-ULAG; section 1.4).
 
     d_s^p = ||F*_s - C_s^p||, d_s^n likewise;  a_s = (d_s^n - d_s^p) / (d_s^p + 1e-8), a_m of the
     fused representation;  y'_s = (a_s / (a_m + 1e-8)) y / 2 + (y + a_s - a_m) / 2, in [-H, H]

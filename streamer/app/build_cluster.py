@@ -1,6 +1,6 @@
-"""The place of `tamulag serve --ray`: settings become a cluster of wings.
+"""Build the session backend of `tamulag serve --ray` from the settings.
 
-Knows which part of the settings concerns the cluster, and what a wing is made from.
+Knows the settings of the cluster and the configuration of its workers.
 """
 
 from contextlib import ExitStack
@@ -25,30 +25,30 @@ TRIAL = "trial"
 def cluster_of(
     config: Config, trial: SessionBatch, checkpoint: str, until: ExitStack
 ) -> ClusterBackend:
-    """Join Ray and return the place; no wing is there yet.
+    """Connect to Ray and return the backend; no worker has started yet.
 
     Args:
         config: With `serve.ray`.
-        trial: A hall with a free seat in which sessions that were kept are tried: whether they can
-            go on is to be known before a wing is asked.
-        checkpoint: What identifies the weights.
-        until: Takes the end of Ray.
+        trial: Session batch with a free slot, in which snapshots are validated before a worker
+            gets them.
+        checkpoint: Identifies the weights.
+        until: Disconnects from Ray, or stops it, at its exit.
 
     Raises:
         DataError: If Ray is not installed, or the cluster cannot be reached.
     """
     chosen, file = config.serve, Path(config.model.checkpoint)
     plan = WorkerConfig(
-        # A wing has another working directory.
+        # A worker has another working directory.
         str(file.resolve()) if file.is_file() else config.model.checkpoint,
         timing_of(config),
         seats=chosen.seats,
         names_words=config.session.privacy == "none",
     )
     address = None if chosen.ray == LOCAL else chosen.ray
-    hired = until.enter_context(ray_workers(address, plan, checkpoint, most=chosen.max_actors))
+    factory = until.enter_context(ray_workers(address, plan, checkpoint, most=chosen.max_actors))
     return ClusterBackend(
-        hired,
+        factory,
         Autoscaler(chosen.min_actors, chosen.max_actors),
         seats=chosen.seats,
         hop=config.session.hop,

@@ -139,7 +139,7 @@ def _registry(
         recorders=recorders,
     )
     if isinstance(registry.backend, ClusterBackend):
-        registry.backend.tell = registry.set_backend_lost
+        registry.backend.report = registry.set_backend_lost
     return registry
 
 

@@ -191,7 +191,7 @@ class Gateway:
         run, cluster = self._run, self._cluster
         try:
             await self._wait_for_workers()
-            report(f"{len(self._sent)} sessions at {WORKERS} wings, one on each node")
+            report(f"{len(self._sent)} sessions at {WORKERS} workers, one on each node")
             for session in range(len(self._sent)):
                 cluster.open(str(session), ASKED)
             worked, begun = time.process_time(), time.monotonic()
@@ -216,13 +216,13 @@ class Gateway:
 
     async def _wait_for_workers(self) -> None:
         """Wait for every worker."""
-        await self._cluster.open_wings()
+        await self._cluster.start()
         limit = time.monotonic() + START_LIMIT
-        posts = self._cluster.staff.posts
-        while len(posts) < WORKERS or not all(post.process for post in posts.values()):
+        workers = self._cluster.pool.workers
+        while len(workers) < WORKERS or not all(worker.process for worker in workers.values()):
             if time.monotonic() > limit:
                 raise WorkerLost(
-                    f"{len(posts)} of {WORKERS} wings are there: the machine is too busy"
+                    f"{len(workers)} of {WORKERS} workers are there: the machine is too busy"
                 )
             await self._cluster.turn()
 
@@ -239,9 +239,9 @@ class Gateway:
     def _kill(self, report: Callable[[str], None]) -> None:
         self._run.killed = time.monotonic()
         killed = self._nodes.kill()
-        for post in self._cluster.staff.posts.values():
-            if post.process in killed:
-                self._run.lost |= post.seats
+        for worker in self._cluster.pool.workers.values():
+            if worker.process in killed:
+                self._run.lost |= worker.sessions
         report(f"a node is killed, with {len(self._run.lost)} sessions; another one is started")
         self._nodes.add()
 

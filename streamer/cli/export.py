@@ -49,7 +49,7 @@ def export(
         onnx,
         window=window,
         clip=clip,
-        tell=lambda text: print(text, file=sys.stderr),
+        report_stage=lambda text: print(text, file=sys.stderr),
     )
     _show(report, as_json)
     if not report.is_kept:

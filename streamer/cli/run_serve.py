@@ -66,7 +66,7 @@ class _Announced:
     async def run(self) -> None:
         try:
             if isinstance(self._backend, ClusterBackend):
-                await self._backend.open_wings()
+                await self._backend.start()
             await self._run_service()
         finally:
             if isinstance(self._backend, ClusterBackend):

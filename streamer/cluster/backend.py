@@ -1,8 +1,8 @@
-"""Sessions on many wings: the place behind a gateway.
+"""Sessions on many workers: the session backend of a gateway.
 
-Knows which wing a session is at, what to tell it, and how it goes on when its wing is lost or
-another one is there: from its newest snapshot, with all that came since. What was said already is
-recognised by its end and not said twice. Does not know who runs the wings.
+Knows each session's worker, its pending commands, and how it continues when its worker is lost or
+another one is added: from its newest snapshot, with all later commands. Scores that were published
+already are recognised by their end and dropped. Does not know what runs the workers.
 """
 
 import asyncio
@@ -24,116 +24,119 @@ from .worker_pool import WorkerFactory, WorkerLost, WorkerPool, WorkerSlot
 logger = logging.getLogger("tamulag.serve")
 
 POLL = 0.03
-"""Seconds between two calls to a wing that has answered, so that many sessions share one."""
+"""Least seconds between two calls to a worker, so that many sessions share one call."""
 
 HEARTBEAT = 1.0
-"""Seconds after which a wing is called that nothing is to be told: is it still there?"""
+"""Heartbeat interval of an idle worker, seconds."""
 
 SNAPSHOT = 4.0
 """Seconds of a session between two snapshots."""
 
-ORDERS = 512
-"""Orders after which a snapshot is asked for sooner."""
+MOST_COMMANDS = 512
+"""Commands after which a snapshot is requested early."""
 
-CALL = 4_000_000
-"""About so many bytes has a call at most."""
+CALL_SIZE = 4_000_000
+"""Approximate limit of a call, bytes."""
 
 LATE = 2.0
-"""Seconds without an answer after which a session is told that it is degraded."""
+"""Seconds without an answer after which a session is reported as degraded."""
 
 STARTING = 90.0
-"""Seconds until the first wing is there."""
+"""Seconds granted to the first worker to start."""
 
 
 class ClusterBackend:
-    """A `Place` whose halls are elsewhere.
+    """A `SessionBackend` whose session batches run on workers.
 
     Args:
-        crew: Runs the wings.
-        growth: Says how many.
-        seats: Sessions at most.
+        factory: Starts the workers.
+        autoscaler: Decides how many.
+        seats: Most sessions.
         hop: Seconds between two scores.
-        check: Raises `HandoverError` for packed bytes that no wing will take.
+        check: Raises `SnapshotError` for a snapshot that no worker would accept.
     """
 
     def __init__(
         self,
-        crew: WorkerFactory,
-        growth: Autoscaler,
+        factory: WorkerFactory,
+        autoscaler: Autoscaler,
         *,
         seats: int,
         hop: float,
         check: Callable[[bytes], None],
     ) -> None:
-        self.staff = WorkerPool(crew, growth)
-        self.tell: Callable[[str, str | None], None] = lambda name, reason: None
-        """Is told which session is not answered for what reason; None: it is again."""
+        self.pool = WorkerPool(factory, autoscaler)
+        self.report: Callable[[str, str | None], None] = lambda name, reason: None
+        """Callback(session, reason): its worker stopped responding; None: it responds again."""
         self.moved = 0
-        """Sessions that have moved by snapshot so far."""
+        """Sessions that moved by snapshot so far."""
         self.recovered = 0
-        """Sessions that went on after their wing was lost."""
+        """Sessions that continued after the loss of their worker."""
         self.repeated = 0
-        """Scores that were computed again and not said."""
+        """Scores that were computed again and not published."""
         self.dropped = 0
-        """Inputs that were dropped, as too many waited for a wing."""
-        self.anew = 0
-        """Sessions that could not go on and began anew."""
-        self._seats: dict[str, RemoteSession] = {}
+        """Inputs that were dropped because too many waited for a worker."""
+        self.restarted = 0
+        """Sessions that could not continue and were restarted without their state."""
+        self._sessions: dict[str, RemoteSession] = {}
         self._waiting: dict[str, None] = {}
-        self._said: list[ScoredStep] = []
-        self._room = seats
+        self._scores: list[ScoredStep] = []
+        self._capacity = seats
         self._hop = hop
         self._check = check
 
-    async def open_wings(self) -> None:
-        """Wait until a wing is there.
+    async def start(self) -> None:
+        """Wait for the first worker.
 
         Raises:
-            WingLost: If none is there within `STARTING` seconds.
+            WorkerLost: If none starts within `STARTING` seconds.
         """
         try:
             async with asyncio.timeout(STARTING):
-                while not self.staff.posts:
-                    await self._round()
+                while not self.pool.workers:
+                    await self._exchange()
         except TimeoutError:
             raise WorkerLost(
-                f"no wing within {STARTING:g} s: each needs a processor of the Ray cluster "
+                f"no worker within {STARTING:g} s: each needs a processor of the Ray cluster "
                 "(ray start --num-cpus) and the same version of this program on every node"
             ) from None
 
     async def close(self) -> None:
-        """Let the wings go."""
-        await self.staff.close()
+        """Release the workers."""
+        await self.pool.close()
 
     def open(self, name: str, asked: Collection[str], packed: bytes | None = None) -> None:
-        """Begin a session, or let one go on; see `Place`."""
-        if name in self._seats:
+        """Open or restore a session; see `SessionBackend`."""
+        if name in self._sessions:
             raise ValueError(f"session {name} is here already: end it first, or take another name")
-        if len(self._seats) >= self._room:
-            raise BatchFull(f"all {self._room} seats are taken: try again later")
+        if len(self._sessions) >= self._capacity:
+            raise BatchFull(f"all {self._capacity} seats are taken: try again later")
         if packed is not None:
             self._check(packed)
-        elif self.staff.is_full:
-            raise BatchFull("the wings are busy: try again later")
+        elif self.pool.is_full:
+            raise BatchFull("the workers are busy: try again later")
         first = SNAPSHOT * (crc32(name.encode()) % 1000) / 1000
-        seat = RemoteSession(
-            name=name, trail=CommandLog(Begin(tuple(asked), packed)), packs_at=first
+        session = RemoteSession(
+            name=name, log=CommandLog(Begin(tuple(asked), packed)), snapshot_at=first
         )
-        self._seats[name] = seat
-        self._settle(seat)
+        self._sessions[name] = session
+        self._assign(session)
 
     def apply(self, name: str, command: SessionCommand) -> None:
-        """Give a session a command; see `SessionBackend`."""
-        seat = self._seats[name]
-        if isinstance(command, Push) and seat.trail.number == 0 and seat.trail.base.packed:
-            seat.reached = command.item.timestamp  # it continues from elsewhere
-            seat.packs_at += command.item.timestamp
-        self._give(seat, command)
-        if seat.trail.reached >= seat.packs_at or len(seat.trail) % ORDERS == ORDERS - 1:
-            self._want_pack(seat)
+        """Queue a command of a session; see `SessionBackend`."""
+        session = self._sessions[name]
+        if isinstance(command, Push) and session.log.number == 0 and session.log.base.packed:
+            session.reached = command.item.timestamp  # it continues from elsewhere
+            session.snapshot_at += command.item.timestamp
+        self._queue(session, command)
+        if (
+            session.log.reached >= session.snapshot_at
+            or len(session.log) % MOST_COMMANDS == MOST_COMMANDS - 1
+        ):
+            self._request_snapshot(session)
 
     def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session."""
+        """Queue one input of a session."""
         self.apply(name, Push(item))
 
     def advance(self, name: str, now: float) -> None:
@@ -141,216 +144,226 @@ class ClusterBackend:
         self.apply(name, Advance(now))
 
     def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held."""
+        """Close all pending hops."""
         self.apply(name, Close(now))
 
     def leave(self, name: str) -> None:
-        """Forget a session; see `Place`."""
-        seat = self._seats.pop(name)
+        """Drop a session; see `SessionBackend`."""
+        session = self._sessions.pop(name)
         self._waiting.pop(name, None)
-        if seat.post is not None:
-            seat.post.seats.discard(name)
-            seat.post.ready.pop(name, None)
-            if seat.begun and not seat.gone:
-                seat.post.leaving.append(name)
+        if session.worker is not None:
+            session.worker.sessions.discard(name)
+            session.worker.ready.pop(name, None)
+            if session.is_started and not session.has_left:
+                session.worker.leaving.append(name)
 
     def backlog(self, name: str) -> int:
-        """Return about how many turns wait; see `Place`."""
-        return self._seats[name].backlog(self._hop)
+        """Return about how many steps are pending; see `SessionBackend`."""
+        return self._sessions[name].backlog(self._hop)
 
     @property
     def waiting(self) -> int:
-        """How many sessions wait for an answer."""
+        """Number of sessions that wait for an answer."""
         return len(self._waiting)
 
     async def turn(self) -> list[ScoredStep]:
-        """Tell the wings what is new, and return what they said; waits for a tick at most."""
-        await self._round()
-        said, self._said = self._said, []
-        return said
+        """Exchange commands and answers with the workers; return new scores; waits for `POLL`."""
+        await self._exchange()
+        scores, self._scores = self._scores, []
+        return scores
 
     def drain(self) -> None:
-        """Ask the wings for all sessions; see `Place`."""
-        for seat in self._seats.values():
-            if seat.packed is None:
-                self._want_pack(seat)
+        """Request snapshots of all sessions; see `SessionBackend`."""
+        for session in self._sessions.values():
+            if session.packed is None:
+                self._request_snapshot(session)
 
     async def pack(self, names: Collection[str]) -> dict[str, bytes]:
-        """Ask the wings for these, and return those that have come; see `Place`."""
-        for seat in [self._seats[name] for name in names]:
-            if seat.packed is None:
-                self._want_pack(seat)
-        await self._round()
-        unsaid = {said.name for said in self._said}
-        there = [self._seats[name] for name in names if name in self._seats.keys() - unsaid]
-        return {seat.name: packed for seat in there if (packed := seat.packed) is not None}
+        """Request snapshots of these, and return those that are ready; see `SessionBackend`."""
+        for session in [self._sessions[name] for name in names]:
+            if session.packed is None:
+                self._request_snapshot(session)
+        await self._exchange()
+        unpublished = {score.name for score in self._scores}
+        there = [
+            self._sessions[name] for name in names if name in self._sessions.keys() - unpublished
+        ]
+        return {session.name: packed for session in there if (packed := session.packed) is not None}
 
     def where(self, name: str) -> WorkerSlot | None:
-        """Return the wing that a session is at."""
-        return self._seats[name].post
+        """Return the worker of a session."""
+        return self._sessions[name].worker
 
-    async def _round(self) -> None:
+    async def _exchange(self) -> None:
         now = time.monotonic()
-        if self.staff.tend(now):
-            self._place_all()
-        self._tell_late(now)
-        for post in self.staff.all:
-            if post.call is None:
-                self._call(post, now)
-        calls = [post.call for post in self.staff.all if post.call is not None]
+        if self.pool.tend(now):
+            self._reassign()
+        self._report_late(now)
+        for worker in self.pool.all:
+            if worker.call is None:
+                self._call(worker, now)
+        calls = [worker.call for worker in self.pool.all if worker.call is not None]
         if calls:
             await asyncio.wait(calls, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
         else:
-            dues = [post.due - now for post in self.staff.all if post.ready]
+            dues = [worker.due - now for worker in self.pool.all if worker.ready]
             await asyncio.sleep(min(max(min(dues, default=POLL), 0.0), POLL))
-        for post in self.staff.all:
-            if post.call is not None and post.call.done():
-                self._receive(post, post.call)
+        for worker in self.pool.all:
+            if worker.call is not None and worker.call.done():
+                self._receive(worker, worker.call)
 
-    def _call(self, post: WorkerSlot, now: float) -> None:
-        """Send what there is, if it is time."""
-        has_more = bool(post.ready or post.leaving)
-        if now < post.due or not (has_more or now >= post.due + HEARTBEAT):
+    def _call(self, worker: WorkerSlot, now: float) -> None:
+        """Send what is pending, if it is due."""
+        has_more = bool(worker.ready or worker.leaving)
+        if now < worker.due or not (has_more or now >= worker.due + HEARTBEAT):
             return
-        orders = [WorkerCommand(name, 0, Leave()) for name in post.leaving]
-        post.leaving.clear()
-        post.asked, size = {}, 0
-        while post.ready and size < CALL:
-            name = next(iter(post.ready))
-            del post.ready[name]
-            size += self._seats[name].write(orders)
-            post.asked[name] = self._seats[name].sent
-        post.due = now + POLL
-        post.call = asyncio.create_task(post.remote.ask(orders), name=f"tamulag.{post.name}.call")
+        commands = [WorkerCommand(name, 0, Leave()) for name in worker.leaving]
+        worker.leaving.clear()
+        worker.asked, size = {}, 0
+        while worker.ready and size < CALL_SIZE:
+            name = next(iter(worker.ready))
+            del worker.ready[name]
+            size += self._sessions[name].write(commands)
+            worker.asked[name] = self._sessions[name].sent
+        worker.due = now + POLL
+        worker.call = asyncio.create_task(
+            worker.remote.ask(commands), name=f"tamulag.{worker.name}.call"
+        )
 
-    def _receive(self, post: WorkerSlot, call: asyncio.Task[Answer]) -> None:
-        """Take an answer; a session that has left meanwhile is not in it any more."""
-        post.call = None
+    def _receive(self, worker: WorkerSlot, call: asyncio.Task[Answer]) -> None:
+        """Process an answer; sessions that have left meanwhile are skipped."""
+        worker.call = None
         try:
             answer = call.result()
         except WorkerLost as error:
-            self._lose(post, error)
+            self._lose(worker, error)
             return
-        post.worked, post.process = answer.worked, answer.process
-        self._hear(post, answer)
-        for name in {*post.asked, *answer.left, *(spoken.name for spoken in answer.said)}:
-            if (seat := self._at(post, name)) is not None:
-                seat.answer(post.asked.get(name, 0), answer.left.get(name, 0))
-                self._note(seat)
+        worker.worked, worker.process = answer.worked, answer.process
+        self._add_scores(worker, answer)
+        for name in {*worker.asked, *answer.pending, *(score.name for score in answer.scores)}:
+            if (session := self._session_on(worker, name)) is not None:
+                session.answer(worker.asked.get(name, 0), answer.pending.get(name, 0))
+                self._update_waiting(session)
         for packed in answer.packed:
-            if (seat := self._at(post, packed.name)) is not None:
-                self._keep(seat, packed.number, packed.packed)
+            if (session := self._session_on(worker, packed.name)) is not None:
+                self._store_snapshot(session, packed.number, packed.packed)
         for name, why in answer.failed.items():
-            if (seat := self._at(post, name)) is not None:
-                self._begin_anew(seat, why)
-        if answer.left:
-            post.ready.update(dict.fromkeys(name for name in answer.left if self._at(post, name)))
-            post.due = 0.0
+            if (session := self._session_on(worker, name)) is not None:
+                self._restart(session, why)
+        if answer.pending:
+            worker.ready.update(
+                dict.fromkeys(name for name in answer.pending if self._session_on(worker, name))
+            )
+            worker.due = 0.0
 
-    def _hear(self, post: WorkerSlot, answer: Answer) -> None:
+    def _add_scores(self, worker: WorkerSlot, answer: Answer) -> None:
         now = time.monotonic()
-        for spoken in answer.said:
-            seat = self._at(post, spoken.name)
-            if seat is None:
+        for score in answer.scores:
+            session = self._session_on(worker, score.name)
+            if session is None:
                 continue
-            if spoken.estimate.end <= seat.said:
+            if score.estimate.end <= session.published:
                 self.repeated += 1
                 continue
-            seat.said = spoken.estimate.end
-            entry = seat.trail.find(spoken.number)
+            session.published = score.estimate.end
+            entry = session.log.find(score.number)
             waited = 0.0 if entry is None else now - entry.at
-            self._said.append(ScoredStep(seat.name, spoken.estimate, waited, spoken.spent))
+            self._scores.append(ScoredStep(session.name, score.estimate, waited, score.spent))
 
-    def _at(self, post: WorkerSlot, name: str) -> RemoteSession | None:
-        """Return a session if it is still the one that this wing was told of."""
-        seat = self._seats.get(name)
-        return seat if seat is not None and seat.post is post and seat.begun else None
+    def _session_on(self, worker: WorkerSlot, name: str) -> RemoteSession | None:
+        """Return a session if it is still the one that this worker runs."""
+        session = self._sessions.get(name)
+        return (
+            session
+            if session is not None and session.worker is worker and session.is_started
+            else None
+        )
 
-    def _give(self, seat: RemoteSession, do: SessionCommand) -> None:
-        if not seat.trail.add(do, time.monotonic(), sent=seat.sent):
+    def _queue(self, session: RemoteSession, do: SessionCommand) -> None:
+        if not session.log.add(do, time.monotonic(), sent=session.sent):
             self.dropped += 1
             return
-        self._note(seat)
-        if seat.post is not None:
-            seat.post.ready[seat.name] = None
+        self._update_waiting(session)
+        if session.worker is not None:
+            session.worker.ready[session.name] = None
 
-    def _note(self, seat: RemoteSession) -> None:
-        if seat.left or seat.trail.number > seat.answered:
-            self._waiting[seat.name] = None
+    def _update_waiting(self, session: RemoteSession) -> None:
+        if session.pending or session.log.number > session.answered:
+            self._waiting[session.name] = None
         else:
-            self._waiting.pop(seat.name, None)
+            self._waiting.pop(session.name, None)
 
-    def _want_pack(self, seat: RemoteSession) -> None:
-        if seat.wants_pack or seat.packing:
+    def _request_snapshot(self, session: RemoteSession) -> None:
+        if session.wants_snapshot or session.is_snapshot_requested:
             return
-        seat.wants_pack = True
-        if seat.post is not None:
-            seat.post.ready[seat.name] = None
+        session.wants_snapshot = True
+        if session.worker is not None:
+            session.worker.ready[session.name] = None
 
-    def _keep(self, seat: RemoteSession, number: int, packed: bytes) -> None:
-        """Keep a snapshot; a session that moves goes on from it elsewhere."""
-        seat.trail.rebase(number, packed)
-        seat.packing = False
-        seat.packs_at = seat.trail.reached + SNAPSHOT
-        if seat.gone:
+    def _store_snapshot(self, session: RemoteSession, number: int, packed: bytes) -> None:
+        """Store a snapshot; a moving session is assigned to its next worker."""
+        session.log.rebase(number, packed)
+        session.is_snapshot_requested = False
+        session.snapshot_at = session.log.reached + SNAPSHOT
+        if session.has_left:
             self.moved += 1
-            self._rise(seat)
-            self._settle(seat)
-        elif seat.wants_pack and seat.post is not None:
-            seat.post.ready[seat.name] = None
+            self._detach(session)
+            self._assign(session)
+        elif session.wants_snapshot and session.worker is not None:
+            session.worker.ready[session.name] = None
 
-    def _begin_anew(self, seat: RemoteSession, why: str) -> None:
-        """Let a session that no wing can take begin with nothing."""
-        logger.error("session %s begins anew: %s", seat.name, why)
-        self.anew += 1
-        old = seat.trail
-        self._rise(seat)
-        seat.trail = CommandLog(Begin(old.base.asked))
-        seat.sent = seat.answered = seat.left = 0
-        seat.reached = old.reached
-        self._note(seat)
-        self._settle(seat)
+    def _restart(self, session: RemoteSession, why: str) -> None:
+        """Restart a session that no worker can continue, without its state."""
+        logger.error("session %s restarts without its state: %s", session.name, why)
+        self.restarted += 1
+        old = session.log
+        self._detach(session)
+        session.log = CommandLog(Begin(old.base.asked))
+        session.sent = session.answered = session.pending = 0
+        session.reached = old.reached
+        self._update_waiting(session)
+        self._assign(session)
 
-    def _lose(self, post: WorkerSlot, why: WorkerLost) -> None:
-        self.staff.lose(post, why)
-        for name in list(post.seats):
+    def _lose(self, worker: WorkerSlot, why: WorkerLost) -> None:
+        self.pool.lose(worker, why)
+        for name in list(worker.sessions):
             self.recovered += 1
-            self._rise(self._seats[name])
-            self._settle(self._seats[name])
+            self._detach(self._sessions[name])
+            self._assign(self._sessions[name])
 
-    def _place_all(self) -> None:
-        """Let each session move to where it belongs now."""
-        for seat in self._seats.values():
-            wanted = self.staff.post_for(seat.name)
-            if seat.post is wanted or seat.moving:
+    def _reassign(self) -> None:
+        """Start to move each session whose assignment has changed."""
+        for session in self._sessions.values():
+            wanted = self.pool.worker_for(session.name)
+            if session.worker is wanted or session.moving:
                 continue
-            if seat.post is None or not seat.begun:
-                self._rise(seat)
-                self._settle(seat)
+            if session.worker is None or not session.is_started:
+                self._detach(session)
+                self._assign(session)
             elif wanted is not None:
-                seat.moving = seat.wants_pack = True
-                seat.post.ready[seat.name] = None
+                session.moving = session.wants_snapshot = True
+                session.worker.ready[session.name] = None
 
-    def _rise(self, seat: RemoteSession) -> None:
-        if seat.post is not None:
-            seat.post.seats.discard(seat.name)
-            seat.post.ready.pop(seat.name, None)
-        seat.rise()
+    def _detach(self, session: RemoteSession) -> None:
+        if session.worker is not None:
+            session.worker.sessions.discard(session.name)
+            session.worker.ready.pop(session.name, None)
+        session.detach()
 
-    def _settle(self, seat: RemoteSession) -> None:
-        seat.post = self.staff.post_for(seat.name)
-        if seat.post is not None:
-            seat.post.seats.add(seat.name)
-            seat.post.ready[seat.name] = None
+    def _assign(self, session: RemoteSession) -> None:
+        session.worker = self.pool.worker_for(session.name)
+        if session.worker is not None:
+            session.worker.sessions.add(session.name)
+            session.worker.ready[session.name] = None
 
-    def _tell_late(self, now: float) -> None:
-        """Say once of each session that it is not answered, and once that it is."""
-        for seat in [self._seats[name] for name in self._waiting]:
-            first = seat.trail.find(seat.answered + 1)
-            if not seat.late and first is not None and now - first.at > LATE:
-                seat.late = True
-                self.tell(seat.name, "cluster_lost")
-        for seat in self._seats.values():
-            if seat.late and seat.name not in self._waiting:
-                seat.late = False
-                self.tell(seat.name, None)
+    def _report_late(self, now: float) -> None:
+        """Report each session once when it is not answered, and once when it is again."""
+        for session in [self._sessions[name] for name in self._waiting]:
+            first = session.log.find(session.answered + 1)
+            if not session.is_late and first is not None and now - first.at > LATE:
+                session.is_late = True
+                self.report(session.name, "cluster_lost")
+        for session in self._sessions.values():
+            if session.is_late and session.name not in self._waiting:
+                session.is_late = False
+                self.report(session.name, None)

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
     number: int
     at: float
-    """Steady clock when it was given."""
+    """Monotonic clock when it was issued."""
     reached: float
     """Session time of the newest input, this one included."""
     do: SessionCommand

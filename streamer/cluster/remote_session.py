@@ -1,6 +1,6 @@
-"""One session of a cluster, as its gateway sees it: what was sent, answered and said.
+"""One session of a cluster, as its gateway sees it: commands sent, answered and published.
 
-Knows a trail and the state of its way to a wing. Knows no network and no clock.
+Knows a command log and the session's state on a worker. Knows no network and no clock.
 """
 
 import math
@@ -12,91 +12,95 @@ from .session_worker import Move, Pack, WorkerCommand
 from .worker_pool import WorkerSlot
 
 PACKED = 200_000
-"""About so many bytes has a session that is packed."""
+"""Approximate bytes of a snapshot."""
 
 MANY = 256
-"""Orders that have not been answered count as a turn, if they bring no time forward."""
+"""Unanswered commands that count as one step, if they bring no time forward."""
 
 
 @dataclass(kw_only=True, eq=False)
 class RemoteSession:
-    """One session."""
+    """State of one session."""
 
     name: str
-    trail: CommandLog
-    packs_at: float
+    log: CommandLog
+    snapshot_at: float
     """Session time from which the next snapshot is wanted."""
-    post: WorkerSlot | None = None
-    """The wing that it is at, or is sent to."""
-    begun: bool = False
-    """Whether that wing was told of it."""
+    worker: WorkerSlot | None = None
+    """The worker that it runs on, or is assigned to."""
+    is_started: bool = False
+    """Whether that worker has received it."""
     sent: int = 0
-    """Number of the newest order that was sent there."""
+    """Number of the newest command sent there."""
     answered: int = 0
-    """Number of the newest order that was done, at any wing."""
+    """Number of the newest command executed, on any worker."""
     reached: float = 0.0
-    """Session time of the newest input that was done."""
-    left: int = 0
-    """Turns that wait at the wing."""
-    said: float = 0.0
-    """End of the newest hop that was said."""
-    wants_pack: bool = False
-    """A snapshot is to be asked for."""
-    packing: bool = False
-    """It was asked for."""
+    """Session time of the newest input executed."""
+    pending: int = 0
+    """Steps pending on the worker."""
+    published: float = 0.0
+    """End of the newest hop published."""
+    wants_snapshot: bool = False
+    """A snapshot is to be requested."""
+    is_snapshot_requested: bool = False
+    """A snapshot was requested."""
     moving: bool = False
-    """It leaves its wing with the next snapshot."""
-    gone: bool = False
-    """It has left it; the snapshot is under way."""
-    late: bool = False
-    """It was told that it is not answered."""
+    """It leaves its worker with the next snapshot."""
+    has_left: bool = False
+    """It has left its worker; the snapshot is under way."""
+    is_late: bool = False
+    """Reported as not answered."""
 
     @property
     def packed(self) -> bytes | None:
-        """The session as bytes, if they hold all that came and all of it was answered."""
-        return None if len(self.trail) or self.left else self.trail.base.packed
+        """A snapshot that contains every input, all of it answered; else None."""
+        return None if len(self.log) or self.pending else self.log.base.packed
 
     def backlog(self, hop: float) -> int:
-        """Return about how many turns wait: 0 if and only if all is answered and said."""
-        unanswered = self.trail.number - self.answered
+        """Return about how many steps are pending: 0 if and only if all is answered."""
+        unanswered = self.log.number - self.answered
         if unanswered <= 0:
-            return self.left
-        turns = math.ceil((self.trail.reached - self.reached) / hop)
-        return self.left + max(1, turns, unanswered // MANY)
+            return self.pending
+        turns = math.ceil((self.log.reached - self.reached) / hop)
+        return self.pending + max(1, turns, unanswered // MANY)
 
-    def write(self, orders: list[WorkerCommand]) -> int:
-        """Add what is to be sent; return about how many bytes that are."""
-        if self.gone:
+    def write(self, commands: list[WorkerCommand]) -> int:
+        """Append the commands to send; return their approximate size in bytes."""
+        if self.has_left:
             return 0
         size = 0
-        if not self.begun:
-            orders.append(WorkerCommand(self.name, self.trail.start, self.trail.base))
-            self.begun, self.sent = True, self.trail.start
-            size += len(self.trail.base.packed or b"")
-        for entry in self.trail.after(self.sent):
-            orders.append(WorkerCommand(self.name, entry.number, entry.do))
+        if not self.is_started:
+            commands.append(WorkerCommand(self.name, self.log.start, self.log.base))
+            self.is_started, self.sent = True, self.log.start
+            size += len(self.log.base.packed or b"")
+        for entry in self.log.after(self.sent):
+            commands.append(WorkerCommand(self.name, entry.number, entry.do))
             size += _weight(entry.do)
-        self.sent = self.trail.number
-        if self.wants_pack and not self.packing:
-            orders.append(WorkerCommand(self.name, self.sent, Move() if self.moving else Pack()))
-            self.wants_pack, self.packing, self.gone = False, True, self.moving
+        self.sent = self.log.number
+        if self.wants_snapshot and not self.is_snapshot_requested:
+            commands.append(WorkerCommand(self.name, self.sent, Move() if self.moving else Pack()))
+            self.wants_snapshot, self.is_snapshot_requested, self.has_left = (
+                False,
+                True,
+                self.moving,
+            )
             size += PACKED
         return size
 
-    def answer(self, number: int, left: int) -> None:
-        """Take note of what the wing has done."""
-        self.left = left
-        entry = self.trail.find(number)
+    def answer(self, number: int, pending: int) -> None:
+        """Record what the worker has executed."""
+        self.pending = pending
+        entry = self.log.find(number)
         if entry is not None and number > self.answered:
             self.answered, self.reached = number, entry.reached
 
-    def rise(self) -> None:
-        """Be at no wing: the state there is gone, or is here as a snapshot.
+    def detach(self) -> None:
+        """Unassign it from its worker: the state there is lost, or stored here as a snapshot.
 
-        Turns that waited at the wing still count until they are made again.
+        Steps that were pending on the worker still count until they are repeated.
         """
-        self.post, self.begun, self.sent = None, False, self.trail.start
-        self.wants_pack = self.packing = self.moving = self.gone = False
+        self.worker, self.is_started, self.sent = None, False, self.log.start
+        self.wants_snapshot = self.is_snapshot_requested = self.moving = self.has_left = False
 
 
 def _weight(do: object) -> int:

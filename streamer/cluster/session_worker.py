@@ -24,26 +24,26 @@ from ..server import malloc
 
 
 class Begin(NamedTuple):
-    """A session begins, or goes on from what was packed."""
+    """Open a session, or restore it from a snapshot."""
 
     asked: tuple[str, ...]
     packed: bytes | None = None
 
 
 class Pack(NamedTuple):
-    """Return the session as bytes, as soon as none of its turns waits."""
+    """Return a snapshot as soon as no step of the session is pending."""
 
 
 class Move(NamedTuple):
-    """Give its turns to the session, return it as bytes and forget it."""
+    """Run the session's pending steps, return its snapshot and drop it."""
 
 
 class Leave(NamedTuple):
-    """Forget the session, and its turns that wait."""
+    """Drop the session and its pending steps."""
 
 
 class WorkerCommand(NamedTuple):
-    """What is to be done for one session."""
+    """A command for one session."""
 
     name: str
     number: int
@@ -59,11 +59,11 @@ class WorkerScore(NamedTuple):
     number: int
     """Of the command that completed the hop."""
     spent: float
-    """Seconds of the model, its share of the step."""
+    """Seconds of the model: the session's share of the batch step."""
 
 
 class Packed(NamedTuple):
-    """A session as bytes, as it was after the order of that number."""
+    """A snapshot of a session, taken after the command of that number."""
 
     name: str
     number: int
@@ -71,14 +71,14 @@ class Packed(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of one call."""
+    """The results of one call."""
 
-    said: list[WorkerScore]
+    scores: list[WorkerScore]
     packed: list[Packed]
-    left: dict[str, int]
-    """Turns that wait, of those sessions that have some."""
+    pending: dict[str, int]
+    """Pending steps, of the sessions that have some."""
     failed: dict[str, str]
-    """Sessions that could not go on and were forgotten, with the reason."""
+    """Sessions that failed and were dropped, with the reason."""
     worked: float
     """Seconds spent in calls so far."""
     process: int
@@ -86,7 +86,7 @@ class Answer(NamedTuple):
 
 
 class WorkerConfig(NamedTuple):
-    """What every wing of a cluster is made from; the checkpoint is read where it runs."""
+    """Configuration of every worker of a cluster; the checkpoint is read where it runs."""
 
     checkpoint: str
     timing: Timing
@@ -112,7 +112,7 @@ class _WorkerSession:
 
     newest: int = 0
     """Number of the newest command."""
-    wants_pack: bool = False
+    wants_snapshot: bool = False
 
 
 class SessionWorker:
@@ -140,11 +140,11 @@ class SessionWorker:
             self._run(command)
         self._step()
         for name, session in self._sessions.items():
-            if session.wants_pack and not self._batch.backlog(name):
+            if session.wants_snapshot and not self._batch.backlog(name):
                 self._pack(name, session)
-        left = {name: n for name in self._sessions if (n := self._batch.backlog(name))}
+        pending = {name: n for name in self._sessions if (n := self._batch.backlog(name))}
         worked = self._answer.worked + time.monotonic() - began
-        answer = self._answer._replace(left=left, worked=worked)
+        answer = self._answer._replace(pending=pending, worked=worked)
         self._answer = self._blank(worked)
         return answer
 
@@ -157,7 +157,7 @@ class SessionWorker:
                 self._follow(name, number, do)
         except (ValueError, TamulagError) as error:
             self._answer.failed[name] = str(error)
-            self._forget(name)
+            self._drop(name)
 
     def _begin(self, name: str, number: int, how: Begin) -> None:
         if how.packed is None:
@@ -170,11 +170,11 @@ class SessionWorker:
         session = self._sessions[name]
         match do:
             case Pack():
-                session.wants_pack = True
+                session.wants_snapshot = True
             case Move():
                 self._move(name, session)
             case Leave():
-                self._forget(name)
+                self._drop(name)
             case _:
                 self._batch.apply(name, owned(do), tag=number)
                 session.newest = number
@@ -183,22 +183,22 @@ class SessionWorker:
         while self._batch.backlog(name):
             self._step()
         self._pack(name, session)
-        self._forget(name)
+        self._drop(name)
 
     def _pack(self, name: str, session: _WorkerSession) -> None:
         packed = dump(self._batch, name, self._checkpoint)
         self._answer.packed.append(Packed(name, session.newest, packed))
-        session.wants_pack = False
+        session.wants_snapshot = False
 
     def _step(self) -> None:
         before = time.monotonic()
         scored = self._batch.step()
         spent = (time.monotonic() - before) / max(1, len(scored))
-        self._answer.said.extend(
+        self._answer.scores.extend(
             WorkerScore(one.name, one.estimate, int(one.tag), spent) for one in scored
         )
 
-    def _forget(self, name: str) -> None:
+    def _drop(self, name: str) -> None:
         if self._sessions.pop(name, None) is not None:
             self._batch.remove(name)
 

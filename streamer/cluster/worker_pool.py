@@ -35,7 +35,7 @@ class WorkerLost(TamulagError):
 class Remote(Protocol):
     """Handle of a worker in another process."""
 
-    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
+    async def ask(self, commands: Sequence[WorkerCommand]) -> Answer:
         """Execute commands and return their results; one call at a time.
 
         Raises:
@@ -63,7 +63,7 @@ class WorkerSlot:
 
     name: str
     remote: Remote
-    seats: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
     """Sessions assigned to it."""
     ready: dict[str, None] = field(default_factory=dict)
     """Sessions with commands to send, in order of arrival."""
@@ -96,7 +96,7 @@ class WorkerPool:
     """
 
     def __init__(self, factory: WorkerFactory, autoscaler: Autoscaler) -> None:
-        self.posts: dict[str, WorkerSlot] = {}
+        self.workers: dict[str, WorkerSlot] = {}
         """Workers that sessions are assigned to."""
         self.draining: list[WorkerSlot] = []
         """Workers whose sessions are moving away."""
@@ -110,11 +110,11 @@ class WorkerPool:
     @property
     def all(self) -> list[WorkerSlot]:
         """Every worker, draining ones included."""
-        return [*self.posts.values(), *self.draining]
+        return [*self.workers.values(), *self.draining]
 
-    def post_for(self, session: str) -> WorkerSlot | None:
+    def worker_for(self, session: str) -> WorkerSlot | None:
         """Return the worker that a session is assigned to; None: there is none."""
-        return self.posts[assigned(session, self.posts)] if self.posts else None
+        return self.workers[assigned(session, self.workers)] if self.workers else None
 
     def tend(self, now: float) -> bool:
         """Start, measure, drain and stop workers; return whether assignments have changed.
@@ -124,39 +124,43 @@ class WorkerPool:
         """
         has_changed = self._add_started(now)
         self._measure(now)
-        missing = self._autoscaler.wanted - len(self.posts) - len(self._starting)
+        missing = self._autoscaler.wanted - len(self.workers) - len(self._starting)
         if missing > 0 and now >= self._next_start:
             self._start(missing)
-        if len(self.posts) > self._autoscaler.wanted:
+        if len(self.workers) > self._autoscaler.wanted:
             self._drain()
             has_changed = True
-        for post in [post for post in self.draining if not post.seats and post.call is None]:
-            self.draining.remove(post)
-            post.remote.end()
+        for worker in [
+            worker for worker in self.draining if not worker.sessions and worker.call is None
+        ]:
+            self.draining.remove(worker)
+            worker.remote.end()
         return has_changed
 
-    def lose(self, post: WorkerSlot, why: WorkerLost) -> None:
+    def lose(self, worker: WorkerSlot, why: WorkerLost) -> None:
         """Remove a lost worker; `tend` starts a new one."""
-        logger.warning("%s is lost, its %d sessions move: %s", post.name, len(post.seats), why)
+        logger.warning(
+            "%s is lost, its %d sessions move: %s", worker.name, len(worker.sessions), why
+        )
         self.lost += 1
-        if post in self.draining:
-            self.draining.remove(post)
+        if worker in self.draining:
+            self.draining.remove(worker)
         else:
-            del self.posts[post.name]
-        post.remote.end()
+            del self.workers[worker.name]
+        worker.remote.end()
 
     async def close(self) -> None:
         """Release all workers."""
-        calls = [post.call for post in self.all if post.call is not None]
+        calls = [worker.call for worker in self.all if worker.call is not None]
         for task in (*self._starting.values(), *calls):
             task.cancel()
         hired = await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await asyncio.gather(*calls, return_exceptions=True)
         there = [one for one in hired if not isinstance(one, BaseException)]
-        for remote in (*there, *(post.remote for post in self.all)):
+        for remote in (*there, *(worker.remote for worker in self.all)):
             remote.end()
         self._starting.clear()
-        self.posts.clear()
+        self.workers.clear()
         self.draining.clear()
 
     def _add_started(self, now: float) -> bool:
@@ -170,12 +174,12 @@ class WorkerPool:
                 logger.warning("%s did not start, it is tried again: %s", name, error)
                 self._next_start = now + RETRY_DELAY
                 continue
-            self.posts[name] = WorkerSlot(name=name, remote=remote)
+            self.workers[name] = WorkerSlot(name=name, remote=remote)
             logger.info("%s has started", name)
-        return any(name in self.posts for name in done)
+        return any(name in self.workers for name in done)
 
     def _start(self, missing: int) -> None:
-        taken = {post.name for post in self.all} | self._starting.keys()
+        taken = {worker.name for worker in self.all} | self._starting.keys()
         names = (name for name in (f"worker {number}" for number in count(1)) if name not in taken)
         for _, name in zip(range(missing), names, strict=False):
             self._starting[name] = asyncio.create_task(
@@ -183,30 +187,32 @@ class WorkerPool:
             )
 
     def _measure(self, now: float) -> None:
-        old = [post for post in self.posts.values() if now - post.measured >= MEASURE_INTERVAL]
-        for post in old:
-            spent = post.worked - post.worked_before
-            post.busy = spent / (now - post.measured) if post.measured else 0.0
-            post.measured, post.worked_before = now, post.worked
+        old = [
+            worker for worker in self.workers.values() if now - worker.measured >= MEASURE_INTERVAL
+        ]
+        for worker in old:
+            spent = worker.worked - worker.worked_before
+            worker.busy = spent / (now - worker.measured) if worker.measured else 0.0
+            worker.measured, worker.worked_before = now, worker.worked
         # While a worker is still starting, the load of the others gives no new information.
-        if old and len(self.posts) == self._autoscaler.wanted:
+        if old and len(self.workers) == self._autoscaler.wanted:
             self._autoscaler.observe(now, self.busy)
 
     @property
     def busy(self) -> float:
         """Mean recent load of the workers, 0 to 1."""
-        return sum(post.busy for post in self.posts.values()) / max(1, len(self.posts))
+        return sum(worker.busy for worker in self.workers.values()) / max(1, len(self.workers))
 
     @property
     def is_full(self) -> bool:
         """Whether the workers are too busy for one more session, and no more may be started."""
-        return len(self.posts) >= self._autoscaler.most and self.busy > FULL_LOAD
+        return len(self.workers) >= self._autoscaler.most and self.busy > FULL_LOAD
 
     def _drain(self) -> None:
         """Take the newest worker out of service."""
-        name, post = self.posts.popitem()
-        self.draining.append(post)
-        logger.info("%s is drained of %d sessions", name, len(post.seats))
+        name, worker = self.workers.popitem()
+        self.draining.append(worker)
+        logger.info("%s is drained of %d sessions", name, len(worker.sessions))
 
 
 def assigned(key: str, names: Iterable[str]) -> str:

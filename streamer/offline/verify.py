@@ -1,6 +1,6 @@
-"""Compares two ways to the same scores: live and offline of a file, recorded and replayed.
+"""Compare two ways to the same scores: live and offline of a file, recorded and replayed.
 
-Knows how to run both ways and how far they are apart. Prints nothing.
+Knows how to run both ways and measures their difference. Prints nothing.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ from .extract import play
 from .reference_scorer import Score, scores
 
 TOLERANCE = 1e-5
-"""Largest difference between two ways that counts as none."""
+"""Largest difference that counts as equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How far two ways are apart, over all hops."""
+    """Differences of two ways over all hops."""
 
     hops: int
-    """Hops that both ways have."""
+    """Number of hops that both ways have."""
     differences: Mapping[str, float]
-    """Largest difference by what was compared, in units of sentiment unless its name says else."""
+    """Largest difference by quantity, in units of sentiment unless its name states another."""
 
     @property
     def max_abs_diff(self) -> float:
@@ -113,11 +113,10 @@ def verify_file(path: Path, config: Config) -> Comparison:
 def verify_recording(folder: Path, checkpoint: str | None) -> Comparison:
     """Replay a recording and compare every number of every estimate with what was recorded.
 
-    Of a recording that does not reach the session's end (killed, full) the estimates that it holds
-    are compared.
+    A recording that was cut off (killed, full) is compared up to its last estimate.
 
     Args:
-        folder: Of the recording.
+        folder: Folder of the recording.
         checkpoint: See `session_of`.
 
     Raises:
@@ -177,5 +176,5 @@ def _live(config: Config) -> tuple[SessionTrace, Session]:
 
 
 def _nothing(words: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
-    """Encode no words: none was asked for."""
+    """Encode no words: text was not asked for."""
     return np.zeros((0, 0), np.float32), ()

@@ -1,6 +1,6 @@
-"""An exported file is kept only if it scores like torch, on random input and on a clip.
+"""Check an exported model file against torch, on random input and on a clip, before it is kept.
 
-Knows the front end, sessions and two ways to compute a step. Knows nothing of what is in the file.
+Knows feature extraction, sessions and two implementations of a step. Knows no content of the file.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What became of an export."""
+    """Result of an export."""
 
     differences: Mapping[str, float]
-    """Largest difference from torch by what was compared."""
+    """Largest difference from torch by quantity."""
     hops: int
-    """Of the clip; 0 without one."""
+    """Hops of the clip; 0 without one."""
     speeds: list[Speed]
-    """Empty if the file was not kept."""
+    """Empty if the file was discarded."""
 
     @property
     def is_kept(self) -> bool:
@@ -59,7 +59,7 @@ class Twin:
         self._waiting += apply(self.session, command)
 
     def on_estimate(self, estimate: Estimate) -> None:
-        """Compare an estimate with the other session's."""
+        """Compare an estimate with the second session's."""
         self.hops += 1
         other = _numbers(self._waiting.popleft()) if self._waiting else {}
         for name, number in _numbers(estimate).items():
@@ -73,38 +73,38 @@ def _numbers(estimate: Estimate) -> dict[str, float | None]:
 
 
 def export_checked(
-    checkpoint: str, out: Path, *, window: float, clip: Path | None, tell: Progress
+    checkpoint: str, out: Path, *, window: float, clip: Path | None, report_stage: Progress
 ) -> ExportReport:
-    """Export the step function of a checkpoint; leave no file if it differs from torch.
+    """Export the step function of a checkpoint; discard the file if it differs from torch.
 
     Args:
         checkpoint: Name or path.
-        out: The file; one that is there already stays until the new one has passed.
-        window: Of the sessions that it is for, in seconds.
-        clip: Media file; None: the demo's portrait and voice, unless the checkpoint takes other
-            features than the front end gives.
-        tell: Is told what is being done.
+        out: The file; an existing one stays until the new one has passed.
+        window: Window of the sessions that will use it, seconds.
+        clip: Media file; None: the demo's portrait and voice, unless the checkpoint needs other
+            features than ours.
+        report_stage: Called with each stage of the work.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used or exported.
         SourceError: If the clip cannot be played.
     """
     model, _ = load(checkpoint, window=round(window * TICK_RATE))
-    played = _played(checkpoint, window, model, clip, tell)
+    played = _played(checkpoint, window, model, clip, report_stage)
     unchecked = out.with_suffix(".unchecked")
     try:
-        tell(f"export: {checkpoint}, window {window:g} s")
+        report_stage(f"export: {checkpoint}, window {window:g} s")
         export(model, checkpoint, unchecked)
         onnx = OnnxStep(unchecked, model, checkpoint)
         differences = {f"random {name}": worst for name, worst in check(model, onnx).items()}
         found = Comparison(0, {})
         if played is not None:
-            tell(f"check on {played.source.path}")
+            report_stage(f"check on {played.source.path}")
             found = compare(played, onnx.step)
         report = ExportReport(differences | dict(found.differences), found.hops, [])
         if report.is_kept:
             unchecked.replace(out)
-            tell("measure")
+            report_stage("measure")
             report.speeds.extend(faster(model, onnx))
         return report
     finally:
@@ -112,11 +112,11 @@ def export_checked(
 
 
 def compare(played: Config, step: Step) -> Comparison:
-    """Play a clip through a session with torch, and give another one with `step` the same.
+    """Play a clip through a session with torch, and forward its commands to one with `step`.
 
     Args:
         played: A media file at speed `max`, and the checkpoint.
-        step: Of the same checkpoint and window.
+        step: From the same checkpoint and window.
     """
     model, card = load(played.model.checkpoint, window=round(played.session.window * TICK_RATE))
     built = build(played)
@@ -129,9 +129,9 @@ def compare(played: Config, step: Step) -> Comparison:
 
 
 def _played(
-    checkpoint: str, window: float, model: TamUlag, clip: Path | None, tell: Progress
+    checkpoint: str, window: float, model: TamUlag, clip: Path | None, report_stage: Progress
 ) -> Config | None:
-    """Return the settings that play the clip, or None if the checkpoint cannot hear or see it."""
+    """Return the settings that play the clip, or None if the checkpoint needs other features."""
     portrait, speech = demo_files()
     media: dict[str, object] = {"source.path": str(speech), "source.still": str(portrait)}
     if clip is not None:
@@ -149,13 +149,13 @@ def _played(
     except CheckpointError as error:
         if clip is not None:
             raise
-        tell(f"check on random input alone: {error}")
+        report_stage(f"check on random input alone: {error}")
         return None
     return config
 
 
 def _patience(window: float) -> dict[str, object]:
-    """Return the usual patience with each modality, cut to what fits the window."""
+    """Return the default age limits, reduced to the window where necessary."""
     usual = SessionConfig()
     return {
         f"session.{kind}.{name}": min(seconds, window)

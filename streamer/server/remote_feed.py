@@ -5,11 +5,13 @@ Knows the order of starting and ending, and the server's own figures. Knows no p
 
 import asyncio
 import json
+import logging
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
 
+from ..core.load_shedding import LoadShedder, steps_for
 from ..protocol.session_messages import SessionMessages
 from ..storage.session_recorders import SessionRecorders
 from ..webserver.routes import Page, Route
@@ -18,8 +20,13 @@ from .ingest_endpoint import IngestEndpoint
 from .sessions import SessionRegistry
 from .snapshot_store import SnapshotStore
 
+logger = logging.getLogger("tamulag.serve")
+
 SWEEP = 30.0
 """Seconds between two searches for snapshots that nobody resumes."""
+
+MAY_WAIT = 0.5
+"""Seconds that a step or sound may wait before the machine counts as too slow."""
 
 OBSERVE = 0.1
 """Seconds between two measurements of the load."""
@@ -36,6 +43,12 @@ class Workers(Protocol):
 
     async def close(self) -> None:
         """End."""
+
+    def shed(self, steps: tuple[str, ...]) -> None:
+        """Give up work in every session."""
+
+    def waiting(self) -> float:
+        """Return the longest seconds of sound that wait for a worker."""
 
 
 @dataclass(kw_only=True)
@@ -60,6 +73,11 @@ class RemoteFeed:
     store: SnapshotStore | None = None
     recorders: SessionRecorders | None = None
     _epoch: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        timing = self.registry.timing
+        described = ("text", "vision") if self.workers is not None else ()
+        self._shedder = LoadShedder(steps_for(described, timing.hop, timing.window))
 
     async def prepare(self) -> None:
         """Start the workers, and create the folder of recordings.
@@ -127,6 +145,7 @@ class RemoteFeed:
             "loop_busy": self.admission.busy,
             "loop_slowest": self.admission.slow,
             "scores_total": float(registry.scores),
+            "degradation_level": float(self._shedder.level),
             "delay_p50": delays[len(delays) // 2] if delays else 0.0,
             "delay_p99": delays[len(delays) * 99 // 100] if delays else 0.0,
         }
@@ -144,13 +163,35 @@ class RemoteFeed:
         ]
         return Page(HTTPStatus.OK, json.dumps({"seats": seats}) + "\n", "application/json")
 
+    def _shed(self, now: float, slowest: float) -> None:
+        """Give up some work if the machine is too slow, or take it up again, and publish that.
+
+        Args:
+            now: Steady clock.
+            slowest: Seconds of the longest round of all sessions of late.
+        """
+        wait = max(slowest, self.registry.take_longest_wait())
+        if self.workers is not None:
+            wait = max(wait, self.workers.waiting())
+        if not self._shedder.observe(now, wait / MAY_WAIT):
+            return
+        steps = self._shedder.given_up
+        logger.warning("given up because the machine is too slow: %s", ", ".join(steps) or "none")
+        if self.workers is not None:
+            self.workers.shed(steps)
+        self.registry.shed(steps)
+        self.messages.pressure = steps
+        self.messages.status()
+
     async def _observe(self) -> None:
-        """Measure the load for admission, and delete snapshots that nobody resumes."""
+        """Measure the load, for admission and shedding; delete snapshots that are not resumed."""
         swept = time.monotonic()
         while True:
             await asyncio.sleep(OBSERVE)
             now, sessions = time.monotonic(), len(self.registry.open)
-            self.admission.observe(now, time.thread_time(), sessions, self.registry.take_slowest())
+            slowest = self.registry.take_slowest()
+            self.admission.observe(now, time.thread_time(), sessions, slowest)
+            self._shed(now, slowest)
             if self.store is not None and now - swept > SWEEP:
                 swept = now
                 self.store.sweep()

@@ -25,6 +25,7 @@ class ServerSession:
         by_sender: True: the sender's timestamps are the session's time; nothing waits for a clock.
         start: Steady clock at session time 0.
         messages: Makes its messages.
+        hop: Seconds between two scores now.
         described: Modalities that the feature workers describe; the others come as features.
         send: Takes lines for the sender; None: it is away.
     """
@@ -35,6 +36,7 @@ class ServerSession:
     by_sender: bool
     start: float
     messages: SessionMessages
+    hop: float
     described: tuple[Modality, ...] = ()
     send: Callable[[str], None] | None = None
     input_at: float = 0.0
@@ -69,6 +71,7 @@ class ServerSession:
             now=self.now(),
             reached=self.reached,
             utterance=self.utterances[1],
+            hop=self.hop,
             asked=self.asked,
             by_sender=self.by_sender,
             state=state,

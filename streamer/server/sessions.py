@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 
-from ..core.commands import Advance, Close, Push, SessionCommand
+from ..core.commands import Advance, Close, Push, SessionCommand, SetHop
 from ..core.estimate import Timing
 from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
 from ..protocol import messages
@@ -95,6 +95,8 @@ class SessionRegistry:
         self._sends_words = sends_words
         self._recorders = recorders
         self._slowest = 0.0
+        self._longest = 0.0
+        self._shed: tuple[str, ...] = ()
 
     def begin(
         self,
@@ -138,6 +140,7 @@ class SessionRegistry:
                 send=lambda kind, line: self._publish(name, kind, line),
                 seq=0 if before is None else before.seq,
             ),
+            hop=self.timing.hop if before is None else before.hop or self.timing.hop,
             input_at=now,
             reached=0.0 if before is None else before.reached,
             utterances=(0, 0) if before is None else (before.utterance, before.utterance),
@@ -147,12 +150,13 @@ class SessionRegistry:
         # One that is resumed has a state that no replay of its rest could have.
         if self._recorders is not None and before is None:
             session.recorder = self._recorders.begin(name, asked, time.time, session.now)
+        self._shed_in(session)
         return session
 
     def hello(self, session: ServerSession) -> str:
         """Return the line that a session's sender and its subscribers get first."""
         epoch = time.time() - session.now()
-        return session.messages.hello(session.asked, self.timing, hop=self.timing.hop, epoch=epoch)
+        return session.messages.hello(session.asked, self.timing, hop=session.hop, epoch=epoch)
 
     def attach_sender(self, session: ServerSession, send: Callable[[str], None]) -> None:
         """Send a session's messages to its sender, the first time or again."""
@@ -228,10 +232,33 @@ class SessionRegistry:
                 self._look(now)
             await asyncio.sleep(0 if self.backend.waiting else POLL)
 
+    def shed(self, steps: tuple[str, ...]) -> None:
+        """Give up work in every session, the present ones and new ones, and publish that.
+
+        Args:
+            steps: All that is given up from now on; see `LoadShedder`.
+        """
+        self._shed = steps
+        for session in self.open.values():
+            self._shed_in(session)
+            session.messages.status()
+
+    def _shed_in(self, session: ServerSession) -> None:
+        session.messages.pressure = self._shed
+        hop = self.timing.hop * (2 if "hop" in self._shed else 1)
+        if session.closing is None and session.hop != hop:
+            session.hop = hop
+            self._apply(session, SetHop(hop))
+
     def take_slowest(self) -> float:
         """Return the seconds of the longest round since the last call."""
         slowest, self._slowest = self._slowest, 0.0
         return slowest
+
+    def take_longest_wait(self) -> float:
+        """Return the longest seconds that a step on the clock has waited since the last call."""
+        longest, self._longest = self._longest, 0.0
+        return longest
 
     def finish(self, session: ServerSession, reason: str) -> None:
         """Flush what a session still holds; `run` ends it afterwards."""
@@ -286,6 +313,8 @@ class SessionRegistry:
 
     def _score(self, session: ServerSession, step: ScoredStep) -> None:
         self.delays.append(step.waited)
+        if not session.by_sender:  # the others may send faster than real time, and then wait
+            self._longest = max(self._longest, step.waited)
         self.scores += 1
         if self.backend.backlog(session.name) <= BACKLOG:
             session.has_room.set()
@@ -326,13 +355,12 @@ class SessionRegistry:
         self._publish_of(name, kind, line)
 
     def _apply(self, session: ServerSession, command: SessionCommand) -> None:
-        """Give a session a command and record it; an `Advance` only if it closes hops."""
+        """Give a session a command, and record it unless it does nothing."""
         before = self.backend.backlog(session.name)
         self.backend.apply(session.name, command)
-        if session.recorder is not None:
-            closes = self.backend.backlog(session.name) > before
-            if closes or not isinstance(command, Advance):
-                session.recorder.on_command(command)
+        has_effect = not isinstance(command, Advance) or self.backend.backlog(session.name) > before
+        if session.recorder is not None and has_effect:
+            session.recorder.on_command(command)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:
         for modality in session.asked:

@@ -39,6 +39,7 @@ class StoredSnapshot:
         asked: Modalities.
         by_sender: Whether the sender's timestamps are the session's time.
         state: From `core.snapshot.dump`.
+        hop: Seconds between two scores; None: an earlier version's, which had one length.
         age: Seconds since it was stored.
     """
 
@@ -51,6 +52,7 @@ class StoredSnapshot:
     asked: tuple[Modality, ...]
     by_sender: bool
     state: bytes
+    hop: float | None = None
     age: float = 0.0
 
     def head(self) -> dict[str, object]:

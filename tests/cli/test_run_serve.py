@@ -282,6 +282,40 @@ def children(pid: int) -> list[int]:
     return [p.pid for p in workers if "spawn_main" in " ".join(p.cmdline())]
 
 
+def test_a_worker_that_is_too_slow_makes_sessions_give_up_work() -> None:
+    """Sound that waits for a stopped process is strain: each status names what is given up."""
+    speech = wave()
+
+    async def play(server: Serving) -> list[str]:
+        hello = SenderHello(
+            audio=SoundForm(encoding="pcm_s16le", rate=16000), vision=PictureForm(encoding="jpeg")
+        )
+        async with connect(f"{server.url}ingest") as socket:
+            await socket.send(hello.model_dump_json(exclude_none=True))
+            sending = asyncio.create_task(talk(socket, speech))
+            workers: list[int] = []
+            try:
+                async with asyncio.timeout(60):
+                    async for line in socket:
+                        message = json.loads(line)
+                        if message["type"] == "status" and message["pressure"]:
+                            return list(message["pressure"])
+                        is_score = message["type"] == "sentiment" and not workers
+                        if is_score and message["modalities"]["audio"]["status"] == "ok":
+                            workers = children(server.pid)
+                            for pid in workers:
+                                os.kill(pid, signal.SIGSTOP)
+            finally:
+                for pid in workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
+                sending.cancel()
+        return []
+
+    with Serving("--asr", "none", workers=1) as server:
+        assert asyncio.run(play(server)) == ["vision_rate"]
+
+
 def test_each_session_is_recorded_and_kept(tmp_path: Path) -> None:
     """A recording replays to the scores that were sent; the history lists both sessions."""
     settings, records = tmp_path / "mine.toml", tmp_path / "records"

@@ -1,4 +1,4 @@
-"""Sessions on many wings that come, go and are lost: real halls, all in this process.
+"""Sessions on many workers that come, go and are lost: real session batches, all in this process.
 
 `test_outage.py` and `test_gateway.py` do the same with Ray and real processes.
 """
@@ -28,19 +28,19 @@ from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError
 from tamulag.streamer.server.sessions import SessionRegistry
 
-from ..core.test_session_batch import ASKED, alone, assert_same, hall, person
+from ..core.test_session_batch import ASKED, alone, assert_same, person, small_batch
 
 
 class Near:
-    """A wing in this process; what goes in and out is pickled as on a way to another."""
+    """A worker in this process; what goes in and out is pickled as on a way to another."""
 
     def __init__(self, make: Callable[[], SessionBatch]) -> None:
         self.is_there = True
         self._wing = SessionWorker(make, "w")
 
-    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
+    async def ask(self, commands: Sequence[WorkerCommand]) -> Answer:
         await asyncio.sleep(0)
-        answer = self._wing.do(pickle.loads(pickle.dumps(list(orders))))
+        answer = self._wing.do(pickle.loads(pickle.dumps(list(commands))))
         await asyncio.sleep(0)
         if not self.is_there:  # what it has done by now is lost as well
             raise WorkerLost("killed")
@@ -52,33 +52,34 @@ class Near:
 
 
 class Nearby:
-    """Hires wings in this process, while there are some to be had."""
+    """Hires workers in this process, while there are some to be had."""
 
     def __init__(self, make: Callable[[], SessionBatch]) -> None:
         self.has_some = True
-        self.wings: list[Near] = []
+        self.workers: list[Near] = []
         self._make = make
 
     async def start(self) -> Near:
         if not self.has_some:
             raise WorkerLost("no processor")
-        self.wings.append(Near(self._make))
-        return self.wings[-1]
+        self.workers.append(Near(self._make))
+        return self.workers[-1]
 
     def kill(self, number: int = 0) -> None:
-        there = [wing for wing in self.wings if wing.is_there]
-        there[number % len(there)].is_there = False
+        there = [worker for worker in self.workers if worker.is_there]
+        if there:  # the pool may not have noticed the last loss yet
+            there[number % len(there)].is_there = False
 
 
 class Stage:
-    """A cluster of wings with the small model, quick for tests."""
+    """A cluster of workers with the small model, quick for tests."""
 
-    def __init__(self, model: TamUlag, wings: int = 2, seats: int = 8) -> None:
-        self.crew = Nearby(lambda: hall(model))
+    def __init__(self, model: TamUlag, workers: int = 2, seats: int = 8) -> None:
+        self.factory = Nearby(lambda: small_batch(model))
         self.growth = Autoscaler(1, 5)
-        self.growth.wanted = wings
+        self.growth.wanted = workers
         self.cluster = ClusterBackend(
-            self.crew, self.growth, seats=seats, hop=0.5, check=lambda packed: None
+            self.factory, self.growth, seats=seats, hop=0.5, check=lambda packed: None
         )
         self.said: dict[str, list[Estimate]] = {}
 
@@ -132,11 +133,11 @@ def test_scores_are_those_of_a_session_alone(model: TamUlag, seed: int) -> None:
 
     def happen() -> None:
         chance = rng.random()
-        if chance < 0.06 and len(stage.cluster.staff.posts) > 0:
-            stage.crew.kill(int(rng.integers(10)))
+        if chance < 0.06 and len(stage.cluster.pool.workers) > 0:
+            stage.factory.kill(int(rng.integers(10)))
         elif chance < 0.12:
             stage.growth.wanted = int(rng.integers(1, 5))
-        stage.crew.has_some = bool(rng.random() < 0.8)
+        stage.factory.has_some = bool(rng.random() < 0.8)
 
     async def run() -> None:
         for name in people:
@@ -149,7 +150,7 @@ def test_scores_are_those_of_a_session_alone(model: TamUlag, seed: int) -> None:
             del rest[name][:size]
             happen()
             await stage.turns(int(rng.integers(0, 3)))
-        stage.crew.has_some = True
+        stage.factory.has_some = True
         for name in people:
             stage.cluster.finish(name)
         await stage.settled()
@@ -157,24 +158,24 @@ def test_scores_are_those_of_a_session_alone(model: TamUlag, seed: int) -> None:
     play(stage, run())
     for name, items in people.items():
         assert_same(stage.said[name], alone(model, items))
-    assert stage.cluster.staff.lost + stage.cluster.moved > 0
-    assert stage.cluster.anew == 0
+    assert stage.cluster.pool.lost + stage.cluster.moved > 0
+    assert stage.cluster.restarted == 0
 
 
-def test_a_lost_wing_costs_its_sessions_nothing(model: TamUlag) -> None:
+def test_a_lost_worker_costs_its_sessions_nothing(model: TamUlag) -> None:
     """They go on at the others from their snapshots; only what came since is done again."""
     stage, items = Stage(model), person(1)
 
     async def run() -> None:
-        await stage.until(lambda: len(stage.cluster.staff.posts) == 2)
+        await stage.until(lambda: len(stage.cluster.pool.workers) == 2)
         for name in "abcdef":
             stage.cluster.open(name, ASKED)
             stage.push(name, items[:150])
         await stage.settled()
         lost = stage.cluster.where("a")
         assert lost is not None
-        hit = len(lost.seats)
-        stage.crew.wings[0 if lost is stage.cluster.staff.posts["worker 1"] else 1].end()
+        hit = len(lost.sessions)
+        stage.factory.workers[0 if lost is stage.cluster.pool.workers["worker 1"] else 1].end()
         for name in "abcdef":
             stage.push(name, items[150:])
             stage.cluster.finish(name)
@@ -188,9 +189,9 @@ def test_a_lost_wing_costs_its_sessions_nothing(model: TamUlag) -> None:
         assert_same(stage.said[name], alone(model, items))
 
 
-def test_a_new_wing_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
-    """Sessions move by snapshot, without a gap, and the drained wing is let go."""
-    stage, items = Stage(model, wings=1), person(2)
+def test_a_new_worker_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
+    """Sessions move by snapshot, without a gap, and the drained worker is let go."""
+    stage, items = Stage(model, workers=1), person(2)
 
     async def run() -> None:
         for name in "abcdef":
@@ -202,7 +203,9 @@ def test_a_new_wing_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
         for name in "abcdef":
             stage.push(name, items[120:])
         stage.growth.wanted = 1
-        await stage.until(lambda: [w.is_there for w in stage.crew.wings] == [True, False, False])
+        await stage.until(
+            lambda: [w.is_there for w in stage.factory.workers] == [True, False, False]
+        )
         for name in "abcdef":
             stage.cluster.finish(name)
         await stage.settled()
@@ -210,17 +213,17 @@ def test_a_new_wing_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
     play(stage, run())
     for name in "abcdef":
         assert_same(stage.said[name], alone(model, items))
-    assert stage.cluster.staff.lost == 0
+    assert stage.cluster.pool.lost == 0
 
 
-def test_without_any_wing_sessions_are_degraded_and_go_on(
+def test_without_any_worker_sessions_are_degraded_and_go_on(
     model: TamUlag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server lives, each session is told why nothing is said, and nothing is lost."""
     monkeypatch.setattr(place, "LATE", 0.05)
     stage, lines = Stage(model), list[dict[str, Any]]()
     calls = SessionRegistry(stage.cluster, ABOUT, Timing())
-    stage.cluster.tell = calls.set_backend_lost
+    stage.cluster.report = calls.set_backend_lost
     voice = np.ones((200, 4), np.float32)
 
     def states() -> list[tuple[str, dict[str, str]]]:
@@ -233,12 +236,12 @@ def test_without_any_wing_sessions_are_degraded_and_go_on(
         async with asyncio.timeout(10):
             calls.push(call.name, Block("audio", 0.0, voice[:50]))
             await until(lambda: calls.scores == 2)
-            stage.crew.has_some = False
-            for wing in stage.crew.wings:
-                wing.end()
+            stage.factory.has_some = False
+            for worker in stage.factory.workers:
+                worker.end()
             calls.push(call.name, Block("audio", 1.0, voice))
             await until(lambda: len(states()) == 1)
-            stage.crew.has_some = True
+            stage.factory.has_some = True
             await until(lambda: len(states()) == 2)
             await calls.end(call, "end")
         running.cancel()
@@ -271,33 +274,33 @@ def test_a_session_goes_on_at_another_gateway(model: TamUlag) -> None:
     assert_same(one.said["x"] + other.said["y"], alone(model, items))
 
 
-def test_what_no_wing_can_take_restarts(model: TamUlag) -> None:
+def test_what_no_worker_can_take_restarts(model: TamUlag) -> None:
     """It is counted; a session that is damaged neither ends the others nor loops."""
     stage, items = Stage(model), person(1)
 
     async def run() -> None:
         stage.cluster.open("x", ASKED, b"damaged")
         stage.cluster.open("y", ASKED)
-        await stage.until(lambda: stage.cluster.anew == 1)
+        await stage.until(lambda: stage.cluster.restarted == 1)
         for name in "xy":
             stage.push(name, items)
             stage.cluster.finish(name)
         await stage.settled()
 
     play(stage, run())
-    assert stage.cluster.anew == 1
+    assert stage.cluster.restarted == 1
     assert_same(stage.said["x"], alone(model, items))
     assert_same(stage.said["y"], alone(model, items))
 
 
 def test_who_may_not_begin_is_reported_at_once(model: TamUlag) -> None:
-    """A full house, a name that is taken, and bytes that no wing would take."""
+    """A full house, a name that is taken, and bytes that no worker would take."""
 
     def refuse(packed: bytes) -> None:
         raise SnapshotError("begin anew")
 
     stage = Stage(model, seats=1)
-    some = ClusterBackend(stage.crew, stage.growth, seats=1, hop=0.5, check=refuse)
+    some = ClusterBackend(stage.factory, stage.growth, seats=1, hop=0.5, check=refuse)
     with pytest.raises(SnapshotError):
         some.open("a", ASKED, b"packed")
     some.open("a", ASKED)
@@ -309,18 +312,18 @@ def test_who_may_not_begin_is_reported_at_once(model: TamUlag) -> None:
     some.open("b", ASKED)
 
 
-def test_busy_wings_take_nobody_but_those_who_go_on(model: TamUlag) -> None:
+def test_busy_workers_take_nobody_but_those_who_go_on(model: TamUlag) -> None:
     """Before the others have to wait; if one more may be hired, that is done instead."""
-    stage = Stage(model, wings=5)
+    stage = Stage(model, workers=5)
 
     async def run() -> None:
-        await stage.until(lambda: len(stage.cluster.staff.posts) == 5)
+        await stage.until(lambda: len(stage.cluster.pool.workers) == 5)
         stage.cluster.open("a", ASKED)
         await stage.settled()
         packed = await stage.packed("a")
-        for post in stage.cluster.staff.posts.values():
-            post.busy = 0.9
-        with pytest.raises(BatchFull, match="wings are busy"):
+        for worker in stage.cluster.pool.workers.values():
+            worker.busy = 0.9
+        with pytest.raises(BatchFull, match="workers are busy"):
             stage.cluster.open("b", ASKED)
         stage.cluster.open("b", ASKED, packed)
         stage.growth.most = 6
@@ -366,13 +369,13 @@ def test_backlog_counts_what_is_not_answered(model: TamUlag) -> None:
     assert len(stage.said["x"]) == 20
 
 
-def test_no_wing_at_the_start_is_reported_with_the_remedy(
+def test_no_worker_at_the_start_is_reported_with_the_remedy(
     model: TamUlag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a limit."""
     monkeypatch.setattr(place, "STARTING", 0.1)
     stage, began = Stage(model), time.monotonic()
-    stage.crew.has_some = False
+    stage.factory.has_some = False
     with pytest.raises(WorkerLost, match="ray start --num-cpus"):
-        play(stage, stage.cluster.open_wings())
+        play(stage, stage.cluster.start())
     assert time.monotonic() - began < 5

@@ -13,9 +13,9 @@ def block(at: float, rows: int = 25) -> Push:
     return Push(Block("audio", at, np.ones((rows, 4), np.float32)))
 
 
-def trail(orders: int) -> CommandLog:
+def trail(commands: int) -> CommandLog:
     kept = CommandLog(Begin(("audio",)))
-    for number in range(orders):
+    for number in range(commands):
         kept.add(block(number * 0.5), float(number), sent=0)
     return kept
 

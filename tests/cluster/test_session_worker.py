@@ -1,4 +1,4 @@
-"""A wing does what it is told, in order."""
+"""A worker does what it is told, in order."""
 
 import numpy as np
 import pytest
@@ -20,21 +20,21 @@ from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import SessionBatch
 
-from ..core.test_session_batch import ASKED, alone, assert_same, hall, person
+from ..core.test_session_batch import ASKED, alone, assert_same, person, small_batch
 
 
-def wing(model: TamUlag, seats: int = 8) -> SessionWorker:
-    return SessionWorker(lambda: hall(model, seats=seats), "w")
+def worker(model: TamUlag, seats: int = 8) -> SessionWorker:
+    return SessionWorker(lambda: small_batch(model, seats=seats), "w")
 
 
 def pushes(name: str, items: list[Input], first: int = 1) -> list[WorkerCommand]:
     return [WorkerCommand(name, first + k, Push(item)) for k, item in enumerate(items)]
 
 
-def answers(some: SessionWorker, orders: list[WorkerCommand]) -> list[Answer]:
-    """Return what comes of orders and of the turns that wait then."""
-    found = [some.do(orders)]
-    while found[-1].left:
+def answers(some: SessionWorker, commands: list[WorkerCommand]) -> list[Answer]:
+    """Return what comes of commands and of the turns that wait then."""
+    found = [some.do(commands)]
+    while found[-1].pending:
         found.append(some.do([]))
     return found
 
@@ -42,16 +42,16 @@ def answers(some: SessionWorker, orders: list[WorkerCommand]) -> list[Answer]:
 def test_each_call_gives_one_turn_and_tells_what_is_left(model: TamUlag) -> None:
     """So that a session that is far behind does not hold up a call."""
     items = person(1)
-    some = wing(model)
-    orders = [
+    some = worker(model)
+    commands = [
         WorkerCommand("x", 0, Begin(ASKED)),
         *pushes("x", items),
         WorkerCommand("x", 999, Close()),
     ]
-    found = answers(some, orders)
-    assert [len(answer.said) for answer in found] == [1] * len(found)
-    assert [answer.left.get("x", 0) for answer in found] == list(range(len(found)))[::-1]
-    assert_same([answer.said[0].estimate for answer in found], alone(model, items))
+    found = answers(some, commands)
+    assert [len(answer.scores) for answer in found] == [1] * len(found)
+    assert [answer.pending.get("x", 0) for answer in found] == list(range(len(found)))[::-1]
+    assert_same([answer.scores[0].estimate for answer in found], alone(model, items))
     assert found[-1].worked > found[0].worked > 0
 
 
@@ -59,19 +59,21 @@ def test_a_score_names_the_order_that_made_it_due(model: TamUlag) -> None:
     """By it the gateway knows how long it took."""
     block = Block("audio", 0.0, np.ones((50, 4), np.float32))
     late = Block("audio", 1.0, np.ones((25, 4), np.float32))
-    orders = [
+    commands = [
         WorkerCommand("x", 0, Begin(("audio",))),
         WorkerCommand("x", 4, Push(block)),
         WorkerCommand("x", 7, Push(late)),
     ]
-    said = [spoken.number for answer in answers(wing(model), orders) for spoken in answer.said]
+    said = [
+        spoken.number for answer in answers(worker(model), commands) for spoken in answer.scores
+    ]
     assert said == [4, 4, 7]
 
 
 def test_a_snapshot_waits_for_the_turns(model: TamUlag) -> None:
-    """It has the number of the newest order that is in it, and another wing goes on from it."""
+    """It has the number of the newest order that is in it, and another worker goes on from it."""
     items = person(2)
-    one, other = wing(model), wing(model)
+    one, other = worker(model), worker(model)
     begun = [
         WorkerCommand("x", 0, Begin(ASKED)),
         *pushes("x", items[:100]),
@@ -83,28 +85,28 @@ def test_a_snapshot_waits_for_the_turns(model: TamUlag) -> None:
     assert packed.number == 100
     again = [WorkerCommand("x", 100, Begin(ASKED, packed.packed)), *pushes("x", items[100:], 101)]
     second = answers(other, [*again, WorkerCommand("x", 999, Close())])
-    said = [spoken.estimate for answer in [*first, *second] for spoken in answer.said]
+    said = [spoken.estimate for answer in [*first, *second] for spoken in answer.scores]
     assert_same(said, alone(model, items))
 
 
 def test_who_moves_has_all_its_turns_before(model: TamUlag) -> None:
     """In the same call: nothing of it is left behind."""
     items = person(2)
-    some = wing(model, seats=1)
+    some = worker(model, seats=1)
     begun = [
         WorkerCommand("x", 0, Begin(ASKED)),
         *pushes("x", items[:150]),
         WorkerCommand("x", 150, Move()),
     ]
     answer = some.do(begun)
-    assert (len(answer.packed), answer.left, len(answer.said)) == (1, {}, 5)
+    assert (len(answer.packed), answer.pending, len(answer.scores)) == (1, {}, 5)
     assert some.do([WorkerCommand("y", 0, Begin(ASKED))]).failed == {}
 
 
 def test_who_leaves_is_forgotten_at_once(model: TamUlag) -> None:
     """Its name may be used again in the same call; nothing of it is said any more."""
     items = person(1)
-    some = wing(model)
+    some = worker(model)
     some.do([WorkerCommand("x", 0, Begin(ASKED)), *pushes("x", items[:100])])
     some.do([*pushes("x", items[100:150]), WorkerCommand("x", 150, Pack())])
     again = [
@@ -113,14 +115,14 @@ def test_who_leaves_is_forgotten_at_once(model: TamUlag) -> None:
         *pushes("x", items),
     ]
     found = answers(some, [*again, WorkerCommand("x", 999, Close())])
-    said = [spoken.estimate for answer in found for spoken in answer.said]
+    said = [spoken.estimate for answer in found for spoken in answer.scores]
     assert_same(said, alone(model, items))
     assert not any(answer.packed for answer in found)
 
 
 def test_what_cannot_be_done_costs_its_session_alone(model: TamUlag) -> None:
     """It is told of, with the reason, and its seat is free again."""
-    some = wing(model, seats=1)
+    some = worker(model, seats=1)
     wrong = Block("audio", 0.0, np.ones((25, 7), np.float32))
     answer = some.do([WorkerCommand("x", 0, Begin(("audio",))), WorkerCommand("x", 1, Push(wrong))])
     assert "takes 4" in answer.failed["x"]
@@ -141,7 +143,7 @@ def test_what_is_kept_of_a_call_is_a_copy() -> None:
 
 
 def test_a_plan_makes_the_hall_of_the_checkpoint() -> None:
-    """Where the wing runs; the number of seats is the plan's."""
+    """Where the worker runs; the number of seats is the plan's."""
     made = WorkerConfig("default", Timing(), seats=3, names_words=False).batch()
     assert isinstance(made, SessionBatch)
     assert made.free == 3
@@ -149,7 +151,7 @@ def test_a_plan_makes_the_hall_of_the_checkpoint() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_call_without_orders_is_an_answer(model: TamUlag, count: int) -> None:
-    """It says that the wing is there."""
-    answer = wing(model).do([WorkerCommand("x", 0, Begin(ASKED))] * count)
+    """It says that the worker is there."""
+    answer = worker(model).do([WorkerCommand("x", 0, Begin(ASKED))] * count)
     assert answer.process > 0
-    assert (answer.said, answer.left) == ([], {})
+    assert (answer.scores, answer.pending) == ([], {})

@@ -27,7 +27,7 @@ class IdleWorker:
     def __init__(self) -> None:
         self.is_there = True
 
-    async def ask(self, orders: Sequence[WorkerCommand]) -> Answer:
+    async def ask(self, commands: Sequence[WorkerCommand]) -> Answer:
         return Answer([], [], {}, {}, 0.0, 1)
 
     def end(self) -> None:
@@ -65,17 +65,17 @@ def test_as_many_workers_start_as_are_wanted() -> None:
         factory = Factory()
         pool = WorkerPool(factory, Autoscaler(3, 3))
         assert await tended(pool, 0.0)
-        assert sorted(pool.posts) == ["worker 1", "worker 2", "worker 3"]
-        before = {key: pool.post_for(key) for key in "abcdefghij"}
-        pool.lose(pool.posts["worker 2"], WorkerLost("killed"))
-        assert {getattr(pool.post_for(key), "name", "") for key in before} == {
+        assert sorted(pool.workers) == ["worker 1", "worker 2", "worker 3"]
+        before = {key: pool.worker_for(key) for key in "abcdefghij"}
+        pool.lose(pool.workers["worker 2"], WorkerLost("killed"))
+        assert {getattr(pool.worker_for(key), "name", "") for key in before} == {
             "worker 1",
             "worker 3",
         }
         assert await tended(pool, 1.0)
-        after = {key: pool.post_for(key) for key in before}
-        assert [post and post.name for post in after.values()] == [
-            post and post.name for post in before.values()
+        after = {key: pool.worker_for(key) for key in before}
+        assert [worker and worker.name for worker in after.values()] == [
+            worker and worker.name for worker in before.values()
         ]
         assert [one.is_there for one in factory.started] == [True, False, True, True]
         await pool.close()
@@ -90,9 +90,9 @@ def test_a_failed_start_is_repeated_after_a_pause() -> None:
     async def main() -> None:
         pool = WorkerPool(Factory(failures=1), Autoscaler(1, 1))
         assert not await tended(pool, 10.0)
-        assert pool.post_for("x") is None
+        assert pool.worker_for("x") is None
         assert await tended(pool, 11.5)
-        assert pool.post_for("x") is not None
+        assert pool.worker_for("x") is not None
         await pool.close()
 
     asyncio.run(main())
@@ -106,15 +106,15 @@ def test_load_adds_a_worker_and_idleness_drains_one() -> None:
         pool = WorkerPool(factory, Autoscaler(1, 2))
         await tended(pool, 0.0)
         for second in range(1, 9):
-            for post in pool.posts.values():
-                post.worked = 0.9 * second
+            for worker in pool.workers.values():
+                worker.worked = 0.9 * second
             await tended(pool, float(second))
-        assert len(pool.posts) == 2
-        next(reversed(pool.posts.values())).seats.add("x")
+        assert len(pool.workers) == 2
+        next(reversed(pool.workers.values())).sessions.add("x")
         for second in range(10, 140):
             await tended(pool, float(second))
-        assert (len(pool.posts), len(pool.draining)) == (1, 1)
-        pool.draining[0].seats.clear()
+        assert (len(pool.workers), len(pool.draining)) == (1, 1)
+        pool.draining[0].sessions.clear()
         await tended(pool, 141.0)
         assert [one.is_there for one in factory.started] == [True, False]
         await pool.close()

@@ -18,7 +18,7 @@ CARD = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True
 ASKED = ("text", "audio", "vision")
 
 
-def hall(model: TamUlag, seats: int = 8, batch: int = 256) -> SessionBatch:
+def small_batch(model: TamUlag, seats: int = 8, batch: int = 256) -> SessionBatch:
     return SessionBatch(TorchEngine(model, seats), CARD, TIMING, batch=batch)
 
 
@@ -67,7 +67,7 @@ def assert_same(one: list[Estimate], other: list[Estimate]) -> None:
 def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
     """To 1e-5, whatever the others do and however many share a step."""
     people = {f"p{seed}": person(seed) for seed in range(7)}
-    place = hall(model, batch=batch)
+    place = small_batch(model, batch=batch)
     said: dict[str, list[Estimate]] = {name: [] for name in people}
     for name in people:
         place.open(name, ASKED)
@@ -88,7 +88,7 @@ def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
 def test_rows_in_a_block_are_samples(model: TamUlag) -> None:
     """A sender's rows are scored as a device's samples."""
     voice = sound(0, 4)
-    place = hall(model)
+    place = small_batch(model)
     place.open("x", ("audio",))
     for start in range(0, 200, 40):
         rows = np.stack([s.values for s in voice[start : start + 40] if s.values is not None])
@@ -99,7 +99,7 @@ def test_rows_in_a_block_are_samples(model: TamUlag) -> None:
 
 def test_nobody_has_two_turns_before_another_has_one(model: TamUlag) -> None:
     """Who sends ten seconds at once does not hold up the one who sends half a second."""
-    place = hall(model, batch=2)
+    place = small_batch(model, batch=2)
     for name in ("fast", "slow", "third"):
         place.open(name, ("audio",))
     place.apply("fast", Push(Block("audio", 0.0, np.ones((500, 4), np.float32))))
@@ -112,7 +112,7 @@ def test_nobody_has_two_turns_before_another_has_one(model: TamUlag) -> None:
 
 def test_a_full_hall_says_so(model: TamUlag) -> None:
     """And has room again when somebody leaves."""
-    place = hall(model, seats=1)
+    place = small_batch(model, seats=1)
     place.open("a", ("audio",))
     with pytest.raises(BatchFull, match="all 1 seats"):
         place.open("b", ("audio",))
@@ -123,7 +123,7 @@ def test_a_full_hall_says_so(model: TamUlag) -> None:
 
 def test_a_name_is_taken_once(model: TamUlag) -> None:
     """Two of one name would share a state."""
-    place = hall(model)
+    place = small_batch(model)
     place.open("a", ("audio",))
     with pytest.raises(ValueError, match="a is here already"):
         place.open("a", ("audio",))
@@ -131,7 +131,7 @@ def test_a_name_is_taken_once(model: TamUlag) -> None:
 
 def test_who_leaves_is_forgotten(model: TamUlag) -> None:
     """Turns that wait are not taken any more."""
-    place = hall(model)
+    place = small_batch(model)
     place.open("a", ("audio",))
     place.apply("a", Push(Block("audio", 0.0, np.ones((25, 4), np.float32))))
     place.remove("a")
@@ -141,7 +141,7 @@ def test_who_leaves_is_forgotten(model: TamUlag) -> None:
 
 def test_time_closes_a_hop_without_samples(model: TamUlag) -> None:
     """Silence of all does not stop a session."""
-    place = hall(model)
+    place = small_batch(model)
     place.open("a", ("audio",))
     place.apply("a", Push(Sample("audio", 0.0, np.ones(4, np.float32))))
     place.apply("a", Advance(1.35))

@@ -9,14 +9,22 @@ from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError, dump, restore
 
-from ..core.test_session_batch import ASKED, CARD, alone, assert_same, everything, hall, person
+from ..core.test_session_batch import (
+    ASKED,
+    CARD,
+    alone,
+    assert_same,
+    everything,
+    person,
+    small_batch,
+)
 
 
 @pytest.mark.parametrize("cut", [1, 90, 130, 180, 236])
 def test_goes_on_as_if_nothing_had_happened(model: TamUlag, cut: int) -> None:
     """Wherever it is cut: samples that wait, words that are revised, ages, the window."""
     items = person(1)
-    one, other = hall(model), hall(model, seats=2)
+    one, other = small_batch(model), small_batch(model, seats=2)
     one.open("x", ASKED)
     for item in items[:cut]:
         one.apply("x", Push(item))
@@ -30,7 +38,7 @@ def test_goes_on_as_if_nothing_had_happened(model: TamUlag, cut: int) -> None:
 
 def test_turns_that_wait_are_not_left_behind(model: TamUlag) -> None:
     """They would be lost: the hall must step first."""
-    place = hall(model)
+    place = small_batch(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
         place.apply("x", Push(item))
@@ -39,7 +47,7 @@ def test_turns_that_wait_are_not_left_behind(model: TamUlag) -> None:
 
 
 def kept(model: TamUlag) -> bytes:
-    place = hall(model)
+    place = small_batch(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
         place.apply("x", Push(item))
@@ -49,7 +57,7 @@ def kept(model: TamUlag) -> bytes:
 
 def test_damaged_bytes_are_refused(model: TamUlag) -> None:
     """Wherever they are cut or changed, no session is there afterwards, and no seat is lost."""
-    packed, place = kept(model), hall(model, seats=1)
+    packed, place = kept(model), small_batch(model, seats=1)
     for broken in (b"", packed[:7], packed[:300], packed[:-1], b"x" + packed[1:]):
         with pytest.raises(SnapshotError):
             restore(place, "y", broken, "w")
@@ -61,7 +69,7 @@ def test_damaged_bytes_are_refused(model: TamUlag) -> None:
 def test_other_weights_are_refused(model: TamUlag) -> None:
     """A state of another checkpoint would be nonsense."""
     with pytest.raises(SnapshotError, match="start a new session"):
-        restore(hall(model), "y", kept(model), "v")
+        restore(small_batch(model), "y", kept(model), "v")
 
 
 def test_another_timing_is_refused(model: TamUlag) -> None:
@@ -73,7 +81,7 @@ def test_another_timing_is_refused(model: TamUlag) -> None:
 
 def test_a_full_hall_takes_nobody_over(model: TamUlag) -> None:
     """It says so as to any other."""
-    place = hall(model, seats=1)
+    place = small_batch(model, seats=1)
     place.open("a", ASKED)
     with pytest.raises(BatchFull):
         restore(place, "y", kept(model), "w")

@@ -52,7 +52,9 @@ def test_twins_with_two_models_are_not(model: TamUlag) -> None:
 
 def written(exported: Exported, out: Path) -> tuple[ExportReport, list[str]]:
     told: list[str] = []
-    report = export_checked(exported.checkpoint, out, window=2.0, clip=None, tell=told.append)
+    report = export_checked(
+        exported.checkpoint, out, window=2.0, clip=None, report_stage=told.append
+    )
     return report, told
 
 

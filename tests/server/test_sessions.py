@@ -245,3 +245,29 @@ def test_a_name_is_of_one_session(model: TamUlag) -> None:
     call = begun(some)
     with pytest.raises(ValueError, match="is here already"):
         some.begin(("audio",), by_sender=True, name=call.name)
+
+
+def test_work_is_given_up_in_every_session(model: TamUlag) -> None:
+    """Hops double, in sessions that run and in new ones, and halve again; the status says so."""
+    told = Told()
+    some = calls(model, told)
+
+    async def play() -> None:
+        one = begun(some)
+        some.shed(("hop",))
+        two = begun(some)
+        for call in (one, two):
+            some.push(call.name, voice(4))
+        await until(lambda: some.scores >= 4)
+        some.shed(())
+        for call in (one, two):
+            some.push(call.name, voice(4, at=2.0))
+            some.finish(call, "end")
+        await until(lambda: not some.open)
+
+    run(some, play)
+    for name in {line["session"] for line in told.lines}:
+        lines = [line for line in told.of("sentiment") if line["session"] == name]
+        ends = [line["window"]["end"] for line in lines]
+        assert ends[:3] == [1.0, 2.0, 2.5]
+    assert [line["pressure"] for line in told.of("status")] == [["hop"], [], []]

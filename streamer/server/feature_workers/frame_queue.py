@@ -73,6 +73,12 @@ class QueuedSession:
                 self.lose(dropped)
         return lane
 
+    def waiting(self) -> float:
+        """Return the seconds of sound that wait while its worker is there."""
+        if not (self.is_open and self.sounds):
+            return 0.0
+        return self.sounds[-1].place - self.sounds[0].place
+
     def freshen(self) -> None:
         """Drop sound that waited too long to count; words stay, they count late too."""
         waiting, self.sounds = self.sounds, deque()

@@ -47,7 +47,14 @@ class Ping:
     """Answer with `Pong`, behind the frames that came before."""
 
 
-Order: TypeAlias = Begin | Take | End | Ping
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Give up work in all sessions, the present ones and new ones; see `LoadShedder`."""
+
+    steps: tuple[str, ...]
+
+
+Order: TypeAlias = Begin | Take | End | Ping | Shed
 
 
 @dataclass(frozen=True, slots=True)

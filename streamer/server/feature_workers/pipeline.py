@@ -4,6 +4,7 @@ Knows the features, the recogniser and the text encoder. Knows no pipe, no model
 phrase is available when its sound was heard.
 """
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -76,6 +77,12 @@ class FeaturePipeline:
         """Return the lost ticks; see `Source`."""
         works = (self._voice, self._face)
         return {key: n for work in works if work for key, n in work.losses().items()}
+
+    def shed(self, steps: Collection[str]) -> None:
+        """Save work where that is possible; see `Source`."""
+        for work in (self._voice, self._face):
+            if work is not None:
+                work.shed(steps)
 
     def close(self, put: Put) -> None:
         """Put the last words and free everything, within 3 s; a recogniser that hangs stays."""

@@ -17,7 +17,7 @@ from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import Frame, SenderHello
 from .frame_queue import FrameQueue, Item, QueuedSession
-from .ipc import Answer, Begin, Begun, End, Ended, Processed, Recognised, SessionFailed
+from .ipc import Answer, Begin, Begun, End, Ended, Processed, Recognised, SessionFailed, Shed
 from .pipeline import PipelineConfig
 from .process import STARTING, WorkerError, WorkerProcess
 
@@ -91,6 +91,7 @@ class FeatureWorkerPool:
         self._posts = [_WorkerSlot(child, FrameQueue(child.send)) for child in children]
         self._seats: dict[str, tuple[QueuedSession, _WorkerSlot]] = {}
         self._numbers = itertools.count()
+        self._shed: tuple[str, ...] = ()
 
     @property
     def pids(self) -> list[int]:
@@ -198,6 +199,17 @@ class FeatureWorkerPool:
         """Return what was lost so far: phrases of `text`, ticks of `audio` and `asr`, `vision`."""
         return self._seats[session][0].lost()
 
+    def shed(self, steps: tuple[str, ...]) -> None:
+        """Give up work in all sessions; workers that start later do too."""
+        self._shed = steps
+        for post in self._posts:
+            if post.is_up:
+                post.child.send(Shed(steps))
+
+    def waiting(self) -> float:
+        """Return the longest seconds of sound of one session that wait for a worker."""
+        return max((seat.waiting() for seat, _ in self._seats.values()), default=0.0)
+
     def load(self) -> float:
         """Return the share of time in which the busiest worker is busy, 0..1; 1: none is up.
 
@@ -240,6 +252,7 @@ class FeatureWorkerPool:
             logger.warning("%s; tried again in some seconds", error)
             return False
         post.is_up = True
+        post.child.send(Shed(self._shed))
         logger.info("%s is back", post.child.name)
         return True
 

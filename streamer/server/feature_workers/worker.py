@@ -33,6 +33,7 @@ from .ipc import (
     Ready,
     Recognised,
     SessionFailed,
+    Shed,
     Take,
     pack,
     read,
@@ -61,6 +62,7 @@ class Worker:
         self._seats: dict[int, FeaturePipeline] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="tamulag.front")
         self._meter = _Meter()
+        self._shed: tuple[str, ...] = ()
 
     def heed(self, order: Order) -> None:
         """Do what the server says; what goes wrong with one session is an answer."""
@@ -71,6 +73,10 @@ class Worker:
             self._beside.submit(self._open, order)
         elif isinstance(order, End):
             self._beside.submit(self._end, order.number)
+        elif isinstance(order, Shed):
+            self._shed = order.steps
+            for seat in tuple(self._seats.values()):
+                seat.shed(self._shed)
         elif isinstance(order, Ping):
             self._send(Pong(self._meter.share()))
 
@@ -81,6 +87,7 @@ class Worker:
             self._send(_broken(order.number, error))
             return
         self._seats[order.number] = seat
+        seat.shed(self._shed)
         self._send(Begun(order.number))
 
     def _take(self, order: Take) -> None:

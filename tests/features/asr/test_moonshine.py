@@ -46,7 +46,7 @@ def beckett() -> Array:
 
 @pytest.fixture(scope="module")
 def whole(beckett: Array) -> list[Hypothesis]:
-    """All that is recognised of it, in blocks of 100 ms; all work is done by whoever calls."""
+    """All that is recognised of it, in blocks of 100 ms; all work is done by the caller."""
     recogniser = MoonshineRecogniser()
     busy, mine = time.process_time(), time.thread_time()
     found = hear(recogniser, beckett)

@@ -18,7 +18,7 @@ def write(path: Path, rows: list[tuple[str, str, dict[str, int]]]) -> Path:
 
 
 def test_weights_are_those_by_which_the_table_was_made(tmp_path: Path) -> None:
-    """Who hears and sees follows the face by 3/4 and the voice by 1/4."""
+    """Votes on both follow the face by 3/4 and the voice by 1/4."""
     rng, rows = np.random.default_rng(1), []
     for clip in range(200):
         happy = {"1": int(rng.integers(0, 9)) * 4, "2": int(rng.integers(0, 9)) * 4}

@@ -18,7 +18,7 @@ WAYS = ["head", "mean", "agreement", "precision", "product"]
 
 
 @pytest.fixture
-def held(model: TamUlag) -> Validation:
+def validation(model: TamUlag) -> Validation:
     """Return random clips; text's scores are made right, so that it is to be trusted."""
     torch.manual_seed(1)
     label = torch.rand(600) * 5 - 2.5
@@ -28,20 +28,20 @@ def held(model: TamUlag) -> Validation:
     inputs[:, 0] = label
     clips["text"] = Vectors(inputs[:, :6], label)
     with torch.no_grad():
-        said = head.features(clips["text"].context)
+        hidden = head.features(clips["text"].context)
         last = [layer for layer in head if isinstance(layer, torch.nn.Linear)][-1]
         wanted = 3 * torch.atanh(label / 3)
         solved = torch.linalg.lstsq(
-            torch.cat([said, torch.ones(600, 1)], dim=1), wanted.unsqueeze(-1)
+            torch.cat([hidden, torch.ones(600, 1)], dim=1), wanted.unsqueeze(-1)
         ).solution
         last.weight.copy_(solved[:-1].T)
         last.bias.copy_(solved[-1])
     return Validation(model, clips, FusionRecipe(near=0.2))
 
 
-def test_every_way_has_every_row(held: Validation) -> None:
+def test_every_way_has_every_row(validation: Validation) -> None:
     """Seven sets of modalities and three conflicts."""
-    rows, conflicts = compare(held, np.random.default_rng(1))
+    rows, conflicts = compare(validation, np.random.default_rng(1))
     assert [row.way for row in rows] == WAYS * 7
     assert {row.present for row in rows} >= {"text", "audio+vision", "text+audio+vision"}
     assert [(row.present, row.way) for row in conflicts[:2]] == [
@@ -51,18 +51,18 @@ def test_every_way_has_every_row(held: Validation) -> None:
     assert len(conflicts) == 15
 
 
-def test_the_product_finds_whom_to_trust(held: Validation) -> None:
+def test_the_product_finds_the_head_to_trust(validation: Validation) -> None:
     """Where one head is right and the others are noise it beats the mean, and follows it."""
-    rows, conflicts = compare(held, np.random.default_rng(1))
+    rows, conflicts = compare(validation, np.random.default_rng(1))
     error = {row.way: row.MAE for row in rows if row.present == "text+audio+vision"}
     assert error["product"] < 0.8 * error["mean"]
     nearer = {row.way: row.nearer_first for row in conflicts if row.present == "text+audio"}
     assert nearer["product"] > 0.9
 
 
-def test_better_is_against_the_head(held: Validation) -> None:
+def test_better_is_against_the_head(validation: Validation) -> None:
     """The head is no better than itself; the others' figure is the difference of MAE."""
-    rows, _ = compare(held, np.random.default_rng(1))
+    rows, _ = compare(validation, np.random.default_rng(1))
     head = {row.present: row for row in rows if row.way == "head"}
     assert all(row.better == row.better_interval == 0 for row in head.values())
     assert all(row.better == pytest.approx(head[row.present].MAE - row.MAE) for row in rows)

@@ -12,7 +12,7 @@ from tamulag.models.data.clips import Clip
 
 
 def clips(seed: int, count: int = 40) -> list[Clip]:
-    """Return clips whose text says what its human label says, and whose label is the mean."""
+    """Return clips whose text shows its human label, and whose label is the mean of all three."""
     rng = np.random.default_rng(seed)
     out = []
     for _ in range(count):

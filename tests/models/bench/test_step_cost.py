@@ -14,7 +14,7 @@ SLOW = Machine("none", 1, torch.__version__, 1, gflops=1.0, gigabytes=1.0)
 
 
 def test_a_window_is_run_both_ways() -> None:
-    """Twelve times the window is more work anew; each row tells the ratio of its medians."""
+    """Twelve times the window is more work in full; each row has the ratio of its medians."""
     short, long = costs(SLOW, windows=(5.0, 60.0), repeats=10)
     assert (short.window, long.window, long.hop) == (5.0, 60.0, 0.5)
     assert long.recompute_ms > 2 * short.recompute_ms
@@ -54,7 +54,7 @@ def test_the_machine_is_measured() -> None:
 
 
 def test_a_file_is_run_beside_torch(exported: Exported) -> None:
-    """At the window it was made for, both engines from their states and anew."""
+    """At the window it was made for, both engines from their states and in full."""
     row = exported_cost(exported.file, exported.checkpoint, repeats=10)
     assert (row.window, row.sessions) == (2.0, 1)
     assert row.ratio == pytest.approx(row.anew_torch_ms / row.onnxruntime_ms)

@@ -16,7 +16,7 @@ def test_each_length_is_timed_with_that_many_tokens() -> None:
 
 
 def test_update_is_of_the_words_that_are_given() -> None:
-    """Its tokens are those of the words, and no gradient is kept."""
+    """Its tokens are those of the words, and gradients stay on."""
     encoder, branch = encoder_for("default"), load("default")[0].text
     assert update(encoder, branch, ["not", "so", "good"]) == 3
     assert torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""The bench measures what it says, on a file of the field's shapes."""
+"""The bench measures each variant, on a file of the field's shapes."""
 
 from pathlib import Path
 

@@ -67,10 +67,10 @@ def test_a_clip_never_loses_everything(
 ) -> None:
     """What was there stays in one modality at least, and nothing grows."""
     lengths = np.array(rows)
-    kept = shortened(lengths, np.random.default_rng(1), drop=drop, prefix=prefix)
-    assert ((kept > 0).any(axis=1) == (lengths > 0).any(axis=1)).all()
-    assert (kept <= lengths).all()
-    assert (kept >= 0).all()
+    left = shortened(lengths, np.random.default_rng(1), drop=drop, prefix=prefix)
+    assert ((left > 0).any(axis=1) == (lengths > 0).any(axis=1)).all()
+    assert (left <= lengths).all()
+    assert (left >= 0).all()
 
 
 def test_variation_happens_as_often_as_asked() -> None:
@@ -112,13 +112,13 @@ def test_cut_sentence_keeps_its_frame(corpora: Sequence[Corpus]) -> None:
     corpus = corpora[1]
     row = int(corpus.lengths()[:, 0].argmax())
     whole = corpus.tokens[row] if corpus.tokens else torch.zeros(0)
-    kept = np.array([[2, 1, 1], [0, 1, 1]])
-    batch = collate(corpus, np.array([row, row]), kept)
+    left = np.array([[2, 1, 1], [0, 1, 1]])
+    batch = collate(corpus, np.array([row, row]), left)
     assert batch.tokens is not None
     assert batch.tokens.ids[0].tolist() == [101, *whole[1:3].tolist(), 102]
     assert batch.tokens.mask.sum(dim=1).tolist() == [4, 2]
     assert batch.ticks["text"].mask.sum(dim=1).tolist() == [4, 0]
-    plain = collate(corpus, np.array([row, row]), kept, special=False).ticks["text"].mask
+    plain = collate(corpus, np.array([row, row]), left, special=False).ticks["text"].mask
     assert plain.tolist() == [[False, True, True, False], [False] * 4]
 
 

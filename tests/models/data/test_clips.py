@@ -115,7 +115,7 @@ def test_damaged_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_format_is_refused(tmp_path: Path) -> None:
-    """Arrays of another program are told by their format."""
+    """Arrays of another program are known by their format."""
     path = tmp_path / "foreign.safetensors"
     save_file({"label": np.zeros(1)}, path)
     with pytest.raises(DataError, match=r"foreign\.safetensors has format None, expected 'tamulag"):
@@ -152,7 +152,7 @@ def test_files_of_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
 
 
 def test_header_alone_gives_no_rows(tmp_path: Path) -> None:
-    """No rows are no error here; who needs some says so."""
+    """No rows are no error here; callers that need some refuse it."""
     assert read_texts(table(tmp_path, "text,label\n")) == []
 
 
@@ -178,7 +178,7 @@ def test_short_row_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         pytest.param("text,score\na,1\n", "column label is missing.*found text,score", id="column"),
         pytest.param("", "column label, text is missing", id="empty"),
@@ -186,10 +186,10 @@ def test_short_row_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_file_that_is_no_table_of_texts_is_refused(
-    tmp_path: Path, text: str | bytes, told: str
+    tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     """The message names the file and what was expected."""
-    with pytest.raises(DataError, match=rf"texts\.csv.*{told}"):
+    with pytest.raises(DataError, match=rf"texts\.csv.*{message}"):
         read_texts(table(tmp_path, text))
 
 
@@ -228,7 +228,7 @@ def test_rows_of_one_mode_are_kept(tmp_path: Path) -> None:
 
 
 def test_media_without_text_can_be_heard(tmp_path: Path) -> None:
-    """Who wants the text head on a table of files is told how."""
+    """For the text head on a table of files the message has the remedy."""
     with pytest.raises(DataError, match=r"column text is missing.*--asr moonshine"):
         read_labelled(table(tmp_path, "file,label\na.mp4,1\n"))
 
@@ -292,11 +292,11 @@ def test_media_label_out_of_range_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("file,label\n", True), ("text,label,x\n", False), ("", False)]
+    ("text", "expected"), [("file,label\n", True), ("text,label,x\n", False), ("", False)]
 )
-def test_media_table_is_told_by_its_column(tmp_path: Path, text: str, told: bool) -> None:
+def test_media_table_is_known_by_its_column(tmp_path: Path, text: str, expected: bool) -> None:
     """The column `file` makes the difference."""
-    assert is_media(table(tmp_path, text)) is told
+    assert is_media(table(tmp_path, text)) is expected
 
 
 def test_unreadable_table_is_refused(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_texts_and_states_must_be_as_many() -> None:
         text_clips([TextRow("so good", 2.0, "v1")], [])
 
 
-@pytest.mark.parametrize(("header", "told"), [("text,label,mode", True), ("text,label", False)])
-def test_a_csv_with_modes_is_told(tmp_path: Path, header: str, told: bool) -> None:
+@pytest.mark.parametrize(("header", "expected"), [("text,label,mode", True), ("text,label", False)])
+def test_a_csv_with_modes_is_known(tmp_path: Path, header: str, expected: bool) -> None:
     """By its header; a row is not looked at."""
-    assert has_modes(table(tmp_path, f"{header}\nmode,1,x\n")) is told
+    assert has_modes(table(tmp_path, f"{header}\nmode,1,x\n")) is expected

@@ -137,7 +137,7 @@ def test_clip_holds_what_is_valid_and_shares_memory(tmp_path: Path) -> None:
 
 
 def test_modality_of_length_zero_is_left_out(tmp_path: Path) -> None:
-    """The field demands at least 1; a clip without any sound is told apart all the same."""
+    """The field demands at least 1; a clip without any sound is known all the same."""
     content = split(MOSI) | {"audio_lengths": [0, 7, 1]}
     one, other, _ = first(packed(tmp_path, {"train": content})).clips()
     assert "audio" not in one.values
@@ -181,7 +181,7 @@ def test_clips_can_be_written_as_a_feature_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         pytest.param({"regression_labels": None}, "regression_labels", id="no labels"),
         pytest.param({"regression_labels": [0.0, np.nan, 1.0]}, "not finite", id="NaN label"),
@@ -197,17 +197,17 @@ def test_clips_can_be_written_as_a_feature_file(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_shape_or_value_is_named(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     """The message names file, split and key."""
     path = packed(tmp_path, {"train": split(MOSI) | change})
-    with pytest.raises(DataError, match=rf"packed\.pkl, split train: .*{told}"):
+    with pytest.raises(DataError, match=rf"packed\.pkl, split train: .*{message}"):
         read_packed(path)
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, [1], {}, {"train": [1]}, {"train": {}}])
 def test_other_content_is_refused(tmp_path: Path, content: object) -> None:
-    """What is no packed file is told as that."""
+    """What is no packed file is refused as that."""
     with pytest.raises(DataError, match=r"packed\.pkl"):
         read_packed(packed(tmp_path, content))
 

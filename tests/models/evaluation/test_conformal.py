@@ -1,4 +1,4 @@
-"""Intervals hold nine of ten labels, however much was heard, on average over corpora."""
+"""Intervals hold nine of ten labels, at every length of a prefix, on average over corpora."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tamulag.models.evaluation.conformal import LEVELS, STEPS, Residuals, half_w
 
 CLIPS = 400
 NOISE = (2.0, 1.0, 0.5, 0.25)
-"""Standard deviation of the error per level, least heard first."""
+"""Standard deviation of the error per level, shortest prefixes first."""
 
 
 def residuals(seed: int, clips: int = CLIPS, noise: tuple[float, ...] = NOISE) -> Residuals:
@@ -28,7 +28,7 @@ def together(one: Residuals, other: Residuals) -> Residuals:
 
 
 def all_of(found: Residuals) -> list[float]:
-    """Return the half widths of the only set, least heard first."""
+    """Return the half widths of the only set, shortest prefixes first."""
     made = widths({"text": found})
     return [*made.begun["text"], made.interval["text"]]
 
@@ -104,7 +104,7 @@ def test_the_rarest_modality_counts() -> None:
 
 
 def test_a_level_without_clips_takes_all() -> None:
-    """Where no clip was ever heard for long, the half width is that of all residuals."""
+    """Where no prefix is long, the half width is that of all residuals."""
     some = residuals(0)
     few = Residuals(*(part[some.level < 2] for part in some))
     half = all_of(few)
@@ -120,7 +120,7 @@ def test_levels_begin_at_their_steps(name: str) -> None:
 
 
 def test_a_tiny_corpus_takes_no_interval_away() -> None:
-    """One clip says nothing of its corpus; the others are calibrated without it."""
+    """One clip does not represent its corpus; the others are calibrated without it."""
     large = residuals(1)
     both = together(large, residuals(2, clips=1))
     assert widths({"text": both}) == widths({"text": large})

@@ -94,7 +94,7 @@ def test_clip_alone_scores_as_in_a_batch(model: TamUlag) -> None:
     clips = [
         clip(model, "text", "audio", length=3),
         clip(model, "vision", length=40),
-        Clip(0.0, "nobody", {}, {}),
+        Clip(0.0, "empty", {}, {}),
         clip(model, *MODALITIES),
     ]
     heads: tuple[Head, ...] = ("text", "audio", "vision", "all")
@@ -108,7 +108,7 @@ def test_clip_alone_scores_as_in_a_batch(model: TamUlag) -> None:
 
 def test_modality_that_is_missing_is_told(model: TamUlag) -> None:
     """The fused head needs one modality, each other head its own."""
-    clips = [clip(model, "text"), clip(model, "audio", "vision"), Clip(0.0, "nobody", {}, {})]
+    clips = [clip(model, "text"), clip(model, "audio", "vision"), Clip(0.0, "empty", {}, {})]
     assert estimates(model, clips, "text")[1].tolist() == [True, False, False]
     assert estimates(model, clips, "audio")[1].tolist() == [False, True, False]
     assert estimates(model, clips, "all")[1].tolist() == [True, True, False]
@@ -178,13 +178,13 @@ def test_covered_is_the_share_inside_the_interval(model: TamUlag) -> None:
     scores, _ = estimates(model, clips, "all")
     far = np.abs(scores - 3.0)
     exact = Card(trained={}, interval={"audio": float(far[2]) + 1e-4})
-    begun = replace(exact, begun={"audio": [float(far[0]) - 1e-4]}, heard={"audio": [8]})
-    assert covered(model, begun, clips[:1], "all") == 0.0
-    assert covered(model, begun, clips[2:], "all") == 1.0
-    assert covered(model, begun, [clips[0], clips[2]], "all") == 0.5
+    graded = replace(exact, begun={"audio": [float(far[0]) - 1e-4]}, heard={"audio": [8]})
+    assert covered(model, graded, clips[:1], "all") == 0.0
+    assert covered(model, graded, clips[2:], "all") == 1.0
+    assert covered(model, graded, [clips[0], clips[2]], "all") == 0.5
     assert math.isnan(covered(model, Card(trained={}), clips, "all"))
     thirds = [replace(c, label=1.0) for c in clips]
-    assert covered(model, begun, thirds, "all", "sims") == covered(model, begun, clips, "all")
+    assert covered(model, graded, thirds, "all", "sims") == covered(model, graded, clips, "all")
 
 
 def test_covered_takes_the_head_alone(model: TamUlag) -> None:
@@ -196,20 +196,20 @@ def test_covered_takes_the_head_alone(model: TamUlag) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "told"), [("text", "text"), ("vision", "vision"), ("all", "fused")]
+    ("head", "name"), [("text", "text"), ("vision", "vision"), ("all", "fused")]
 )
-def test_untrained_head_is_refused(tmp_path: Path, head: Head, told: str) -> None:
+def test_untrained_head_is_refused(tmp_path: Path, head: Head, name: str) -> None:
     """No figure is given for random numbers."""
     path = checkpoint(tmp_path, trained=("audio",))
     with pytest.raises(
-        CheckpointError, match=rf"random\.safetensors: its {told} head is untrained"
+        CheckpointError, match=rf"random\.safetensors: its {name} head is untrained"
     ):
         open_evaluation(path, head=head)
     open_evaluation(path, head="audio")
 
 
 def test_vectors_of_another_front_end_are_refused(model: TamUlag, encoder: TextEncoder) -> None:
-    """A checkpoint of another version is told, with both sizes."""
+    """A checkpoint of another version is refused, with both sizes."""
     other = Clip(0.0, "", {"audio": np.zeros((2, 9), np.float32)}, {"audio": np.arange(2)})
     with pytest.raises(CheckpointError, match="audio vectors of 4 values, the front end gives 9"):
         Evaluation(model, encoder, "audio", "mosi").figures([other])
@@ -223,14 +223,14 @@ def test_table_without_rows_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("form", "limit"), [("mosi", 3), ("sims", 1)])
 def test_labels_have_the_range_of_the_form(tmp_path: Path, form: Form, limit: int) -> None:
-    """A label of another scale is told, not clipped."""
+    """A label of another scale is refused, not clipped."""
     assert len(read_rows(table(tmp_path, f"fine,{limit}"), form)) == 1
     with pytest.raises(DataError, match=rf"in \[-{limit}, {limit}\]"):
         read_rows(table(tmp_path, f"fine,{limit}.1"), form)
 
 
 def test_unknown_checkpoint_is_refused(tmp_path: Path) -> None:
-    """A wrong name is told before the text encoder is loaded."""
+    """A wrong name is refused before the text encoder is loaded."""
     with pytest.raises(CheckpointError, match="'nonesuch' not found"):
         evaluate_texts(table(tmp_path, "fine,1"), "nonesuch", print)
 

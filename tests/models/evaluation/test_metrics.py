@@ -62,7 +62,7 @@ def class7(value: float) -> int:
 
 @given(PAIRS)
 def test_metrics_equal_the_slow_reference(pairs: list[tuple[float, float]]) -> None:
-    """Each figure is what its definition says, whatever the numbers."""
+    """Each figure follows its definition, whatever the numbers."""
     signed = [(p, t) for p, t in pairs if t != 0]
     expected = {
         "n": len(pairs),
@@ -105,7 +105,7 @@ def test_estimate_out_of_range_is_clipped_for_the_classes_alone() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 0.7, -1.3])
 def test_constant_estimates_have_no_correlation(constant: float) -> None:
-    """A model that always says the same is told by nan, not by rounding noise."""
+    """A constant estimate gives nan, not by rounding noise."""
     assert math.isnan(measure([constant] * 3, [0.1, 0.5, 2.0])["Corr"])
     assert math.isnan(measure([0.1, 0.5, 2.0], [constant] * 3)["Corr"])
 
@@ -167,7 +167,7 @@ SIMS_LABELS = st.integers(-5, 5).map(lambda n: n / 5) | SIMS_ESTIMATES
 
 @given(st.lists(st.tuples(SIMS_ESTIMATES, SIMS_LABELS), min_size=1, max_size=30))
 def test_sims_metrics_equal_the_slow_reference(pairs: list[tuple[float, float]]) -> None:
-    """Each figure is what its definition says, whatever the numbers."""
+    """Each figure follows its definition, whatever the numbers."""
     clipped = [(max(-1.0, min(1.0, p)), max(-1.0, min(1.0, t))) for p, t in pairs]
     short = [(float(np.float32(p)), float(np.float32(t))) for p, t in clipped]
     expected: dict[str, float] = {

@@ -19,7 +19,7 @@ def attention(kind: Tam = "softmax", *, residual: bool = False) -> TemporalAtten
     return TemporalAttention(hidden=2, kind=kind, residual=residual)
 
 
-def heard(
+def memory_of(
     time: list[int],
     ready: list[int] | None = None,
     mask: list[int] | None = None,
@@ -46,31 +46,31 @@ def attended(memory: Memory, now: int) -> list[int]:
 
 def test_window_takes_its_first_tick_and_leaves_out_its_end() -> None:
     """A window that ends at 20 covers the ticks 10 to 19."""
-    assert attended(heard([9, 10, 19, 20], ready=[10, 11, 20, 20]), 20) == [10, 19]
+    assert attended(memory_of([9, 10, 19, 20], ready=[10, 11, 20, 20]), 20) == [10, 19]
 
 
 def test_tick_counts_from_when_it_is_known() -> None:
     """A word that is known at 16 is not seen by the hop that ends at 15."""
-    word = heard([12, 13], ready=[13, 16])
+    word = memory_of([12, 13], ready=[13, 16])
     assert attended(word, 15) == [12]
     assert attended(word, 16) == [12, 13]
 
 
 def test_masked_tick_is_not_attended() -> None:
     """What is not valid has no weight, wherever it lies."""
-    assert attended(heard([12, 13, 14], mask=[1, 0, 1]), 20) == [12, 14]
+    assert attended(memory_of([12, 13, 14], mask=[1, 0, 1]), 20) == [12, 14]
 
 
 def test_weights_sum_to_one_where_present_and_else_to_zero() -> None:
     """Hops of one step differ: the last window has lost everything."""
-    out = pooled(heard([3, 5, 8, 9]), 9, 12, 40)
+    out = pooled(memory_of([3, 5, 8, 9]), 9, 12, 40)
     assert out.present.tolist() == [[True, True, False]]
     torch.testing.assert_close(out.weight.sum(dim=-1), torch.tensor([[1.0, 1.0, 0.0]]))
 
 
 def test_empty_window_gives_zeros() -> None:
     """An absent modality is zeros, never NaN, also in the gradient."""
-    memory = heard([1])
+    memory = memory_of([1])
     energy = torch.zeros(1, 1, requires_grad=True)
     out = pooled(memory._replace(energy=energy), 50)
     assert not out.context.any()
@@ -79,14 +79,14 @@ def test_empty_window_gives_zeros() -> None:
 
 def test_equal_energies_give_the_mean() -> None:
     """Attention that prefers nothing averages the window."""
-    memory = heard([2, 4, 9, 11])
+    memory = memory_of([2, 4, 9, 11])
     out = pooled(memory._replace(energy=torch.full((1, 4), 0.7)), 12)
     assert out.context[0, 0].tolist() == pytest.approx([6.5, 1.0])
 
 
 def test_weights_follow_the_equation() -> None:
     """The weights are the softmax of v^T tanh(W h + b) over the window."""
-    layer, memory = attention(), heard([2, 4, 9])
+    layer, memory = attention(), memory_of([2, 4, 9])
     energy = torch.tanh(memory.hidden[0] @ layer.project.weight.T + layer.project.bias)
     expected = torch.softmax((energy @ layer.score.weight.T).squeeze(-1)[1:], dim=0)
     out = pooled(memory, 13)
@@ -96,14 +96,14 @@ def test_weights_follow_the_equation() -> None:
 
 def test_huge_energies_do_not_overflow() -> None:
     """The heaviest tick takes all."""
-    memory = heard([1, 2, 3])
+    memory = memory_of([1, 2, 3])
     out = pooled(memory._replace(energy=torch.tensor([[1e30, -1e30, 5.0]])), 5)
     assert out.weight[0, 0].tolist() == [1, 0, 0]
 
 
 def test_new_states_stand_behind_the_remembered_ones() -> None:
     """Extending forgets nothing and gives masked ticks no energy."""
-    layer, memory = attention(), heard([1, 2])
+    layer, memory = attention(), memory_of([1, 2])
     h_BTH = torch.ones(1, 2, 2)
     new = Ticks(
         h_BTH, torch.tensor([[True, False]]), torch.tensor([[3, 4]]), torch.tensor([[4, 5]])
@@ -120,24 +120,24 @@ def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
 
 def test_forget_keeps_the_last_valid_states_in_order() -> None:
     """Valid states stand at the right, oldest first; energy and hidden states move with them."""
-    memory = heard([1, 2, 3, 4, 5], mask=[1, 1, 0, 1, 0])
-    kept = forget(memory, 2)
-    assert kept.time.tolist() == [[2, 4]]
-    assert kept.mask.all()
-    same(kept, tuple(part[:, [1, 3]] for part in memory))
+    memory = memory_of([1, 2, 3, 4, 5], mask=[1, 1, 0, 1, 0])
+    left = forget(memory, 2)
+    assert left.time.tolist() == [[2, 4]]
+    assert left.mask.all()
+    same(left, tuple(part[:, [1, 3]] for part in memory))
 
 
 def test_forget_is_right_justified_when_little_is_valid() -> None:
     """An unfilled memory has its gap at the left."""
-    kept = forget(heard([1, 2, 3, 4], mask=[0, 1, 0, 0]), 3)
-    assert kept.mask.tolist() == [[False, False, True]]
-    assert kept.time[0, -1] == 2
+    left = forget(memory_of([1, 2, 3, 4], mask=[0, 1, 0, 0]), 3)
+    assert left.mask.tolist() == [[False, False, True]]
+    assert left.time[0, -1] == 2
 
 
 def test_forget_cuts_where_nothing_has_to_move() -> None:
     """If all that is new is valid, a cut gives the bits that sorting gives."""
-    ready = heard([7, 1, 2, 3], mask=[0, 1, 1, 1])
-    stirred = heard([7, 1, 2, 3], mask=[1, 1, 0, 1])
+    ready = memory_of([7, 1, 2, 3], mask=[0, 1, 1, 1])
+    stirred = memory_of([7, 1, 2, 3], mask=[1, 1, 0, 1])
     both = Memory(*(torch.cat(pair) for pair in zip(ready, stirred, strict=True)))
     same(forget(ready, 2), tuple(part[:, -2:] for part in ready))
     same(forget(ready, 3), tuple(part[:1] for part in forget(both, 3)))
@@ -177,7 +177,7 @@ def gate(layer: TemporalAttention, h_TH: Tensor) -> Tensor:
 def test_gates_follow_their_equations(kind: Tam, residual: bool) -> None:
     """The window holds 4, 9 and 12; 2 is too old, 11 is masked and 13 not yet known."""
     layer = attention(kind, residual=residual)
-    memory = heard([2, 4, 9, 11, 12, 13], [3, 5, 10, 12, 13, 20], [1, 1, 1, 0, 1, 1], layer)
+    memory = memory_of([2, 4, 9, 11, 12, 13], [3, 5, 10, 12, 13, 20], [1, 1, 1, 0, 1, 1], layer)
     inside = memory.hidden[0, [1, 2, 4]]
     weight = gate(layer, inside) + residual
     expected = {
@@ -192,7 +192,7 @@ def test_gates_follow_their_equations(kind: Tam, residual: bool) -> None:
 def test_softmax_gate_follows_its_equation() -> None:
     """The gates are the energies of a softmax over the window."""
     layer = attention("softmax_gate")
-    memory = heard([2, 4, 9], layer=layer)
+    memory = memory_of([2, 4, 9], layer=layer)
     expected = torch.softmax(gate(layer, memory.hidden[0, 1:]), dim=0)
     out = layer.pool(memory, torch.tensor([[13]]), WINDOW)
     torch.testing.assert_close(out.weight[0, 0, 1:], expected)
@@ -202,7 +202,7 @@ def test_softmax_gate_follows_its_equation() -> None:
 def test_without_attention_the_newest_state_inside_is_taken() -> None:
     """Newest is the last that entered, whatever its time; each hop has its own."""
     layer = attention("none")
-    memory = heard([7, 3, 9], [8, 8, 10], layer=layer)
+    memory = memory_of([7, 3, 9], [8, 8, 10], layer=layer)
     out = layer.pool(memory, torch.tensor([[8, 10, 14, 40]]), WINDOW)
     assert out.context[0, :, 0].tolist() == [3, 9, 9, 0]
     assert not list(layer.parameters())
@@ -212,7 +212,7 @@ def test_without_attention_the_newest_state_inside_is_taken() -> None:
 def test_empty_window_is_zeros_in_every_form(kind: Tam) -> None:
     """Neither the context nor a gradient is NaN where nothing is there."""
     layer = attention(kind)
-    memory = heard([1, 30], layer=layer)
+    memory = memory_of([1, 30], layer=layer)
     hidden = memory.hidden.clone().requires_grad_()
     out = layer.pool(memory._replace(hidden=hidden), torch.tensor([[20, 35]]), WINDOW)
     assert out.present.tolist() == [[False, True]]
@@ -227,7 +227,7 @@ def test_empty_window_is_zeros_in_every_form(kind: Tam) -> None:
 def test_shares_are_never_negative_and_sum_to_one(kind: Tam) -> None:
     """What is shown to people is a share, also where a gate turns a state around."""
     layer = attention(kind)
-    memory = heard([4, 9, 12], layer=layer)
+    memory = memory_of([4, 9, 12], layer=layer)
     if kind in GATES:
         memory = memory._replace(energy=torch.tensor([[-0.5, 0.2, -0.3]]))
     out = layer.pool(memory, torch.tensor([[14]]), WINDOW)
@@ -265,6 +265,6 @@ def test_residual_lets_states_through_a_closed_gate(kind: Tam) -> None:
     layer = attention(kind, residual=True)
     torch.nn.init.zeros_(layer.beta.weight)
     torch.nn.init.zeros_(layer.beta.bias)
-    out = layer.pool(heard([4, 9, 11], layer=layer), torch.tensor([[13]]), WINDOW)
+    out = layer.pool(memory_of([4, 9, 11], layer=layer), torch.tensor([[13]]), WINDOW)
     expected = {"gate_sum": 8.0, "gate_last": 11.0, "gate_first": 4.0}[kind]
     assert out.context[0, 0, 0].item() == pytest.approx(expected)

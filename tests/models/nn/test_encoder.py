@@ -65,7 +65,7 @@ def test_all_masked_row_keeps_its_state_to_the_bit() -> None:
 
 
 def test_no_ticks_keep_the_state_to_the_bit() -> None:
-    """A step without ticks gives no hidden states and moves nobody."""
+    """A step without ticks gives no hidden states and moves no session."""
     before = random_state(2)
     h_BTH, after = encoder().step(compact(ticks([[0], [0]])), before)
     assert h_BTH.shape == (2, 0, 3)

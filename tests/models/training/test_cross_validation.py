@@ -32,7 +32,7 @@ epochs = 1
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return a training file on voices of six speakers, in which each label can be heard."""
+    """Return a training file on voices of six speakers, that show each label."""
     rng = np.random.default_rng(0)
     dim, clips = preset("stream").audio.dim, []
     for row in range(60):
@@ -79,7 +79,7 @@ def test_head_without_feature_files_is_refused(config: Path) -> None:
 
 
 def test_joint_training_file_is_refused(tmp_path: Path) -> None:
-    """The message says which kind of file is wanted, and where one is."""
+    """The message has the kind of file that is wanted, and where one is."""
     path = tmp_path / "joint.toml"
     path.write_text('kind = "joint"\nname = "mine"\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"heads apart, with tables such as \[audio\]: e\.g\. conf"):

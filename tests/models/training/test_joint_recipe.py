@@ -98,21 +98,23 @@ def test_the_file_for_own_videos_fits_a_stranger() -> None:
 
 
 def test_file_of_another_kind_is_refused_in_one_line() -> None:
-    """The message says what is missing, and does not show the whole file."""
+    """The message has what is missing, and not the whole file."""
     with pytest.raises(DataError, match='kind = "joint" is missing') as caught:
         read_joint(CONFIGS / "default.toml")
     assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("model.tam", "model.tamm", "model.tamm = 'softmax': unknown key: did you mean tam?"),
         ("hidden = 6, out = 4, post = 5 }", "hiden = 6 }", "unknown key: did you mean hidden?"),
     ],
 )
-def test_unknown_key_gets_the_nearest_name(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_unknown_key_gets_the_nearest_name(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     """In tables of the file and in a branch's sizes."""
     with pytest.raises(DataError) as caught:
         read_joint(written(tmp_path, toml(HERE).replace(old, new, 1)))
-    assert told in str(caught.value)
+    assert message in str(caught.value)

@@ -26,7 +26,7 @@ seed = 3
 [text]
 train = ["{0}/text.safetensors"]
 valid = ["{0}/text.safetensors"]
-valid_groups = ["held"]
+valid_groups = ["valid"]
 data = "made texts"
 epochs = 3
 rate = 5e-3
@@ -34,7 +34,7 @@ batch = 8
 [audio]
 train = ["{0}/audio.safetensors"]
 valid = ["{0}/audio.safetensors"]
-valid_groups = ["held"]
+valid_groups = ["valid"]
 data = "made voices"
 epochs = 3
 rate = 5e-3
@@ -43,7 +43,7 @@ crop = 4
 [vision]
 train = ["{0}/vision.safetensors"]
 valid = ["{0}/vision.safetensors"]
-valid_groups = ["held"]
+valid_groups = ["valid"]
 data = "made faces"
 epochs = 3
 rate = 5e-3
@@ -67,7 +67,7 @@ def clips(name: str) -> list[Clip]:
         length, dim = LENGTHS[name], getattr(ModelConfig(), name).dim
         values = 0.1 * rng.standard_normal((length, dim)).astype(np.float32)
         values[:, ::4] += label
-        group = "held" if row % 4 == 0 else "seen"
+        group = "valid" if row % 4 == 0 else "seen"
         out.append(Clip(label, group, {name: values}, {name: np.arange(length)}))
     return out
 
@@ -106,11 +106,11 @@ def trained(folder: Path, figures: dict[str, float]) -> str:
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_each_branch_learns_a_rule(figures: dict[str, float], name: str) -> None:
-    """On held out rows each head is far better than always saying the mean of the labels."""
+    """On validation clips each head is far better than the mean of the training labels."""
     seen = [clip.label for clip in clips(name) if clip.group == "seen"]
-    held = np.array([clip.label for clip in clips(name) if clip.group == "held"])
-    assert figures[f"{name}.n"] == len(held)
-    assert figures[f"{name}.MAE"] < 0.7 * np.abs(held - np.mean(seen)).mean()
+    wanted = np.array([clip.label for clip in clips(name) if clip.group == "valid"])
+    assert figures[f"{name}.n"] == len(wanted)
+    assert figures[f"{name}.MAE"] < 0.7 * np.abs(wanted - np.mean(seen)).mean()
 
 
 def test_intervals_are_narrower_than_guessing(figures: dict[str, float]) -> None:
@@ -188,7 +188,7 @@ def test_best_epoch_is_used(folder: Path) -> None:
     assert scores["MAE"] == pytest.approx(first, abs=1e-4)
 
 
-def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
+def test_validated_groups_are_never_trained_on(folder: Path) -> None:
     """A speaker is on one side only; without groups a file cannot be on both."""
     text = text_recipe(folder)
     rows, valid = read_corpora(text, "text")
@@ -198,7 +198,7 @@ def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         pytest.param(lambda t: t.replace("rate", "raet", 1), "text.raet = 0.005", id="unknown key"),
         pytest.param(lambda t: "colour = 1" + t, "colour = 1", id="unknown top key"),
@@ -209,13 +209,13 @@ def test_held_out_groups_are_never_trained_on(folder: Path) -> None:
         pytest.param(lambda t: t + "[[[", "cannot be read as a training file", id="no TOML"),
     ],
 )
-def test_bad_recipe_is_refused(tmp_path: Path, change: Callable[[str], str], told: str) -> None:
+def test_bad_recipe_is_refused(tmp_path: Path, change: Callable[[str], str], message: str) -> None:
     """The message names the file, the key and the value."""
     path = recipe(tmp_path, change(RECIPE))
     with pytest.raises(DataError) as caught:
         load_recipe(path, HeadsRecipe)
     assert str(path) in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_missing_recipe_is_refused(tmp_path: Path) -> None:
@@ -225,24 +225,24 @@ def test_missing_recipe_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         (
             "valid_groups",
-            "nobody",
-            "text: valid_groups nobody names no clip of .*text.*; it has: held, seen",
+            "none",
+            "text: valid_groups none names no clip of .*text.*; it has: seen, valid",
         ),
         ("train", "audio.safetensors", "text: 0 clips to train and 40 to validate"),
         ("train", "none.safetensors", r"none\.safetensors cannot be read"),
     ],
 )
 def test_feature_files_that_do_not_fit_are_refused(
-    folder: Path, key: str, value: str, told: str
+    folder: Path, key: str, value: str, message: str
 ) -> None:
     """Nothing to train on or to validate with is refused before anything is trained."""
     chosen = [value] if key == "valid_groups" else [folder / value]
     text = text_recipe(folder).model_copy(update={key: chosen})
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_corpora(text, "text")
 
 
@@ -268,7 +268,7 @@ terrible,-2.0,valid
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, figures: dict[str, float]) -> Path:
-    """Fine-tune the text encoder and fuse anew, with the other heads from the first run."""
+    """Fine-tune the text encoder and train the fusion again; others are the first run's."""
     (folder / "sentences.csv").write_text(SENTENCES)
     tune = f"""[tune]
 train = ["{(folder / "sentences.csv").as_posix()}"]

@@ -33,7 +33,7 @@ def mae(task: Task, corpus: Corpus) -> float:
 
 
 def test_it_learns_and_beats_the_mean(packed: Path) -> None:
-    """The fused loss falls by half, and valid rows are told better than by their mean."""
+    """The fused loss falls by half, and valid rows are estimated better than by their mean."""
     chosen = recipe(packed)
     splits = load_splits(chosen)
     task = build(chosen, splits["train"], 1)
@@ -145,7 +145,7 @@ def test_labels_of_sims_are_in_its_range(packed: Path) -> None:
 
 
 def test_feature_files_are_trained_on_by_groups(packed: Path, tmp_path: Path) -> None:
-    """What `tamulag extract` writes, with the held-out groups in valid alone."""
+    """What `tamulag extract` writes, with the named groups in valid alone."""
     clips = read_packed(packed)["train"].clips()
     groups = [str(place % 5) for place in range(len(clips))]
     path = tmp_path / "mine.safetensors"
@@ -162,7 +162,7 @@ def test_feature_files_are_trained_on_by_groups(packed: Path, tmp_path: Path) ->
     assert math.isfinite(losses["loss.total"])
 
 
-def test_missing_split_is_told(tmp_path: Path) -> None:
+def test_missing_split_is_refused(tmp_path: Path) -> None:
     """With the name of the split."""
     with pytest.raises(DataError, match="no rows of valid"):
         load_splits(recipe(write(tmp_path, rows={"train": 5})))
@@ -217,8 +217,8 @@ def test_preset_stream_trains_on_a_packed_file(packed: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "warned"), [(7, True), (120, False)])
-def test_few_validation_clips_are_told(tmp_path: Path, count: int, warned: bool) -> None:
-    """Of seven clips one is validated: the log warns that its figures say nothing."""
+def test_few_validation_clips_are_reported(tmp_path: Path, count: int, warned: bool) -> None:
+    """Of seven clips one is validated: the log warns that its figures mean nothing."""
     values, ticks = {"audio": np.ones((2, 4), np.float32)}, {"audio": np.arange(2)}
     clips = [Clip(row / 100, str(row), values, ticks) for row in range(count)]
     path = tmp_path / "mine.safetensors"

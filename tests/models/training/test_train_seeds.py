@@ -137,7 +137,7 @@ def test_head_that_never_trained_says_so(packed: Path, tmp_path: Path) -> None:
     assert card.trained == {"sentiment": True, "text": False, "audio": False, "vision": False}
 
 
-def test_diverged_run_is_told(packed: Path, tmp_path: Path) -> None:
+def test_diverged_run_is_refused(packed: Path, tmp_path: Path) -> None:
     """Rather than a checkpoint of NaN."""
     chosen = recipe(packed)
     splits = load_splits(chosen)
@@ -180,7 +180,7 @@ def test_finished_run_can_be_made_smaller(packed: Path, tmp_path: Path) -> None:
     assert len(list(folder.glob(f"*/{BEST}"))) == 2
 
 
-def test_nothing_to_go_on_with_is_told(packed: Path, tmp_path: Path) -> None:
-    """--resume with a wrong folder does not begin anew in silence."""
+def test_nothing_to_resume_is_refused(packed: Path, tmp_path: Path) -> None:
+    """--resume with a wrong folder does not start again in silence."""
     with pytest.raises(DataError, match=r"--resume: there is no .*tiny to go on with"):
         trained(tmp_path, packed, resume=True)

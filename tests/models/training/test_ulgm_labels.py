@@ -1,4 +1,4 @@
-"""Labels from class centres: running sums, momentum, bounds, and a state that can be kept."""
+"""Labels from class centres: running sums, momentum, bounds, and a state that can be stored."""
 
 import pytest
 import torch
@@ -136,12 +136,12 @@ def test_absent_modality_keeps_label_and_representation() -> None:
     """What is not there this time is neither judged nor remembered, NaN included."""
     ulgm, rows = Ulgm(LABEL, SIZES), torch.arange(CLIPS)
     ulgm.update(rows, four(CLIPS, 1), everyone(CLIPS), 1)
-    kept = ulgm.four[2].features.clone()
+    before = ulgm.four[2].features.clone()
     spoilt = four(CLIPS, 2)
     spoilt[2] = torch.full_like(spoilt[2], torch.nan)
     labels = ulgm.update(rows, spoilt, torch.tensor([[True, False, True]]).expand(CLIPS, 3), 2)
     assert torch.equal(labels[:, 1], LABEL)
-    assert torch.equal(ulgm.four[2].features, kept)
+    assert torch.equal(ulgm.four[2].features, before)
     assert torch.isfinite(labels).all()
 
 

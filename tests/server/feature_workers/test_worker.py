@@ -20,6 +20,7 @@ from tamulag.streamer.server.feature_workers.ipc import (
     Processed,
     Recognised,
     SessionFailed,
+    Shed,
     Take,
 )
 from tamulag.streamer.server.feature_workers.pipeline import PipelineConfig
@@ -103,7 +104,7 @@ def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
     answers = [heard.next() for _ in range(3)]
     broken = next(answer for answer in answers if isinstance(answer, SessionFailed))
     assert broken.detail == "ValueError: audio was not offered in the hello"
-    assert "front.py" in broken.trace
+    assert "pipeline.py" in broken.trace
     assert Processed(1, [], {}) in answers
     assert Ended(1) in answers
     heard.worker.heed(Take(1, *picture(0)))
@@ -137,3 +138,18 @@ def test_a_ping_is_answered_with_the_load(heard: Heard) -> None:
     assert isinstance(pong, Pong)
     assert 0.5 < pong.load <= 1.0
     heard.until_ended(1)
+
+
+def test_a_worker_that_sheds_takes_every_other_picture(heard: Heard) -> None:
+    """In sessions that run and in those that begin later; what is left out counts as no loss."""
+    heard.begin(4, PICTURES_ONLY)
+    heard.worker.heed(Shed(("vision_rate",)))
+    heard.begin(5, PICTURES_ONLY)
+    for number in (4, 5):
+        found = 0
+        for count in range(6):
+            heard.worker.heed(Take(number, *picture(count)))
+            answer = heard.next()
+            assert isinstance(answer, Processed)
+            found += len(answer.inputs)
+        assert found == 3
