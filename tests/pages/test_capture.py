@@ -49,7 +49,7 @@ SPY = """(() => {
 
 Message = dict[str, Any]
 
-pytestmark = [pytest.mark.data, pytest.mark.camera]
+pytestmark = [pytest.mark.data, pytest.mark.camera, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
