@@ -297,6 +297,7 @@ for path in sys.argv[1:]:
 """In a process of its own: if a decoder crashes, the test fails and not the whole run."""
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["lbax4n.mpg", "retalking_face_1.mp4", "pyfeat_face_noface.mov"])
 def test_media(data: Path, tmp_path: Path, name: str) -> None:

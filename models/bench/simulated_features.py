@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.clips import Clip
+from ..nn.constants import VISION_TICKS
 
 DIMS = {"audio": 33, "vision": 32}
 STEPS = 10
 """Vectors per clip and modality."""
-PERIOD = 5
-"""Ticks from one vector to the next."""
 
 
 def simulated(clips: Sequence[Clip], snr: float, rng: np.random.Generator) -> list[Clip]:
@@ -38,7 +37,7 @@ def simulated(clips: Sequence[Clip], snr: float, rng: np.random.Generator) -> li
     for name, dim in DIMS.items():
         label = np.array([clip.unimodal[name] for clip in clips])
         values = _features(label, dim, snr, rng)
-        ticks = np.arange(STEPS, dtype=np.int64) * PERIOD
+        ticks = np.arange(STEPS, dtype=np.int64) * VISION_TICKS
         out = [
             replace(clip, values=clip.values | {name: x}, ticks=clip.ticks | {name: ticks})
             for clip, x in zip(out, values, strict=True)

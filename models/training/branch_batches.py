@@ -18,11 +18,10 @@ from ..data.corpus import Corpus, Integers, from_clips
 from ..data.validation_split import split_clips
 from ..nn.branch import Branch
 from ..nn.config import preset
+from ..nn.constants import VISION_TICKS
 from ..nn.encoder import Encoder, Ticks
 from .heads_recipe import BranchRecipe
 
-VISION_PERIOD = 5
-"""Ticks from one vector of a repeated picture to the next."""
 CHUNK = 256
 """Clips that are pooled together."""
 
@@ -84,7 +83,7 @@ def repeat_pictures(corpus: Corpus, name: str, count: int) -> Corpus:
     """
     if not count:
         return corpus
-    time = torch.arange(count) * VISION_PERIOD
+    time = torch.arange(count) * VISION_TICKS
     values = [steps[:1].expand(count, -1) for steps in corpus.values[name]]
     return replace(corpus, values={name: values}, ticks={name: [time] * len(corpus)})
 
@@ -143,7 +142,7 @@ def vary(values: Tensor, time: Tensor, variation: Variation) -> tuple[Tensor, Te
         count = int(rng.integers(1, recipe.still + 1))
         noise = rng.standard_normal((count, values.shape[1])).astype(np.float32)
         values = values[:1].expand(count, -1) + recipe.jitter * deviation * torch.from_numpy(noise)
-        time = torch.arange(count) * VISION_PERIOD
+        time = torch.arange(count) * VISION_TICKS
     elif recipe.crop:
         count = int(rng.integers(min(recipe.crop, len(values)), len(values) + 1))
         first = int(rng.integers(0, len(values) - count + 1))

@@ -18,12 +18,12 @@ from tamulag.models.text.text_encoder import encoder_for
 
 from ..app.build_agent import demo_files
 from ..core.estimate import Estimate
-from ..core.sample import MODALITIES, Array, Input
+from ..core.sample import MODALITIES, SAMPLE_RATE, Array, Input
 from ..core.session import Session
 from ..features.asr.open import open_recogniser
 from ..features.asr.recogniser import PhraseRecogniser
 from ..features.audio import AudioFeatures
-from ..features.audio_pipeline import SAMPLE_RATE, Resampler
+from ..features.audio_pipeline import Resampler
 from ..features.speech_encoder import CONTEXT, SpeechEncoder
 from ..features.vision import VisionFeatures
 from ..protocol import messages

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.sample import Array
-from ..sources.clock_sync import SAMPLE_RATE, ClockSync
+from ..core.sample import SAMPLE_RATE, Array
+from ..sources.clock_sync import ClockSync
 from ..sources.time_stretch import HALF, TimeStretcher
 
 TRANSPORT = 0.005

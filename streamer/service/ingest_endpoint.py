@@ -20,7 +20,7 @@ from websockets.frames import CloseCode
 from ..core.sample import MODALITIES, Block, Modality, Sample
 from ..core.session_batch import BatchFull
 from ..core.snapshot import SnapshotError
-from ..protocol.ingest import FeaturesHeader, Frame, IngestError, SenderHello, parse_hello
+from ..protocol.ingest import FeaturesHeader, IngestError, PlacedFrame, SenderHello, parse_hello
 from ..protocol.messages import Role
 from ..sources.remote import SenderClock, offered_modalities
 from ..webserver.connection import Connection, text_frame
@@ -49,7 +49,7 @@ class FeatureWorkers(Protocol):
     def begin(self, session: str, hello: SenderHello) -> None:
         """Begin a session."""
 
-    def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None:
+    def feed(self, session: str, placed: PlacedFrame) -> None:
         """Take a frame; never waits."""
 
     def end(self, session: str) -> None:
@@ -308,9 +308,8 @@ class IngestEndpoint:
         async with aclosing(frames(connection, hello, self._policy.limits)) as received:
             async for frame in received:
                 span = span_of(frame, counted)
-                self._hand_over(
-                    session, frame, self._place(session, clock, frame.header.timestamp), span
-                )
+                place = self._place(session, clock, frame.header.timestamp)
+                self._hand_over(session, PlacedFrame(frame, place, span))
                 counted = span[1]
                 await session.has_room.wait()
                 if self._registry.is_draining:  # what comes now is too late; `drain` closes it
@@ -325,27 +324,26 @@ class IngestEndpoint:
             raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
         return timestamp
 
-    def _hand_over(
-        self, session: ServerSession, frame: Frame, place: float, span: tuple[int, int]
-    ) -> None:
+    def _hand_over(self, session: ServerSession, placed: PlacedFrame) -> None:
         """Hand a frame to the registry, or to the workers that describe it."""
-        if isinstance(frame.header, FeaturesHeader):
-            self._take_rows(session, frame.header, frame, place)
+        if isinstance(placed.frame.header, FeaturesHeader):
+            self._take_rows(session, placed.frame.header, placed)
             return
         assert self._workers is not None, "a hello that offers this was refused"
-        self._workers.feed(session.name, frame, place, span)
+        self._workers.feed(session.name, placed)
         session.dropped = self._workers.losses(session.name)
         session.input_at = time.monotonic()
 
     def _take_rows(
-        self, session: ServerSession, header: FeaturesHeader, frame: Frame, place: float
+        self, session: ServerSession, header: FeaturesHeader, placed: PlacedFrame
     ) -> None:
+        place, rows = placed.place, placed.frame.rows
         if place < 0:  # recorded before the session began
             return
-        if header.reason is not None or frame.rows is None:
+        if header.reason is not None or rows is None:
             self._registry.push(session.name, Sample(header.modality, place, None, header.reason))
         else:
-            self._registry.push(session.name, Block(header.modality, place, frame.rows))
+            self._registry.push(session.name, Block(header.modality, place, rows))
 
     async def _end(self, session: ServerSession) -> None:
         """End a session whose sender sends nothing more; a drained one has ended already."""

@@ -13,13 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from ..core.source import Now, Source
-from ..protocol.ingest import (
-    Frame,
-    IngestError,
-    PictureHeader,
-    SenderHello,
-    parse_hello,
-)
+from ..protocol.ingest import IngestError, PictureHeader, PlacedFrame, SenderHello, parse_hello
 from ..protocol.messages import Role
 from ..sources.remote import PICTURES, SOUNDS, FramePipeline, RemoteSource, SenderClock
 from ..webserver.connection import Connection, text_frame
@@ -111,11 +105,11 @@ class SingleSender:
         async with aclosing(frames(connection, hello, self._limits)) as said:
             async for frame in said:
                 span = span_of(frame, counted)
-                self._hand_over(frame, clock.place(frame.header.timestamp), span)
+                self._hand_over(PlacedFrame(frame, clock.place(frame.header.timestamp), span))
                 counted = span[1]
 
-    def _hand_over(self, frame: Frame, place: float, span: tuple[int, int]) -> None:
+    def _hand_over(self, placed: PlacedFrame) -> None:
         """Give a frame to its source."""
-        header = frame.header
+        header = placed.frame.header
         is_seen = isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision"
-        (self._face if is_seen else self._voice).feed(frame, place, span)
+        (self._face if is_seen else self._voice).feed(placed)

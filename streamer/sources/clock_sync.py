@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..core.sample import TICK_RATE, Array
+from ..core.sample import SAMPLE_RATE, TICK_RATE, Array
 from .clock_fit import ClockFit, Settling
 from .time_stretch import TimeStretcher
-
-SAMPLE_RATE = 16000
 
 TOLERANCE = 1 / TICK_RATE
 """Seconds, one tick: what is further from its place is put there at once, and leaves a gap."""

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from ..core.sample import TICK_RATE, Modality, Notice
+from ..core.sample import SAMPLE_RATE, TICK_RATE, Modality, Notice
 from ..core.source import Now, Put, SourceError, SourceLost
 from ..core.urls import redacted
-from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline
+from ..features.audio_pipeline import AudioPipeline
 from .camera import VisionExtractor
 from .media_reader import (
     VISION_RATE,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..core.sample import Array, Modality
+from ..core.sample import SAMPLE_RATE, Array, Modality
 from ..core.source import SourceError
 from ..core.urls import SCHEMES, redacted
-from ..features.audio_pipeline import SAMPLE_RATE, Resampler
+from ..features.audio_pipeline import Resampler
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet, VideoFrame, VideoStream

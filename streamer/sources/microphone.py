@@ -12,9 +12,9 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..core.sample import TICK_RATE, Array, Modality
+from ..core.sample import SAMPLE_RATE, TICK_RATE, Array, Modality
 from ..core.source import Now, Put, SourceError, SourceLost
-from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline, Resampler
+from ..features.audio_pipeline import AudioPipeline, Resampler
 from .clock_sync import ClockSync
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.sample import Modality, Notice
 from ..core.source import Now, Put
-from ..protocol.ingest import POLICY, Frame, IngestError, SenderHello, WordsHeader
+from ..protocol.ingest import POLICY, IngestError, PlacedFrame, SenderHello, WordsHeader
 from .clock_fit import ClockFit
 
 MAX_DELAY = 5.0
@@ -53,9 +53,7 @@ class SenderClock:
 
 
 class _Item(NamedTuple):
-    frame: Frame
-    place: float  # session time of its timestamp
-    span: tuple[int, int]  # of sound: samples recorded before it, and with it
+    placed: PlacedFrame
     arrival: float
 
 
@@ -75,13 +73,11 @@ class FramePipeline(Protocol):
     def begin(self, hello: SenderHello) -> None:
         """Reset for a new sender, or for the same one after a reconnection."""
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
         """Put the inputs that a frame contains.
 
         Args:
-            frame: Checked frame.
-            place: Session time of its timestamp.
-            span: Of sound: samples recorded before it, and with it.
+            placed: Checked frame.
             put: Receives the inputs.
         """
 
@@ -140,9 +136,9 @@ class RemoteSource:
         """Queue the start of a new sender; called from any thread."""
         self._add(_Begin(hello))
 
-    def feed(self, frame: Frame, place: float, span: tuple[int, int] = (0, 0)) -> None:
-        """Queue a frame of session time `place`; called from any thread, never waits."""
-        self._add(_Item(frame, place, span, self._now()))
+    def feed(self, placed: PlacedFrame) -> None:
+        """Queue a frame; called from any thread, never waits."""
+        self._add(_Item(placed, self._now()))
 
     def end(self, detail: str) -> None:
         """Queue the sender's departure and its reason; called from any thread."""
@@ -188,8 +184,8 @@ class RemoteSource:
             if len(frames) > self._bound:
                 self._drop(frames[:1])
             # Words are not dropped: they count even when they are late.
-            timely = [one for one in frames if not isinstance(one.frame.header, WordsHeader)]
-            if timely and timely[-1].place - timely[0].place > OLDEST:
+            timely = [one for one in frames if not isinstance(one.placed.frame.header, WordsHeader)]
+            if timely and timely[-1].placed.place - timely[0].placed.place > OLDEST:
                 self._drop(timely[:-1])
             self._changed.notify()
 
@@ -206,7 +202,7 @@ class RemoteSource:
 
     def _handle(self, item: "_Item | _Begin | _End", put: Put) -> None:
         if isinstance(item, _Item):
-            self._pipeline.push(item.frame, item.place, item.span, put)
+            self._pipeline.push(item.placed, put)
         elif isinstance(item, _Begin):
             self._pipeline.begin(item.hello)
             self._sent = offered_modalities(item.hello, self.modalities)

@@ -6,12 +6,13 @@ Knows checked frames with their session times. Knows no connection, no queue and
 from collections.abc import Collection
 
 import numpy as np
+import numpy.typing as npt
 
-from ..core.sample import TICK_RATE, VISION_TICKS, Modality, Phrase, Sample, Word
+from ..core.sample import SAMPLE_RATE, TICK_RATE, VISION_TICKS, Modality, Phrase, Sample, Word
 from ..core.source import Put
 from ..features.asr.recogniser import Encode
-from ..features.audio_pipeline import SAMPLE_RATE, AudioPipeline, Resampler
-from ..protocol.ingest import FeaturesHeader, Frame, SenderHello, WordsHeader, channel
+from ..features.audio_pipeline import AudioPipeline, Resampler
+from ..protocol.ingest import FeaturesHeader, Frame, PlacedFrame, SenderHello, WordsHeader, channel
 from ..protocol.messages import Role
 from .camera import VisionExtractor
 from .clock_sync import ClockSync
@@ -53,18 +54,20 @@ class RemoteAudio:
         self._expected: int | None = None
         self._before = self._newest
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
         """Put samples and phrases; see `FramePipeline`."""
+        frame, place = placed.frame, placed.place
         if frame.sound is not None:
-            self._push_sound(frame, place, span, put)
+            self._push_sound(frame.sound, place, placed.span, put)
         elif isinstance(frame.header, WordsHeader):
             put(self._phrase(frame.header, place))
         elif isinstance(frame.header, FeaturesHeader):
             _put_rows(frame, frame.header, place, 1 / TICK_RATE, put)
 
-    def _push_sound(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
-        assert frame.sound is not None
-        values = frame.sound if self._channel is None else frame.sound[:, self._channel]
+    def _push_sound(
+        self, recorded: npt.NDArray[np.int16], place: float, span: tuple[int, int], put: Put
+    ) -> None:
+        values = recorded if self._channel is None else recorded[:, self._channel]
         is_torn = self._expected not in (None, span[0])
         if is_torn:
             self._resampler.finish()
@@ -125,8 +128,9 @@ class RemoteVision:
     def begin(self, hello: SenderHello) -> None:
         """Do nothing: pictures are independent; see `FramePipeline`."""
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
         """Put one sample per tick; see `FramePipeline`."""
+        frame, place = placed.frame, placed.place
         if isinstance(frame.header, FeaturesHeader):
             _put_rows(frame, frame.header, place, VISION_TICKS / TICK_RATE, put)
             return

@@ -20,6 +20,8 @@ from support.running_server import Serving
 from tamulag.streamer.bench.rig.senders import HOP, rows
 from tamulag.streamer.protocol.ingest import FeaturesHeader, SenderHello, build_frame
 
+pytestmark = pytest.mark.timeout(300)
+
 PROGRAM = Path(sys.executable).parent / "tamulag"
 HOPS = 20
 

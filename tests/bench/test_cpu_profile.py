@@ -2,7 +2,7 @@
 
 from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.bench.cpu_profile import shares, wave_of
-from tamulag.streamer.features.audio_pipeline import SAMPLE_RATE
+from tamulag.streamer.core.sample import SAMPLE_RATE
 
 
 def test_every_part_is_called_as_often_as_live() -> None:

@@ -7,6 +7,8 @@ from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.bench.faults import ALL, Row, faults
 from tamulag.streamer.bench.rig.processes import BROKER
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.broker
 def test_a_killed_agent_leaves_its_recording_and_its_will() -> None:

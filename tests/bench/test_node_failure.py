@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.ray_cluster import marked, need_ray
+
+pytestmark = pytest.mark.timeout(300)
 
 PROGRAM = Path(sys.executable).parent / "tamulag"
 

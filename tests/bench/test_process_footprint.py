@@ -5,6 +5,8 @@ import pytest
 from tamulag.streamer.bench.process_footprint import first_score, session, start
 from tamulag.streamer.bench.rig.processes import StageError
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_a_start_has_all_its_figures() -> None:
     """The interpreter is in both others, and the score comes last."""

@@ -9,6 +9,8 @@ import pytest
 
 from support.command_line import call, run
 
+pytestmark = pytest.mark.timeout(300)
+
 DEMO = ("stream", "--demo", "--speed", "max", "--websocket", "none", "--duration", "8")
 
 

@@ -15,6 +15,8 @@ from tamulag.models import TamUlag
 from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.cli.replay_verify import address
 
+pytestmark = pytest.mark.timeout(300)
+
 tamulag = partial(call, "tamulag")
 
 

@@ -40,6 +40,8 @@ from tamulag.streamer.protocol.ingest import (
 )
 from tamulag.streamer.storage.history_db import HistoryDb
 
+pytestmark = pytest.mark.timeout(300)
+
 
 async def sitting(url: str, number: int) -> None:
     """Wait until so many sessions are there."""

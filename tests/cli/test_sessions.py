@@ -23,6 +23,8 @@ from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
 from tamulag.streamer.cli.sessions import row, transcript
 from tamulag.streamer.storage.history_db import PastSession
 
+pytestmark = pytest.mark.timeout(300)
+
 SCORE = b'"type":"sentiment"'
 WORD = "wisdom"
 """The recogniser gets it right."""

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamulag.streamer.core.sample import Array, Sample
+from tamulag.streamer.core.sample import SAMPLE_RATE, Array, Sample
 from tamulag.streamer.features.audio import (
     AUDIO_DIM,
     FEATURE_NAMES,
     FRAME_SAMPLES,
     HANGOVER_TICKS,
-    SAMPLE_RATE,
     TICK_SAMPLES,
     AudioFeatures,
     extract,

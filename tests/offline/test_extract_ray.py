@@ -20,6 +20,8 @@ from tamulag.streamer.bench.rig.ray_nodes import Nodes
 from tamulag.streamer.cluster import ray_runtime
 from tamulag.streamer.offline import extract_ray
 
+pytestmark = pytest.mark.timeout(300)
+
 PROGRAM = Path(sys.executable).parent / "tamulag"
 
 

@@ -19,8 +19,13 @@ from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
+<<<<<<< HEAD
 from tamulag.streamer.protocol.ingest import Frame, SenderHello
 from tamulag.streamer.service.single_sender import SingleSender
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
+from tamulag.streamer.service.single_sender import SingleSender
+>>>>>>> main
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access
 from tamulag.streamer.webserver.server import WebSocketPublisher
@@ -47,7 +52,8 @@ class Heard:
     def begin(self, hello: SenderHello) -> None:
         self.hello = hello
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
+        frame = placed.frame
         assert frame.sound is not None
         self.peaks = np.maximum(self.peaks, np.abs(frame.sound.astype(float)).max(0))
 

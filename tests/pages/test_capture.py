@@ -26,8 +26,13 @@ from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
+<<<<<<< HEAD
 from tamulag.streamer.protocol.ingest import Frame, SenderHello
 from tamulag.streamer.service.single_sender import SingleSender
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
+from tamulag.streamer.service.single_sender import SingleSender
+>>>>>>> main
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher
@@ -49,7 +54,7 @@ SPY = """(() => {
 
 Message = dict[str, Any]
 
-pytestmark = [pytest.mark.data, pytest.mark.camera]
+pytestmark = [pytest.mark.data, pytest.mark.camera, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +212,7 @@ class Unheard:
 
     def begin(self, hello: SenderHello) -> None: ...
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+    def push(self, placed: PlacedFrame, put: Put) -> None: ...
 
     def end(self, put: Put) -> None: ...
 

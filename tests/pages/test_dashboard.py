@@ -28,6 +28,8 @@ from support.dashboard import (
 )
 from tamulag.streamer.webserver.access_control import Access, Token
 
+pytestmark = pytest.mark.timeout(300)
+
 SECRET = "correct-horse-battery"
 NUMBER = re.compile(f"^[{MINUS}+]\\d\\.\\d\\d$")
 

@@ -27,7 +27,7 @@ from tamulag.streamer.features.vision import VISION_DIM
 from tamulag.streamer.protocol.ingest import (
     EndHeader,
     FeaturesHeader,
-    Frame,
+    PlacedFrame,
     SenderHello,
     SoundForm,
     build_frame,
@@ -73,7 +73,7 @@ class Deaf:
 
     def begin(self, session: str, hello: SenderHello) -> None: ...
 
-    def feed(self, session: str, frame: Frame, place: float, span: tuple[int, int]) -> None: ...
+    def feed(self, session: str, placed: PlacedFrame) -> None: ...
 
     def end(self, session: str) -> None: ...
 

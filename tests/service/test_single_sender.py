@@ -16,7 +16,7 @@ from support.websocket_peers import missed, served
 from tamulag.streamer.config.loader import ConfigError, load
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import Frame, SenderHello, SoundHeader, build_frame
+from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello, SoundHeader, build_frame
 from tamulag.streamer.protocol.messages import Role
 from tamulag.streamer.service.receiving import SenderLimits
 from tamulag.streamer.service.single_sender import SingleSender
@@ -36,7 +36,7 @@ class Idle:
 
     def begin(self, hello: SenderHello) -> None: ...
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None: ...
+    def push(self, placed: PlacedFrame, put: Put) -> None: ...
 
     def end(self, put: Put) -> None: ...
 

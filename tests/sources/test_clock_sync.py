@@ -9,7 +9,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tamulag.streamer.bench.device_clocks import SETTLE, Device, Heard, Silence, measure
-from tamulag.streamer.sources.clock_sync import SAMPLE_RATE, TOLERANCE, ClockSync
+from tamulag.streamer.core.sample import SAMPLE_RATE
+from tamulag.streamer.sources.clock_sync import TOLERANCE, ClockSync
 from tamulag.streamer.sources.time_stretch import TimeStretcher
 
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)

@@ -9,8 +9,7 @@ import pytest
 
 from support.devices import need
 from tamulag.streamer.bench.rig.processes import CAMERA
-from tamulag.streamer.core.sample import TICK_RATE
-from tamulag.streamer.features.audio_pipeline import SAMPLE_RATE
+from tamulag.streamer.core.sample import SAMPLE_RATE, TICK_RATE
 from tamulag.streamer.sources.media_reader import MediaReader, TimedPicture, opened
 
 TICK = 1 / TICK_RATE

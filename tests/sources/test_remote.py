@@ -12,6 +12,7 @@ from tamulag.streamer.protocol.ingest import (
     Frame,
     IngestError,
     PictureHeader,
+    PlacedFrame,
     SenderHello,
     SoundForm,
     WordsHeader,
@@ -36,9 +37,9 @@ class Written:
     def begin(self, hello: SenderHello) -> None:
         self.begun += 1
 
-    def push(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def push(self, placed: PlacedFrame, put: Put) -> None:
         assert self.may_go_on.wait(5)
-        self.places.append(place)
+        self.places.append(placed.place)
 
     def end(self, put: Put) -> None:
         """Hold nothing."""
@@ -72,7 +73,7 @@ def run(chosen: RemoteSource, scenario: Callable[[list[Input]], None]) -> None:
 
 
 def feed(chosen: RemoteSource, place: float) -> None:
-    chosen.feed(Frame(PictureHeader(timestamp=place)), place)
+    chosen.feed(PlacedFrame(Frame(PictureHeader(timestamp=place)), place))
 
 
 def test_frames_come_in_order() -> None:
@@ -106,7 +107,7 @@ def test_five_seconds_may_wait() -> None:
     work = Written()
     chosen = source(work, bound=100)
     said = WordsHeader(timestamp=0.0, utterance=0, words=[], final=True)
-    chosen.feed(Frame(said), 0.0)
+    chosen.feed(PlacedFrame(Frame(said), 0.0))
     for tenth in range(60):
         feed(chosen, tenth / 10)
     assert chosen.dropped == 51

@@ -10,6 +10,7 @@ from tamulag.streamer.protocol.ingest import (
     FeaturesHeader,
     Frame,
     PictureHeader,
+    PlacedFrame,
     SenderHello,
     SentWord,
     SoundForm,
@@ -67,7 +68,8 @@ def hear(
     """Push a block behind `count` samples; return how many there are then."""
     before = count + skip
     frame = Frame(SoundHeader(timestamp=before / rate), sound=sound)
-    made.push(frame, 1.0 + before / rate, (before, before + len(sound)), nowhere)
+    span = (before, before + len(sound))
+    made.push(PlacedFrame(frame, 1.0 + before / rate, span), nowhere)
     return before + len(sound)
 
 
@@ -112,9 +114,9 @@ def test_words_become_a_phrase() -> None:
     got: list[Input] = []
     words = [SentWord(text="fine", start=100.0, end=100.4)]
     frame = Frame(WordsHeader(timestamp=100.5, utterance=0, words=words, final=True))
-    made.push(frame, 2.5, (0, 0), got.append)
+    made.push(PlacedFrame(frame, 2.5), got.append)
     made.begin(SenderHello(words=True))
-    made.push(frame, 3.5, (0, 0), got.append)
+    made.push(PlacedFrame(frame, 3.5), got.append)
     one, other = got
     assert isinstance(one, Phrase)
     assert isinstance(other, Phrase)
@@ -133,7 +135,7 @@ def test_of_each_tick_one_picture_is_described() -> None:
     face = RemoteVision(seen)
     for count in range(30):
         frame = Frame(PictureHeader(timestamp=count / 30), picture=picture(64, 48))
-        face.push(frame, 5.0 + count / 30, (0, 0), got.append)
+        face.push(PlacedFrame(frame, 5.0 + count / 30), got.append)
     assert len(got) == 10
 
 
@@ -142,7 +144,8 @@ def test_a_picture_is_as_small_as_a_cameras() -> None:
     seen = Seen()
     face, whole = RemoteVision(seen), picture(1280, 720)
     for place, jpeg in ((1.0, whole), (2.0, whole[:200])):
-        face.push(Frame(PictureHeader(timestamp=0.0), picture=jpeg), place, (0, 0), lambda _: None)
+        frame = Frame(PictureHeader(timestamp=0.0), picture=jpeg)
+        face.push(PlacedFrame(frame, place), lambda _: None)
     assert seen.shapes == [(360, 640, 3)]
     assert face.losses() == {"vision": 1}
 
@@ -151,11 +154,10 @@ def test_ready_rows_follow_each_other() -> None:
     """One each 100 ms from the header's time on; no face is told, and no number made up."""
     face, got = RemoteVision(Seen()), list[Input]()
     rows = np.arange(4, dtype=np.float32).reshape(2, 2)
-    face.push(
-        Frame(FeaturesHeader(timestamp=0.0, modality="vision"), rows=rows), 1.0, (0, 0), got.append
-    )
+    frame = Frame(FeaturesHeader(timestamp=0.0, modality="vision"), rows=rows)
+    face.push(PlacedFrame(frame, 1.0), got.append)
     nobody = FeaturesHeader(timestamp=0.0, modality="vision", reason="no_face")
-    face.push(Frame(nobody, rows=rows[:0]), 2.0, (0, 0), got.append)
+    face.push(PlacedFrame(Frame(nobody, rows=rows[:0]), 2.0), got.append)
     assert [sample.timestamp for sample in got] == pytest.approx([1.0, 1.1, 2.0])
     assert isinstance(got[2], Sample)
     assert (got[2].values, got[2].reason) == (None, "no_face")

@@ -13,6 +13,7 @@ from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.protocol.ingest import (
     Frame,
     PictureHeader,
+    PlacedFrame,
     SenderHello,
     SentWord,
     SoundHeader,
@@ -31,9 +32,6 @@ PICTURES_ONLY = SenderHello.model_validate({"vision": {"encoding": "jpeg"}})
 BOTH = SenderHello.model_validate({"audio": SOUND, "vision": {"encoding": "jpeg"}})
 WORDS = SenderHello(words=True)
 
-Fed = tuple[Frame, float, tuple[int, int]]
-"""What a pool is fed: frame, place, span."""
-
 
 @functools.cache
 def wave() -> npt.NDArray[np.int16]:
@@ -41,28 +39,28 @@ def wave() -> npt.NDArray[np.int16]:
     return np.asarray(read(demo_files()[1]) * 32767, np.int16)
 
 
-def sound(count: int) -> Fed:
+def sound(count: int) -> PlacedFrame:
     """Return the `count`-th tenth of a second of speech, which begins again at its end."""
     first = count * BLOCK
     block = wave().take(range(first, first + BLOCK), mode="wrap")
     header = SoundHeader(timestamp=first / RATE)
-    return Frame(header, sound=block), first / RATE, (first, first + BLOCK)
+    return PlacedFrame(Frame(header, sound=block), first / RATE, (first, first + BLOCK))
 
 
-def picture(count: int) -> Fed:
+def picture(count: int) -> PlacedFrame:
     """Return the portrait as it is seen in the `count`-th tenth of a second."""
     place = count / 10
-    return Frame(PictureHeader(timestamp=place), picture=portrait()), place, (0, 0)
+    return PlacedFrame(Frame(PictureHeader(timestamp=place), picture=portrait()), place)
 
 
-def words(text: str, place: float) -> Fed:
+def words(text: str, place: float) -> PlacedFrame:
     """Return an utterance, all of it final."""
     sent = [SentWord(text=word, start=place - 0.2, end=place) for word in text.split()]
     header = WordsHeader(timestamp=place, utterance=0, words=sent, final=True)
-    return Frame(header), place, (0, 0)
+    return PlacedFrame(Frame(header), place)
 
 
-def speech(seconds: float) -> Iterator[Fed]:
+def speech(seconds: float) -> Iterator[PlacedFrame]:
     """Yield sound from the speech's beginning."""
     yield from (sound(count) for count in range(round(10 * seconds)))
 

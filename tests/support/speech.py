@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchaudio.functional import resample
 
-from tamulag.streamer.core.sample import Array, Word
-from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE, Recogniser
+from tamulag.streamer.core.sample import SAMPLE_RATE, Array, Word
+from tamulag.streamer.features.asr.recogniser import Recogniser
 from tamulag.streamer.features.asr.transcript import Hypothesis
 
 PAUSE = np.zeros(2 * SAMPLE_RATE, np.float32)

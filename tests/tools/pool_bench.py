@@ -18,16 +18,22 @@ from dataclasses import dataclass, field
 import psutil
 
 from tamulag.streamer.core.sample import Input, Sample
+<<<<<<< HEAD
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
 from tamulag.streamer.service.feature_workers.pool import FeatureWorkerPool
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
+from tamulag.streamer.service.feature_workers.pool import FeatureWorkerPool
+>>>>>>> main
 
-from ..support.senders import BOTH, Fed, picture, sound
+from ..support.senders import BOTH, picture, sound
 
 ROUND = 5.0
 ROUNDS = 4
 MOST = 4
 
-Feed = Callable[[str, Fed], None]
+Feed = Callable[[str, PlacedFrame], None]
 
 
 @dataclass
@@ -37,9 +43,9 @@ class Ways:
     took: dict[str, list[float]] = field(default_factory=lambda: {"audio": [], "vision": []})
     sent: dict[tuple[str, str, float], float] = field(default_factory=dict)
 
-    def send(self, session: str, fed: Fed) -> None:
-        kind = "vision" if fed[0].picture else "audio"
-        self.sent[session, kind, round(fed[1], 1)] = time.perf_counter()
+    def send(self, session: str, fed: PlacedFrame) -> None:
+        kind = "vision" if fed.frame.picture else "audio"
+        self.sent[session, kind, round(fed.place, 1)] = time.perf_counter()
 
     def find(self, session: str, inputs: Iterable[Input]) -> None:
         """Note samples. Of sound the last tick of a frame comes with the next one."""
@@ -111,9 +117,9 @@ class Bench:
         """Return the processor time of the worker and of this process."""
         return cpu(self.pool.pids[0]) + cpu(os.getpid())
 
-    def _feed(self, name: str, fed: Fed) -> None:
+    def _feed(self, name: str, fed: PlacedFrame) -> None:
         self.ways.send(name, fed)
-        self.pool.feed(name, *fed)
+        self.pool.feed(name, fed)
 
     def _report(self, session: str, reason: str | None, detail: str) -> None:
         self.reports.append((time.perf_counter(), reason))
@@ -141,10 +147,10 @@ async def hop() -> None:
         [],
     )
 
-    def take(name: str, fed: Fed) -> None:
+    def take(name: str, fed: PlacedFrame) -> None:
         ways.send(name, fed)
         found: list[Input] = []
-        ends.take(*fed, found.append)
+        ends.take(fed, found.append)
         ways.find(name, found)
 
     async with Bench(1) as bench:

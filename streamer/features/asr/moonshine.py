@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...core.sample import Array
+from ...core.sample import SAMPLE_RATE, Array
 from ...core.source import SourceError, SourceLost
-from .recogniser import SAMPLE_RATE, Steps
+from .recogniser import Steps
 from .transcript import Hypothesis, spread
 
 RENEW = 60.0

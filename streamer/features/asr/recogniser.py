@@ -9,11 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ...core.sample import Array, Phrase
+from ...core.sample import SAMPLE_RATE, Array, Phrase
 from ...core.source import Now
 from .transcript import Committed, Hypothesis, Transcript
 
-SAMPLE_RATE = 16000
 MAX_GAP = 5.0
 """Seconds of missing sound that are filled with silence; a longer gap restarts the recogniser."""
 

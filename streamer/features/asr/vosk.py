@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.sample import Array, Word
+from ...core.sample import SAMPLE_RATE, Array, Word
 from ...core.source import SourceError, SourceLost
 from .open import FETCH
-from .recogniser import SAMPLE_RATE, Steps
+from .recogniser import Steps
 from .transcript import Hypothesis
 
 

@@ -11,9 +11,8 @@ from collections import deque
 from typing import Protocol
 
 from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
-from ...core.sample import Array, Notice, Phrase
+from ...core.sample import SAMPLE_RATE, Array, Notice, Phrase
 from ...core.source import Put, SourceError, SourceLost
-from .recogniser import SAMPLE_RATE
 
 logger = logging.getLogger("tamulag.asr")
 

