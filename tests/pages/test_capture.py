@@ -26,13 +26,8 @@ from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-<<<<<<< HEAD
-from tamulag.streamer.protocol.ingest import Frame, SenderHello
-from tamulag.streamer.service.single_sender import SingleSender
-=======
 from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
 from tamulag.streamer.service.single_sender import SingleSender
->>>>>>> main
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.server import WebSocketPublisher

@@ -18,14 +18,9 @@ from dataclasses import dataclass, field
 import psutil
 
 from tamulag.streamer.core.sample import Input, Sample
-<<<<<<< HEAD
-from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
-from tamulag.streamer.service.feature_workers.pool import FeatureWorkerPool
-=======
 from tamulag.streamer.protocol.ingest import PlacedFrame
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
 from tamulag.streamer.service.feature_workers.pool import FeatureWorkerPool
->>>>>>> main
 
 from ..support.senders import BOTH, picture, sound
 

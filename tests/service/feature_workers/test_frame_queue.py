@@ -6,10 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.senders import BOTH, WORDS
-<<<<<<< HEAD:tests/service/feature_workers/test_frame_queue.py
-from tamulag.streamer.protocol.ingest import Frame, PictureHeader, SoundHeader, WordsHeader
-from tamulag.streamer.service.feature_workers.frame_queue import (
-=======
 from tamulag.streamer.protocol.ingest import (
     Frame,
     PictureHeader,
@@ -18,7 +14,6 @@ from tamulag.streamer.protocol.ingest import (
     WordsHeader,
 )
 from tamulag.streamer.service.feature_workers.frame_queue import (
->>>>>>> main:tests/server/feature_workers/test_frame_queue.py
     AHEAD,
     FrameQueue,
     QueuedSession,

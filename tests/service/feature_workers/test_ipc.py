@@ -8,13 +8,8 @@ import pytest
 
 from support.senders import BOTH, picture, sound
 from tamulag.streamer.core.sample import Sample
-<<<<<<< HEAD:tests/service/feature_workers/test_ipc.py
-from tamulag.streamer.protocol.ingest import Frame, SoundHeader
-from tamulag.streamer.service.feature_workers.ipc import (
-=======
 from tamulag.streamer.protocol.ingest import PlacedFrame, SoundHeader
 from tamulag.streamer.service.feature_workers.ipc import (
->>>>>>> main:tests/server/feature_workers/test_ipc.py
     HEAD,
     Answer,
     Begin,

@@ -12,12 +12,8 @@ from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.recogniser import Encode
 from tamulag.streamer.features.asr.transcript import Hypothesis
-<<<<<<< HEAD:tests/service/feature_workers/test_pipeline.py
-from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
-=======
 from tamulag.streamer.protocol.ingest import PlacedFrame
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig, load
->>>>>>> main:tests/server/feature_workers/test_pipeline.py
 
 SILENT = PipelineConfig(asr="none")
 

@@ -24,16 +24,10 @@ from support.senders import (
 from support.waiting import until
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Array, Input, Phrase, Sample
-<<<<<<< HEAD:tests/service/feature_workers/test_pool.py
-from tamulag.streamer.service.feature_workers import pool as module
-from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig
-from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
-=======
 from tamulag.streamer.protocol.ingest import PlacedFrame
 from tamulag.streamer.service.feature_workers import pool as module
 from tamulag.streamer.service.feature_workers.pipeline import FeaturePipeline, PipelineConfig
 from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureWorkerPool, PoolFull
->>>>>>> main:tests/server/feature_workers/test_pool.py
 
 
 class Seen:
