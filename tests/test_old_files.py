@@ -6,6 +6,7 @@ support/recordings.py; at 2.0 s the hop was doubled.
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,7 @@ def test_a_recording_is_replayed() -> None:
     # Messages are rounded to four digits.
     for estimate, score in zip(estimates, scores, strict=True):
         assert estimate.sentiment == pytest.approx(score.sentiment, abs=1e-4)
-    assert {round(b.end - a.end, 2) for a, b in zip(estimates, estimates[1:], strict=False)} == {
-        0.5,
-        1.0,
-    }
+    assert {round(b.end - a.end, 2) for a, b in pairwise(estimates)} == {0.5, 1.0}
 
 
 def test_a_session_continues_from_a_snapshot(model: TamUlag) -> None:
