@@ -17,7 +17,7 @@ from tamulag.models import TamUlag
 from tamulag.models.data.clips import read_clips
 from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app.build_recording import session_of
-from tamulag.streamer.core.commands import Close, Push
+from tamulag.streamer.core.commands import Close, Push, SessionCommand
 from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.core.snapshot import restore
@@ -51,7 +51,8 @@ def test_a_session_continues_from_a_snapshot(model: TamUlag) -> None:
     batch = SessionBatch(TorchEngine(model), CARD, timing)
     restore(batch, "a", (OLD / "session.snapshot").read_bytes(), "weights 1")
     scores = []
-    for command in [*map(Push, inputs()[expected["items"] :]), Close(None)]:
+    commands: list[SessionCommand] = [*map(Push, inputs()[expected["items"] :]), Close(None)]
+    for command in commands:
         batch.apply("a", command)
         while batch.waiting:
             scores += [scored.estimate.sentiment for scored in batch.step()]
