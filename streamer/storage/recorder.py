@@ -19,7 +19,7 @@ from ..aio.threads import in_thread
 from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
 from ..publishers.publisher import PublisherError
-from .arrow_file import END, SUFFIX, batch_of, schema_of
+from .arrow_file import END, SUFFIX, batch_of, schema_of, warm_up
 from .recording import Header, Row, estimate_row, rows_of
 
 logger = logging.getLogger("tamulag.recording")
@@ -84,11 +84,12 @@ class Recorder:
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Create the folder, readable for its owner alone.
+        """Create the folder, readable for its owner alone, and load what writes to it.
 
         Raises:
             PublisherError: If that is not possible.
         """
+        await in_thread("recording", warm_up)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self._folder, os.W_OK | os.X_OK):
