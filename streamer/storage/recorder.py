@@ -38,6 +38,9 @@ STOP_LIMIT = 1.8
 
 MEGABYTE = 1_000_000
 
+SAME_NAME = 100
+"""Most recordings of one session name that start within the same second."""
+
 
 class Recorder:
     """Records a session's commands and results; an observer and a publisher at once.
@@ -206,6 +209,22 @@ class _SizeLimit(Exception):
     """The recordings have reached their size limit."""
 
 
+def _new_folder(path: Path) -> Path:
+    """Create a folder; a session of the same name in the same second gets `~2` behind it.
+
+    Raises:
+        OSError: If that is not possible, or there are `SAME_NAME` of them.
+    """
+    for number in range(2, SAME_NAME + 2):
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            path = path.with_name(f"{path.name.partition('~')[0]}~{number}")
+        else:
+            return path
+    raise FileExistsError(errno.EEXIST, f"{SAME_NAME} recordings of this name and second", path)
+
+
 class _Files:
     """The files of one session, each created exclusively and readable for its owner alone."""
 
@@ -242,7 +261,7 @@ class _Files:
     def _next_file(self) -> None:
         if self._part == 0:
             self._total = sum(f.stat().st_size for f in self._parent.glob(f"*/*{SUFFIX}"))
-            self._folder.mkdir(mode=0o700)
+            self._folder = _new_folder(self._folder)
         self.close()
         path = self._folder / f"{self._part:04}{SUFFIX}"
         # Exclusive: neither an existing file nor the target of a link is overwritten.
