@@ -7,7 +7,6 @@ leaves addresses, certificates and passwords to mqtt_login.py.
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import aiomqtt
 
+from ..aio.backoff import Backoff
 from .mqtt_login import CREDENTIALS, MqttLogin, parse_broker, remedy
 from .publisher import LossCallback, Outbox, PublisherError, ignore_loss
 
@@ -30,8 +30,6 @@ _SOCKET_TIMEOUT = 2.0  # seconds; TCP and TLS
 
 _CONNECT_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 1.5
-_SHORTEST_PAUSE = 0.5
-_LONGEST_PAUSE = 4.0  # keeps recovery within 5 seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +216,10 @@ class MqttPublisher:
             self._outbox.put_back(self._in_flight)
             self._in_flight = None
         self._outbox.keep_newest(_is_state)
-        longest = _SHORTEST_PAUSE
+        backoff = Backoff(least=0.0)
         while self._client is None:
             # Full jitter: devices that lost one broker together must not reconnect together.
-            await asyncio.sleep(random.uniform(0, longest))
-            longest = min(_LONGEST_PAUSE, 2 * longest)
+            await asyncio.sleep(backoff.next())
             try:
                 await self._connect()
             except aiomqtt.MqttError as error:

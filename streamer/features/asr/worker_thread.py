@@ -4,13 +4,12 @@ Knows blocks, sample counts and the duration of a call. Knows no device, no file
 """
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from typing import Protocol
 
-from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
+from ...aio.backoff import Backoff
 from ...core.sample import SAMPLE_RATE, Array, Notice, Phrase
 from ...core.source import Put, SourceError, SourceLost
 
@@ -97,8 +96,7 @@ class RecogniserThread:
         self._is_reported = False
         self._accepted = 0  # samples since the fault
         self._began: float | None = None  # start of the present call
-        self._opened = 0.0
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff()
         self._failure: BaseException | None = None
 
     @property
@@ -187,7 +185,7 @@ class RecogniserThread:
 
     def _run(self, put: Put) -> None:
         try:
-            self._opened = time.monotonic()
+            self._backoff.opened()
             while self._is_away or not self._recognises(put):
                 if not self._is_reopened():
                     break
@@ -236,22 +234,19 @@ class RecogniserThread:
 
     def _is_reopened(self) -> bool:
         """Rebuild the recogniser after a pause; return False if it is to end before."""
-        if time.monotonic() - self._opened > LONGEST_PAUSE:
-            self._pause = FIRST_PAUSE
         while self._pauses():
             try:
                 self._recogniser.reopen()
             except SourceError as error:
                 logger.info("the recogniser is still away: %s", error)
                 continue
-            self._opened = time.monotonic()
+            self._backoff.opened()
             with self._changed:
                 self._is_away, self._accepted = False, 0
             return True
         return False
 
     def _pauses(self) -> bool:
-        pause = random.uniform(self._pause / 2, self._pause)
-        self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+        pause = self._backoff.next()
         with self._changed:
             return not self._changed.wait_for(lambda: self._is_ending, pause)

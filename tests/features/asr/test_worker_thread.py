@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from tamulag.streamer.aio import backoff
 from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Array, Input, Notice, Phrase
 from tamulag.streamer.core.source import SourceError, SourceLost
@@ -84,7 +85,7 @@ def frail() -> Frail:
 @pytest.fixture
 def speech(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speech]:
     """Speak to a recogniser that is built anew, and given up, sooner than in real life."""
-    monkeypatch.setattr(worker_thread, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(worker_thread, "CALL_LIMIT", 0.2)
     monkeypatch.setattr(worker_thread, "DOUBTFUL_CALL", 0.1)
     made = Speech(frail)
