@@ -205,14 +205,17 @@ def _workers(config: Config, registry: SessionRegistry) -> FeatureWorkerPool | N
         for item in inputs:
             registry.push(session, item)
 
-    front = PipelineConfig(
+    pipeline = PipelineConfig(
         checkpoint=config.model.checkpoint,
         subject=config.session.subject,
         asr=config.asr.engine,
         asr_model=config.asr.model,
     )
     return FeatureWorkerPool(
-        workers=config.serve.workers, front=front, deliver=deliver, tell=registry.set_workers_lost
+        workers=config.serve.workers,
+        config=pipeline,
+        deliver=deliver,
+        notify=registry.set_workers_lost,
     )
 
 

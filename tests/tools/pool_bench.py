@@ -78,7 +78,7 @@ class Bench:
         self.ways = Ways()
         self.reports: list[tuple[float, str | None]] = []
         self.pool = FeatureWorkerPool(
-            workers=1, front=PipelineConfig(), deliver=self.ways.find, tell=self._report
+            workers=1, config=PipelineConfig(), deliver=self.ways.find, notify=self._report
         )
         self.count = 0
 
@@ -134,7 +134,7 @@ async def cores(work: Awaitable[None], worked: Callable[[], float]) -> float:
 
 async def hop() -> None:
     """Print what the way through a process costs, beside the same in this process."""
-    ends, ways, here, there, server = (
+    pipeline, ways, here, there, server = (
         FeaturePipeline(PipelineConfig(), load(PipelineConfig()), BOTH),
         Ways(),
         [],
@@ -145,7 +145,7 @@ async def hop() -> None:
     def take(name: str, fed: PlacedFrame) -> None:
         ways.send(name, fed)
         found: list[Input] = []
-        ends.take(fed, found.append)
+        pipeline.push(fed, found.append)
         ways.find(name, found)
 
     async with Bench(1) as bench:
@@ -161,7 +161,7 @@ async def hop() -> None:
             f"with a worker: {statistics.median(there):.2f} cores, of which "
             f"{statistics.median(server):.3f} are the server's; p50 (p95) {bench.ways.text()}"
         )
-    ends.close(lambda _: None)
+    pipeline.close(lambda _: None)
 
 
 async def loaded(count: int) -> None:

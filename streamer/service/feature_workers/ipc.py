@@ -1,7 +1,8 @@
-"""What a server and its worker processes say to each other, and how it lies in the pipe.
+"""Messages between a server and its feature workers, pickled and length-prefixed in a pipe.
 
 Knows the messages, their pickled form and a blocking file to read them from. Knows no process and
-no session but its number. Both ends are ours: whatever comes from outside was checked before.
+no session but its number. Unpickling is safe: both ends are ours, input from the network was
+validated before.
 """
 
 import pickle
@@ -16,41 +17,41 @@ HEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """Open the front ends of a session."""
+class OpenSession:
+    """Open a session's feature pipeline; answered by `SessionOpened` or `SessionFailed`."""
 
     number: int
     hello: SenderHello
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
-    """Work on a frame; answered by `Taken`, in the order of the frames."""
+class ProcessFrame:
+    """Process a frame; answered by `FrameProcessed`, in the order of the frames."""
 
     number: int
     placed: PlacedFrame
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Close the front ends of a session; answered by `Ended`."""
+class CloseSession:
+    """Close a session's feature pipeline; answered by `SessionClosed`."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Answer with `Pong`, behind the frames that came before."""
+    """Answer with `Pong`, after the frames that were sent before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """Give up work in all sessions, the present ones and new ones; see `LoadShedder`."""
+    """Reduce the work of all sessions, open and future ones; see `LoadShedder`."""
 
     steps: tuple[str, ...]
 
 
-Order: TypeAlias = Begin | Take | End | Ping | Shed
+Order: TypeAlias = OpenSession | ProcessFrame | CloseSession | Ping | Shed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +60,32 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The worker cannot be loaded, and ends."""
+class WorkerFailed:
+    """The worker could not be loaded, and exits."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """The front ends of a session are open: its frames may come."""
+class SessionOpened:
+    """A session's feature pipeline is open: its frames may be sent."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Processed:
-    """A frame is done, also one of a session that is not open any more."""
+class FrameProcessed:
+    """A frame was processed, or ignored since its session is not open any more (no losses then)."""
 
     number: int
     inputs: list[Input]
     losses: dict[str, int]
-    """Of the session since it began; see `Source.losses`."""
+    """Of the session since it was opened; see `Source.losses`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
-    """A recogniser has heard something."""
+class PhraseRecognised:
+    """A recogniser has a phrase, partial or final."""
 
     number: int
     phrase: Phrase
@@ -92,21 +93,21 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class SessionFailed:
-    """The front ends of a session could not be opened, or failed and are closed."""
+    """A session's feature pipeline could not be opened, or failed and is closed."""
 
     number: int
     detail: str
     trace: str
-    """For the log."""
+    """Traceback, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """The front ends of a session are closed."""
+class SessionClosed:
+    """A session's feature pipeline is closed."""
 
     number: int
     problem: str = ""
-    """What went wrong with it; "" = nothing."""
+    """Error while closing; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,23 @@ class Pong:
     """The worker is alive."""
 
     load: float
-    """Share of the time since the last one in which it was busy, 0..1."""
+    """Busy share of the time since the last ping, 0..1."""
 
 
-Answer: TypeAlias = Ready | Failed | Begun | Processed | Recognised | SessionFailed | Ended | Pong
+Answer: TypeAlias = (
+    Ready
+    | WorkerFailed
+    | SessionOpened
+    | FrameProcessed
+    | PhraseRecognised
+    | SessionFailed
+    | SessionClosed
+    | Pong
+)
 
 
 def pack(message: Order | Answer) -> bytes:
-    """Return a message as it lies in the pipe."""
+    """Return a message's bytes in the pipe."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return len(data).to_bytes(HEAD, "big") + data
 

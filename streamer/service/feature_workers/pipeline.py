@@ -1,7 +1,7 @@
-"""What turns one session's frames into inputs, as a worker process has it.
+"""Feature pipeline of one session in a worker process: frames in, samples and phrases out.
 
 Knows the features, the recogniser and the text encoder. Knows no pipe, no model and no clock: a
-phrase is available when its sound was heard.
+phrase is available at the end of its sound, however long its recognition took.
 """
 
 from collections.abc import Collection
@@ -19,13 +19,13 @@ from ...sources.remote_features import RemoteAudio, RemoteVision
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """What a worker builds its front ends from.
+    """Settings of a worker's feature pipelines.
 
     Attributes:
-        checkpoint: Name or path; its text branch tells the text encoder.
-        subject: Whose channel of a call is heard.
+        checkpoint: Name or path; its text branch selects the text encoder.
+        subject: Role of the speaker whose channel of a call is used.
         asr: Recogniser of sessions that send sound and no words.
-        asr_model: Folder of a Vosk model.
+        asr_model: Folder of a Vosk model; required by `vosk`.
     """
 
     checkpoint: str = "default"
@@ -35,11 +35,11 @@ class PipelineConfig:
 
 
 class FeaturePipeline:
-    """The front ends of one session: those that its hello offers.
+    """The front ends (sound, pictures, words) that one session's hello offers.
 
     Args:
-        front: What to build.
-        encode: Words become token states.
+        config: Settings.
+        encode: Words -> token states.
         hello: Of the session's sender.
 
     Raises:
@@ -47,57 +47,57 @@ class FeaturePipeline:
         AssetError: If a pretrained part is missing or damaged.
     """
 
-    def __init__(self, front: PipelineConfig, encode: Encode, hello: SenderHello) -> None:
-        self._voice: RemoteAudio | None = None
-        self._face: RemoteVision | None = None
+    def __init__(self, config: PipelineConfig, encode: Encode, hello: SenderHello) -> None:
+        self._sound: RemoteAudio | None = None
+        self._vision: RemoteVision | None = None
         with ExitStack() as resources:
             if hello.audio or hello.words:
-                self._voice = RemoteAudio(
-                    _sound(front, encode, hello, resources), front.subject, encode
+                self._sound = RemoteAudio(
+                    _sound(config, encode, hello, resources), config.subject, encode
                 )
-                self._voice.begin(hello)
+                self._sound.begin(hello)
             if hello.vision:
                 from ...features.vision import VisionFeatures
 
-                self._face = RemoteVision(resources.enter_context(VisionFeatures()))
+                self._vision = RemoteVision(resources.enter_context(VisionFeatures()))
             self._resources = resources.pop_all()
 
-    def take(self, placed: PlacedFrame, put: Put) -> None:
-        """Put what a frame holds; see `Work`.
+    def push(self, placed: PlacedFrame, put: Put) -> None:
+        """Process a frame and put its samples and phrases.
 
         Raises:
-            ValueError: If such a frame was not offered.
+            ValueError: If the hello did not offer frames of that kind.
         """
-        work = self._face if isinstance(placed.frame.header, PictureHeader) else self._voice
-        if work is None:
+        front_end = self._vision if isinstance(placed.frame.header, PictureHeader) else self._sound
+        if front_end is None:
             raise ValueError(f"{placed.frame.header.kind} was not offered in the hello")
-        work.push(placed, put)
+        front_end.push(placed, put)
 
     def losses(self) -> dict[str, int]:
-        """Return the lost ticks; see `Source`."""
-        works = (self._voice, self._face)
-        return {key: n for work in works if work for key, n in work.losses().items()}
+        """Return the losses; see `Source.losses`."""
+        front_ends = (self._sound, self._vision)
+        return {key: n for one in front_ends if one for key, n in one.losses().items()}
 
     def shed(self, steps: Collection[str]) -> None:
-        """Save work where that is possible; see `Source`."""
-        for work in (self._voice, self._face):
-            if work is not None:
-                work.shed(steps)
+        """Reduce the work; see `Source.shed`."""
+        for front_end in (self._sound, self._vision):
+            if front_end is not None:
+                front_end.shed(steps)
 
     def close(self, put: Put) -> None:
-        """Put the last words and free everything, within 3 s; a recogniser that hangs stays."""
+        """Put the last words and free all resources, within 3 s; a recogniser that hangs leaks."""
         try:
-            if self._voice:
-                self._voice.end(put)
+            if self._sound:
+                self._sound.end(put)
         finally:
             self._resources.close()
 
 
-def load(front: PipelineConfig) -> Encode:
-    """Load what all sessions share, and try the rest once: what is missing is told at the start.
+def load(config: PipelineConfig) -> Encode:
+    """Load what all sessions share, and try the rest once: missing files fail at the start.
 
     Returns:
-        Words -> token states, for `FrontEnds`.
+        Words -> token states, for `FeaturePipeline`.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
@@ -106,21 +106,21 @@ def load(front: PipelineConfig) -> Encode:
     """
     from tamulag.models.text.text_encoder import encoder_for
 
-    encode = encoder_for(front.checkpoint).encode
+    encode = encoder_for(config.checkpoint).encode
     encode(["hello"])
     sound = SoundForm(encoding="pcm_s16le", rate=16000)
     every = SenderHello(audio=sound, vision=PictureForm(encoding="jpeg"))
-    FeaturePipeline(front, encode, every).close(lambda _: None)
+    FeaturePipeline(config, encode, every).close(lambda _: None)
     return encode
 
 
 def _sound(
-    front: PipelineConfig, encode: Encode, hello: SenderHello, resources: ExitStack
+    config: PipelineConfig, encode: Encode, hello: SenderHello, resources: ExitStack
 ) -> AudioPipeline:
     from ...features.audio import AudioFeatures
 
-    # Who sends words has recognised them.
-    recogniser = None if hello.words else open_recogniser(front.asr, front.asr_model)
+    # A sender of words runs its own recogniser.
+    recogniser = None if hello.words else open_recogniser(config.asr, config.asr_model)
     listener = None
     if recogniser is not None:
         listener = PhraseRecogniser(recogniser, encode)

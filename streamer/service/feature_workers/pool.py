@@ -1,7 +1,7 @@
-"""Front ends in worker processes: who sits at which worker, and who begins again after a crash.
+"""Pool of feature workers: assigns sessions to worker processes and reopens them after a crash.
 
-Knows sessions by name, workers and their loss. Knows no picture, no sound and no process from
-inside; all of it is used by the event loop's thread alone.
+Knows sessions by name, workers and their loss. Knows no picture, no sound and not what a process
+runs; used by the event loop's thread alone.
 """
 
 import asyncio
@@ -17,7 +17,17 @@ from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import PlacedFrame, SenderHello
 from .frame_queue import FrameQueue, QueuedSession
-from .ipc import Answer, Begin, Begun, End, Ended, Processed, Recognised, SessionFailed, Shed
+from .ipc import (
+    Answer,
+    CloseSession,
+    FrameProcessed,
+    OpenSession,
+    PhraseRecognised,
+    SessionClosed,
+    SessionFailed,
+    SessionOpened,
+    Shed,
+)
 from .pipeline import PipelineConfig
 from .process import STARTING, WorkerError, WorkerProcess
 
@@ -26,316 +36,320 @@ logger = logging.getLogger("tamulag.front")
 LOST = "front_end_lost"
 
 LAST = 4.0
-"""Seconds that the last frames of a session may take, and its last words."""
+"""Limit for a session's last frames, and for its last words, seconds."""
 
-SEATS = 16
-"""Sessions of a worker that send sound or pictures; those of words alone are few as its load says.
-"""
+HEAVY_SESSIONS = 16
+"""Most sessions of sound or pictures per worker; sessions of words alone are limited by load."""
 
 SHOWN = 5.0
-"""Seconds until a session shows in a worker's load."""
+"""Seconds until a new session shows in a worker's measured load."""
 
 COST, WORDS = 0.25, 0.03
-"""Share of a worker's time that a session of sound or pictures takes, and one of words alone."""
+"""Busy share of a worker per session of sound or pictures, and per session of words alone."""
 
 STEADY = 10.0
-"""Seconds after which whoever began again counts as well, and needs no pause the next time."""
+"""Seconds of running after which the next restart needs no pause."""
 
 Deliver = Callable[[str, list[Input]], None]
-Tell = Callable[[str, str | None, str], None]
+Notify = Callable[[str, str | None, str], None]
 
 
 class PoolFull(TamulagError):
-    """No worker may take another session."""
+    """No worker has room for another session."""
 
 
 @dataclass(eq=False)
 class _WorkerSlot:
-    """A worker, and who sits there."""
+    """A worker and its sessions."""
 
-    child: WorkerProcess
-    desk: FrameQueue
+    process: WorkerProcess
+    queue: FrameQueue
     is_up: bool = False
 
     @property
     def heavy(self) -> int:
-        """How many of them send sound or pictures, without those whose last words are awaited."""
-        return sum(is_heavy(seat.hello) and not seat.is_ended for seat in self.desk.seats)
+        """Number of its running sessions that send sound or pictures."""
+        return sum(
+            is_heavy(session.hello) and not session.is_ended for session in self.queue.sessions
+        )
 
 
 class FeatureWorkerPool:
     """Worker processes that turn the frames of sessions into inputs.
 
     Args:
-        workers: Processes.
-        front: What each of them builds.
+        workers: Number of processes.
+        config: Settings of their feature pipelines.
         deliver: Called with a session's name and new inputs.
-        tell: Called with a session's name, `front_end_lost` and why; with None when it is well
-            again.
-        seats: Sessions of a worker that send sound or pictures.
+        notify: Called with a session's name, a reason and a detail: `front_end_lost`, or None when
+            its pipeline is open again.
+        heavy_sessions: Most sessions per worker that send sound or pictures.
     """
 
     def __init__(
         self,
         *,
         workers: int,
-        front: PipelineConfig,
+        config: PipelineConfig,
         deliver: Deliver,
-        tell: Tell,
-        seats: int = SEATS,
+        notify: Notify,
+        heavy_sessions: int = HEAVY_SESSIONS,
     ) -> None:
         self._deliver = deliver
-        self._tell = tell
-        self._limit = seats
-        children = [WorkerProcess(f"front end {number}", front) for number in range(workers)]
-        self._posts = [_WorkerSlot(child, FrameQueue(child.send)) for child in children]
-        self._seats: dict[str, tuple[QueuedSession, _WorkerSlot]] = {}
+        self._notify = notify
+        self._limit = heavy_sessions
+        processes = [WorkerProcess(f"front end {number}", config) for number in range(workers)]
+        self._slots = [_WorkerSlot(process, FrameQueue(process.send)) for process in processes]
+        self._sessions: dict[str, tuple[QueuedSession, _WorkerSlot]] = {}
         self._numbers = itertools.count()
         self._shed: tuple[str, ...] = ()
 
     @property
     def pids(self) -> list[int]:
-        """Return the process ids of the workers that are there."""
-        return [post.child.pid for post in self._posts if post.child.pid is not None]
+        """Return the process ids of the running workers."""
+        return [slot.process.pid for slot in self._slots if slot.process.pid is not None]
 
     async def open(self) -> None:
-        """Start the workers; they have 60 s.
+        """Start the workers, within 60 s.
 
         Raises:
             WorkerError: If one cannot be started; then none is left.
         """
-        starts = [post.child.start() for post in self._posts]
+        starts = [slot.process.start() for slot in self._slots]
         problems = await asyncio.gather(*starts, return_exceptions=True)
         for problem in filter(None, problems):
             await self.close()
             raise problem
-        for post in self._posts:
-            post.is_up = True
+        for slot in self._slots:
+            slot.is_up = True
 
     async def run(self) -> None:
-        """Hear the workers until cancelled; start again whichever is gone, with its sessions.
+        """Read the workers' answers until cancelled; restart workers that end, and their sessions.
 
         Raises:
-            ExceptionGroup: What `deliver` or `tell` raised.
+            ExceptionGroup: What `deliver` or `notify` raised.
         """
         async with asyncio.TaskGroup() as group:
-            for post in self._posts:
-                group.create_task(self._keep(post))
+            for slot in self._slots:
+                group.create_task(self._supervise(slot))
 
     async def close(self) -> None:
-        """End the workers, within some 2 s, busy or not; `run` was cancelled before."""
-        for seat, _ in self._seats.values():
-            seat.stop()
-        await asyncio.gather(*(post.child.stop() for post in self._posts))
+        """End the workers, within some 2 s, busy or not; cancel `run` before."""
+        for session, _ in self._sessions.values():
+            session.stop()
+        await asyncio.gather(*(slot.process.stop() for slot in self._slots))
 
-    def begin(self, session: str, hello: SenderHello) -> None:
-        """Open front ends for what a hello offers, at the worker with the fewest sessions.
+    def begin(self, name: str, hello: SenderHello) -> None:
+        """Open a session's pipeline at the worker with the fewest sessions.
 
-        Where no worker is up `tell` is called at once.
+        Without a running worker `notify` is called at once.
 
         Args:
-            session: A name that is not in use.
-            hello: Of its sender; ready feature rows are not the pool's.
+            name: Of the session; not in use.
+            hello: Of its sender; finished feature rows do not go through the pool.
 
         Raises:
-            PoolFull: If no worker may take another session of sound or pictures.
+            PoolFull: If no worker has room for another session of sound or pictures.
             ValueError: If the name is in use.
         """
-        if session in self._seats:
-            raise ValueError(f"session {session!r} has begun already: end it first")
+        if name in self._sessions:
+            raise ValueError(f"session {name!r} has begun already: end it first")
         free = self._free(hello)
         if not free:
-            full = f"{len(self._posts)} workers with {self._limit} sessions each"
+            full = f"{len(self._slots)} workers with {self._limit} sessions each"
             raise PoolFull(f"no front end is free, {full}: try again later, or start more workers")
-        post = min(free, key=lambda post: (not post.is_up, len(post.desk.seats)))
-        seat = QueuedSession(session, hello)
-        self._seats[session] = (seat, post)
-        post.desk.seats.append(seat)
-        if post.is_up:
-            self._enter(seat, post)
+        slot = min(free, key=lambda slot: (not slot.is_up, len(slot.queue.sessions)))
+        session = QueuedSession(name, hello)
+        self._sessions[name] = (session, slot)
+        slot.queue.sessions.append(session)
+        if slot.is_up:
+            self._open_pipeline(session, slot)
         else:
-            self._lose(seat, f"{post.child.name} is being started again")
+            self._lose(session, f"{slot.process.name} is being started again")
 
-    def feed(self, session: str, placed: PlacedFrame) -> None:
-        """Take a frame; never waits. When too many wait the oldest is dropped and counted.
+    def feed(self, name: str, placed: PlacedFrame) -> None:
+        """Queue a frame; never waits. Beyond the bounds the oldest is dropped and counted.
 
-        Of what waited for the front ends themselves the last second of sound is kept.
+        Of the sound queued before the pipeline is open only the last second is processed.
 
         Args:
-            session: It has begun; KeyError if not.
-            placed: Sound or words, of which 250 or 5 s may wait, or a picture, of which 2 may.
-        """
-        seat, post = self._seats[session]
-        post.desk.feed(seat, placed)
+            name: Of a session that was begun.
+            placed: Sound or words (250 or 5 s are queued at most), or a picture (2 at most).
 
-    def end(self, session: str) -> None:
-        """Close the front ends of a session; what still waits is dropped.
+        Raises:
+            KeyError: If the session was not begun.
+        """
+        session, slot = self._sessions[name]
+        slot.queue.push(session, placed)
+
+    def end(self, name: str) -> None:
+        """Close a session's pipeline; queued frames are dropped.
 
         Its last words may be delivered within the next 3 s, unless the name is used again.
         """
-        seat, post = self._seats.pop(session)
-        seat.is_ended = True
-        if seat.number in post.desk.numbers:
-            post.desk.stop(seat)
-            post.child.send(End(seat.number))
+        session, slot = self._sessions.pop(name)
+        session.is_ended = True
+        if session.number in slot.queue.numbers:
+            slot.queue.stop(session)
+            slot.process.send(CloseSession(session.number))
         else:
-            post.desk.leave(seat)
+            slot.queue.remove(session)
 
-    async def finish(self, session: str) -> None:
-        """End a session once all that waits has been worked on and its last words have come.
+    async def finish(self, name: str) -> None:
+        """End a session after its queued frames are processed; wait for its last words.
 
-        Waits for some seconds at most; then it is as with `end`.
+        Each wait takes 4 s at most; then it is as with `end`.
         """
-        seat, post = self._seats[session]
-        await _until(lambda: seat.is_lost or not post.desk.has_work(seat))
-        self.end(session)
-        await _until(lambda: seat not in post.desk.seats)
+        session, slot = self._sessions[name]
+        await _until(lambda: session.is_lost or not slot.queue.has_work(session))
+        self.end(name)
+        await _until(lambda: session not in slot.queue.sessions)
 
-    def losses(self, session: str) -> dict[str, int]:
-        """Return what was lost so far: phrases of `text`, ticks of `audio` and `asr`, `vision`."""
-        return self._seats[session][0].lost()
+    def losses(self, name: str) -> dict[str, int]:
+        """Return the losses so far: `text` phrases, `audio` and `asr` ticks, `vision` pictures."""
+        return self._sessions[name][0].lost()
 
     def shed(self, steps: tuple[str, ...]) -> None:
-        """Give up work in all sessions; workers that start later do too."""
+        """Reduce the work of all sessions, also in workers that start later."""
         self._shed = steps
-        for post in self._posts:
-            if post.is_up:
-                post.child.send(Shed(steps))
+        for slot in self._slots:
+            if slot.is_up:
+                slot.process.send(Shed(steps))
 
     def waiting(self) -> float:
-        """Return the longest seconds of sound of one session that wait for a worker."""
-        return max((seat.waiting() for seat, _ in self._seats.values()), default=0.0)
+        """Return the largest queue of sound of a session, seconds."""
+        return max((session.waiting() for session, _ in self._sessions.values()), default=0.0)
 
     def load(self) -> float:
-        """Return the share of time in which the busiest worker is busy, 0..1; 1: none is up.
+        """Return the busy share of the busiest worker, 0..1; 1 if none is running.
 
-        Who has just begun does not show in it yet, and is counted with what one is known to cost.
+        New sessions do not show in the measurement yet: their known cost is added.
         """
-        return max((self._load(post) for post in self._posts if post.is_up), default=1.0)
+        return max((self._load(slot) for slot in self._slots if slot.is_up), default=1.0)
 
-    def _load(self, post: _WorkerSlot) -> float:
-        new = [seat for seat in post.desk.seats if _now() - seat.since < SHOWN]
-        costs = [COST if is_heavy(seat.hello) else WORDS for seat in new]
-        return min(1.0, post.child.load + sum(costs))
+    def _load(self, slot: _WorkerSlot) -> float:
+        new = [session for session in slot.queue.sessions if _now() - session.since < SHOWN]
+        costs = [COST if is_heavy(session.hello) else WORDS for session in new]
+        return min(1.0, slot.process.load + sum(costs))
 
     def has_room(self, hello: SenderHello) -> bool:
-        """Return whether a worker may take a session with that hello."""
+        """Return whether a worker has room for a session with that hello."""
         return bool(self._free(hello))
 
     def _free(self, hello: SenderHello) -> list[_WorkerSlot]:
         if not is_heavy(hello):
-            return self._posts
-        return [post for post in self._posts if post.heavy < self._limit]
+            return self._slots
+        return [slot for slot in self._slots if slot.heavy < self._limit]
 
-    async def _keep(self, post: _WorkerSlot) -> None:
+    async def _supervise(self, slot: _WorkerSlot) -> None:
         pause = 0.0
         while True:
             since = _now()
-            why = await post.child.run(partial(self._heed, post))
-            post.is_up = False
-            self._lose_all(post, why)
+            why = await slot.process.run(partial(self._handle_message, slot))
+            slot.is_up = False
+            self._lose_all(slot, why)
             pause = _grown(pause, since)
-            while not await self._starts(post, pause):
+            while not await self._restarted(slot, pause):
                 pause = _grown(pause, _now())
-            for seat in post.desk.seats:
-                self._enter_after(seat, post, seat.pause)
+            for session in slot.queue.sessions:
+                self._open_after(session, slot, session.pause)
 
-    async def _starts(self, post: _WorkerSlot, pause: float) -> bool:
+    async def _restarted(self, slot: _WorkerSlot, pause: float) -> bool:
         await asyncio.sleep(pause)
         try:
-            await post.child.start()
+            await slot.process.start()
         except WorkerError as error:
             logger.warning("%s; tried again in some seconds", error)
             return False
-        post.is_up = True
-        post.child.send(Shed(self._shed))
-        logger.info("%s is back", post.child.name)
+        slot.is_up = True
+        slot.process.send(Shed(self._shed))
+        logger.info("%s is back", slot.process.name)
         return True
 
-    def _heed(self, post: _WorkerSlot, answer: Answer) -> None:
-        """Do what an answer asks for."""
-        if isinstance(answer, Processed):
-            post.desk.taken(answer)
-            self._hand_over(post.desk.numbers.get(answer.number), answer.inputs)
-        elif isinstance(answer, Recognised):
-            self._hand_over(post.desk.numbers.get(answer.number), [answer.phrase])
-        elif isinstance(answer, Begun):
-            self._begun(post, answer.number)
+    def _handle_message(self, slot: _WorkerSlot, answer: Answer) -> None:
+        """Dispatch a worker's answer."""
+        if isinstance(answer, FrameProcessed):
+            slot.queue.mark_processed(answer)
+            self._deliver_inputs(slot.queue.numbers.get(answer.number), answer.inputs)
+        elif isinstance(answer, PhraseRecognised):
+            self._deliver_inputs(slot.queue.numbers.get(answer.number), [answer.phrase])
+        elif isinstance(answer, SessionOpened):
+            self._opened(slot, answer.number)
         elif isinstance(answer, SessionFailed):
-            self._broken(post, answer)
-        elif isinstance(answer, Ended):
-            self._ended(post, answer)
+            self._failed(slot, answer)
+        elif isinstance(answer, SessionClosed):
+            self._closed(slot, answer)
 
-    def _hand_over(self, seat: QueuedSession | None, inputs: list[Input]) -> None:
-        # Of a session that has ended, the name may stand for another one by now.
-        if seat and inputs and not (seat.is_ended and seat.name in self._seats):
-            self._deliver(seat.name, inputs)
+    def _deliver_inputs(self, session: QueuedSession | None, inputs: list[Input]) -> None:
+        # The name of an ended session may belong to a new one by now.
+        if session and inputs and not (session.is_ended and session.name in self._sessions):
+            self._deliver(session.name, inputs)
 
-    def _begun(self, post: _WorkerSlot, number: int) -> None:
-        seat = post.desk.numbers[number]
-        if seat.is_ended:
+    def _opened(self, slot: _WorkerSlot, number: int) -> None:
+        session = slot.queue.numbers[number]
+        if session.is_ended:
             return
-        if seat.timer:
-            seat.timer.cancel()
-        if seat.is_lost:
-            seat.is_lost = False
-            self._tell(seat.name, None, f"{post.child.name} is back")
-        post.desk.open(seat)
+        if session.timer:
+            session.timer.cancel()
+        if session.is_lost:
+            session.is_lost = False
+            self._notify(session.name, None, f"{slot.process.name} is back")
+        slot.queue.open(session)
 
-    def _broken(self, post: _WorkerSlot, answer: SessionFailed) -> None:
-        logger.error("%s: %s", post.child.name, answer.trace)
-        seat = post.desk.numbers.pop(answer.number, None)
-        if seat and seat.is_ended:
-            post.desk.leave(seat)
-        elif seat:
-            post.desk.stop(seat)
-            seat.pause = max(_grown(seat.pause, seat.since), FIRST_PAUSE)
-            self._lose(seat, answer.detail)
-            self._enter_after(seat, post, seat.pause)
+    def _failed(self, slot: _WorkerSlot, answer: SessionFailed) -> None:
+        logger.error("%s: %s", slot.process.name, answer.trace)
+        session = slot.queue.numbers.pop(answer.number, None)
+        if session and session.is_ended:
+            slot.queue.remove(session)
+        elif session:
+            slot.queue.stop(session)
+            session.pause = max(_grown(session.pause, session.since), FIRST_PAUSE)
+            self._lose(session, answer.detail)
+            self._open_after(session, slot, session.pause)
 
-    def _ended(self, post: _WorkerSlot, answer: Ended) -> None:
+    def _closed(self, slot: _WorkerSlot, answer: SessionClosed) -> None:
         if answer.problem:
-            logger.error("%s: at the end of a session: %s", post.child.name, answer.problem)
-        seat = post.desk.numbers.get(answer.number)
-        if seat:
-            post.desk.leave(seat)
+            logger.error("%s: at the end of a session: %s", slot.process.name, answer.problem)
+        session = slot.queue.numbers.get(answer.number)
+        if session:
+            slot.queue.remove(session)
 
-    def _lose_all(self, post: _WorkerSlot, why: str) -> None:
-        logger.error("%s; %d sessions are without it", why, len(post.desk.seats))
-        suspect = post.desk.at_work
-        post.desk.clear()
-        for seat in post.desk.seats:
-            # Whoever's frame it was may do it again: its neighbours get a longer peace each time.
-            seat.pause = _grown(seat.pause, seat.since) if seat is suspect else 0.0
-            self._lose(seat, why)
+    def _lose_all(self, slot: _WorkerSlot, why: str) -> None:
+        logger.error("%s; %d sessions are without it", why, len(slot.queue.sessions))
+        suspect = slot.queue.in_progress
+        slot.queue.clear()
+        for session in slot.queue.sessions:
+            # The frame in progress may have caused the crash: its session restarts later each time.
+            session.pause = _grown(session.pause, session.since) if session is suspect else 0.0
+            self._lose(session, why)
 
-    def _lose(self, seat: QueuedSession, detail: str) -> None:
-        seat.is_lost = True
-        self._tell(seat.name, LOST, detail)
+    def _lose(self, session: QueuedSession, detail: str) -> None:
+        session.is_lost = True
+        self._notify(session.name, LOST, detail)
 
-    def _enter_after(self, seat: QueuedSession, post: _WorkerSlot, pause: float) -> None:
+    def _open_after(self, session: QueuedSession, slot: _WorkerSlot, pause: float) -> None:
         loop = asyncio.get_running_loop()
-        seat.timer = loop.call_later(pause, self._enter, seat, post)
+        session.timer = loop.call_later(pause, self._open_pipeline, session, slot)
 
-    def _enter(self, seat: QueuedSession, post: _WorkerSlot) -> None:
-        """Ask the worker for a session's front ends; a worker that takes too long is ended."""
-        seat.number = next(self._numbers)
-        seat.since = _now()
-        post.desk.numbers[seat.number] = seat
-        seat.timer = asyncio.get_running_loop().call_later(STARTING, post.child.kill)
-        post.child.send(Begin(seat.number, seat.hello))
+    def _open_pipeline(self, session: QueuedSession, slot: _WorkerSlot) -> None:
+        """Send the order to open a session's pipeline; kill the worker if that takes too long."""
+        session.number = next(self._numbers)
+        session.since = _now()
+        slot.queue.numbers[session.number] = session
+        session.timer = asyncio.get_running_loop().call_later(STARTING, slot.process.kill)
+        slot.process.send(OpenSession(session.number, session.hello))
 
 
 def is_heavy(hello: SenderHello) -> bool:
-    """Return whether a session sends sound or pictures, not words alone."""
+    """Return whether a session sends sound or pictures, not only words."""
     return hello.audio is not None or hello.vision is not None
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
-    """Wait for `LAST` seconds at most."""
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, `LAST` seconds at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST):
-            while not is_so():  # noqa: ASYNC110 (bounded by the timeout)
+            while not condition():  # noqa: ASYNC110 (bounded by the timeout)
                 await asyncio.sleep(0.02)
 
 

@@ -1,6 +1,6 @@
-"""A worker process as the server sees it: started, fed, heard, watched, ended.
+"""A worker process seen from the server: starts it, sends orders, reads answers, pings, ends it.
 
-Knows the process and the pipe to it. Knows no session; what the messages mean is the pool's.
+Knows the process and the pipe to it. Knows no session; the pool interprets the messages.
 """
 
 import asyncio
@@ -14,60 +14,60 @@ from multiprocessing.process import BaseProcess
 
 from ...aio.threads import in_thread
 from ...core.errors import TamulagError
-from .ipc import HEAD, Answer, Failed, Order, Ping, Pong, pack
+from .ipc import HEAD, Answer, Order, Ping, Pong, WorkerFailed, pack
 from .pipeline import PipelineConfig
 from .worker import serve
 
 logger = logging.getLogger("tamulag.front")
 
 STARTING = 60.0
-"""Seconds that a worker has to load its networks."""
+"""Limit for loading a worker's networks, seconds."""
 
 BEAT = 1.0
-"""Seconds from one ping to the next."""
+"""Interval of pings, seconds."""
 
 HUNG = 10
-"""Pings without an answer after which a worker is ended. Beats are counted, not time: a server
-that was stopped itself does not blame its workers."""
+"""Unanswered pings after which a worker is killed. Pings are counted, not time: workers survive
+a pause of the server itself."""
 
 LEAVING = 2.0
-"""Seconds that a worker has to end; then it is killed."""
+"""Limit for a worker's exit, seconds; then it is killed."""
 
 
 class WorkerError(TamulagError):
-    """A worker cannot be started; the text says what is missing."""
+    """A worker cannot be started; the message names what is missing."""
 
 
 class WorkerProcess:
-    """A worker process, which may be started again when it is gone; used by the event loop alone.
+    """A worker process that can be started again after its end; used by the event loop alone.
 
     Args:
         name: For the log.
-        front: What it builds.
+        config: Settings of its feature pipelines.
     """
 
-    def __init__(self, name: str, front: PipelineConfig) -> None:
+    def __init__(self, name: str, config: PipelineConfig) -> None:
         self.name = name
-        self._front = front
+        self._config = config
         self._process: BaseProcess | None = None
         self._loads: deque[float] = deque(maxlen=5)
         self._unanswered = 0
 
     @property
     def pid(self) -> int | None:
-        """Return its process id while it is there."""
+        """Return its process id; None while there is no process."""
         return self._process.pid if self._process else None
 
     @property
     def load(self) -> float:
-        """Return the share of the last five seconds in which it was busy, 0..1."""
+        """Return the busy share of the last five seconds, 0..1."""
         return sum(self._loads) / max(len(self._loads), 1)
 
     async def start(self) -> None:
         """Start it and wait until it is loaded, 60 s at most.
 
         Raises:
-            WorkerError: If it is not; then it is ended again.
+            WorkerError: If that fails; then no process is left.
         """
         self._loads.clear()
         try:
@@ -75,25 +75,27 @@ class WorkerProcess:
             async with asyncio.timeout(STARTING):
                 answer = await self._read()
         except TimeoutError:
-            answer = Failed(f"it was not loaded within {STARTING:g} s")
+            answer = WorkerFailed(f"it was not loaded within {STARTING:g} s")
         except (EOFError, OSError) as error:
-            answer = Failed(f"it ended before it was loaded ({error}); see its lines on stderr")
-        if isinstance(answer, Failed):
+            answer = WorkerFailed(
+                f"it ended before it was loaded ({error}); see its lines on stderr"
+            )
+        if isinstance(answer, WorkerFailed):
             await self.stop()
             raise WorkerError(f"{self.name}: {answer.detail}")
 
     def send(self, order: Order) -> None:
-        """Send an order; never waits, so the caller bounds what is under way.
+        """Send an order; never waits, so the caller must bound the orders in flight.
 
-        What is sent to a process that is gone is lost; `run` tells.
+        Orders to a process that has ended are lost; `run` returns then.
         """
         if not self._writer.is_closing():
             self._writer.write(pack(order))
 
-    async def run(self, heed: Callable[[Answer], None]) -> str:
-        """Hear the answers until the process is gone; return why, for people.
+    async def run(self, on_answer: Callable[[Answer], None]) -> str:
+        """Read answers until the process ends; return the reason, human-readable.
 
-        One that does not answer ten pings is killed.
+        A process that does not answer ten pings is killed.
         """
         self._unanswered = 0
         self._beat()
@@ -104,7 +106,7 @@ class WorkerProcess:
                     self._unanswered = 0
                     self._loads.append(answer.load)
                 else:
-                    heed(answer)
+                    on_answer(answer)
         except (EOFError, ConnectionError):
             code = await self.stop()
         finally:
@@ -114,12 +116,12 @@ class WorkerProcess:
         return f"{self.name} was ended by signal {-code}" if code < 0 else f"{self.name} failed"
 
     def kill(self) -> None:
-        """End it at once; `run` notices."""
+        """Kill it; `run` returns then."""
         if self._process:
             self._process.kill()
 
     async def stop(self) -> int:
-        """Let it end, within 2 s, else kill it; return its exit code."""
+        """Close the pipe, wait for the exit, 2 s at most, else kill; return the exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -134,7 +136,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         # Spawned, not forked: a fork would copy the threads' locks of torch and mediapipe.
         process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(theirs, self._front), name=self.name, daemon=True
+            target=serve, args=(theirs, self._config), name=self.name, daemon=True
         )
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         try:

@@ -1,7 +1,7 @@
-"""A worker process of the server: the front ends of some sessions, frames in, inputs out.
+"""Main of a feature worker process: one feature pipeline per session, frames in, inputs out.
 
 Knows sessions by number, the pipe's messages and threads. Knows no connection, no model, and
-neither pictures nor sound: what to do with a frame is known to front.py.
+neither pictures nor sound: pipeline.py processes the frames.
 """
 
 import faulthandler
@@ -21,20 +21,20 @@ from ...core.source import Put
 from ...features.asr.recogniser import Encode
 from .ipc import (
     Answer,
-    Begin,
-    Begun,
-    End,
-    Ended,
-    Failed,
+    CloseSession,
+    FrameProcessed,
+    OpenSession,
     Order,
+    PhraseRecognised,
     Ping,
     Pong,
-    Processed,
+    ProcessFrame,
     Ready,
-    Recognised,
+    SessionClosed,
     SessionFailed,
+    SessionOpened,
     Shed,
-    Take,
+    WorkerFailed,
     pack,
     read,
 )
@@ -44,92 +44,91 @@ Send = Callable[[Answer], None]
 
 
 class Worker:
-    """The front ends of some sessions; orders come from one thread.
+    """The feature pipelines of a worker's sessions; one thread calls it with orders.
 
-    What takes long, opening and closing, is done in a thread beside it, so that the other
-    sessions go on.
+    Opening and closing take long and run in a second thread, so that other sessions continue.
 
     Args:
-        front: What to build.
-        encode: Words become token states; used by several threads.
-        send: Takes the answers; called from any thread.
+        config: Settings of the feature pipelines.
+        encode: Words -> token states; used by several threads.
+        send: Called with each answer, from any thread.
     """
 
-    def __init__(self, front: PipelineConfig, encode: Encode, send: Send) -> None:
-        self._front = front
+    def __init__(self, config: PipelineConfig, encode: Encode, send: Send) -> None:
+        self._config = config
         self._encode = encode
         self._send = send
-        self._seats: dict[int, FeaturePipeline] = {}
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="tamulag.front")
-        self._meter = _Meter()
+        self._pipelines: dict[int, FeaturePipeline] = {}
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="tamulag.front")
+        self._load = _LoadMeter()
         self._shed: tuple[str, ...] = ()
 
-    def heed(self, order: Order) -> None:
-        """Do what the server says; what goes wrong with one session is an answer."""
-        if isinstance(order, Take):
-            with self._meter:
-                self._take(order)
-        elif isinstance(order, Begin):
-            self._beside.submit(self._open, order)
-        elif isinstance(order, End):
-            self._beside.submit(self._end, order.number)
+    def handle_message(self, order: Order) -> None:
+        """Execute an order; a session's failure is sent as its answer."""
+        if isinstance(order, ProcessFrame):
+            with self._load:
+                self._process(order)
+        elif isinstance(order, OpenSession):
+            self._background.submit(self._open, order)
+        elif isinstance(order, CloseSession):
+            self._background.submit(self._close_session, order.number)
         elif isinstance(order, Shed):
             self._shed = order.steps
-            for seat in tuple(self._seats.values()):
-                seat.shed(self._shed)
+            for pipeline in tuple(self._pipelines.values()):
+                pipeline.shed(self._shed)
         elif isinstance(order, Ping):
-            self._send(Pong(self._meter.share()))
+            self._send(Pong(self._load.share()))
 
-    def _open(self, order: Begin) -> None:
+    def _open(self, order: OpenSession) -> None:
         try:
-            seat = FeaturePipeline(self._front, self._encode, order.hello)
+            pipeline = FeaturePipeline(self._config, self._encode, order.hello)
         except Exception as error:  # one session's; the others go on
-            self._send(_broken(order.number, error))
+            self._send(_failure(order.number, error))
             return
-        self._seats[order.number] = seat
-        seat.shed(self._shed)
-        self._send(Begun(order.number))
+        self._pipelines[order.number] = pipeline
+        pipeline.shed(self._shed)
+        self._send(SessionOpened(order.number))
 
-    def _take(self, order: Take) -> None:
-        found: list[Input] = []
+    def _process(self, order: ProcessFrame) -> None:
+        samples: list[Input] = []
         losses: dict[str, int] = {}
-        seat = self._seats.get(order.number)
+        pipeline = self._pipelines.get(order.number)
         try:
-            if seat is not None:
-                seat.take(order.placed, self._put(order.number, found))
-                losses = seat.losses()
+            if pipeline is not None:
+                pipeline.push(order.placed, self._put(order.number, samples))
+                losses = pipeline.losses()
         except Exception as error:  # one session's; the others go on
-            self._seats.pop(order.number)
-            self._send(_broken(order.number, error))
-            self._beside.submit(self._close, order.number, seat)
-        self._send(Processed(order.number, found, losses))
+            self._pipelines.pop(order.number)
+            self._send(_failure(order.number, error))
+            self._background.submit(self._close, order.number, pipeline)
+        self._send(FrameProcessed(order.number, samples, losses))
 
-    def _end(self, number: int) -> None:
-        self._close(number, self._seats.pop(number, None))
+    def _close_session(self, number: int) -> None:
+        self._close(number, self._pipelines.pop(number, None))
 
-    def _close(self, number: int, seat: FeaturePipeline | None) -> None:
+    def _close(self, number: int, pipeline: FeaturePipeline | None) -> None:
         problem = ""
         try:
-            if seat is not None:
-                seat.close(self._put(number, []))
-        except Exception as error:  # told in the answer
+            if pipeline is not None:
+                pipeline.close(self._put(number, []))
+        except Exception as error:  # sent in the answer
             problem = f"{type(error).__name__}: {error}"
-        self._send(Ended(number, problem))
+        self._send(SessionClosed(number, problem))
 
-    def _put(self, number: int, found: list[Input]) -> Put:
-        """Return what collects samples; phrases, which come from the recogniser's thread, go."""
+    def _put(self, number: int, samples: list[Input]) -> Put:
+        """Return a callback that collects samples; phrases of the recogniser's thread are sent."""
 
         def put(item: Input) -> None:
             if isinstance(item, Phrase):
-                self._send(Recognised(number, item))
+                self._send(PhraseRecognised(number, item))
             else:
-                found.append(item)
+                samples.append(item)
 
         return put
 
 
-class _Meter:
-    """How busy a process is: by its own thread, or by the processor time of all."""
+class _LoadMeter:
+    """Busy share of a process: of the order thread, or the CPU time of all threads if larger."""
 
     def __init__(self) -> None:
         self._busy = 0.0
@@ -143,7 +142,7 @@ class _Meter:
         self._busy += time.perf_counter() - self._began
 
     def share(self) -> float:
-        """Return the share of the time since the last call, 0..1."""
+        """Return the busy share of the time since the last call, 0..1."""
         now = (time.perf_counter(), time.process_time())
         passed = max(now[0] - self._since[0], 1e-6)
         spent = max(self._busy, now[1] - self._since[1])
@@ -151,32 +150,32 @@ class _Meter:
         return min(spent / passed, 1.0)
 
 
-def serve(pipe: socket.socket, front: PipelineConfig) -> None:
-    """Be a worker process until the server closes the pipe, or is gone.
+def serve(pipe: socket.socket, config: PipelineConfig) -> None:
+    """Run a worker process until the server closes the pipe or ends.
 
     Args:
-        pipe: Our end.
-        front: What to build.
+        pipe: The worker's end.
+        config: Settings of the feature pipelines.
     """
-    _settle()
+    _prepare_process()
     send = _sender(pipe)
     try:
-        worker = Worker(front, load(front), send)
+        worker = Worker(config, load(config), send)
     except Exception as error:
-        send(Failed(f"{type(error).__name__}: {error}"))
+        send(WorkerFailed(f"{type(error).__name__}: {error}"))
         raise
     send(Ready())
     with pipe.makefile("rb") as orders:
         try:
             while True:
-                worker.heed(read(orders))
+                worker.handle_message(read(orders))
         except (EOFError, ConnectionError):
-            # At once: no recogniser that still works may keep the process.
+            # Not sys.exit: a recogniser's thread that still runs would delay the exit.
             os._exit(0)
 
 
-def _settle() -> None:
-    """Prepare a process: one thread for torch; it ends with its parent, not by Ctrl-C before it."""
+def _prepare_process() -> None:
+    """Set one thread for torch, ignore Ctrl-C, and exit when the parent ends."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -184,10 +183,10 @@ def _settle() -> None:
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: BaseProcess) -> None:
+def _exit_with(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)
 
@@ -203,6 +202,6 @@ def _sender(pipe: socket.socket) -> Send:
     return send
 
 
-def _broken(number: int, error: Exception) -> SessionFailed:
+def _failure(number: int, error: Exception) -> SessionFailed:
     trace = "".join(traceback.format_exception(error))
     return SessionFailed(number, f"{type(error).__name__}: {error}", trace)

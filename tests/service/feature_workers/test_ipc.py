@@ -1,4 +1,4 @@
-"""What the server and its workers say comes out of the pipe as it went in."""
+"""Messages come out of the pipe as they went in."""
 
 import io
 import pickle
@@ -12,38 +12,38 @@ from tamulag.streamer.protocol.ingest import PlacedFrame, SoundHeader
 from tamulag.streamer.service.feature_workers.ipc import (
     HEAD,
     Answer,
-    Begin,
-    Begun,
-    End,
-    Ended,
-    Failed,
+    CloseSession,
+    FrameProcessed,
+    OpenSession,
     Order,
     Ping,
     Pong,
-    Processed,
+    ProcessFrame,
     Ready,
+    SessionClosed,
     SessionFailed,
-    Take,
+    SessionOpened,
+    WorkerFailed,
     pack,
     read,
 )
 
-ORDERS: list[Order] = [Begin(1, BOTH), Ping(), End(3)]
+ORDERS: list[Order] = [OpenSession(1, BOTH), Ping(), CloseSession(3)]
 ANSWERS: list[Answer] = [
     *(
         Ready(),
-        Failed("no file"),
-        Begun(1),
+        WorkerFailed("no file"),
+        SessionOpened(1),
         Pong(0.5),
         SessionFailed(1, "it fails", "line 3"),
-        Ended(2),
+        SessionClosed(2),
     ),
-    Processed(1, [Sample("vision", 2.5, None, "no_face")], {"vision": 1}),
+    FrameProcessed(1, [Sample("vision", 2.5, None, "no_face")], {"vision": 1}),
 ]
 
 
 def test_orders_come_one_after_the_other() -> None:
-    """Each as it was, whatever lies behind it."""
+    """Each unchanged, whatever follows it."""
     file = io.BytesIO(b"".join(map(pack, ORDERS)))
     assert [read(file) for _ in ORDERS] == ORDERS
 
@@ -59,8 +59,8 @@ def test_answers_come_as_they_were(answer: Answer) -> None:
 @pytest.mark.parametrize("fed", [sound(3), picture(3)], ids=["sound", "picture"])
 def test_a_frame_keeps_its_content(fed: PlacedFrame) -> None:
     """Header, samples to the bit, picture to the byte."""
-    order = read(io.BytesIO(pack(Take(7, fed))))
-    assert isinstance(order, Take)
+    order = read(io.BytesIO(pack(ProcessFrame(7, fed))))
+    assert isinstance(order, ProcessFrame)
     assert (order.number, order.placed.place, order.placed.span) == (7, fed.place, fed.span)
     assert (order.placed.frame.header, order.placed.frame.picture) == (
         fed.frame.header,
@@ -74,4 +74,4 @@ def test_a_frame_keeps_its_content(fed: PlacedFrame) -> None:
 def test_a_pipe_that_is_cut_ends(cut: int) -> None:
     """Between two messages and inside one."""
     with pytest.raises((EOFError, pickle.UnpicklingError)):
-        read(io.BytesIO(pack(Begin(1, BOTH))[:cut]))
+        read(io.BytesIO(pack(OpenSession(1, BOTH))[:cut]))

@@ -1,4 +1,4 @@
-"""Front ends of one session: what is offered is opened, what comes is described."""
+"""Feature pipeline of one session: opens what the hello offers, and processes its frames."""
 
 import time
 
@@ -24,12 +24,12 @@ def encode() -> Encode:
 
 
 def test_sound_becomes_samples_and_words(encode: Encode) -> None:
-    """A phrase is available when its sound was heard, whatever time its recognition took."""
+    """A phrase is available at the end of its sound, however long its recognition took."""
     got: list[Input] = []
-    ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
+    pipeline = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(6.0):
-        ends.take(fed, got.append)
-    ends.close(got.append)
+        pipeline.push(fed, got.append)
+    pipeline.close(got.append)
     phrases = [item for item in got if isinstance(item, Phrase)]
     voiced = [item for item in got if isinstance(item, Sample) and item.values is not None]
     assert len(voiced) > 100
@@ -42,7 +42,7 @@ def test_sound_becomes_samples_and_words(encode: Encode) -> None:
 def test_a_recogniser_that_fails_takes_only_the_words(
     encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The voice goes on, and words come again from weights that were loaded anew."""
+    """The audio features continue, and words come again from reloaded weights."""
     whole, failed = MoonshineRecogniser.accept, list[int]()
 
     def fail_once(self: MoonshineRecogniser, block: Array, start: int) -> list[Hypothesis]:
@@ -53,28 +53,28 @@ def test_a_recogniser_that_fails_takes_only_the_words(
 
     monkeypatch.setattr(MoonshineRecogniser, "accept", fail_once)
     got: list[Input] = []
-    ends = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
+    pipeline = FeaturePipeline(PipelineConfig(), encode, SOUND_ONLY)
     for fed in speech(8.0):
-        ends.take(fed, got.append)
+        pipeline.push(fed, got.append)
         time.sleep(0.03)
-    ends.close(got.append)
-    told = [(item.modality, item.reason) for item in got if isinstance(item, Notice)]
-    assert told == [("text", "asr_lost"), ("text", None)]
+    pipeline.close(got.append)
+    notices = [(item.modality, item.reason) for item in got if isinstance(item, Notice)]
+    assert notices == [("text", "asr_lost"), ("text", None)]
     back = max(place for place, item in enumerate(got) if isinstance(item, Notice))
     assert any(isinstance(item, Phrase) and item.words for item in got[back:])
     assert sum(isinstance(item, Sample) for item in got) > 390
-    assert 0 < ends.losses()["asr"] < 250
+    assert 0 < pipeline.losses()["asr"] < 250
 
 
 def test_a_picture_becomes_a_sample(encode: Encode) -> None:
-    """With the face's numbers; nothing is lost."""
+    """With the face's features; nothing is lost."""
     got: list[Input] = []
-    ends = FeaturePipeline(SILENT, encode, BOTH)
+    pipeline = FeaturePipeline(SILENT, encode, BOTH)
     for count in range(3):
-        ends.take(picture(count), got.append)
-    ends.close(got.append)
+        pipeline.push(picture(count), got.append)
+    pipeline.close(got.append)
     assert [isinstance(item, Sample) and item.values is not None for item in got] == [True] * 3
-    assert ends.losses() == {"audio": 0, "asr": 0, "vision": 0}
+    assert pipeline.losses() == {"audio": 0, "asr": 0, "vision": 0}
 
 
 @pytest.mark.parametrize(
@@ -85,20 +85,20 @@ def test_a_picture_becomes_a_sample(encode: Encode) -> None:
 def test_what_was_not_offered_is_refused(
     encode: Encode, hello: object, fed: PlacedFrame, kind: str
 ) -> None:
-    """A front end that is not open is named."""
-    ends = FeaturePipeline(SILENT, encode, hello)  # type: ignore[arg-type]
+    """The error names the kind of frame."""
+    pipeline = FeaturePipeline(SILENT, encode, hello)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"{kind} was not offered"):
-        ends.take(fed, lambda _: None)
-    ends.close(lambda _: None)
+        pipeline.push(fed, lambda _: None)
+    pipeline.close(lambda _: None)
 
 
-def test_whoever_sends_words_needs_no_recogniser(encode: Encode) -> None:
-    """Sound alone opens one; here it has no model, and says so."""
+def test_a_sender_of_words_needs_no_recogniser(encode: Encode) -> None:
+    """Sound without words opens one; here it has no model, which the error names."""
     unusable = PipelineConfig(asr="vosk")
     got: list[Input] = []
-    ends = FeaturePipeline(unusable, encode, WORDS)
-    ends.take(words("so well", 1.0), got.append)
-    ends.close(got.append)
+    pipeline = FeaturePipeline(unusable, encode, WORDS)
+    pipeline.push(words("so well", 1.0), got.append)
+    pipeline.close(got.append)
     assert [word.text for item in got if isinstance(item, Phrase) for word in item.words] == [
         *("so", "well")
     ]
@@ -106,8 +106,8 @@ def test_whoever_sends_words_needs_no_recogniser(encode: Encode) -> None:
         FeaturePipeline(unusable, encode, SOUND_ONLY)
 
 
-def test_what_is_missing_is_told_at_the_start() -> None:
-    """Checkpoint and recogniser are tried before the first session comes."""
+def test_missing_files_fail_at_the_start() -> None:
+    """Checkpoint and recogniser are tried before the first session."""
     with pytest.raises(CheckpointError, match="nowhere"):
         load(PipelineConfig(checkpoint="nowhere"))
     with pytest.raises(SourceError, match="asr vosk needs the folder of a model"):

@@ -1,4 +1,4 @@
-"""Front ends in worker processes: the same numbers, none waited for, none lost without a word."""
+"""Feature workers: the same numbers as in one process, no blocking, no loss without a notice."""
 
 import asyncio
 import logging
@@ -31,25 +31,25 @@ from tamulag.streamer.service.feature_workers.pool import LOST, STEADY, FeatureW
 
 
 class Seen:
-    """What a pool delivers and tells."""
+    """Records what a pool delivers and notifies."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, list[Input]] = defaultdict(list)
-        self.told: dict[str, list[str | None]] = defaultdict(list)
+        self.notices: dict[str, list[str | None]] = defaultdict(list)
         self.details: list[str] = []
 
     def deliver(self, session: str, inputs: list[Input]) -> None:
         self.inputs[session] += inputs
 
-    def tell(self, session: str, reason: str | None, detail: str) -> None:
-        self.told[session].append(reason)
+    def notify(self, session: str, reason: str | None, detail: str) -> None:
+        self.notices[session].append(reason)
         self.details.append(detail)
 
     def samples(self, session: str) -> list[Sample]:
         return [item for item in self.inputs[session] if isinstance(item, Sample)]
 
     async def pictures(self, session: str, count: int) -> None:
-        """Wait until so many have been described."""
+        """Wait until so many pictures are processed."""
         await until(lambda: len(values(self.inputs[session], "vision")) >= count)
 
     def words(self, session: str) -> str:
@@ -60,11 +60,13 @@ class Seen:
 Scenario = Callable[[FeatureWorkerPool, Seen], Awaitable[None]]
 
 
-def run(scenario: Scenario, *, workers: int = 1, asr: bool = False, seats: int = 16) -> None:
+def run(
+    scenario: Scenario, *, workers: int = 1, asr: bool = False, heavy_sessions: int = 16
+) -> None:
     """Let a scenario use a pool of real processes, for a minute at most."""
 
     async def limited() -> None:
-        async with asyncio.timeout(60.0), opened(workers, asr, seats) as (pool, seen):
+        async with asyncio.timeout(60.0), opened(workers, asr, heavy_sessions) as (pool, seen):
             await scenario(pool, seen)
 
     asyncio.run(limited())
@@ -72,20 +74,24 @@ def run(scenario: Scenario, *, workers: int = 1, asr: bool = False, seats: int =
 
 @asynccontextmanager
 async def opened(
-    workers: int, asr: bool, seats: int
+    workers: int, asr: bool, heavy_sessions: int
 ) -> AsyncIterator[tuple[FeatureWorkerPool, Seen]]:
     seen = Seen()
-    front = PipelineConfig(asr="auto" if asr else "none")
+    config = PipelineConfig(asr="auto" if asr else "none")
     pool = FeatureWorkerPool(
-        workers=workers, front=front, deliver=seen.deliver, tell=seen.tell, seats=seats
+        workers=workers,
+        config=config,
+        deliver=seen.deliver,
+        notify=seen.notify,
+        heavy_sessions=heavy_sessions,
     )
     await pool.open()
-    hearing = asyncio.create_task(pool.run())
+    running = asyncio.create_task(pool.run())
     try:
         yield pool, seen
     finally:
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         await pool.close()
         assert pool.pids == []
 
@@ -114,11 +120,11 @@ def test_the_numbers_are_those_of_one_process() -> None:
         pool.end("a")
         await until(lambda: "best of times" in seen.words("a"))
         own: list[Input] = []
-        ends = FeaturePipeline(PipelineConfig(asr="none"), encoder_for("default").encode, BOTH)
+        pipeline = FeaturePipeline(PipelineConfig(asr="none"), encoder_for("default").encode, BOTH)
         for count in range(40):
             for fed in (sound(count), picture(count)):
-                ends.take(fed, own.append)
-        ends.close(own.append)
+                pipeline.push(fed, own.append)
+        pipeline.close(own.append)
         for modality, least in (("audio", 100), ("vision", 40)):
             here, there = values(own, modality), values(seen.inputs["a"], modality)
             assert list(there) == list(here)
@@ -128,8 +134,8 @@ def test_the_numbers_are_those_of_one_process() -> None:
     run(scenario, asr=True)
 
 
-def test_a_crash_is_told_and_made_good() -> None:
-    """Sessions of a killed worker are lost within 2 s and come back; the others notice nothing."""
+def test_a_crash_is_reported_and_repaired() -> None:
+    """Sessions of a killed worker are lost within 2 s and come back; others are not affected."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
@@ -139,21 +145,21 @@ def test_a_crash_is_told_and_made_good() -> None:
         other = pool.pids[1]
         psutil.Process(pool.pids[0]).kill()
         async with asyncio.timeout(2.0):
-            await until(lambda: seen.told["a"] == [LOST])
+            await until(lambda: seen.notices["a"] == [LOST])
         assert seen.details == ["front end 0 was ended by signal 9"]
         feed(pool, "b", [picture(1)])
         await until(lambda: len(seen.samples("b")) == 2)
-        await until(lambda: seen.told["a"] == [LOST, None])
+        await until(lambda: seen.notices["a"] == [LOST, None])
         feed(pool, "a", [picture(1)])
         await until(lambda: len(seen.samples("a")) == 2)
-        assert seen.told["b"] == []
+        assert seen.notices["b"] == []
         assert pool.pids[1] == other
 
     run(scenario, workers=2)
 
 
-def test_nobody_waits_for_a_worker_that_stands_still() -> None:
-    """A second's worth of frames is taken at once, what is too much is dropped and counted."""
+def test_a_stopped_worker_blocks_no_caller() -> None:
+    """Frames are accepted at once; those beyond the bounds are dropped and counted."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         pool.begin("a", BOTH)
@@ -178,26 +184,26 @@ def test_nobody_waits_for_a_worker_that_stands_still() -> None:
     run(scenario)
 
 
-def test_a_session_s_fault_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    """A frame that the front ends choke on costs its session a moment, and nobody else."""
+def test_a_session_s_failure_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """A frame that breaks a pipeline interrupts its own session only."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
             pool.begin(name, PICTURES_ONLY)
         feed(pool, "a", [sound(0), picture(0)])
         feed(pool, "b", [picture(0)])
-        await until(lambda: seen.told["a"] == [LOST, None])
+        await until(lambda: seen.notices["a"] == [LOST, None])
         feed(pool, "a", [picture(1)])
         await until(lambda: bool(seen.samples("a")) and bool(seen.samples("b")))
-        assert seen.told["b"] == []
+        assert seen.notices["b"] == []
         assert seen.details[0] == "ValueError: audio was not offered in the hello"
 
     with caplog.at_level(logging.CRITICAL, "tamulag.front"):
         run(scenario)
 
 
-def test_seats_are_limited() -> None:
-    """A full pool says how full; who leaves makes room. Words alone need none of those seats."""
+def test_heavy_sessions_are_limited() -> None:
+    """The error names the limit; an ended session makes room. Words alone are not limited."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         for name in ("a", "b"):
@@ -219,7 +225,7 @@ def test_seats_are_limited() -> None:
         feed(pool, "c", [picture(0)])
         await seen.pictures("c", 1)
 
-    run(scenario, workers=2, seats=1)
+    run(scenario, workers=2, heavy_sessions=1)
 
 
 def can_begin(pool: FeatureWorkerPool, name: str) -> bool:
@@ -250,7 +256,7 @@ def test_last_words_are_not_those_of_the_next() -> None:
 
 
 def test_finish_waits_for_what_was_sent() -> None:
-    """All sound that came before the end is there after it; another session may have the name."""
+    """All sound sent before the end is processed; then the name is free."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         pool.begin("a", SOUND_ONLY)
@@ -266,38 +272,38 @@ def test_finish_waits_for_what_was_sent() -> None:
 
 
 def test_the_load_is_that_of_the_busiest() -> None:
-    """Nothing to do is nothing; no worker that is up can take more."""
+    """An idle pool has a low load; without a running worker the load is 1."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         await until(lambda: 0.0 <= pool.load() < 0.9)
         psutil.Process(pool.pids[0]).kill()
         await until(lambda: pool.load() == 1.0)
         pool.begin("late", PICTURES_ONLY)
-        assert seen.told["late"] == [LOST]
-        await until(lambda: seen.told["late"] == [LOST, None])
+        assert seen.notices["late"] == [LOST]
+        await until(lambda: seen.notices["late"] == [LOST, None])
 
     run(scenario)
 
 
 def test_a_worker_that_does_not_start_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    """What it lacks may come back; until then its sessions are lost, and the pool lives."""
+    """Its sessions are lost until it starts; the pool continues."""
 
     async def scenario(pool: FeatureWorkerPool, seen: Seen) -> None:
         pool.begin("a", PICTURES_ONLY)
         feed(pool, "a", [picture(0)])
         await seen.pictures("a", 1)
-        pool._posts[0].child._front = PipelineConfig(checkpoint="nowhere")
+        pool._slots[0].process._config = PipelineConfig(checkpoint="nowhere")
         psutil.Process(pool.pids[0]).kill()
         await until(lambda: "nowhere" in caplog.text)
-        pool._posts[0].child._front = PipelineConfig(asr="none")
-        await until(lambda: seen.told["a"] == [LOST, None])
+        pool._slots[0].process._config = PipelineConfig(asr="none")
+        await until(lambda: seen.notices["a"] == [LOST, None])
 
     with caplog.at_level(logging.WARNING, "tamulag.front"):
         run(scenario)
 
 
-def test_pauses_grow_and_are_forgiven() -> None:
-    """Twice as long each time, up to four seconds; none for what has run well."""
+def test_pauses_grow_and_are_reset() -> None:
+    """Twice as long each time, up to four seconds; none after a steady run."""
 
     async def scenario() -> None:
         now, pauses = asyncio.get_running_loop().time(), [0.0]

@@ -1,4 +1,4 @@
-"""A worker process: it starts, is watched, and ends, whoever ends it."""
+"""A worker process: starts, is supervised, and ends with its server."""
 
 import asyncio
 import signal
@@ -14,37 +14,37 @@ from support.senders import PICTURES_ONLY
 from support.waiting import until
 from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.service.feature_workers import process as module
-from tamulag.streamer.service.feature_workers.ipc import Answer, Begin, Begun
+from tamulag.streamer.service.feature_workers.ipc import Answer, OpenSession, SessionOpened
 from tamulag.streamer.service.feature_workers.pipeline import PipelineConfig
 from tamulag.streamer.service.feature_workers.process import LEAVING, WorkerError, WorkerProcess
 
-FRONT = PipelineConfig(asr="none")
+CONFIG = PipelineConfig(asr="none")
 
 
 def is_gone(pid: int) -> bool:
-    """Return whether a process has ended, whether or not somebody has asked for its exit code."""
+    """Return whether a process has ended, waited for or not."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
-async def begun(child: WorkerProcess, heed: Callable[[Answer], None]) -> asyncio.Task[str]:
-    """Start a worker and hear it."""
+async def running(child: WorkerProcess, on_message: Callable[[Answer], None]) -> asyncio.Task[str]:
+    """Start a worker and read its answers."""
     await child.start()
-    return asyncio.create_task(child.run(heed))
+    return asyncio.create_task(child.run(on_message))
 
 
 def test_a_worker_answers_and_leaves() -> None:
-    """Also after a Ctrl-C, which is the server's to heed; then it ends by itself."""
+    """A Ctrl-C does not end it, only the server does; then it exits by itself."""
 
     async def scenario() -> None:
-        child, answers = WorkerProcess("worker", FRONT), list[Answer]()
-        run = await begun(child, answers.append)
+        child, answers = WorkerProcess("worker", CONFIG), list[Answer]()
+        run = await running(child, answers.append)
         assert child.pid is not None
         psutil.Process(child.pid).send_signal(signal.SIGINT)
-        child.send(Begin(3, PICTURES_ONLY))
-        await until(lambda: Begun(3) in answers)
+        child.send(OpenSession(3, PICTURES_ONLY))
+        await until(lambda: SessionOpened(3) in answers)
         assert 0.0 <= child.load <= 1.0
         run.cancel()
         async with asyncio.timeout(LEAVING):
@@ -55,12 +55,12 @@ def test_a_worker_answers_and_leaves() -> None:
 
 
 def test_a_worker_that_is_killed_is_noticed() -> None:
-    """At once, with the signal; and it can be started again."""
+    """At once, with the signal's number; and it can be started again."""
 
     async def scenario() -> None:
-        child = WorkerProcess("worker", FRONT)
+        child = WorkerProcess("worker", CONFIG)
         for _ in range(2):
-            run = await begun(child, lambda _: None)
+            run = await running(child, lambda _: None)
             assert child.pid is not None
             psutil.Process(child.pid).kill()
             async with asyncio.timeout(2.0):
@@ -70,12 +70,12 @@ def test_a_worker_that_is_killed_is_noticed() -> None:
 
 
 def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten pings without an answer are the end of patience."""
+    """After ten pings without an answer."""
     monkeypatch.setattr(module, "BEAT", 0.05)
 
     async def scenario() -> None:
-        child = WorkerProcess("worker", FRONT)
-        run = await begun(child, lambda _: None)
+        child = WorkerProcess("worker", CONFIG)
+        run = await running(child, lambda _: None)
         assert child.pid is not None
         stopped = psutil.Process(child.pid)
         stopped.suspend()
@@ -86,7 +86,7 @@ def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_a_worker_that_cannot_be_loaded_says_why() -> None:
+def test_a_worker_that_cannot_be_loaded_reports_the_cause() -> None:
     """The error names what is missing, and no process is left."""
 
     async def scenario() -> None:
@@ -99,7 +99,7 @@ def test_a_worker_that_cannot_be_loaded_says_why() -> None:
 
 
 def test_a_worker_ends_with_its_server() -> None:
-    """Also where the server is killed and can say nothing."""
+    """Also when the server is killed and sends nothing."""
     script = """
         import asyncio, time
         from tamulag.streamer.service.feature_workers.process import WorkerProcess

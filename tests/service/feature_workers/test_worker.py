@@ -1,4 +1,4 @@
-"""A worker's answers: one for each frame, and what goes wrong with a session stays with it."""
+"""A worker's answers: one per frame, and a session's failure does not affect the others."""
 
 import queue
 
@@ -11,40 +11,40 @@ from tamulag.streamer.features.asr.recogniser import Encode
 from tamulag.streamer.protocol.ingest import SenderHello
 from tamulag.streamer.service.feature_workers.ipc import (
     Answer,
-    Begin,
-    Begun,
-    End,
-    Ended,
+    CloseSession,
+    FrameProcessed,
+    OpenSession,
+    PhraseRecognised,
     Ping,
     Pong,
-    Processed,
-    Recognised,
+    ProcessFrame,
+    SessionClosed,
     SessionFailed,
+    SessionOpened,
     Shed,
-    Take,
 )
 from tamulag.streamer.service.feature_workers.pipeline import PipelineConfig
 from tamulag.streamer.service.feature_workers.worker import Worker
 
 
-class Heard:
-    """A worker and its answers."""
+class RecordedWorker:
+    """A worker whose answers are recorded."""
 
-    def __init__(self, front: PipelineConfig, encode: Encode) -> None:
+    def __init__(self, config: PipelineConfig, encode: Encode) -> None:
         self._answers: queue.Queue[Answer] = queue.Queue()
-        self.worker = Worker(front, encode, self._answers.put)
+        self.worker = Worker(config, encode, self._answers.put)
 
     def next(self) -> Answer:
         return self._answers.get(timeout=20.0)
 
     def begin(self, number: int, hello: SenderHello) -> None:
-        self.worker.heed(Begin(number, hello))
-        assert self.next() == Begun(number)
+        self.worker.handle_message(OpenSession(number, hello))
+        assert self.next() == SessionOpened(number)
 
     def until_ended(self, number: int) -> list[Answer]:
-        self.worker.heed(End(number))
+        self.worker.handle_message(CloseSession(number))
         answers = [self.next()]
-        while not isinstance(answers[-1], Ended):
+        while not isinstance(answers[-1], SessionClosed):
             answers.append(self.next())
         return answers
 
@@ -55,101 +55,101 @@ def encode() -> Encode:
 
 
 @pytest.fixture
-def heard(encode: Encode) -> Heard:
-    return Heard(PipelineConfig(asr="none"), encode)
+def recorded(encode: Encode) -> RecordedWorker:
+    return RecordedWorker(PipelineConfig(asr="none"), encode)
 
 
-def test_each_frame_has_its_answer(heard: Heard) -> None:
-    """In the order of the frames, with what came of them and what was lost."""
-    heard.begin(4, PICTURES_ONLY)
+def test_each_frame_has_its_answer(recorded: RecordedWorker) -> None:
+    """In the order of the frames, with their inputs and losses."""
+    recorded.begin(4, PICTURES_ONLY)
     for count in range(3):
-        heard.worker.heed(Take(4, picture(count)))
-        answer = heard.next()
-        assert isinstance(answer, Processed)
+        recorded.worker.handle_message(ProcessFrame(4, picture(count)))
+        answer = recorded.next()
+        assert isinstance(answer, FrameProcessed)
         (sample,) = answer.inputs
         assert isinstance(sample, Sample)
         assert sample.timestamp == count / 10
         assert (answer.number, answer.losses) == (4, {"vision": 0})
-    assert heard.until_ended(4) == [Ended(4)]
+    assert recorded.until_ended(4) == [SessionClosed(4)]
 
 
-def test_words_go_at_once(heard: Heard) -> None:
+def test_phrases_are_sent_at_once(recorded: RecordedWorker) -> None:
     """A phrase does not wait for the next frame."""
-    heard.begin(4, WORDS)
-    heard.worker.heed(Take(4, words("so well", 1.0)))
-    said, taken = heard.next(), heard.next()
-    assert isinstance(said, Recognised)
-    assert isinstance(said.phrase, Phrase)
-    assert (said.number, taken) == (4, Processed(4, [], {"audio": 0, "asr": 0}))
-    heard.until_ended(4)
+    recorded.begin(4, WORDS)
+    recorded.worker.handle_message(ProcessFrame(4, words("so well", 1.0)))
+    phrase, processed = recorded.next(), recorded.next()
+    assert isinstance(phrase, PhraseRecognised)
+    assert isinstance(phrase.phrase, Phrase)
+    assert (phrase.number, processed) == (4, FrameProcessed(4, [], {"audio": 0, "asr": 0}))
+    recorded.until_ended(4)
 
 
 def test_the_last_words_come_before_the_end(encode: Encode) -> None:
     """The recogniser closes the open utterance when its session ends."""
-    heard = Heard(PipelineConfig(), encode)
-    heard.begin(4, SOUND_ONLY)
+    recorded = RecordedWorker(PipelineConfig(), encode)
+    recorded.begin(4, SOUND_ONLY)
     for fed in speech(2.5):
-        heard.worker.heed(Take(4, fed))
-    *_, said, ended = heard.until_ended(4)
-    assert isinstance(said, Recognised)
-    assert said.phrase.final
-    assert ended == Ended(4)
+        recorded.worker.handle_message(ProcessFrame(4, fed))
+    *_, phrase, ended = recorded.until_ended(4)
+    assert isinstance(phrase, PhraseRecognised)
+    assert phrase.phrase.final
+    assert ended == SessionClosed(4)
 
 
-def test_one_session_s_fault_is_its_own(heard: Heard) -> None:
-    """It breaks, is told with its trace, and frees what it had; its neighbour goes on."""
-    heard.begin(1, PICTURES_ONLY)
-    heard.begin(2, PICTURES_ONLY)
-    heard.worker.heed(Take(1, sound(0)))
-    answers = [heard.next() for _ in range(3)]
+def test_a_session_s_failure_does_not_affect_the_others(recorded: RecordedWorker) -> None:
+    """It fails with a traceback and frees its resources; the other session continues."""
+    recorded.begin(1, PICTURES_ONLY)
+    recorded.begin(2, PICTURES_ONLY)
+    recorded.worker.handle_message(ProcessFrame(1, sound(0)))
+    answers = [recorded.next() for _ in range(3)]
     broken = next(answer for answer in answers if isinstance(answer, SessionFailed))
     assert broken.detail == "ValueError: audio was not offered in the hello"
     assert "pipeline.py" in broken.trace
-    assert Processed(1, [], {}) in answers
-    assert Ended(1) in answers
-    heard.worker.heed(Take(1, picture(0)))
-    assert heard.next() == Processed(1, [], {})
-    heard.worker.heed(Take(2, picture(0)))
-    answer = heard.next()
-    assert isinstance(answer, Processed)
+    assert FrameProcessed(1, [], {}) in answers
+    assert SessionClosed(1) in answers
+    recorded.worker.handle_message(ProcessFrame(1, picture(0)))
+    assert recorded.next() == FrameProcessed(1, [], {})
+    recorded.worker.handle_message(ProcessFrame(2, picture(0)))
+    answer = recorded.next()
+    assert isinstance(answer, FrameProcessed)
     assert answer.inputs
-    heard.until_ended(2)
+    recorded.until_ended(2)
 
 
-def test_front_ends_that_cannot_be_opened_are_told(encode: Encode) -> None:
-    """With what is missing."""
-    heard = Heard(PipelineConfig(asr="vosk"), encode)
-    heard.worker.heed(Begin(1, SOUND_ONLY))
-    answer = heard.next()
+def test_a_pipeline_that_cannot_be_opened_is_reported(encode: Encode) -> None:
+    """The detail names what is missing."""
+    recorded = RecordedWorker(PipelineConfig(asr="vosk"), encode)
+    recorded.worker.handle_message(OpenSession(1, SOUND_ONLY))
+    answer = recorded.next()
     assert isinstance(answer, SessionFailed)
     assert "asr vosk needs the folder of a model" in answer.detail
 
 
-def test_a_ping_is_answered_with_the_load(heard: Heard) -> None:
-    """A share of the time since the last one: much while frames are worked on."""
-    heard.begin(1, PICTURES_ONLY)
-    heard.worker.heed(Ping())
-    heard.next()
+def test_a_ping_is_answered_with_the_load(recorded: RecordedWorker) -> None:
+    """The busy share since the last ping: high while frames are processed."""
+    recorded.begin(1, PICTURES_ONLY)
+    recorded.worker.handle_message(Ping())
+    recorded.next()
     for count in range(10):
-        heard.worker.heed(Take(1, picture(count)))
-        heard.next()
-    heard.worker.heed(Ping())
-    pong = heard.next()
+        recorded.worker.handle_message(ProcessFrame(1, picture(count)))
+        recorded.next()
+    recorded.worker.handle_message(Ping())
+    pong = recorded.next()
     assert isinstance(pong, Pong)
     assert 0.5 < pong.load <= 1.0
-    heard.until_ended(1)
+    recorded.until_ended(1)
 
 
-def test_a_worker_that_sheds_takes_every_other_picture(heard: Heard) -> None:
-    """In sessions that run and in those that begin later; what is left out counts as no loss."""
-    heard.begin(4, PICTURES_ONLY)
-    heard.worker.heed(Shed(("vision_rate",)))
-    heard.begin(5, PICTURES_ONLY)
+def test_a_worker_that_sheds_takes_every_other_picture(recorded: RecordedWorker) -> None:
+    """In open sessions and in later ones; skipped pictures do not count as losses."""
+    recorded.begin(4, PICTURES_ONLY)
+    recorded.worker.handle_message(Shed(("vision_rate",)))
+    recorded.begin(5, PICTURES_ONLY)
     for number in (4, 5):
         found = 0
         for count in range(6):
-            heard.worker.heed(Take(number, picture(count)))
-            answer = heard.next()
-            assert isinstance(answer, Processed)
+            recorded.worker.handle_message(ProcessFrame(number, picture(count)))
+            answer = recorded.next()
+            assert isinstance(answer, FrameProcessed)
             found += len(answer.inputs)
         assert found == 3
