@@ -292,6 +292,7 @@ def test_a_worker_that_is_too_slow_makes_sessions_give_up_work() -> None:
         )
         async with connect(f"{server.url}ingest") as socket:
             await socket.send(hello.model_dump_json(exclude_none=True))
+            await socket.recv()  # larger frames are taken once the session is open
             sending = asyncio.create_task(talk(socket, speech))
             workers: list[int] = []
             try:
