@@ -23,7 +23,7 @@ from .snapshot_store import SnapshotStore
 logger = logging.getLogger("tamulag.serve")
 
 SWEEP = 30.0
-"""Seconds between two searches for snapshots that nobody resumes."""
+"""Interval of the removal of expired snapshots, seconds."""
 
 MAY_WAIT = 0.5
 """Seconds that a step or sound may wait before the machine counts as too slow."""
