@@ -26,6 +26,13 @@ END = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends."""
 
 
+def warm_up() -> None:
+    """Import Arrow and make one array: the first takes up to 2 s, in which no row is written."""
+    import pyarrow as pa
+
+    pa.array([0.0])
+
+
 def schema_of(header: Header) -> "pa.Schema":
     """Return the Arrow schema of a file; its metadata carries the header."""
     import pyarrow as pa

@@ -19,7 +19,7 @@ from ..aio.threads import in_thread
 from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
 from ..publishers.publisher import PublisherError
-from .arrow_file import END, SUFFIX, batch_of, schema_of
+from .arrow_file import END, SUFFIX, batch_of, schema_of, warm_up
 from .recording import Header, Row, estimate_row, rows_of
 
 logger = logging.getLogger("tamulag.recording")
@@ -37,6 +37,9 @@ STOP_LIMIT = 1.8
 """Seconds granted to the last rows."""
 
 MEGABYTE = 1_000_000
+
+SAME_NAME = 100
+"""Most recordings of one session name that start within the same second."""
 
 
 class Recorder:
@@ -84,11 +87,12 @@ class Recorder:
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Create the folder, readable for its owner alone.
+        """Create the folder, readable for its owner alone, and load what writes to it.
 
         Raises:
             PublisherError: If that is not possible.
         """
+        await in_thread("recording", warm_up)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self._folder, os.W_OK | os.X_OK):
@@ -205,6 +209,22 @@ class _SizeLimit(Exception):
     """The recordings have reached their size limit."""
 
 
+def _new_folder(path: Path) -> Path:
+    """Create a folder; a session of the same name in the same second gets `~2` behind it.
+
+    Raises:
+        OSError: If that is not possible, or there are `SAME_NAME` of them.
+    """
+    for number in range(2, SAME_NAME + 2):
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            path = path.with_name(f"{path.name.partition('~')[0]}~{number}")
+        else:
+            return path
+    raise FileExistsError(errno.EEXIST, f"{SAME_NAME} recordings of this name and second", path)
+
+
 class _Files:
     """The files of one session, each created exclusively and readable for its owner alone."""
 
@@ -241,7 +261,7 @@ class _Files:
     def _next_file(self) -> None:
         if self._part == 0:
             self._total = sum(f.stat().st_size for f in self._parent.glob(f"*/*{SUFFIX}"))
-            self._folder.mkdir(mode=0o700)
+            self._folder = _new_folder(self._folder)
         self.close()
         path = self._folder / f"{self._part:04}{SUFFIX}"
         # Exclusive: neither an existing file nor the target of a link is overwritten.
