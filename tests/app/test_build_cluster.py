@@ -112,7 +112,7 @@ async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[st
 
 
 def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
-    """SIGTERM hands over what the wings hold; any server of the same weights goes on with it."""
+    """SIGTERM hands over the workers' sessions; a server of the same weights continues them."""
     need_ray()
     folder = str(tmp_path / "sessions")
     with Serving("--ray", "local", "--actors", "1", "--handover", folder) as server:

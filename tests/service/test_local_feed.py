@@ -61,7 +61,7 @@ class Scripted:
 
 
 class RecordingPublisher:
-    """A publisher that keeps what it gets."""
+    """A publisher that records its lines."""
 
     name = "recorded"
     dropped = 0
@@ -403,7 +403,7 @@ def test_gauges_name_latencies_queues_and_clocks(model: TamUlag) -> None:
     assert 0 <= found["hop_total_latency"] < 1.5
     assert found["microphone_waiting"] == 0.0
     assert found["inbox_dropped_audio"] == 0
-    assert found["publisher_dropped_kept"] == 0
+    assert found["publisher_dropped_recorded"] == 0
     assert all(isinstance(value, int | float) for value in found.values())
 
 
@@ -436,7 +436,7 @@ def test_cancellation_closes_every_socket(model: TamUlag, tmp_path: Path) -> Non
 
 def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) -> None:
     """0.7 s of work per score every 0.5 s: with half as many scores the delay falls again."""
-    step = model.step
+    step = TorchEngine.step
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(0.7)
@@ -445,7 +445,7 @@ def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) ->
     recorded, source = RecordingPublisher(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=0.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "step", slowly)
+        patch.setattr(TorchEngine, "step", slowly)
         core = agent(model, source, recorded, paced=True, duration=18.0)
         asyncio.run(core.service.run())
     scores = [m for m in recorded.all() if isinstance(m, messages.SentimentMessage)]
