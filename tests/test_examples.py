@@ -212,13 +212,13 @@ def test_mqtt_subscriber(tmp_path: Path) -> None:
     """It prints the device with its score."""
     with (
         mosquitto(tmp_path, "allow_anonymous true") as broker,
-        run("subscribe_mqtt.py", "127.0.0.1", str(broker.port), "hall") as lines,
+        run("subscribe_mqtt.py", "127.0.0.1", str(broker.port), "lab") as lines,
     ):
 
         async def publish() -> None:
             async with aiomqtt.Client("127.0.0.1", broker.port) as client:
                 while not lines:  # until it has subscribed
-                    await client.publish("tamulag/v1/hall/k7/state", json.dumps(SCORE), qos=1)
+                    await client.publish("tamulag/v1/lab/k7/state", json.dumps(SCORE), qos=1)
                     await client.publish("tamulag/v1/roof/k8/state", json.dumps(SCORE), qos=1)
 
         within(20, publish())
@@ -232,7 +232,7 @@ def test_mqtt_subscriber(tmp_path: Path) -> None:
         ["127.0.0.1", "port"],
         ["127.0.0.1", "0"],
         ["no.such.host.invalid"],
-        ["127.0.0.1", "1", "hall", "more"],
+        ["127.0.0.1", "1", "lab", "more"],
     ],
 )
 def test_mqtt_subscriber_says_why_it_ends(arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""Lines on their way into a file or pipe, written by a thread of their own.
+"""Bounded queue of lines, written into a file or pipe by a thread of its own.
 
-Knows one open file. Knows neither what the lines say nor who reads them.
+Knows one open file. Knows neither the lines' content nor their reader.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ PATIENCE = 1.0
 
 
 class BackgroundWriter:
-    """Write lines in order; whoever adds one never waits for the reader.
+    """Write lines in order; the caller that adds one never waits for the reader.
 
     Bounded: a line that does not fit drops the oldest one that waits, and `dropped` counts it.
     After a failed write nothing is written any more; `end` returns that line and those behind it.
@@ -98,7 +98,7 @@ class BackgroundWriter:
         with self._changed:
             rest = [line for _, line in self._lines]
             if self._error is not None:
-                self._say(self._error, len(rest))
+                self._log_failure(self._error, len(rest))
                 return rest
             self.dropped += len(rest)
             while len(self._lines) > self._is_writing:
@@ -119,7 +119,7 @@ class BackgroundWriter:
                 loop.call_soon_threadsafe(self._settle, error)
 
     def _next(self) -> bytes | None:
-        """Let go of the line that was written, wait for the next; None: there will be no more."""
+        """Remove the written line and wait for the next one; None after the last."""
         with self._changed:
             if self._is_writing:
                 self._lines.popleft()
@@ -129,8 +129,8 @@ class BackgroundWriter:
             self._is_writing = bool(self._lines)
             return self._lines[0][1] if self._lines else None
 
-    def _say(self, error: BaseException, lines: int) -> None:
-        """Tell of a failure that nobody may look for any more; a reader that has left is none."""
+    def _log_failure(self, error: BaseException, lines: int) -> None:
+        """Log an `OSError`, unless the reader has left; raise any other error."""
         if not isinstance(error, OSError):
             raise error
         if lines and not isinstance(error, BrokenPipeError):
@@ -142,10 +142,10 @@ class BackgroundWriter:
 
 
 def write(file: FileIO, data: bytes) -> None:
-    """Write all of it; may block for as long as nobody reads.
+    """Write all data; blocks while the reader does not read.
 
     Raises:
-        OSError: If the system says no, or the file is non-blocking and its reader is not ready.
+        OSError: If the system refuses, or the file is non-blocking and its reader is not ready.
     """
     while data:
         written = file.write(data)

@@ -1,4 +1,4 @@
-"""How a run on the terminal is ended, and how its errors are told apart.
+"""Stop a run on the terminal by signals, and classify its errors.
 
 Knows signals and exception groups. Knows neither devices nor recordings.
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Stoppable(Protocol):
-    """What runs until it is over or told to stop."""
+    """A program that runs until it is over or stopped."""
 
     def stop(self) -> None:
         """End in order; called from a signal handler of the event loop."""

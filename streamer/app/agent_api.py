@@ -220,7 +220,7 @@ def _load(config: Config, size: int) -> tuple["Built", "EstimateQueue"]:
 
 
 def _prepare(config: Config) -> None:
-    """Set what holds for this process, and log what somebody answers for."""
+    """Set torch's threads for this process, and log why employees are scored, if they are."""
     import torch
 
     from .build_agent import log_employee_scoring

@@ -78,8 +78,8 @@ def build(config: Config) -> Built:
     clock = SessionClock()
     paced = config.source.path is None or config.source.speed == "1"
     with ExitStack() as resources:
-        reception = _reception(config, clock.now, resources)
-        sources = reception.sources if reception else _sources(config, clock.now, resources)
+        sender = _single_sender(config, clock.now, resources)
+        sources = sender.sources if sender else _sources(config, clock.now, resources)
         asked = {modality for source in sources for modality in _wanted(config, source)}
         about = about_of(config, card, [source.name for source in sources])
         outputs = Outputs()
@@ -113,7 +113,7 @@ def build(config: Config) -> Built:
         def own(session: str | None) -> str | None:
             return feed.hello() if session is None else None
 
-        web = WebOptions(receive=reception.receive if reception else None)
+        web = WebOptions(receive=sender.receive if sender else None)
         for publisher in publishers_of(config, service, feed.output_changed, web, past=own):
             outputs.add(publisher)
         if recorder is not None:
@@ -194,8 +194,8 @@ def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
     return sources
 
 
-def _reception(config: Config, now: Now, resources: ExitStack) -> "SingleSender | None":
-    """Return what takes a sender in, with its two sources, if one may come."""
+def _single_sender(config: Config, now: Now, resources: ExitStack) -> "SingleSender | None":
+    """Return the endpoint of one remote sender and its two sources, if `ingest` is enabled."""
     if not config.ingest.enabled:
         return None
     from tamulag.models.text.text_encoder import encoder_for
@@ -267,7 +267,13 @@ def _wanted(config: Config, source: Source) -> tuple[str, ...]:
 
 
 def about_of(config: Config, card: Card, sources: list[str]) -> RunInfo:
-    """Return what a session says of itself; `sources` are their names."""
+    """Return the run information of a session's hello.
+
+    Args:
+        config: The settings.
+        card: Of the checkpoint.
+        sources: Names of the sources.
+    """
     return RunInfo(
         version=metadata.version("tamulag-stream"),
         checkpoint=config.model.checkpoint,

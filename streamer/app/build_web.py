@@ -74,7 +74,7 @@ def build_web(
 
 def _limits(chosen: WebSocketConfig, senders: int) -> Limits:
     # All of this machine is one address, and so is a proxy for many others.
-    # After a restart all senders come at once: they are told when to come again, not cut.
+    # After a restart all senders come at once: they are refused with a time, not disconnected.
     pending = max(chosen.max_pending, senders)
     many = chosen.max_subscribers + pending + senders
     few = many if is_loopback(chosen.host) or chosen.host == "localhost" else 20

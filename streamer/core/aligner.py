@@ -4,8 +4,8 @@ Knows event time only: neither the wall clock nor the order in which modalities 
 a hop. Knows no model, no words, no devices.
 
 A hop closes when the watermark passes its end. The watermark is the larger of
-- the oldest of the modalities' newest times: everybody has got this far, and
-- the newest time of all less `lateness`: who is further behind is dead or late, and not waited for.
+- the oldest of the modalities' newest times: all modalities have reached it, and
+- the newest time of all less `lateness`: a modality further behind is not waited for.
 
 Within one modality samples come in the order of their timestamps, one for each tick of voice and
 one for each vision slot, when the slot is over; between modalities any order gives identical hops

@@ -1,4 +1,4 @@
-"""What is worth a mark on the timeline: the score shifted, it spiked, or nobody speaks.
+"""Detect events of the score for the timeline: shift, spike and silence.
 
 Knows the estimates of one session, in order. Knows no clock, no wire format and no reason why.
 """
@@ -14,18 +14,18 @@ RECENT, BEFORE = 5.0, 10.0
 """Seconds: a shift compares the newest with those before them."""
 
 SHIFT, SPIKE = 1.0, 1.5
-"""Distances of sentiment; half of it ends a shift or a spike, so that it is told once."""
+"""Distances of sentiment that begin a shift or spike; half of it ends one, for one report each."""
 
 SILENCE = 10.0
 """Seconds without speech."""
 
 FEWEST = 5
-"""Scores on each side of a comparison; with fewer nothing is said."""
+"""Scores on each side of a comparison; with fewer nothing is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreEvent:
-    """Something happened to the score."""
+    """An event of the score."""
 
     event: str
     """`shift`, `spike` or `silence`."""
@@ -36,11 +36,11 @@ class ScoreEvent:
 
 
 class EventDetector:
-    """Find what is notable, each once: it must end before it is told again.
+    """Report each event once: it must end before it is reported again.
 
     - shift: the mean score of the newest 5 s is 1.0 or more from the mean of the 10 s before them;
     - spike: a score is 1.5 or more from the median of the 5 s before it;
-    - silence: sound comes, but nobody has spoken for 10 s.
+    - silence: sound arrives, but without speech for 10 s.
 
     Scores of the warm-up and hops without a score are left out.
     """

@@ -22,11 +22,11 @@ from .estimate import Estimate, Timing, step_outputs
 from .step_builder import PendingStep, StepBuilder
 
 BATCH = 256
-"""Most sessions of one step: beyond that a step takes longer and nobody gains."""
+"""Most sessions of one step: beyond that a step takes longer without gain."""
 
 
 class BatchFull(TamulagError):
-    """No slot is free; the text says how many there are."""
+    """No slot is free; the message has their number."""
 
 
 class Scored(NamedTuple):

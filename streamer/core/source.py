@@ -1,4 +1,4 @@
-"""What every source promises the agent, and how it says that it is lost.
+"""Protocol of all sources, and how they report a loss.
 
 Knows the shape of a source. Knows no device.
 """

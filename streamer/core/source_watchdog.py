@@ -18,7 +18,7 @@ REASON = "source_lost"
 
 
 class SourceWatchdog:
-    """Say once that a modality is silent, and once that it is back.
+    """Report once that a modality is silent, and once that it is back.
 
     Args:
         modalities: Those that give samples without pause; text does not.
@@ -29,16 +29,16 @@ class SourceWatchdog:
         self._silent: set[Modality] = set()
 
     def saw(self, modality: Modality, now: float) -> None:
-        """Note that a sample came at `now`, session time."""
+        """Record a sample at `now`, session time."""
         self._due[modality] = now + LIMIT
 
-    def look(self, now: float, lost: Mapping[str, str]) -> list[Notice]:
-        """Return what has changed.
+    def poll(self, now: float, lost: Mapping[str, str]) -> list[Notice]:
+        """Return notices of the modalities that became silent or came back.
 
         Args:
             now: Session time.
-            lost: Modalities that are known to be lost, with the reason; they are left to whoever
-                said so.
+            lost: Modalities that are reported as lost, with the reason; those reported by
+                their source are ignored.
         """
         notices = []
         for modality, due in self._due.items():

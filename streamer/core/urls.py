@@ -9,7 +9,7 @@ SCHEMES = ("http", "https", "rtsp", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp")
 """Of the streams that can be read from a network."""
 
 HIDDEN = "..."
-"""Stands for what cannot be told apart from a password."""
+"""Replaces what may be a password."""
 
 # Cameras also take a password as parameter, behind `?` or `;` or within the path, `/user=me&pw=x`.
 _ADDRESS = re.compile(

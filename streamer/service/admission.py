@@ -1,34 +1,33 @@
-"""Whether one more session has room: refused before the others' latency suffers, never after.
+"""Admission control: refuse a new session before the latency of the running ones suffers.
 
 Knows how busy the server was and what a session costs. Knows no session and no connection.
 """
 
 BUSIEST = 0.8
-"""Share of one core that the loop that serves all sessions may take: beyond it, waiting times grow
-faster than work does."""
+"""Highest busy share of the event loop's core: beyond it waiting times grow faster than work."""
 
 SLOWEST, OFTEN = 0.25, 3
-"""Seconds that a round of the loop may take, and how often one may take longer in two seconds: a
-machine that others share is full before our own work says so."""
+"""Limit of a loop round, seconds, and how many rounds within two seconds may exceed it: a shared
+machine is full before our own CPU time shows it."""
 
 RETRY = 5.0
-"""Seconds after which it is worth to ask again."""
+"""Seconds after which a refused sender should try again."""
 
 LATER = f"try again in {RETRY:g} s"
-"""What whoever is refused is told."""
+"""Close reason sent to a rejected sender."""
 
 _LOOK = 2.0
-"""Seconds over which the load is taken."""
+"""Interval of a load measurement, seconds."""
 
 _FEW = 20
-"""Sessions below which the load does not tell what one costs: it is the loop's own work."""
+"""Sessions below which the cost of one is not measured: the load is mostly the loop's own work."""
 
 
 class Admission:
-    """Decide who may begin.
+    """Decide whether a new session may begin.
 
     Args:
-        seats: Sessions at most.
+        seats: Most sessions.
         cost: Share of a core that one session takes, before any was measured.
         busiest: See `BUSIEST`.
     """
@@ -36,25 +35,25 @@ class Admission:
     def __init__(self, seats: int, *, cost: float, busiest: float = BUSIEST) -> None:
         self.seats = seats
         self.busy = 0.0
-        """Share of a core that was taken of late."""
+        """Busy share of the core in the last interval."""
         self.slow = 0.0
-        """Seconds of the longest round of the loop of late."""
+        """Longest round of the loop in the last interval, seconds."""
         self._busiest = busiest
         self._cost = cost
         self._served = 0.0
-        """Sessions that were there, on average, when `busy` was taken."""
+        """Mean number of sessions in the interval of `busy`."""
         self._begun: tuple[float, float] | None = None
         self._counts: list[int] = []
         self._slow: list[float] = []
         self._is_slow = False
 
     def observe(self, now: float, worked: float, sessions: int, slow: float = 0.0) -> None:
-        """Take how long the loop has worked since it began; to be called a few times a second.
+        """Record the CPU time of the loop; call it a few times a second.
 
         Args:
             now: Any steady clock, seconds.
-            worked: Processor seconds of the loop's thread so far.
-            sessions: That are served now.
+            worked: CPU seconds of the loop's thread so far.
+            sessions: Number of running sessions.
             slow: Seconds of the longest round since the last call.
         """
         if self._begun is None:
@@ -73,12 +72,12 @@ class Admission:
         self._begun, self._counts, self._slow = (now, worked), [], []
 
     def admit(self, sessions: int, front: float = 0.0) -> str | None:
-        """Return why another session may not begin; None: it may.
+        """Return why another session may not begin; None if it may.
 
         Args:
-            sessions: That are served now; those that the load does not show yet count with what
-                one costs.
-            front: Load of the worker processes, 0 to 1, if it needs one.
+            sessions: Number of running sessions; each that the measured load does not include yet
+                counts with the cost of one.
+            front: Load of the feature workers, 0..1; 0 if the session needs none.
         """
         expected = self.busy + (sessions + 1 - self._served) * self._cost
         if sessions >= self.seats:

@@ -157,7 +157,7 @@ class LocalFeed:
                 # Not by the present time: what came while the others were worked on is not late.
                 self._score(partial(self.session.advance, got - SILENCE))
                 self._shed(now)
-                for notice in self._watchdog.look(got, self.messages.lost):
+                for notice in self._watchdog.poll(got, self.messages.lost):
                     self._push(notice)
             else:
                 await self.outputs.wait_for_backlog(ending)

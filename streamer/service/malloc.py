@@ -1,7 +1,7 @@
 """Let memory that was freed stay with the process, for one that steps many sessions.
 
 Knows glibc. A step of hundreds of sessions takes and frees some tens of megabytes; given back to
-the system and taken anew at each step, their pages cost a quarter of the step.
+the system and allocated again at each step, their pages cost a quarter of the step.
 """
 
 import ctypes

@@ -29,12 +29,12 @@ PATIENCE = 10.0
 """Seconds of frames and bytes that may come at once, after the network or we stood still."""
 
 SILENCE = 10.0
-"""Seconds without a frame after which a sender counts as gone."""
+"""Seconds without a frame after which a sender counts as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SenderLimits:
-    """What a sender may cost.
+    """Limits of a sender.
 
     Attributes:
         message: Bytes of a frame.
@@ -52,15 +52,15 @@ class SenderLimits:
 async def frames(
     connection: Connection, hello: SenderHello, limits: SenderLimits
 ) -> AsyncGenerator[Frame, None]:
-    """Yield what a sender sends, checked, until it says that nothing more comes.
+    """Yield a sender's validated frames until its `end` frame.
 
     Args:
         connection: Of the sender.
-        hello: What it promised.
-        limits: What it may cost.
+        hello: The frames that it offered.
+        limits: Of its frames, bytes and time.
 
     Raises:
-        IngestError: If a frame is wrong, one more than is allowed, or none comes.
+        IngestError: If a frame is invalid, a limit is exceeded, or none comes for 10 s.
         ConnectionClosed: If it leaves.
     """
     begun = time.monotonic()
@@ -97,10 +97,10 @@ def span_of(frame: Frame, counted: int) -> tuple[int, int]:
 
 
 async def within(seconds: float, connection: Connection, missing: str) -> str | bytes:
-    """Return what a sender says next.
+    """Return a sender's next message.
 
     Raises:
-        IngestError: If it says nothing; `missing` is the reason.
+        IngestError: If none comes in time; `missing` is the reason.
     """
     try:
         async with asyncio.timeout(seconds):

@@ -23,7 +23,7 @@ from .snapshot_store import SnapshotStore
 logger = logging.getLogger("tamulag.serve")
 
 SWEEP = 30.0
-"""Seconds between two searches for snapshots that nobody resumes."""
+"""Interval of the removal of expired snapshots, seconds."""
 
 MAY_WAIT = 0.5
 """Seconds that a step or sound may wait before the machine counts as too slow."""
@@ -58,7 +58,7 @@ class RemoteFeed:
     Args:
         registry: The sessions.
         endpoint: Receives their senders.
-        admission: Decides who may begin.
+        admission: Decides whether a session may begin.
         messages: Of the server itself.
         workers: Turn sound and pictures into features; None: ready features only.
         store: Snapshots of sessions between two servers.
@@ -115,7 +115,7 @@ class RemoteFeed:
         await asyncio.gather(*closing)
 
     def hello(self) -> str:
-        """Return the line that a subscriber gets first who follows no session."""
+        """Return the first line of a subscriber of all sessions."""
         timing = self.registry.timing
         return self.messages.hello([], timing, hop=timing.hop, epoch=self._epoch)
 

@@ -32,7 +32,7 @@ BREATH = 64
 
 
 def feed(session: Session, row: Row) -> list[Estimate]:
-    """Give a session what a row says that went in; return the estimates of the hops it closes.
+    """Push a recorded row's inputs into a session; return the estimates of the hops it closes.
 
     Raises:
         RecordingError: If the row does not fit the session or cannot have been recorded.

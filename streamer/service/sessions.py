@@ -62,7 +62,7 @@ class SessionRegistry:
 
     Args:
         backend: Has their state and steps them.
-        about: What `hello` says of each.
+        about: Run information in each session's `hello`.
         timing: Of each.
         publish_of: Takes the messages of all sessions, beside each session's own sender.
         linger: Seconds that a session waits for its sender, see `LINGER`.

@@ -1,7 +1,7 @@
-"""Receive what one page or program sends, within limits, and hand it to the sources.
+"""Receive the frames of one sender at a time, within limits, and feed them to the sources.
 
 Knows the WebSocket connection of a sender and when to close it. Knows neither pictures nor sound;
-what the bytes mean is known to ingest.py.
+protocol/ingest.py decodes the bytes.
 """
 
 import json
@@ -23,13 +23,13 @@ logger = logging.getLogger("tamulag.ingest")
 
 
 class SingleSender:
-    """Take one sender at a time.
+    """Endpoint of one sender at a time.
 
     Args:
-        voice: What becomes of sound, words and rows of the voice.
-        face: What becomes of pictures and rows of the face.
-        subject: Whom the session scores.
-        takes_words: Whether words may come; no: a recogniser of ours listens.
+        voice: Processes sound, words and feature rows of the voice.
+        face: Processes pictures and feature rows of the face.
+        subject: Role of the scored person.
+        takes_words: Whether a sender may send words; else they are recognised here.
         now: Session clock.
         limits: For each sender.
     """
@@ -62,13 +62,13 @@ class SingleSender:
         return [self._voice, self._face]
 
     async def receive(self, connection: Connection) -> None:
-        """Receive until the sender leaves, or is closed with a code and a reason."""
+        """Receive frames until the sender leaves, or is closed with a code and a reason."""
         if self._sender is not None or self._voice.is_behind or self._face.is_behind:
             await connection.close(CloseCode.TRY_AGAIN_LATER, "somebody else is sending")
             return
         self._sender = connection
         try:
-            await self._converse(connection)
+            await self._serve(connection)
         except IngestError as error:
             logger.warning("sender %s: %s", connection.peer, error)
             await connection.close(error.code, str(error))
@@ -77,7 +77,7 @@ class SingleSender:
         finally:
             self._sender = None
 
-    async def _converse(self, connection: Connection) -> None:
+    async def _serve(self, connection: Connection) -> None:
         first = await within(HELLO, connection, "no hello")
         hello = parse_hello(first, self._subject)
         if hello.clock == "sender" or hello.session or hello.resume:
@@ -95,21 +95,21 @@ class SingleSender:
             source.begin(hello)
         logger.info("sender %s begins", connection.peer)
         try:
-            await self._listen(connection, hello)
+            await self._receive_frames(connection, hello)
         finally:
             for source in (self._voice, self._face):
                 source.end("nobody sends any more")
 
-    async def _listen(self, connection: Connection, hello: SenderHello) -> None:
+    async def _receive_frames(self, connection: Connection, hello: SenderHello) -> None:
         clock, counted = SenderClock(self._now), 0
-        async with aclosing(frames(connection, hello, self._limits)) as said:
-            async for frame in said:
+        async with aclosing(frames(connection, hello, self._limits)) as received:
+            async for frame in received:
                 span = span_of(frame, counted)
-                self._hand_over(PlacedFrame(frame, clock.place(frame.header.timestamp), span))
+                self._feed(PlacedFrame(frame, clock.place(frame.header.timestamp), span))
                 counted = span[1]
 
-    def _hand_over(self, placed: PlacedFrame) -> None:
-        """Give a frame to its source."""
+    def _feed(self, placed: PlacedFrame) -> None:
+        """Feed a frame to its source."""
         header = placed.frame.header
-        is_seen = isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision"
-        (self._face if is_seen else self._voice).feed(placed)
+        is_vision = isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision"
+        (self._face if is_vision else self._voice).feed(placed)

@@ -122,7 +122,7 @@ def test_the_login_of_the_settings_reaches_the_broker(tmp_path: Path) -> None:
 
 
 def test_subject_and_notice_are_in_what_a_newcomer_gets() -> None:
-    """Also in the will, which a broker publishes when nobody else can."""
+    """Also in the will, which a broker publishes when the program cannot."""
     about = {"subject": "visitor", "subject_id": "p-7", "notice": "You are measured."}
     with built(FILE | {f"session.{key}": value for key, value in about.items()}) as parts:
         hello, will = json.loads(parts.agent.hello()), json.loads(parts.agent.offline("offline"))

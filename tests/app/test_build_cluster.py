@@ -39,7 +39,7 @@ async def played(url: str, server: Serving) -> tuple[list[Caller], int]:
 
 
 def test_a_killed_actor_costs_nobody_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each sender hears what it would hear alone, and the server leaves nothing behind."""
+    """Each sender gets the scores that it would get alone, and the server leaves nothing behind."""
     need_ray()
     monkeypatch.setenv("TAMULAG_TEST_GATEWAY", str(os.getpid()))
     with Serving("--ray", "local", "--actors", "2..3") as server:
@@ -53,7 +53,7 @@ def test_a_killed_actor_costs_nobody_a_score(monkeypatch: pytest.MonkeyPatch) ->
         assert caller.refused is None
         assert_as_alone(caller.scores, caller.seed, HOPS)
     monkeypatch.delenv("TAMULAG_TEST_GATEWAY")
-    limit = time.monotonic() + 5  # the system takes a moment to end what has been told to
+    limit = time.monotonic() + 5  # the system takes a moment to end what got a signal
     while marked("TAMULAG_TEST_GATEWAY") and time.monotonic() < limit:
         time.sleep(0.05)
     assert not marked("TAMULAG_TEST_GATEWAY")
@@ -77,13 +77,13 @@ def test_without_ray_senders_are_told_and_the_server_lives() -> None:
             await socket.send(build_frame(voice, rows(0, 0)[0].tobytes()))
             async with asyncio.timeout(15):
                 async for line in socket:
-                    said = json.loads(line)
-                    if said["type"] == "status" and said["state"] == "degraded":
+                    received = json.loads(line)
+                    if received["type"] == "status" and received["state"] == "degraded":
                         break
         async with httpx.AsyncClient() as client:
             page = await client.get(server.url.replace("ws", "http", 1) + "healthz")
         assert page.status_code == 200
-        lost: dict[str, str] = said["lost"]
+        lost: dict[str, str] = received["lost"]
         return lost
 
     with Serving("--ray", "local", "--actors", "1") as server:
@@ -92,8 +92,8 @@ def test_without_ray_senders_are_told_and_the_server_lives() -> None:
 
 
 async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[str, Any], list[Any]]:
-    """Send eight hops, hear their scores and stop the server; return `ready` and the scores."""
-    said: list[Any] = []
+    """Send eight hops, receive their scores and stop the server; return `ready` and the scores."""
+    received: list[Any] = []
     async with connect(f"{server.url}ingest") as socket, asyncio.timeout(20):
         await socket.send(hello.model_dump_json(exclude_none=True))
         ready: dict[str, Any] = json.loads(await socket.recv())
@@ -103,16 +103,16 @@ async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[st
             audio = FeaturesHeader(timestamp=number * HOP, modality="audio")
             await socket.send(build_frame(vision, face.tobytes()))
             await socket.send(build_frame(audio, voice.tobytes()))
-        while len(said) < 8:
+        while len(received) < 8:
             line = json.loads(await socket.recv())
             if line["type"] == "sentiment":
-                said.append(Score(line["window"]["end"], line["sentiment"], 0.0))
+                received.append(Score(line["window"]["end"], line["sentiment"], 0.0))
         assert server.stop(ENDING) == 0
-    return ready, said
+    return ready, received
 
 
 def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
-    """SIGTERM hands over what the wings hold; any server of the same weights goes on with it."""
+    """SIGTERM hands over the workers' sessions; a server of the same weights continues them."""
     need_ray()
     folder = str(tmp_path / "sessions")
     with Serving("--ray", "local", "--actors", "1", "--handover", folder) as server:
@@ -125,7 +125,7 @@ def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
 
 
 def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
-    """SIGTERM under load: the wings are asked for all at once, and each sender is told."""
+    """SIGTERM under load: all workers are asked at once, each sender gets a close reason."""
     need_ray()
     options = ("--ray", "local", "--actors", "1", "--handover", str(tmp_path))
     with Serving(*options) as server:
@@ -137,17 +137,17 @@ def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--ray", "here"), 'serve.ray = "here": must be "local" or the address'),
         (("--ray", "local", "--actors", "3..2"), "serve.max_actors (2) or less"),
         (("--ray", "local", "--actors", "some"), "serve.min_actors"),
     ],
 )
-def test_what_cannot_be_is_told(options: tuple[str, ...], told: str) -> None:
+def test_impossible_settings_are_reported(options: tuple[str, ...], message: str) -> None:
     """With the value and the remedy."""
     command = [str(PROGRAM), "serve", "--websocket", "127.0.0.1:0", "--workers", "0", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -41,7 +41,7 @@ def test_another_checkpoint_is_refused_unless_it_is_named(tmp_path: Path, model:
 
 
 def test_results_alone_cannot_be_replayed() -> None:
-    """The line says why."""
+    """The line has the reason."""
     with pytest.raises(RecordingError, match="--privacy strict: it can be read, but not replayed"):
         session_of(HEADER.model_copy(update={"privacy": "strict"}), None)
 

@@ -17,7 +17,7 @@ BIDIRECTIONAL = replace(ModelConfig().vision, bidirectional=True)
 
 
 @pytest.mark.parametrize(
-    ("model", "settings", "told"),
+    ("model", "settings", "message"),
     [
         (preset("paper-mosi"), FILE, "audio takes vectors of 5 values, the front end gives 332"),
         (preset("paper-mosi"), {"camera.device": 0}, "vision takes vectors of 20 values"),
@@ -25,10 +25,10 @@ BIDIRECTIONAL = replace(ModelConfig().vision, bidirectional=True)
     ],
 )
 def test_what_cannot_stream_is_refused(
-    model: ModelConfig, settings: dict[str, object], told: str
+    model: ModelConfig, settings: dict[str, object], message: str
 ) -> None:
     """With the value and the remedy."""
-    with pytest.raises(CheckpointError, match=rf"{told}.*tamulag extract"):
+    with pytest.raises(CheckpointError, match=rf"{message}.*tamulag extract"):
         check_streamable(model, load(None, settings))
 
 

@@ -87,7 +87,7 @@ def test_each_frame_belongs_to_exactly_one_hop(times: dict[int, float], hop: int
 
 
 def test_a_later_frame_of_an_open_slot_replaces_the_earlier() -> None:
-    """A source whose clock was set anew may send two; the newest counts while its hop is open."""
+    """A source whose clock was set again may send two; the newest counts while its hop is open."""
     core = Aligner({"vision": 3}, hop=25, lateness=LATENESS)
     core.push(vision(0.01, 1.0))
     core.push(vision(0.02, 2.0))
@@ -137,7 +137,7 @@ def test_a_modality_that_starts_late_is_masked_until_then() -> None:
 
 
 def test_hop_closes_at_once_when_all_modalities_have_passed_it() -> None:
-    """Nobody is waited for who has already come."""
+    """A modality that has arrived is not waited for."""
     core = aligner()
     for tick in range(25):
         core.push(audio(tick))
@@ -169,7 +169,7 @@ def test_close_flushes_the_unfinished_hop() -> None:
 
 
 def test_masked_ticks_keep_the_reason() -> None:
-    """A hop says why its newest sample had nothing to measure."""
+    """A hop has the reason why its newest sample had nothing to measure."""
     hops = run([*(audio(k) for k in range(24)), audio(24, None)])
     assert hops[0].grids["audio"].reason == "silence"
     assert hops[0].grids["audio"].mask.sum() == 24

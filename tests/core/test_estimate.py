@@ -1,4 +1,4 @@
-"""One hop in words: who is there, what it says, how old it is."""
+"""Estimates of one hop: status, score and age of each modality."""
 
 from collections.abc import Mapping
 
@@ -51,7 +51,7 @@ def here(last: int = END, reason: str | None = None, lost: str | None = None) ->
     return report
 
 
-def told(
+def estimated(
     out: StepArrays | None = None,
     *,
     card: Card = TRAINED,
@@ -74,7 +74,7 @@ def told(
 
 def test_present_modality_gives_its_number_weight_and_age() -> None:
     """What is there is ok and needs no reason."""
-    found = told(text=here(last=END - 16))
+    found = estimated(text=here(last=END - 16))
     assert found.modalities["text"] == ModalityEstimate(1.0, 0.5, "ok", None, 0.32)
     assert found.sentiment == 0.5
     assert found.revision == 3
@@ -84,38 +84,38 @@ def test_present_modality_gives_its_number_weight_and_age() -> None:
     ("end", "start", "warmup"), [(400, 3.0, False), (250, 0.0, False), (225, 0.0, True)]
 )
 def test_window_grows_until_it_is_whole(end: int, start: float, warmup: bool) -> None:
-    """The first windows begin at 0 and are told as warmup."""
-    found = told(end=end)
+    """The first windows begin at 0 and are marked as warmup."""
+    found = estimated(end=end)
     assert (found.start, found.end, found.warmup) == (start, end / 50, warmup)
 
 
 def test_old_content_is_stale_with_its_reason() -> None:
-    """A face that left half a second ago still counts and says why it is old."""
-    found = told(vision=here(last=END - 25, reason="no_face")).modalities["vision"]
+    """A face that left half a second ago still counts and has the reason of its age."""
+    found = estimated(vision=here(last=END - 25, reason="no_face")).modalities["vision"]
     assert found == ModalityEstimate(0.25, 0.25, "stale", "no_face", 0.5)
 
 
 def test_content_at_the_limit_is_not_stale() -> None:
     """Stale is older than the limit, not as old: 0.5 s for the voice."""
-    assert told(audio=here(last=END - 25)).modalities["audio"].status == "ok"
-    assert told(audio=here(last=END - 26)).modalities["audio"].status == "stale"
+    assert estimated(audio=here(last=END - 25)).modalities["audio"].status == "ok"
+    assert estimated(audio=here(last=END - 26)).modalities["audio"].status == "stale"
 
 
 def test_too_old_content_is_missing() -> None:
     """Beyond its limit a modality has no number, though its age is known."""
-    found = told(audio=here(last=END - 101, reason="silence")).modalities["audio"]
+    found = estimated(audio=here(last=END - 101, reason="silence")).modalities["audio"]
     assert found == ModalityEstimate(None, 0.0, "missing", "silence", 2.02)
 
 
 def test_lost_source_outweighs_what_it_saw_last() -> None:
     """A pulled camera is the reason, not the empty picture before."""
-    found = told(vision=here(reason="no_face", lost="camera_lost")).modalities["vision"]
+    found = estimated(vision=here(reason="no_face", lost="camera_lost")).modalities["vision"]
     assert (found.status, found.reason, found.sentiment) == ("missing", "camera_lost", None)
 
 
 def test_modality_that_never_came_says_so() -> None:
-    """Without a word from its source, its own default reason is told."""
-    found = told(text=Presence(), audio=Presence(), vision=Presence())
+    """Without a reason from its source it has its own default reason."""
+    found = estimated(text=Presence(), audio=Presence(), vision=Presence())
     assert found.modalities == {
         "text": ModalityEstimate(None, 0.0, "missing", "no_words"),
         "audio": ModalityEstimate(None, 0.0, "missing", "no_sound"),
@@ -124,43 +124,43 @@ def test_modality_that_never_came_says_so() -> None:
 
 
 def test_model_decides_who_is_present() -> None:
-    """A modality with nothing in the window is missing, whatever its age says."""
-    found = told(output(present=(True, True, False)))
+    """A modality with nothing in the window is missing, whatever its age."""
+    found = estimated(output(present=(True, True, False)))
     assert found.modalities["vision"].status == "missing"
     assert "vision" not in found.attention
 
 
 def test_modality_that_was_not_asked_for_is_off() -> None:
     """Off has no number, no reason and no age."""
-    assert told(text=None).modalities["text"] == ModalityEstimate(None, 0.0, "off")
+    assert estimated(text=None).modalities["text"] == ModalityEstimate(None, 0.0, "off")
 
 
 def test_untrained_head_has_a_weight_but_no_number() -> None:
-    """It takes part in the fusion and says nothing alone."""
+    """It takes part in the fusion and has no score of its own."""
     card = Card(trained=TRAINED.trained | {"audio": False})
-    found = told(card=card, audio=here(last=END - 60)).modalities["audio"]
+    found = estimated(card=card, audio=here(last=END - 60)).modalities["audio"]
     assert found == ModalityEstimate(None, 0.25, "untrained", "head_untrained", 1.2)
 
 
 def test_untrained_fusion_gives_no_number_and_no_interval() -> None:
     """The unimodal heads still speak."""
     card = Card(trained=TRAINED.trained | {"sentiment": False}, interval={"text+audio+vision": 1.0})
-    found = told(card=card)
+    found = estimated(card=card)
     assert (found.sentiment, found.interval) == (None, None)
     assert found.modalities["text"].sentiment == 1.0
 
 
 def test_nobody_there_gives_no_number() -> None:
     """The bias of the fused head is not a sentiment."""
-    found = told(text=Presence(), audio=Presence(), vision=Presence())
+    found = estimated(text=Presence(), audio=Presence(), vision=Presence())
     assert (found.sentiment, found.conflict, found.attention) == (None, None, {})
 
 
 def test_interval_belongs_to_the_present_modalities() -> None:
     """The half width is looked up by who is there; a set without one has no interval."""
     card = Card(trained=TRAINED.trained, interval={"text+audio": 1.0})
-    assert told(card=card, vision=None).interval == (-0.5, 1.5)
-    assert told(card=card).interval is None
+    assert estimated(card=card, vision=None).interval == (-0.5, 1.5)
+    assert estimated(card=card).interval is None
 
 
 def test_interval_narrows_as_more_is_heard() -> None:
@@ -172,31 +172,31 @@ def test_interval_narrows_as_more_is_heard() -> None:
         heard={"text": [3]},
     )
     for tokens, interval in ((2, (-1.5, 2.5)), (3, (-0.5, 1.5))):
-        said = [(380 + n, 1 / tokens) for n in range(tokens)] + [(300, 0.0)] * 5
+        shares = [(380 + n, 1 / tokens) for n in range(tokens)] + [(300, 0.0)] * 5
         rest = pooled({390: 1.0}), pooled({395: 1.0})
-        out = output(attention=(pooled(said), *rest))
-        assert told(out, card=card, audio=None, vision=None).interval == interval
+        out = output(attention=(pooled(shares), *rest))
+        assert estimated(out, card=card, audio=None, vision=None).interval == interval
 
 
 def test_interval_ends_at_the_scale() -> None:
     """No one can be more positive than 3."""
     card = Card(trained=TRAINED.trained, interval={"text+audio+vision": 1.0})
-    assert told(output(sentiment=2.5), card=card).interval == (1.5, 3.0)
-    assert told(output(sentiment=-2.5), card=card).interval == (-3.0, -1.5)
+    assert estimated(output(sentiment=2.5), card=card).interval == (1.5, 3.0)
+    assert estimated(output(sentiment=-2.5), card=card).interval == (-3.0, -1.5)
 
 
 def test_conflict_needs_two_that_speak() -> None:
     """It is the largest distance; an untrained head is not compared."""
-    assert told().conflict == 1.5
-    assert told(audio=None).conflict == 0.75
-    assert told(audio=None, vision=None).conflict is None
-    assert told(card=Card(trained=TRAINED.trained | {"audio": False})).conflict == 0.75
+    assert estimated().conflict == 1.5
+    assert estimated(audio=None).conflict == 0.75
+    assert estimated(audio=None, vision=None).conflict is None
+    assert estimated(card=Card(trained=TRAINED.trained | {"audio": False})).conflict == 0.75
 
 
 def test_heaviest_ticks_are_named_first() -> None:
     """Five at most, with their times; ticks without a weight are left out."""
     shares = {300: 0.1, 310: 0.0, 320: 0.3, 330: 0.05, 340: 0.25, 350: 0.2, 360: 0.1}
-    found = told(output(attention=(pooled({}), pooled(shares), pooled({300: 0.0}))))
+    found = estimated(output(attention=(pooled({}), pooled(shares), pooled({300: 0.0}))))
     times = [time for time, _ in found.attention["audio"]]  # type: ignore[misc]
     assert times == [6.4, 6.8, 7.0, 6.0, 7.2]
     assert found.attention["vision"] == []
@@ -205,7 +205,7 @@ def test_heaviest_ticks_are_named_first() -> None:
 def test_tokens_of_a_word_are_added_up() -> None:
     """Several tokens stand at the time of one word."""
     text = pooled([(300, 0.25), (300, 0.25), (320, 0.5), (310, 0.0)])
-    found = told(
+    found = estimated(
         output(attention=(text, pooled({}), pooled({}))), words={300: "unbelievable", 320: "good"}
     )
     assert found.attention["text"] == [("unbelievable", 6.0, 0.5), ("good", 6.4, 0.5)]

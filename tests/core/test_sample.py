@@ -44,16 +44,16 @@ def test_sample_is_a_vector_or_nothing(values: np.ndarray | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         pytest.param(np.zeros(3), r"vision values .*got float64 \(3,\)", id="dtype"),
         pytest.param(np.zeros((1, 3), np.float32), r"got float32 \(1, 3\)", id="matrix"),
         pytest.param(np.array(3, np.float32), r"got float32 \(\)", id="scalar"),
     ],
 )
-def test_sample_of_another_shape_or_dtype_is_refused(values: np.ndarray, told: str) -> None:
+def test_sample_of_another_shape_or_dtype_is_refused(values: np.ndarray, message: str) -> None:
     """The message names modality, dtype and shape."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         Sample("vision", 0.0, values)
 
 

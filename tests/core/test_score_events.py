@@ -1,4 +1,4 @@
-"""Shift, spike and silence: each told once, and only when it is one."""
+"""Shift, spike and silence: each reported once."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ HOP = 0.5
 def estimate(
     index: int, score: float | None, *, warmup: bool = False, quiet: float | None = None
 ) -> Estimate:
-    """Return the estimate of a hop; `quiet` seconds ago somebody spoke last."""
+    """Return the estimate of a hop; `quiet` seconds ago was the last speech."""
     there = ModalityEstimate(score, 1.0, "ok", None, 0.0)
     silent = ModalityEstimate(None, 0.0, "missing", "silence", quiet)
     return Estimate(
@@ -42,14 +42,14 @@ def events(scores: Iterable[float | None], *, warmup: int = 0) -> list[ScoreEven
 
 
 def test_a_level_that_changes_is_one_shift() -> None:
-    """It is told when the newest 5 s are 1.0 away from the 10 s before, and not again."""
+    """It is reported when the newest 5 s are 1.0 away from the 10 s before, and not again."""
     found = events([0.0] * 30 + [1.2] * 60)
     assert [(one.event, one.at) for one in found] == [("shift", 19.5)]
     assert found[0].detail == "from +0.0 to +1.1"
 
 
 def test_nothing_is_ever_minus_zero() -> None:
-    """A level just below 0 is told as +0.0."""
+    """A level just below 0 is reported as +0.0."""
     assert events([-0.02] * 30 + [1.2] * 60)[0].detail == "from +0.0 to +1.1"
 
 
@@ -77,7 +77,7 @@ def test_the_warm_up_is_left_out() -> None:
 
 
 def test_nothing_is_said_after_a_gap() -> None:
-    """Who comes back is compared with nobody."""
+    """After a break there is nothing to compare with."""
     assert events([-1.5] * 40 + [None] * 40 + [1.5] * 40) == []
 
 
@@ -94,7 +94,7 @@ def test_silence_is_told_once_until_somebody_speaks() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """15 s of scores are kept, whatever the length of the session."""
+    """15 s of scores are stored, whatever the length of the session."""
     notables = EventDetector()
     for index in range(5000):
         notables.look(estimate(index, 0.0))

@@ -136,7 +136,7 @@ def test_phrase_of_a_closed_utterance_is_dropped_and_counted(model: TamUlag) -> 
 
 
 def test_silent_modality_becomes_stale_then_missing_and_recovers(model: TamUlag) -> None:
-    """A face that leaves is told at the right times, with the reason."""
+    """A face that leaves is reported at the right times, with the reason."""
     face = [*faces(0, 1), *faces(1, 3, reason="no_face"), *faces(3, 4)]
     estimates = play(new(model), [*sound(0, 4), *face])
     statuses = [(e.modalities["vision"].status, e.modalities["vision"].reason) for e in estimates]
@@ -184,7 +184,7 @@ def test_modality_that_was_not_asked_for_is_off(model: TamUlag) -> None:
 
 
 def test_untrained_head_gives_no_number(model: TamUlag) -> None:
-    """An untrained head says so instead of guessing."""
+    """An untrained head is reported as such instead of guessing."""
     card = Card(trained={"sentiment": False, "text": True, "audio": False, "vision": True})
     estimate = play(new(model, card=card), [*sound(0, 1), *faces(0, 1)])[-1]
     assert estimate.sentiment is None
@@ -214,8 +214,8 @@ def test_interval_is_that_of_the_present_modalities(model: TamUlag) -> None:
 def test_conflict_is_the_largest_distance(model: TamUlag) -> None:
     """Conflict compares the modalities that speak."""
     estimate = play(new(model), [*sound(0, 1), *faces(0, 1)])[-1]
-    heard = [m.sentiment for m in estimate.modalities.values() if m.sentiment is not None]
-    assert estimate.conflict == max(heard) - min(heard) > 0
+    scores = [m.sentiment for m in estimate.modalities.values() if m.sentiment is not None]
+    assert estimate.conflict == max(scores) - min(scores) > 0
 
 
 def test_close_gives_words_that_came_after_the_sound_their_hop(model: TamUlag) -> None:
@@ -233,7 +233,7 @@ def test_phrase_from_the_far_future_does_not_hang_close(model: TamUlag) -> None:
 
 
 def test_text_without_asking_is_refused(model: TamUlag) -> None:
-    """The message says what was not asked for."""
+    """The message names what was not asked for."""
     with pytest.raises(ValueError, match="text was not asked for"):
         new(model, ("audio",)).push(phrase(0.1, "hi"))
 
@@ -320,7 +320,7 @@ def test_an_observer_gets_everything_in_order(model: TamUlag) -> None:
 
 
 def test_words_that_come_when_the_last_hop_has_closed_are_scored(model: TamUlag) -> None:
-    """A recogniser says its last words at the end of a file, which may be the end of a hop."""
+    """A recogniser gives its last words at the end of a file, which may be the end of a hop."""
     session = new(model, ("text", "audio"))
     before = [e for item in sound(0, 2) for e in session.push(item)]
     assert before[-1].end == 2.0

@@ -23,7 +23,7 @@ def small_batch(model: TamUlag, seats: int = 8, batch: int = 256) -> SessionBatc
 
 
 def person(seed: int) -> list[Input]:
-    """Return four seconds of somebody: all three, with a pause here and there."""
+    """Return four seconds of a person: all three modalities, with a pause here and there."""
     rng = np.random.default_rng(seed)
     items: list[Input] = [s for s in sound(0, 4) if rng.random() < 0.9]
     items += [s for s in faces(0, 4) if rng.random() < 0.8]
@@ -41,11 +41,11 @@ def alone(model: TamUlag, items: list[Input]) -> list[Estimate]:
 
 
 def everything(place: SessionBatch) -> dict[str, list[Estimate]]:
-    said: dict[str, list[Estimate]] = {name: [] for name in place.names}
+    estimates: dict[str, list[Estimate]] = {name: [] for name in place.names}
     while place.waiting:
         for scored in place.step():
-            said[scored.name].append(scored.estimate)
-    return said
+            estimates[scored.name].append(scored.estimate)
+    return estimates
 
 
 def assert_same(one: list[Estimate], other: list[Estimate]) -> None:
@@ -68,7 +68,7 @@ def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
     """To 1e-5, whatever the others do and however many share a step."""
     people = {f"p{seed}": person(seed) for seed in range(7)}
     place = small_batch(model, batch=batch)
-    said: dict[str, list[Estimate]] = {name: [] for name in people}
+    estimates: dict[str, list[Estimate]] = {name: [] for name in people}
     for name in people:
         place.open(name, ASKED)
     rng, rest = np.random.default_rng(1), {name: list(items) for name, items in people.items()}
@@ -78,11 +78,11 @@ def test_each_is_scored_as_if_alone(model: TamUlag, batch: int) -> None:
             if rest[name]:
                 place.apply(name, Push(rest[name].pop(0)))
         for scored in place.step():
-            said[scored.name].append(scored.estimate)
+            estimates[scored.name].append(scored.estimate)
     for name in people:
         place.apply(name, Close())
     for name, more in everything(place).items():
-        assert_same(said[name] + more, alone(model, people[name]))
+        assert_same(estimates[name] + more, alone(model, people[name]))
 
 
 def test_rows_in_a_block_are_samples(model: TamUlag) -> None:
@@ -111,7 +111,7 @@ def test_nobody_has_two_turns_before_another_has_one(model: TamUlag) -> None:
 
 
 def test_a_full_hall_says_so(model: TamUlag) -> None:
-    """And has room again when somebody leaves."""
+    """And has room again when a session ends."""
     place = small_batch(model, seats=1)
     place.open("a", ("audio",))
     with pytest.raises(BatchFull, match="all 1 seats"):

@@ -1,4 +1,4 @@
-"""A session leaves one hall and goes on in another as if nothing had happened."""
+"""A session moves from one batch to another and continues as if nothing had happened."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_goes_on_as_if_nothing_had_happened(model: TamUlag, cut: int) -> None:
 
 
 def test_turns_that_wait_are_not_left_behind(model: TamUlag) -> None:
-    """They would be lost: the hall must step first."""
+    """They would be lost: the batch must step first."""
     place = small_batch(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
@@ -46,7 +46,7 @@ def test_turns_that_wait_are_not_left_behind(model: TamUlag) -> None:
         dump(place, "x", "w")
 
 
-def kept(model: TamUlag) -> bytes:
+def dumped(model: TamUlag) -> bytes:
     place = small_batch(model)
     place.open("x", ASKED)
     for item in person(1)[:100]:
@@ -57,7 +57,7 @@ def kept(model: TamUlag) -> bytes:
 
 def test_damaged_bytes_are_refused(model: TamUlag) -> None:
     """Wherever they are cut or changed, no session is there afterwards, and no seat is lost."""
-    packed, place = kept(model), small_batch(model, seats=1)
+    packed, place = dumped(model), small_batch(model, seats=1)
     for broken in (b"", packed[:7], packed[:300], packed[:-1], b"x" + packed[1:]):
         with pytest.raises(SnapshotError):
             restore(place, "y", broken, "w")
@@ -69,19 +69,19 @@ def test_damaged_bytes_are_refused(model: TamUlag) -> None:
 def test_other_weights_are_refused(model: TamUlag) -> None:
     """A state of another checkpoint would be nonsense."""
     with pytest.raises(SnapshotError, match="start a new session"):
-        restore(small_batch(model), "y", kept(model), "v")
+        restore(small_batch(model), "y", dumped(model), "v")
 
 
 def test_another_timing_is_refused(model: TamUlag) -> None:
     """Hops of another length do not go on from these."""
     place = SessionBatch(TorchEngine(model), CARD, Timing(window=2.0, hop=1.0))
     with pytest.raises(SnapshotError, match="start a new session"):
-        restore(place, "y", kept(model), "w")
+        restore(place, "y", dumped(model), "w")
 
 
 def test_a_full_hall_takes_nobody_over(model: TamUlag) -> None:
-    """It says so as to any other."""
+    """As with any other session."""
     place = small_batch(model, seats=1)
     place.open("a", ASKED)
     with pytest.raises(BatchFull):
-        restore(place, "y", kept(model), "w")
+        restore(place, "y", dumped(model), "w")

@@ -15,7 +15,7 @@ def turns() -> StepBuilder:
 
 
 def test_a_turn_keeps_what_was_known_at_its_time() -> None:
-    """What happens before it is taken does not change what will be said of it."""
+    """What happens before it is taken does not change its estimates."""
     book = turns()
     first = book.push(Block("audio", 0.0, np.ones((25, 4), np.float32)))[0]
     book.push(Notice(0.6, "audio", "microphone_lost"))

@@ -61,5 +61,5 @@ def test_an_address_without_a_secret_is_shown_as_it_is(host: str, path: str) -> 
     ],
 )
 def test_what_is_shown(address: str, text: str) -> None:
-    """Devices and files keep their names; of the doubtful nothing is told."""
+    """Devices and files keep their names; what is doubtful is redacted."""
     assert redacted(address) == text

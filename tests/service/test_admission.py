@@ -12,7 +12,7 @@ def busy(share: float, sessions: int, *, seats: int = 1000, cost: float = 0.001)
 
 
 def test_a_seat_is_free() -> None:
-    """Below all limits nobody is refused."""
+    """Below all limits no session is refused."""
     assert busy(0.3, 300).admit(300) is None
 
 
@@ -47,7 +47,7 @@ def test_a_rush_is_refused_before_it_is_felt() -> None:
 
 
 def test_the_cost_of_a_session_is_measured() -> None:
-    """What was assumed at the start gives way to what the load says."""
+    """What was assumed at the start is replaced by the measured load."""
     admission = busy(0.5, 100)
     let_in = sum(admission.admit(100 + n) is None for n in range(1000))
     assert 45 <= let_in <= 50

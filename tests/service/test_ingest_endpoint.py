@@ -1,4 +1,4 @@
-"""Who may come to the server, and why somebody must go; over real connections."""
+"""Which senders the server accepts and why it closes others; over real connections."""
 
 import asyncio
 import contextlib
@@ -86,8 +86,8 @@ class Deaf:
         return 0.0
 
 
-class House:
-    """A server of few seats in the test's own loop."""
+class ServerUnderTest:
+    """A server of few sessions in the test's own loop."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class House:
         front: Deaf | None = None,
         **limits: Any,
     ) -> None:
-        hall = SessionBatch(TorchEngine(small(), seats), CARD, Timing())
-        self.calls = SessionRegistry(LocalBackend(hall, "w"), ABOUT, Timing(), linger=linger)
+        batch = SessionBatch(TorchEngine(small(), seats), CARD, Timing())
+        self.registry = SessionRegistry(LocalBackend(batch, "w"), ABOUT, Timing(), linger=linger)
         terms = ServerPolicy(
             subject="customer",
             server="device",
@@ -107,15 +107,15 @@ class House:
             limits=SenderLimits(**limits),
             timing={"hop": 0.5},
         )
-        self.lobby = IngestEndpoint(
-            self.calls,
+        self.endpoint = IngestEndpoint(
+            self.registry,
             front,
             Admission(seats, cost=0.001),
             terms,
             store=store,
         )
         self.port = WebSocketPublisher(
-            port=0, hello=lambda: "{}", missed=lambda n: "{}", receive=self.lobby.receive
+            port=0, hello=lambda: "{}", missed=lambda n: "{}", receive=self.endpoint.receive
         )
 
     @asynccontextmanager
@@ -123,7 +123,7 @@ class House:
         await self.port.open()
         try:
             async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one.run()) for one in (self.port, self.calls)]
+                tasks = [group.create_task(one.run()) for one in (self.port, self.registry)]
                 while not self.port.is_serving:  # noqa: ASYNC110 (bounded by the timeout)
                     await asyncio.sleep(0.01)
                 yield f"{self.port.url}ingest"
@@ -133,9 +133,9 @@ class House:
             await self.port.close()
 
 
-def visit(house: House, play: Callable[[str], Awaitable[None]]) -> None:
+def run_with(server: ServerUnderTest, play: Callable[[str], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with house.open() as url:
+        async with server.open() as url:
             await play(url)
 
     asyncio.run(main())
@@ -162,13 +162,13 @@ async def closed(socket: ClientConnection) -> tuple[int, str]:
 async def scores(socket: ClientConnection, number: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while len(found) < number:
-        said = json.loads(await socket.recv())
-        found += [said] if said["type"] == "sentiment" else []
+        line = json.loads(await socket.recv())
+        found += [line] if line["type"] == "sentiment" else []
     return found
 
 
 def test_a_sender_is_told_its_session_and_its_key() -> None:
-    """And then its scores, until it says that nothing more comes."""
+    """And then its scores, until its end."""
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -178,14 +178,14 @@ def test_a_sender_is_told_its_session_and_its_key() -> None:
             await socket.send(voice(0.0))
             await socket.send(voice(0.5, rows=5))
             await socket.send(build_frame(EndHeader(timestamp=0.6)))
-            told = await scores(socket, 2)
-            assert {line["session"] for line in told} == {ready["session"]}
-            assert [line["window"]["end"] for line in told] == [0.5, 0.6]
+            lines = await scores(socket, 2)
+            assert {line["session"] for line in lines} == {ready["session"]}
+            assert [line["window"]["end"] for line in lines] == [0.5, 0.6]
             assert await closed(socket) == (1000, "the sender has left")
 
-    house = House()
-    visit(house, play)
-    assert not house.calls.open
+    server = ServerUnderTest()
+    run_with(server, play)
+    assert not server.registry.open
 
 
 def test_a_full_house_refuses_with_a_time() -> None:
@@ -202,11 +202,11 @@ def test_a_full_house_refuses_with_a_time() -> None:
         async with connect(url) as third:
             await greeted(third)
 
-    visit(House(seats=1), play)
+    run_with(ServerUnderTest(seats=1), play)
 
 
 def test_who_comes_back_with_the_key_goes_on() -> None:
-    """After its network broke; a wrong key begins anew."""
+    """After its network broke; a wrong key begins a new session."""
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -224,7 +224,7 @@ def test_who_comes_back_with_the_key_goes_on() -> None:
             other = await greeted(socket, VOICE.model_copy(update={"resume": "x" * 22}))
             assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 def test_the_key_takes_over() -> None:
@@ -240,7 +240,7 @@ def test_the_key_takes_over() -> None:
             await socket.send(voice(0.0))
             assert len(await scores(socket, 1)) == 1
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 def test_a_key_takes_over_where_no_front_end_is_free() -> None:
@@ -262,11 +262,11 @@ def test_a_key_takes_over_where_no_front_end_is_free() -> None:
                 await late.send(again.model_dump_json(exclude_none=True))
                 assert (await closed(late))[0] == 1013
 
-    visit(House(front=front), play)
+    run_with(ServerUnderTest(front=front), play)
 
 
 def test_a_burst_after_a_standstill_is_no_flood() -> None:
-    """Seconds of frames at once are heard; what goes on so is not."""
+    """A burst of some seconds is accepted; a lasting excess is not."""
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -278,7 +278,7 @@ def test_a_burst_after_a_standstill_is_no_flood() -> None:
                 await socket.send(voice(number / 50, rows=1))
             assert await closed(socket) == (1008, "too many messages")
 
-    visit(House(rate=10), play)
+    run_with(ServerUnderTest(rate=10), play)
 
 
 def test_words_alone_are_scored() -> None:
@@ -288,11 +288,11 @@ def test_words_alone_are_scored() -> None:
         hello = SenderHello(words=True, clock="sender")
         async with connect(url) as socket:
             assert (await greeted(socket, hello))["modalities"] == ["text"]
-            house.calls.push(next(iter(house.calls.open)), SPOKEN)
+            server.registry.push(next(iter(server.registry.open)), SPOKEN)
             assert [line["window"]["end"] for line in await scores(socket, 2)] == [0.5, 1.0]
 
-    house = House(front=Deaf())
-    visit(house, play)
+    server = ServerUnderTest(front=Deaf())
+    run_with(server, play)
 
 
 def test_who_comes_back_offers_the_same() -> None:
@@ -314,7 +314,7 @@ def test_who_comes_back_offers_the_same() -> None:
                 "resume with the hello that the session began with",
             )
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_who_comes_back_offers_the_same() -> None:
     ],
 )
 def test_wrong_use_is_reported(hello: SenderHello, frame: bytes | str, reason: str) -> None:
-    """With a close code and a sentence; nobody else is disturbed."""
+    """With a close code and a sentence; others are not affected."""
 
     async def play(url: str) -> None:
         async with connect(url) as other, connect(url) as socket:
@@ -337,13 +337,13 @@ def test_wrong_use_is_reported(hello: SenderHello, frame: bytes | str, reason: s
             else:
                 await socket.send(hello.model_dump_json(exclude_none=True))
             await socket.send(frame or b"x")
-            code, told = await closed(socket)
+            code, text = await closed(socket)
             assert code in (1003, 1007, 1008)
-            assert reason in told
+            assert reason in text
             await other.send(voice(0.0))
             assert len(await scores(other, 1)) == 1
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
@@ -356,7 +356,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
             await two.send(named.model_dump_json(exclude_none=True))
             assert "session seat is here already" in (await closed(two))[1]
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 def test_the_server_s_own_name_is_its_own() -> None:
@@ -368,7 +368,7 @@ def test_the_server_s_own_name_is_its_own() -> None:
             await socket.send(hello.model_dump_json(exclude_none=True))
             assert await closed(socket) == (1008, "session device is the server's own name")
 
-    visit(House(), play)
+    run_with(ServerUnderTest(), play)
 
 
 def test_who_ends_while_another_lingers_out_disturbs_nobody() -> None:
@@ -390,13 +390,13 @@ def test_who_ends_while_another_lingers_out_disturbs_nobody() -> None:
         async with connect(url) as socket:
             assert (await greeted(socket, again))["resumed"] is False
 
-    house = House(linger=0.2)
-    visit(house, play)
+    server = ServerUnderTest(linger=0.2)
+    run_with(server, play)
 
 
 def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
-    """Senders are told to come again, newcomers too; the session lies in the folder."""
-    house = House(store=SnapshotStore(tmp_path))
+    """Senders are asked to come again, new ones too; the session is stored in the folder."""
+    server = ServerUnderTest(store=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
@@ -404,31 +404,31 @@ def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
             await socket.send(voice(0.0))
             await scores(socket, 1)
             leaving = asyncio.create_task(closed(socket))
-            await house.lobby.drain()
+            await server.endpoint.drain()
             assert await leaving == (1012, "restart: connect again, with your resume key")
         async with connect(url) as late:
             await late.send(VOICE.model_dump_json(exclude_none=True))
             assert (await closed(late))[0] == 1012
 
-    visit(house, play)
+    run_with(server, play)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_who_is_not_handed_over_in_time_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sender hears that its session begins anew, the log how many those are."""
+    """Its sender is sent the reason; the log has the number of such sessions."""
     monkeypatch.setattr(backend, "SNAPSHOTS", 0)
-    house = House(store=SnapshotStore(tmp_path))
+    server = ServerUnderTest(store=SnapshotStore(tmp_path))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
             await greeted(socket)
             leaving = asyncio.create_task(closed(socket))
-            await house.lobby.drain(limit=0.1)
+            await server.endpoint.drain(limit=0.1)
             assert await leaving == (1012, "restart: your session begins anew")
 
-    visit(house, play)
+    run_with(server, play)
     assert not [*tmp_path.iterdir()]
     assert "1 sessions start fresh: not handed over within 0.1 s" in caplog.text
 
@@ -436,14 +436,14 @@ def test_who_is_not_handed_over_in_time_is_told(
 def test_a_session_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """The others are handed over all the same."""
     folder = tmp_path / "sessions"
-    house = House(store=SnapshotStore(folder))
+    server = ServerUnderTest(store=SnapshotStore(folder))
 
     async def play(url: str) -> None:
         async with connect(url) as socket:
             await greeted(socket)
             leaving = asyncio.create_task(closed(socket))
             folder.rmdir()
-            await house.lobby.drain()
+            await server.endpoint.drain()
             assert await leaving == (1012, "restart: not handed over")
 
-    visit(house, play)
+    run_with(server, play)

@@ -60,10 +60,10 @@ class Scripted:
         self._scripts.pop(0)(put, stop)
 
 
-class Kept:
-    """A publisher that keeps what it gets."""
+class RecordingPublisher:
+    """A publisher that records its lines."""
 
-    name = "kept"
+    name = "recorded"
     dropped = 0
 
     def __init__(self, refuse: str = "") -> None:
@@ -120,11 +120,11 @@ def crash(put: Put, stop: threading.Event) -> None:
     raise ZeroDivisionError("a bug")
 
 
-def agent(model: TamUlag, source: Scripted, kept: Kept, **settings: Any) -> Live:
+def agent(model: TamUlag, source: Scripted, recorded: RecordingPublisher, **settings: Any) -> Live:
     return live(
         Session(TorchEngine(model), CARD, ("text", "audio")),
         [source],
-        [kept],
+        [recorded],
         RunInfo(version="0", checkpoint="tiny", heads={}, sources=[source.name]),
         **({"paced": False} | settings),
     )
@@ -136,24 +136,24 @@ def words(at: float) -> Phrase:
 
 def test_a_file_is_scored_from_start_to_end(model: TamUlag) -> None:
     """Start, status, one score per hop, the words, and the end, numbered without a gap."""
-    kept = Kept()
-    heard = list(sound(2))
-    items: list[Input] = [*heard[:95], words(1.9), *heard[95:]]
-    asyncio.run(agent(model, Scripted(play(items)), kept).service.run())
-    kinds = [m.type for m in kept.all()]
+    recorded = RecordingPublisher()
+    samples = list(sound(2))
+    items: list[Input] = [*samples[:95], words(1.9), *samples[95:]]
+    asyncio.run(agent(model, Scripted(play(items)), recorded).service.run())
+    kinds = [m.type for m in recorded.all()]
     assert kinds[:2] == ["session_start", "status"]
     assert kinds[-1] == "session_end"
     assert kinds.count("sentiment") == 4
     assert kinds.count("text") == 1
-    assert [m.seq for m in kept.all()] == list(range(1, len(kinds) + 1))
-    assert kept.is_closed
+    assert [m.seq for m in recorded.all()] == list(range(1, len(kinds) + 1))
+    assert recorded.is_closed
 
 
 def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
     """A source that is faster than the session waits; all hops are valid and none is dropped."""
-    kept = Kept()
-    asyncio.run(agent(model, Scripted(play(sound(60))), kept).service.run())
-    scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
+    recorded = RecordingPublisher()
+    asyncio.run(agent(model, Scripted(play(sound(60))), recorded).service.run())
+    scores = [m for m in recorded.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert len(scores) == 120
     assert all(m.modalities.audio.status == "ok" for m in scores)
     assert scores[-1].dropped == {"text": 0, "audio": 3, "vision": 0, "asr": 0}
@@ -161,28 +161,28 @@ def test_a_file_at_full_speed_loses_nothing(model: TamUlag) -> None:
 
 def test_duration_ends_the_stream(model: TamUlag) -> None:
     """Not one hop more than was asked for."""
-    kept = Kept()
-    asyncio.run(agent(model, Scripted(play(sound(30))), kept, duration=2.0).service.run())
-    scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
+    recorded = RecordingPublisher()
+    asyncio.run(agent(model, Scripted(play(sound(30))), recorded, duration=2.0).service.run())
+    scores = [m for m in recorded.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert scores[-1].window.end == 2.0
-    assert kept.of("session_end")[0].model_dump()["reason"] == "duration"
+    assert recorded.of("session_end")[0].model_dump()["reason"] == "duration"
 
 
 def test_a_lost_source_degrades_the_status_until_it_is_back(model: TamUlag) -> None:
-    """Loss and return are told as events and as status, and the run goes on."""
-    kept = Kept()
-    asyncio.run(agent(model, Scripted(lose, play([])), kept, paced=True).service.run())
-    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
+    """Loss and return are reported as events and in the status, and the run goes on."""
+    recorded = RecordingPublisher()
+    asyncio.run(agent(model, Scripted(lose, play([])), recorded, paced=True).service.run())
+    states = [(m.state, m.lost) for m in recorded.all() if isinstance(m, messages.State)]
     assert states == [("online", {}), ("degraded", {"audio": "microphone_lost"}), ("online", {})]
-    events = [(m.event, m.modality) for m in kept.all() if isinstance(m, messages.Event)]
+    events = [(m.event, m.modality) for m in recorded.all() if isinstance(m, messages.Event)]
     assert events == [("source_lost", "audio"), ("source_back", "audio")]
 
 
 def test_hops_close_although_everything_is_silent(model: TamUlag) -> None:
     """With no sample at all scores go on, without a number."""
-    kept = Kept()
-    asyncio.run(agent(model, Scripted(idle), kept, paced=True, duration=1.5).service.run())
-    scores = [m for m in kept.of("sentiment") if isinstance(m, messages.SentimentMessage)]
+    recorded = RecordingPublisher()
+    asyncio.run(agent(model, Scripted(idle), recorded, paced=True, duration=1.5).service.run())
+    scores = [m for m in recorded.of("sentiment") if isinstance(m, messages.SentimentMessage)]
     assert scores
     assert scores[0].sentiment is None
     assert scores[0].modalities.audio.status == "missing"
@@ -190,8 +190,8 @@ def test_hops_close_although_everything_is_silent(model: TamUlag) -> None:
 
 def test_stop_ends_in_order(model: TamUlag) -> None:
     """A signal leads to a session_end and closed publishers, soon."""
-    kept = Kept()
-    core = agent(model, Scripted(idle), kept, paced=True)
+    recorded = RecordingPublisher()
+    core = agent(model, Scripted(idle), recorded, paced=True)
 
     async def run() -> None:
         asyncio.get_running_loop().call_later(0.2, core.service.stop)
@@ -199,32 +199,32 @@ def test_stop_ends_in_order(model: TamUlag) -> None:
             await core.service.run()
 
     asyncio.run(run())
-    assert kept.of("session_end")[0].model_dump()["reason"] == "stopped"
-    assert kept.is_closed
+    assert recorded.of("session_end")[0].model_dump()["reason"] == "stopped"
+    assert recorded.is_closed
 
 
 def test_a_bug_in_a_source_is_not_hidden(model: TamUlag) -> None:
     """It ends the run with its own traceback, and the publishers are closed."""
-    kept = Kept()
+    recorded = RecordingPublisher()
     with pytest.raises(BaseExceptionGroup) as caught:
-        asyncio.run(agent(model, Scripted(crash), kept, paced=True).service.run())
+        asyncio.run(agent(model, Scripted(crash), recorded, paced=True).service.run())
     assert caught.group_contains(ZeroDivisionError)
-    assert kept.is_closed
+    assert recorded.is_closed
 
 
 @pytest.mark.parametrize("which", ["source", "publisher"])
 def test_what_cannot_be_opened_leaves_nothing_open(model: TamUlag, which: str) -> None:
     """The text is passed on as it is."""
-    kept = Kept(refuse="port taken" if which == "publisher" else "")
+    recorded = RecordingPublisher(refuse="port taken" if which == "publisher" else "")
     source = Scripted(idle, refuse="no device" if which == "source" else "")
     with pytest.raises((SourceError, PublisherError), match=r"no device|port taken"):
-        asyncio.run(agent(model, source, kept).service.run())
-    assert kept.is_closed
-    assert kept.lines == []
+        asyncio.run(agent(model, source, recorded).service.run())
+    assert recorded.is_closed
+    assert recorded.lines == []
 
 
 def still_running(before: set[threading.Thread]) -> set[threading.Thread]:
-    """Return the threads that were begun since and do not end within 3 s of being told."""
+    """Return the threads that were begun since and do not end within 3 s of the stop."""
     new = set(threading.enumerate()) - before
     for thread in new:
         thread.join(3)
@@ -236,7 +236,9 @@ def test_cancellation_leaves_no_task_and_no_thread(model: TamUlag) -> None:
     before = set(threading.enumerate())
 
     async def run() -> int:
-        task = asyncio.create_task(agent(model, Scripted(idle), Kept(), paced=True).service.run())
+        task = asyncio.create_task(
+            agent(model, Scripted(idle), RecordingPublisher(), paced=True).service.run()
+        )
         await asyncio.wait([task], timeout=0.3)
         task.cancel()
         await asyncio.wait([task], timeout=3)
@@ -249,21 +251,21 @@ def test_cancellation_leaves_no_task_and_no_thread(model: TamUlag) -> None:
 
 def test_every_message_says_whom_it_is_about(model: TamUlag) -> None:
     """Role and pseudonym in all of them, the notice in each status."""
-    kept, subject = Kept(), messages.Subject(role="visitor", id="p-7")
-    core = agent(model, Scripted(play([*sound(1.0), words(0.3)])), kept)
+    recorded, subject = RecordingPublisher(), messages.Subject(role="visitor", id="p-7")
+    core = agent(model, Scripted(play([*sound(1.0), words(0.3)])), recorded)
     core.feed.messages.about = replace(
         core.feed.messages.about, subject=subject, notice="You are measured."
     )
     asyncio.run(core.service.run())
-    assert {type(m) for m in kept.all()} >= {messages.SentimentMessage, messages.Text}
-    assert {m.subject for m in kept.all()} == {subject}
-    notices = {m.notice for m in kept.all() if isinstance(m, messages.State)}
+    assert {type(m) for m in recorded.all()} >= {messages.SentimentMessage, messages.Text}
+    assert {m.subject for m in recorded.all()} == {subject}
+    notices = {m.notice for m in recorded.all() if isinstance(m, messages.State)}
     assert notices == {"You are measured."}
 
 
 def test_hello_and_offline_repeat_the_newest_number(model: TamUlag) -> None:
     """A newcomer's hello makes no gap for the others."""
-    core = agent(model, Scripted(idle), Kept())
+    core = agent(model, Scripted(idle), RecordingPublisher())
     core.feed.messages.seq = 41
     hello = messages.decode(core.service.hello())
     assert (hello.type, hello.seq) == ("hello", 41)
@@ -280,7 +282,7 @@ def test_a_failing_publisher_does_not_leave_a_source_at_work(model: TamUlag) -> 
         stop.wait(5)
         busy.clear()
 
-    class Broken(Kept):
+    class Broken(RecordingPublisher):
         async def run(self) -> None:
             await asyncio.to_thread(busy.wait, 5)
             raise BrokenPipeError
@@ -309,12 +311,12 @@ def struggling(source: Scripted, *, at: float, until: float) -> Script:
 
 
 def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> None:
-    """The status names what is given up, the sources are told, and the hop doubles."""
-    kept, source = Kept(), Scripted()
+    """The status names what is given up, the sources shed, and the hop doubles."""
+    recorded, source = RecordingPublisher(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=60.0))
-    core = agent(model, source, kept, paced=True, duration=9.0)
+    core = agent(model, source, recorded, paced=True, duration=9.0)
     asyncio.run(core.service.run())
-    states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, messages.State)]
+    states = [(m.state, m.pressure) for m in recorded.all() if isinstance(m, messages.State)]
     assert states == [
         ("online", []),
         ("degraded", ["asr_partials"]),
@@ -322,23 +324,23 @@ def test_a_slow_machine_gives_up_work_in_order_and_says_so(model: TamUlag) -> No
     ]
     assert source.shed_steps == [("asr_partials",), ("asr_partials", "hop")]
     assert core.service.gauges()["degradation_level"] == 2
-    ends = [m.window.end for m in kept.all() if isinstance(m, messages.SentimentMessage)]
+    ends = [m.window.end for m in recorded.all() if isinstance(m, messages.SentimentMessage)]
     assert set(np.diff(ends).round(2)) == {0.5, 1.0}
     assert core.service.gauges()["hop"] == 1.0
 
 
 def test_what_was_given_up_is_taken_up_when_there_is_room(model: TamUlag) -> None:
     """Ten seconds with room bring a step back."""
-    kept, source = Kept(), Scripted()
+    recorded, source = RecordingPublisher(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=3.5))
-    asyncio.run(agent(model, source, kept, paced=True, duration=16.0).service.run())
-    states = [(m.state, m.pressure) for m in kept.all() if isinstance(m, messages.State)]
+    asyncio.run(agent(model, source, recorded, paced=True, duration=16.0).service.run())
+    states = [(m.state, m.pressure) for m in recorded.all() if isinstance(m, messages.State)]
     assert states == [("online", []), ("degraded", ["asr_partials"]), ("online", [])]
     assert source.shed_steps == [("asr_partials",), ()]
 
 
 def test_a_source_that_hangs_is_found_by_its_age(model: TamUlag) -> None:
-    """No sample and no error: the status says so after 3 s, and again when it goes on."""
+    """No sample and no error: the status has it after 3 s, and again when it goes on."""
 
     def hang(put: Put, stop: threading.Event) -> None:
         for item in sound(0.5):
@@ -347,13 +349,13 @@ def test_a_source_that_hangs_is_found_by_its_age(model: TamUlag) -> None:
         put(Sample("audio", 4.5, np.ones(4, np.float32)))
         stop.wait(10.0)
 
-    kept = Kept()
-    asyncio.run(agent(model, Scripted(hang), kept, paced=True, duration=5.0).service.run())
-    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
+    recorded = RecordingPublisher()
+    asyncio.run(agent(model, Scripted(hang), recorded, paced=True, duration=5.0).service.run())
+    states = [(m.state, m.lost) for m in recorded.all() if isinstance(m, messages.State)]
     assert states == [("online", {}), ("degraded", {"audio": "source_lost"}), ("online", {})]
 
 
-class Breaking(Kept):
+class Breaking(RecordingPublisher):
     """A publisher that is lost once."""
 
     name = "breaking"
@@ -373,35 +375,35 @@ class Breaking(Kept):
 
 def test_a_lost_publisher_does_not_end_the_run(model: TamUlag) -> None:
     """It is opened again; meanwhile the others carry its loss, and scores go on."""
-    kept = Kept()
-    core = agent(model, Scripted(idle), kept, paced=True, duration=2.0)
+    recorded = RecordingPublisher()
+    core = agent(model, Scripted(idle), recorded, paced=True, duration=2.0)
     core.service.outputs.add(Breaking())
     asyncio.run(core.service.run())
-    states = [(m.state, m.lost) for m in kept.all() if isinstance(m, messages.State)]
+    states = [(m.state, m.lost) for m in recorded.all() if isinstance(m, messages.State)]
     assert states == [
         ("online", {}),
         ("degraded", {"breaking": "publisher_lost"}),
         ("online", {}),
     ]
-    assert [m.event for m in kept.all() if isinstance(m, messages.Event)] == [
+    assert [m.event for m in recorded.all() if isinstance(m, messages.Event)] == [
         "publisher_lost",
         "publisher_back",
     ]
-    assert kept.of("sentiment")
+    assert recorded.of("sentiment")
 
 
 def test_gauges_name_latencies_queues_and_clocks(model: TamUlag) -> None:
     """What a page of metrics reads, by plain names."""
-    kept, source = Kept(), Scripted()
+    recorded, source = RecordingPublisher(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=0.0))
-    core = agent(model, source, kept, paced=True, duration=1.5)
+    core = agent(model, source, recorded, paced=True, duration=1.5)
     assert "hop_total_latency" not in core.service.gauges()
     asyncio.run(core.service.run())
     found = core.service.gauges()
     assert 0 <= found["hop_total_latency"] < 1.5
     assert found["microphone_waiting"] == 0.0
     assert found["inbox_dropped_audio"] == 0
-    assert found["publisher_dropped_kept"] == 0
+    assert found["publisher_dropped_recorded"] == 0
     assert all(isinstance(value, int | float) for value in found.values())
 
 
@@ -411,7 +413,7 @@ def test_cancellation_closes_every_socket(model: TamUlag, tmp_path: Path) -> Non
     threads = set(threading.enumerate())
 
     async def run() -> list[str]:
-        core = agent(model, Scripted(idle), Kept(), paced=True)
+        core = agent(model, Scripted(idle), RecordingPublisher(), paced=True)
         server = WebSocketPublisher(port=0, hello=core.service.hello, missed=str)
         core.service.outputs.add(server)
         core.service.outputs.add(JsonlPublisher(str(tmp_path / "lines.jsonl")))
@@ -434,21 +436,21 @@ def test_cancellation_closes_every_socket(model: TamUlag, tmp_path: Path) -> Non
 
 def test_a_model_that_is_too_slow_does_not_let_the_delay_grow(model: TamUlag) -> None:
     """0.7 s of work per score every 0.5 s: with half as many scores the delay falls again."""
-    step = model.step
+    step = TorchEngine.step
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(0.7)
         return step(*arguments)
 
-    kept, source = Kept(), Scripted()
+    recorded, source = RecordingPublisher(), Scripted()
     source._scripts.append(struggling(source, at=0.0, until=0.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "step", slowly)
-        core = agent(model, source, kept, paced=True, duration=18.0)
+        patch.setattr(TorchEngine, "step", slowly)
+        core = agent(model, source, recorded, paced=True, duration=18.0)
         asyncio.run(core.service.run())
-    scores = [m for m in kept.all() if isinstance(m, messages.SentimentMessage)]
+    scores = [m for m in recorded.all() if isinstance(m, messages.SentimentMessage)]
     delays = [score.latency.total or 0.0 for score in scores]
     assert core.service.gauges()["degradation_level"] == 2
     assert max(delays) > 2.0  # it did grow, until the hop doubled
     assert delays[-2] < 1.5
-    assert scores[-2].dropped["audio"] == 3  # those that the source itself says
+    assert scores[-2].dropped["audio"] == 3  # those that the source itself counts

@@ -26,5 +26,5 @@ def faults(how: str) -> int:
 
 
 def test_a_step_takes_no_new_pages() -> None:
-    """Without it every step faults in its pages anew."""
+    """Without it every step faults in its pages again."""
     assert faults("keep") < faults("plain") / 2

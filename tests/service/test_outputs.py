@@ -11,7 +11,7 @@ from tamulag.streamer.service.outputs import Outputs, keep_publishing
 
 
 class Output:
-    """A publisher that breaks as often as it is told, and then is back or stays away."""
+    """A publisher that breaks a given number of times, and then is back or stays away."""
 
     name = "output"
     dropped = 0
@@ -42,12 +42,12 @@ class Output:
         self.closed += 1
 
 
-def kept(output: Output) -> list[tuple[str | None, str]]:
-    """Keep a publisher alive until it is steady and return what was told."""
-    told: list[tuple[str | None, str]] = []
+def notices_of(output: Output) -> list[tuple[str | None, str]]:
+    """Run a publisher until it is steady and return the notices."""
+    notices: list[tuple[str | None, str]] = []
 
     async def run() -> None:
-        task = asyncio.create_task(keep_publishing(output, lambda *what: told.append(what)))
+        task = asyncio.create_task(keep_publishing(output, lambda *what: notices.append(what)))
         steady = asyncio.create_task(output.is_steady.wait())
         await asyncio.wait([task, steady], timeout=8.0, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
@@ -57,15 +57,15 @@ def kept(output: Output) -> list[tuple[str | None, str]]:
             raise done[0]
 
     asyncio.run(run())
-    return told
+    return notices
 
 
 def test_a_lost_publisher_is_closed_and_opened_again() -> None:
-    """It is told once that it is lost and once that it is back, however long it stays away."""
+    """The loss and the recovery are reported once each, however long it stays away."""
     output = Output(PublisherError("disk full"))
     output.refusals = 2
-    told = kept(output)
-    assert told == [("publisher_lost", "disk full"), (None, "output is back")]
+    notices = notices_of(output)
+    assert notices == [("publisher_lost", "disk full"), (None, "output is back")]
     assert (output.opened, output.closed) == (1, 1)
 
 
@@ -73,7 +73,7 @@ def test_a_lost_publisher_is_closed_and_opened_again() -> None:
 def test_a_publisher_s_bug_and_a_closed_pipe_are_raised(error: Exception) -> None:
     """Only what a `PublisherError` tells is mended."""
     with pytest.raises(type(error)):
-        kept(Output(error))
+        notices_of(Output(error))
 
 
 def test_messages_of_sessions_go_to_outputs_that_take_them() -> None:

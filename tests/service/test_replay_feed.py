@@ -93,7 +93,7 @@ def test_a_paced_replay_takes_as_long_as_the_session(tmp_path: Path, model: TamU
 
 
 def test_a_cut_recording_is_played_to_its_cut(tmp_path: Path, model: TamUlag) -> None:
-    """And its end says that it was cut."""
+    """And its end reports the cut."""
     sent = record(tmp_path, model)
     (file,) = (tmp_path / "records").rglob("*.arrows")
     file.write_bytes(file.read_bytes()[:-50])
@@ -104,7 +104,7 @@ def test_a_cut_recording_is_played_to_its_cut(tmp_path: Path, model: TamUlag) ->
 
 
 def test_a_replay_can_be_stopped(tmp_path: Path, model: TamUlag) -> None:
-    """It ends at once and says so."""
+    """It ends at once and reports it."""
     record(tmp_path, model, inputs(0.5))
     lines = Lines()
     replay = replay_of(tmp_path, lines, paced=True)
@@ -135,7 +135,7 @@ def test_a_row_that_would_hang_or_fill_the_memory_is_refused(
 
 
 def test_a_sample_of_another_size_is_refused(tmp_path: Path, model: TamUlag) -> None:
-    """The line says how many features the model takes."""
+    """The error names how many features the model takes."""
     record(tmp_path, model, inputs(0.5))
     recording = Recording(tmp_path / "records")
     session, _ = session_of(recording.header, None)

@@ -24,8 +24,8 @@ from ..core.test_session import TIMING
 from ..core.test_session_batch import CARD
 
 
-class Told:
-    """Takes what is said, by session."""
+class PublishedLines:
+    """Records published lines."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -38,10 +38,12 @@ class Told:
         return [line for line in self.lines if line["type"] == kind]
 
 
-def calls(model: TamUlag, told: Told, *, linger: float = 0.2, **rest: Any) -> SessionRegistry:
+def calls(
+    model: TamUlag, published: PublishedLines, *, linger: float = 0.2, **rest: Any
+) -> SessionRegistry:
     batch = SessionBatch(TorchEngine(model, 4), CARD, TIMING)
     backend = LocalBackend(batch, "w")
-    return SessionRegistry(backend, ABOUT, TIMING, told.publish_of, linger=linger, **rest)
+    return SessionRegistry(backend, ABOUT, TIMING, published.publish_of, linger=linger, **rest)
 
 
 def begun(
@@ -66,18 +68,18 @@ def run(some: SessionRegistry, play: Callable[[], Coroutine[Any, Any, None]]) ->
     asyncio.run(both())
 
 
-def test_what_comes_in_is_scored_and_said(model: TamUlag) -> None:
-    """To whoever follows and to the sender, in the session's own numbers."""
-    told = Told()
-    some = calls(model, told)
+def test_inputs_are_scored_and_published(model: TamUlag) -> None:
+    """Published to subscribers and sent to the sender, with the session's own numbers."""
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
-        heard: list[str] = []
+        received: list[str] = []
         call = begun(some)
-        call.send = heard.append
+        call.send = received.append
         some.push(call.name, voice(2))
-        await until(lambda: len(told.of("sentiment")) == 2)
-        assert [json.loads(line)["window"]["end"] for line in heard] == [0.5, 1.0]
+        await until(lambda: len(published.of("sentiment")) == 2)
+        assert [json.loads(line)["window"]["end"] for line in received] == [0.5, 1.0]
 
     run(some, play)
     assert some.scores == 2
@@ -85,9 +87,9 @@ def test_what_comes_in_is_scored_and_said(model: TamUlag) -> None:
 
 
 def test_who_does_not_come_back_is_forgotten(model: TamUlag) -> None:
-    """Its session says what it still holds, and that it ends; the seat is free again."""
-    told = Told()
-    some = calls(model, told)
+    """Its session publishes the pending hops and its end; the slot is free again."""
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
         call = begun(some)
@@ -96,15 +98,15 @@ def test_who_does_not_come_back_is_forgotten(model: TamUlag) -> None:
         await until(lambda: not some.open)
 
     run(some, play)
-    assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 0.7]
-    assert told.of("session_end")[0]["reason"] == "stopped"
-    assert told.of("status")[-1]["lost"] == {"audio": "microphone_lost"}
+    assert [line["window"]["end"] for line in published.of("sentiment")] == [0.5, 0.7]
+    assert published.of("session_end")[0]["reason"] == "stopped"
+    assert published.of("status")[-1]["lost"] == {"audio": "microphone_lost"}
 
 
 def test_who_comes_back_in_time_goes_on(model: TamUlag) -> None:
-    """The loss is told and mended; nothing begins anew."""
-    told = Told()
-    some = calls(model, told, linger=5.0)
+    """The loss and the recovery are reported; the session continues."""
+    published = PublishedLines()
+    some = calls(model, published, linger=5.0)
 
     async def play() -> None:
         call = begun(some)
@@ -113,26 +115,26 @@ def test_who_comes_back_in_time_goes_on(model: TamUlag) -> None:
         assert call.name in some.open
 
     run(some, play)
-    assert [line["event"] for line in told.of("event")] == ["source_lost", "source_back"]
-    assert told.of("status")[-1]["state"] == "online"
+    assert [line["event"] for line in published.of("event")] == ["source_lost", "source_back"]
+    assert published.of("status")[-1]["state"] == "online"
 
 
 def test_silence_of_all_closes_hops(model: TamUlag) -> None:
     """On the server's clock hops go on without any input."""
-    told = Told()
-    some = calls(model, told)
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
         begun(some, by_sender=False)
-        await until(lambda: bool(told.of("sentiment")))
+        await until(lambda: bool(published.of("sentiment")))
 
     run(some, play)
-    assert told.of("sentiment")[0]["modalities"]["audio"]["status"] == "missing"
+    assert published.of("sentiment")[0]["modalities"]["audio"]["status"] == "missing"
 
 
 def test_a_sender_that_is_too_fast_waits(model: TamUlag) -> None:
     """More than a few turns that wait close the door until they are done."""
-    some = calls(model, Told())
+    some = calls(model, PublishedLines())
 
     async def play() -> None:
         call = begun(some)
@@ -144,9 +146,9 @@ def test_a_sender_that_is_too_fast_waits(model: TamUlag) -> None:
 
 
 def test_a_new_front_end_counts_utterances_anew(model: TamUlag) -> None:
-    """What it says first does not replace what was said before it was lost."""
-    told = Told()
-    some = calls(model, told)
+    """Its first phrases do not replace those from before the loss."""
+    published = PublishedLines()
+    some = calls(model, published)
     spoken = Phrase(0.2, 0, (Word("so", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
 
     async def play() -> None:
@@ -158,56 +160,56 @@ def test_a_new_front_end_counts_utterances_anew(model: TamUlag) -> None:
         some.push(call.name, spoken)
 
     run(some, play)
-    assert [line["utterance"] for line in told.of("text")] == [0, 1]
-    assert [line["state"] for line in told.of("status")] == ["degraded"] * 2 + [
+    assert [line["utterance"] for line in published.of("text")] == [0, 1]
+    assert [line["state"] for line in published.of("status")] == ["degraded"] * 2 + [
         "degraded",
         "online",
     ]
 
 
 def test_words_stay_inside_where_asked(model: TamUlag) -> None:
-    """With strict privacy no text message is said."""
-    told = Told()
-    some = calls(model, told, sends_words=False)
+    """With strict privacy no text message is published."""
+    published = PublishedLines()
+    some = calls(model, published, sends_words=False)
     spoken = Phrase(0.2, 0, (Word("so", 0.0, 0.2),), np.ones((1, 5), np.float32), (0,), True)
 
     async def play() -> None:
         some.push(begun(some, asked=("text",)).name, spoken)
 
     run(some, play)
-    assert not told.of("text")
+    assert not published.of("text")
 
 
 def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
     """Name, numbers, time and state are the same; only the gap between the two is missing."""
-    told = Told()
-    one, other = calls(model, told), calls(model, told)
+    published = PublishedLines()
+    one, other = calls(model, published), calls(model, published)
 
     async def first() -> None:
         call = begun(one)
         one.push(call.name, voice(3))
-        kept: list[StoredSnapshot] = []
+        stored: list[StoredSnapshot] = []
 
         def keep(snapshot: StoredSnapshot) -> bool:
-            kept.append(replace(snapshot, age=0.1))
+            stored.append(replace(snapshot, age=0.1))
             return True
 
         assert [goes_on async for _, goes_on in one.hand_over(keep)] == [True]
-        again = other.begin(("audio",), by_sender=True, before=kept[0])
+        again = other.begin(("audio",), by_sender=True, before=stored[0])
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
         other.push(again.name, voice(1, at=1.5))
 
     run(one, first)
     run(other, lambda: until(lambda: other.scores == 1))
-    assert [line["window"]["end"] for line in told.of("sentiment")] == [0.5, 1.0, 1.5, 2.0]
-    assert [line["seq"] for line in told.lines] == [1, 2, 3, 4, 5]
-    assert told.of("session_end")[0]["reason"] == "handed_over"
+    assert [line["window"]["end"] for line in published.of("sentiment")] == [0.5, 1.0, 1.5, 2.0]
+    assert [line["seq"] for line in published.lines] == [1, 2, 3, 4, 5]
+    assert published.of("session_end")[0]["reason"] == "handed_over"
 
 
 def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
-    """A sender that goes on does not hold up the end; what had come is said before."""
-    told = Told()
-    some = calls(model, told)
+    """A sender that goes on does not hold up the end; pending inputs are scored before."""
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
         call = begun(some)
@@ -222,13 +224,13 @@ def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
 
     run(some, play)
     assert some.scores == 2
-    assert [line["reason"] for line in told.of("session_end")] == ["stopped"] * 2
+    assert [line["reason"] for line in published.of("session_end")] == ["stopped"] * 2
 
 
 def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:
     """What the sender itself describes goes on counting."""
-    told = Told()
-    some = calls(model, told)
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
         call = begun(some, asked=("audio", "vision"))
@@ -236,21 +238,21 @@ def test_ready_features_are_not_the_front_ends_loss(model: TamUlag) -> None:
         some.set_workers_lost(call.name, "front_end_lost", "killed")
 
     run(some, play)
-    assert told.of("status")[-1]["lost"] == {"audio": "front_end_lost"}
+    assert published.of("status")[-1]["lost"] == {"audio": "front_end_lost"}
 
 
 def test_a_name_is_of_one_session(model: TamUlag) -> None:
     """A sender cannot take the name of another."""
-    some = calls(model, Told())
+    some = calls(model, PublishedLines())
     call = begun(some)
     with pytest.raises(ValueError, match="is here already"):
         some.begin(("audio",), by_sender=True, name=call.name)
 
 
 def test_work_is_given_up_in_every_session(model: TamUlag) -> None:
-    """Hops double, in sessions that run and in new ones, and halve again; the status says so."""
-    told = Told()
-    some = calls(model, told)
+    """Hops double, in sessions that run and in new ones, and halve again; the status has it."""
+    published = PublishedLines()
+    some = calls(model, published)
 
     async def play() -> None:
         one = begun(some)
@@ -266,8 +268,8 @@ def test_work_is_given_up_in_every_session(model: TamUlag) -> None:
         await until(lambda: not some.open)
 
     run(some, play)
-    for name in {line["session"] for line in told.lines}:
-        lines = [line for line in told.of("sentiment") if line["session"] == name]
+    for name in {line["session"] for line in published.lines}:
+        lines = [line for line in published.of("sentiment") if line["session"] == name]
         ends = [line["window"]["end"] for line in lines]
         assert ends[:3] == [1.0, 2.0, 2.5]
-    assert [line["pressure"] for line in told.of("status")] == [["hop"], [], []]
+    assert [line["pressure"] for line in published.of("status")] == [["hop"], [], []]

@@ -1,4 +1,4 @@
-"""Who may send, what a sender may cost, and how it is told: real connections."""
+"""Which senders are accepted, their limits, and their close reasons; over real connections."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ BLOCK = bytes(640)
 
 
 class Idle:
-    """Work that is never done: nobody runs the source."""
+    """Work that is never done: the source does not run."""
 
     def __init__(self, *modalities: Modality) -> None:
         self.modalities = modalities
@@ -49,7 +49,7 @@ class Idle:
     def shed(self, steps: Collection[str]) -> None: ...
 
 
-def reception(
+def make_endpoint(
     subject: Role = "customer", *, takes_words: bool = True, limits: SenderLimits | None = None
 ) -> SingleSender:
     return SingleSender(
@@ -63,15 +63,15 @@ def reception(
 
 
 def play(scenario: Any, *, access: Access | None = None, **rest: Any) -> None:
-    """Run a scenario against a server that takes a sender in, 20 seconds at most."""
+    """Run a scenario against a server with an ingest endpoint, 20 seconds at most."""
 
     async def main() -> None:
-        taken = reception(**rest)
+        endpoint = make_endpoint(**rest)
         server = WebSocketPublisher(
-            access, 0, hello=lambda: "hello", missed=missed, receive=taken.receive
+            access, 0, hello=lambda: "hello", missed=missed, receive=endpoint.receive
         )
         async with asyncio.timeout(20), served(server):
-            result: Coroutine[None, None, None] = scenario(server, taken)
+            result: Coroutine[None, None, None] = scenario(server, endpoint)
             await result
 
     asyncio.run(main())
@@ -103,13 +103,13 @@ def block(position: int = 0, payload: bytes = BLOCK) -> bytes:
 def test_frames_reach_their_source() -> None:
     """The hello is answered with the limits; then every frame waits for the voice."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as connection:
             answer = await ready(connection)
             assert (answer["type"], answer["message"]) == ("ready", 262144)
             for count in range(3):
                 await connection.send(block(320 * count))
-            voice, face = taken.sources
+            voice, face = endpoint.sources
             await until(lambda: voice.gauges()["ingest_audio_waiting"] == 4.0)
             assert face.gauges()["ingest_vision_waiting"] == 1.0
 
@@ -132,14 +132,14 @@ def test_a_wrong_frame_ends_the_connection(
 ) -> None:
     """With a close code and a reason."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as connection:
             await ready(connection)
             for frame in frames:
                 await connection.send(frame)
-            got, told = await refusal(connection)
+            got, text = await refusal(connection)
             assert got == code
-            assert reason in told
+            assert reason in text
 
     play(scenario)
 
@@ -156,42 +156,42 @@ def test_a_wrong_frame_ends_the_connection(
 def test_a_wrong_hello_ends_the_connection(
     hello: object, rest: dict[str, Any], code: int, reason: str
 ) -> None:
-    """Before anything is taken."""
+    """Before any frame is accepted."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as connection:
             await connection.send(json.dumps(hello))
-            got, told = await refusal(connection)
+            got, text = await refusal(connection)
             assert got == code
-            assert reason in told
+            assert reason in text
 
     play(scenario, **rest)
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "text"),
     [
         (SenderLimits(bandwidth=50), "more than 50 bytes in a second"),
         (SenderLimits(duration=0.0), "0 s are over: connect again"),
     ],
     ids=["bytes", "time"],
 )
-def test_bytes_and_time_are_limited(limits: SenderLimits, told: str) -> None:
+def test_bytes_and_time_are_limited(limits: SenderLimits, text: str) -> None:
     """A second has so many bytes, a sender so many seconds."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as connection:
             await ready(connection)
             await connection.send(block())
-            assert await refusal(connection) == (1008, told)
+            assert await refusal(connection) == (1008, text)
 
     play(scenario, limits=limits)
 
 
 def test_one_sender_at_a_time() -> None:
-    """The second is told to try later; after the first has left it may come."""
+    """The second should try later; after the first has left it is accepted."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as first:
             await ready(first)
             async with sender(server) as second:
@@ -205,7 +205,7 @@ def test_one_sender_at_a_time() -> None:
 def test_a_sender_needs_the_token() -> None:
     """Its first message is the token, then comes the hello."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as wrong:
             await wrong.send(json.dumps(HELLO))
             assert await refusal(wrong) == (1008, "no valid token")
@@ -219,7 +219,7 @@ def test_a_sender_needs_the_token() -> None:
 def test_foreign_pages_may_not_send() -> None:
     """Our own page may, a listed one too, any other is refused before the handshake."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         for origin in (f"http://127.0.0.1:{server.port}", "https://calls.example"):
             async with sender(server, origin) as allowed:
                 assert (await ready(allowed))["type"] == "ready"
@@ -232,7 +232,7 @@ def test_foreign_pages_may_not_send() -> None:
 def test_a_subscriber_may_not_say_more_because_of_it() -> None:
     """The larger limits are for a sender after its hello alone."""
 
-    async def scenario(server: WebSocketPublisher, taken: SingleSender) -> None:
+    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
         async with sender(server) as connection:
             await connection.send(bytes(5000))
             assert (await refusal(connection))[0] == 1009
@@ -241,7 +241,7 @@ def test_a_subscriber_may_not_say_more_because_of_it() -> None:
 
 
 def test_without_ingest_the_path_is_not_there() -> None:
-    """A server that nobody may send to answers 404."""
+    """A server without ingest answers 404."""
 
     async def main() -> None:
         server = WebSocketPublisher(None, 0, hello=lambda: "hello", missed=missed)
@@ -263,7 +263,7 @@ def test_the_length_is_big_endian() -> None:
     "other", [{"camera.device": 0}, {"source.path": "x.mp4"}, {"websocket.enabled": False}]
 )
 def test_settings_name_what_does_not_go_with_a_sender(other: dict[str, object]) -> None:
-    """A device or file would fill the same modalities, and without a port nobody can come."""
+    """A device or file would fill the same modalities, and without a port no sender can connect."""
     (key,) = other
     with pytest.raises(ConfigError, match=rf"ingest.enabled = true: .*{key}"):
         load(None, {"ingest.enabled": True, **other})

@@ -30,8 +30,8 @@ def snapshot(key: str = "key") -> StoredSnapshot:
 
 def test_what_is_kept_goes_on_once(tmp_path: Path) -> None:
     """A second server does not get the same session."""
-    kept = SnapshotStore(tmp_path / "sessions", wall=lambda: 100.0)
-    kept.put(snapshot())
+    store = SnapshotStore(tmp_path / "sessions", wall=lambda: 100.0)
+    store.put(snapshot())
     later = SnapshotStore(tmp_path / "sessions", wall=lambda: 103.5)
     assert later.look("key") == replace(snapshot(), age=3.5)
     later.drop("key")
@@ -49,29 +49,29 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
 
 
 def test_too_old_is_too_late(tmp_path: Path) -> None:
-    """Its window is over many times: the session begins anew."""
+    """Its window is over many times: a new session begins."""
     SnapshotStore(tmp_path, wall=lambda: 0.0).put(snapshot())
     assert SnapshotStore(tmp_path, wall=lambda: PATIENCE + 1).look("key") is None
 
 
 def test_damage_is_no_session(tmp_path: Path) -> None:
-    """And no error: whoever comes begins anew."""
-    kept = SnapshotStore(tmp_path)
-    kept.put(snapshot())
+    """And no error: the sender begins a new session."""
+    store = SnapshotStore(tmp_path)
+    store.put(snapshot())
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"\0\0\0\5{}}}}")
-    assert kept.look("key") is None
+    assert store.look("key") is None
 
 
 def test_what_nobody_takes_is_swept(tmp_path: Path) -> None:
     """Nothing of people stays on the disk."""
-    kept = SnapshotStore(tmp_path)
-    kept.put(snapshot("old"))
+    store = SnapshotStore(tmp_path)
+    store.put(snapshot("old"))
     (path,) = tmp_path.iterdir()
     os.utime(path, (0, 0))
-    kept.put(snapshot("new"))
-    assert kept.sweep() == 1
-    assert kept.look("new") is not None
+    store.put(snapshot("new"))
+    assert store.sweep() == 1
+    assert store.look("new") is not None
 
 
 def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_the_next_server_sweeps_first(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_no_session(tmp_path: Path) -> None:
-    """The server goes on, and that session begins anew."""
-    kept = SnapshotStore(tmp_path)
-    kept.put(snapshot())
+    """The server goes on, and that session begins again from nothing."""
+    store = SnapshotStore(tmp_path)
+    store.put(snapshot())
     (path,) = tmp_path.iterdir()
     path.unlink()
     path.mkdir()
-    assert kept.look("key") is None
+    assert store.look("key") is None
 
 
 @pytest.mark.parametrize("place", ["file", "file/sessions"])

@@ -1,4 +1,4 @@
-"""A source is kept alive: lost, reported, reopened; a bug is not hidden."""
+"""A source is supervised: lost, reported, reopened; a bug is not hidden."""
 
 import asyncio
 import threading
@@ -58,8 +58,8 @@ def supervise(source: Scripted, stop: threading.Event | None = None) -> list[Inp
 def test_a_lost_source_is_reported_and_reopened() -> None:
     """Each of its modalities gets a notice of the loss and one of the return."""
     notices = supervise(Scripted("lose", "refuse", "end"))
-    told = [(n.modality, n.reason) for n in notices if isinstance(n, Notice)]
-    assert told == [
+    reported = [(n.modality, n.reason) for n in notices if isinstance(n, Notice)]
+    assert reported == [
         ("text", "microphone_lost"),
         ("audio", "microphone_lost"),
         ("text", None),

@@ -63,7 +63,7 @@ def attended(time: np.ndarray, weight: np.ndarray) -> dict[int, float]:
 )
 @pytest.mark.parametrize("sizes", [(), (1, 3), tuple(range(SESSIONS + 1))])
 def test_together_is_as_alone(model: TamUlag, tam: Tam, sizes: tuple[int, ...]) -> None:
-    """Whoever has a turn when, and whatever the others bring, each hears its own scores.
+    """Each session gets its own scores, whatever sessions share a step and whatever their inputs.
 
     Steps of some sizes may be taken by another engine, in turn with the others.
     """
