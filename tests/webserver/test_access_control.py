@@ -128,7 +128,7 @@ def test_a_client_authority_that_cannot_be_used_is_named(pair: Pair) -> None:
 def test_an_encrypted_key_is_reported_without_a_prompt(pair: Pair, tmp_path: Path) -> None:
     """A service has no terminal on which a password could be typed."""
     locked = tmp_path / "locked.key"
-    encrypt = ["openssl", "rsa", "-aes128", "-passout", "pass:secret", "-in", str(pair.key)]
+    encrypt = ["openssl", "pkey", "-aes128", "-passout", "pass:secret", "-in", str(pair.key)]
     subprocess.run([*encrypt, "-out", str(locked)], check=True, capture_output=True, timeout=60)
     with pytest.raises(PublisherError, match="not encrypted"):
         access("127.0.0.1", AuthSettings(certificate=str(pair.certificate), key=str(locked)))
