@@ -6,13 +6,13 @@ drivers only when it is entered.
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from ..aio.shutdown import leaves
 from ..aio.threads import in_thread
@@ -68,6 +68,8 @@ class Agent:
     ) -> None:
         if queue < 1:
             raise ConfigError(f"Agent: queue = {queue}: must be 1 or more")
+        if config is not None and (sources or outputs):
+            raise ConfigError("Agent: config holds sources and outputs: leave the others out")
         self.config = config or load(
             None,
             {
@@ -134,7 +136,7 @@ class Agent:
 
     def stop(self) -> None:
         """End the run in order: `estimates` gives what is still held, and ends."""
-        self._entered().built.agent.stop()
+        self._entered().built.service.stop()
 
     async def __aenter__(self) -> Self:
         """Load, open and start everything.
@@ -160,7 +162,7 @@ class Agent:
         """
         run = self._entered()
         run.queue.discard()
-        run.built.agent.stop()
+        run.built.service.stop()
         try:
             await run.ended()
         except TamulagError as failure:
@@ -191,7 +193,12 @@ class _Run:
 
 async def _start(config: Config, size: int) -> _Run:
     """Build in a thread, run in a task, and return when everything is open."""
-    built, queue = await in_thread("load", partial(_load, config, size))
+    loading = _Loading(config, size)
+    try:
+        built, queue = await in_thread("load", loading.run)
+    except asyncio.CancelledError:
+        loading.abandon()
+        raise
     _prepare(config)
     run = _Run(built, queue, asyncio.create_task(_run_and_free(built), name="tamulag.agent"))
     opening = asyncio.create_task(queue.started.wait(), name="tamulag.opening")
@@ -208,15 +215,38 @@ async def _start(config: Config, size: int) -> _Run:
     return run
 
 
-def _load(config: Config, size: int) -> tuple["Built", "EstimateQueue"]:
-    from ..publishers.estimate_queue import EstimateQueue
-    from .build_agent import build
+class _Loading:
+    """Builds in a thread; frees what was built if nobody waits for it any more."""
 
-    is_paced = config.source.path is None or config.source.speed == "1"
-    queue = EstimateQueue(size, is_waited_for=not is_paced)
-    built = build(config)
-    built.agent.outputs.add(queue)
-    return built, queue
+    def __init__(self, config: Config, size: int) -> None:
+        self._config = config
+        self._size = size
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._built: Built | None = None
+
+    def run(self) -> tuple["Built", "EstimateQueue"]:
+        """Build; called in a thread."""
+        from ..publishers.estimate_queue import EstimateQueue
+        from .build_agent import build
+
+        source = self._config.source
+        is_paced = source.path is None or source.speed == "1"
+        queue = EstimateQueue(self._size, is_waited_for=not is_paced)
+        built = build(self._config)
+        built.service.outputs.add(queue)
+        with self._lock:
+            self._built = built
+            if self._is_abandoned:
+                built.resources.close()
+        return built, queue
+
+    def abandon(self) -> None:
+        """Free what was built, now or when it has been."""
+        with self._lock:
+            self._is_abandoned = True
+            if self._built is not None:
+                self._built.resources.close()
 
 
 def _prepare(config: Config) -> None:
@@ -232,7 +262,7 @@ def _prepare(config: Config) -> None:
 async def _run_and_free(built: "Built") -> None:
     """Run to the end and free everything; of errors in groups raise the first, with the others."""
     try:
-        await built.agent.run()
+        await built.service.run()
     except BaseExceptionGroup as group:
         first, *others = leaves(group)
         if not all(isinstance(error, TamulagError) for error in (first, *others)):
@@ -257,8 +287,29 @@ def _settings(sources: Sequence[AgentSource], outputs: Sequence[AgentOutput]) ->
             "Agent: no sources: give [Camera(0), Microphone()], [MediaFile(path)] or "
             "[RemoteSender()], or use Agent.from_config(path)"
         )
-    parts = (*sources, *outputs)
+    parts = _checked(sources, outputs)
     kind, count = Counter(type(part).__name__ for part in parts).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"Agent: {count} of {kind}: give one of each kind at most")
     return {key: value for part in parts for key, value in part.settings().items()}
+
+
+def _checked(
+    sources: Sequence[AgentSource], outputs: Sequence[AgentOutput]
+) -> list[AgentSource | AgentOutput]:
+    """Return all parts in one list.
+
+    Raises:
+        ConfigError: If something else is among them, such as an index in place of a camera.
+    """
+    parts: list[AgentSource | AgentOutput] = []
+    groups = (("sources", AgentSource, sources), ("outputs", AgentOutput, outputs))
+    for name, kinds, given in groups:
+        if not isinstance(given, Sequence):
+            raise ConfigError(f"Agent: {name} = {given!r}: put it into a list")
+        for part in given:
+            if not isinstance(part, kinds):
+                allowed = ", ".join(kind.__name__ for kind in get_args(kinds))
+                raise ConfigError(f"Agent: {part!r} among the {name}: give {allowed}")
+            parts.append(part)
+    return parts

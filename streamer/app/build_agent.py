@@ -22,6 +22,7 @@ from tamulag.models.runtime.step_engine import StepEngine
 
 from ..config.loader import Config
 from ..core.estimate import Timing
+from ..core.sample import MODALITIES
 from ..core.session import Session
 from ..core.source import Now, Source, SourceError
 from ..features.audio_pipeline import AudioPipeline
@@ -54,12 +55,12 @@ class Built:
     """A service that has not run yet, and what must be freed when it has.
 
     Attributes:
-        agent: The service.
+        service: Its life cycle.
         feed: Its session and sources.
         resources: Not to be closed while `feed.is_hanging`.
     """
 
-    agent: Service
+    service: Service
     feed: LocalFeed
     resources: ExitStack
 
@@ -87,14 +88,17 @@ def build(config: Config) -> Built:
             uuid.uuid4().hex[:8], about, wall_now=clock.wall_now, send=outputs.publish
         )
         shows_words = config.session.privacy == "none"
+        timing = timing_of(config)
+        in_order = [name for name in MODALITIES if name in asked]
+        recorder = recorder_of(config, sent, in_order, timing, clock)
         session = Session(
             _engine(config, model),
             card,
             asked,
-            timing_of(config),
+            timing,
             names_words=shows_words,
+            observer=recorder,
         )
-        recorder = recorder_of(config, sent, session, clock)
         feed = LocalFeed(
             session=session,
             sources=sources,

@@ -4,6 +4,7 @@ Knows what must be the same for the same numbers: checkpoint, timing, threads. W
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,20 +26,22 @@ from ..storage.session_recorders import SessionRecorders
 
 
 def recorder_of(
-    config: Config, sent: SessionMessages, session: Session, clock: SessionClock
+    config: Config,
+    sent: SessionMessages,
+    asked: Sequence[Modality],
+    timing: Timing,
+    clock: SessionClock,
 ) -> Recorder | None:
     """Return the recorder of a session's inputs, estimates and messages, if one is wanted.
 
     Raises:
         CheckpointError: If the checkpoint's file cannot be found.
     """
-    recorders = recorders_of(config, sent.about.version, session.timing)
+    recorders = recorders_of(config, sent.about.version, timing)
     if recorders is None:
         return None
     # Session time 0 is when the sources are open: the clock's epoch is asked for then.
-    recorder = recorders.begin(sent.session, session.asked, lambda: clock.epoch, clock.now)
-    session.observer = recorder
-    return recorder
+    return recorders.begin(sent.session, asked, lambda: clock.epoch, clock.now)
 
 
 def recorders_of(config: Config, version: str, timing: Timing) -> SessionRecorders | None:

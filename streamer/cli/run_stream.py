@@ -39,10 +39,10 @@ def _stream(config: Config, log: Log, until: ExitStack) -> None:
     with loading():
         built = build(config)
     until.callback(_free, built)
-    log.begin(built.agent.name)
+    log.begin(built.service.name)
     log_employee_scoring(config)
     _announce(config, built)
-    asyncio.run(until_stopped(built.agent))
+    asyncio.run(until_stopped(built.service))
 
 
 def _free(built: Built) -> None:
@@ -61,7 +61,7 @@ def _announce(config: Config, built: Built) -> None:
     """Print scores for people, unless standard output is for JSON lines or goes into a log."""
     if config.jsonl.path != "-" and config.log.format == "text":
         kind = TablePublisher if _is_screen() else TerminalPublisher
-        built.agent.outputs.add(kind(sys.stdout, partial(_greeting, config, built)))
+        built.service.outputs.add(kind(sys.stdout, partial(_greeting, config, built)))
 
 
 def _is_screen() -> bool:
@@ -71,9 +71,9 @@ def _is_screen() -> bool:
 
 def _greeting(config: Config, built: Built) -> str:
     """Return what is captured and where the scores go."""
-    about = built.agent.messages.about
+    about = built.service.messages.about
     lines = [f"tamulag-stream {about.version}: {', '.join(about.sources)}"]
-    for publisher in built.agent.outputs.publishers:
+    for publisher in built.service.outputs.publishers:
         if isinstance(publisher, WebSocketPublisher):
             lines.append(f"WebSocket: {publisher.url}")
             lines.append(f"In a browser: {publisher.url.replace('ws', 'http', 1)}")

@@ -1,4 +1,4 @@
-"""Room 3: samples of voice and face become hops of a fixed tick grid.
+"""Align samples: those of voice and face become hops of a fixed tick grid.
 
 Knows event time only: neither the wall clock nor the order in which modalities arrive can change
 a hop. Knows no model, no words, no devices.

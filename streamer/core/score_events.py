@@ -16,7 +16,7 @@ RECENT, BEFORE = 5.0, 10.0
 SHIFT, SPIKE = 1.0, 1.5
 """Distances of sentiment that begin a shift or spike; half of it ends one, for one report each."""
 
-SILENCE = 10.0
+LONG_SILENCE = 10.0
 """Seconds without speech."""
 
 FEWEST = 5
@@ -64,7 +64,7 @@ class EventDetector:
     def _silence(self, estimate: Estimate) -> Iterator[ScoreEvent]:
         audio = estimate.modalities["audio"]
         age = audio.age or 0.0
-        if self._begins("silence", audio.reason == "silence", age, SILENCE):
+        if self._begins("silence", audio.reason == "silence", age, LONG_SILENCE):
             detail = f"nobody has spoken for {age:.0f} s"
             yield ScoreEvent("silence", round(estimate.end, 2), detail)
 

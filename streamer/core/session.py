@@ -1,4 +1,4 @@
-"""Rooms 3 and 4: `Session` turns samples, phrases and notices into estimates.
+"""A session alone: `Session` turns samples, phrases and notices into estimates.
 
 Knows one session of a batch of one. Knows no clock, thread, socket, device or engine: times come
 with the inputs, so that a live run, a file and a recording give the same numbers.
@@ -39,6 +39,7 @@ class Session:
         asked: The modalities that were asked for; the others are `off`.
         timing: Window, hop and lateness.
         names_words: Whether estimates name the words that attention looks at.
+        observer: Gets all that makes a replay; None: nothing does.
 
     Raises:
         BatchFull: If the engine has no free slot.
@@ -52,13 +53,13 @@ class Session:
         timing: Timing | None = None,
         *,
         names_words: bool = True,
+        observer: SessionObserver | None = None,
     ) -> None:
         self._batch = SessionBatch(engine, card, timing, names_words=names_words)
         self._builder = self._batch.open(_NAME, asked)
         self.timing = self._batch.timing
         self._dims = {name: engine.dims[name] for name in self.asked}
-        self.observer: SessionObserver | None = None
-        """Gets all that makes a replay; None: nothing does."""
+        self.observer = observer
 
     @classmethod
     def open(
@@ -106,7 +107,7 @@ class Session:
 
     @property
     def aligner(self) -> Aligner:
-        """Room 3."""
+        """What puts samples onto the grid of ticks."""
         return self._builder.aligner
 
     @property

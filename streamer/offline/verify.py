@@ -171,7 +171,7 @@ def _live(config: Config) -> tuple[SessionTrace, Session]:
     built = build(config)
     with built.resources:
         trace = built.feed.session.observer = SessionTrace()
-        asyncio.run(built.agent.run())
+        asyncio.run(built.service.run())
     return trace, built.feed.session
 
 

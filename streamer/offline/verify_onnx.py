@@ -124,7 +124,7 @@ def compare(played: Config, step: Step) -> Comparison:
         first = built.feed.session
         twin = Twin(Session(TorchEngine(model, step=step), card, first.asked, first.timing))
         first.observer = twin
-        asyncio.run(built.agent.run())
+        asyncio.run(built.service.run())
     return Comparison(twin.hops, twin.differences)
 
 

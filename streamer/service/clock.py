@@ -6,6 +6,9 @@ Knows two functions that tell time. Knows no device and no stream.
 import time
 from collections.abc import Callable
 
+SILENCE = 0.5
+"""Seconds beyond `lateness` after which hops close by the clock, without any sample."""
+
 
 class SessionClock:
     """Session time 0 is the moment of `begin`; before it the clock runs from its making.

@@ -114,6 +114,7 @@ class IngestEndpoint:
         self._store = store
         self._senders: dict[str, Connection] = {}
         self._with_workers: set[str] = set()  # sessions that the workers know
+        self._ending: set[str] = set()  # sessions whose sender sends nothing more
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -221,9 +222,8 @@ class IngestEndpoint:
     def _known(self, key: str) -> ServerSession | None:
         """Return the open session of a key."""
         for session in self._registry.open.values():
-            if session.closing is None and secrets.compare_digest(
-                session.key.encode(), key.encode()
-            ):
+            is_open = session.closing is None and session.name not in self._ending
+            if is_open and secrets.compare_digest(session.key.encode(), key.encode()):
                 return session
         return None
 
@@ -349,10 +349,14 @@ class IngestEndpoint:
         """End a session whose sender sends nothing more; a drained one has ended already."""
         if session.ended.is_set():
             return
-        if self._workers is not None and session.name in self._with_workers:
-            self._with_workers.discard(session.name)
-            await self._workers.finish(session.name)
-        await self._registry.end(session, "end")
+        self._ending.add(session.name)
+        try:
+            if self._workers is not None and session.name in self._with_workers:
+                self._with_workers.discard(session.name)
+                await self._workers.finish(session.name)
+            await self._registry.end(session, "end")
+        finally:
+            self._ending.discard(session.name)
 
     def _detach(self, connection: Connection, session: ServerSession, detail: str) -> None:
         if self._senders.get(session.name) is not connection:

@@ -22,15 +22,12 @@ from ..protocol.messages import Latency
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import Recorder
 from . import gauges
-from .clock import SessionClock
+from .clock import SILENCE, SessionClock
 from .inbox import Inbox
 from .outputs import Outputs
 from .supervisor import STOP_LIMIT, keep_alive
 
 logger = logging.getLogger("tamulag.agent")
-
-SILENCE = 0.5
-"""Seconds beyond `lateness` after which hops close without any sample: everything is silent."""
 
 POLL = 0.1
 """Seconds to wait for input before the clock is looked at."""

@@ -28,7 +28,7 @@ HELLO = 5.0
 PATIENCE = 10.0
 """Seconds of frames and bytes that may come at once, after the network or we stood still."""
 
-SILENCE = 10.0
+FRAME_LIMIT = 10.0
 """Seconds without a frame after which a sender counts as lost."""
 
 
@@ -66,7 +66,7 @@ async def frames(
     begun = time.monotonic()
     bytes_left = TokenBucket(limits.bandwidth, PATIENCE * limits.bandwidth, begun)
     while True:
-        data = await within(SILENCE, connection, f"nothing came for {SILENCE:g} s")
+        data = await within(FRAME_LIMIT, connection, f"nothing came for {FRAME_LIMIT:g} s")
         now = time.monotonic()
         if now > begun + limits.duration:
             limit = f"{limits.duration:g} s are over: connect again"

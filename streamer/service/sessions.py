@@ -18,14 +18,12 @@ from ..protocol import messages
 from ..protocol.session_messages import RunInfo, SessionMessages
 from ..storage.session_recorders import SessionRecorders
 from .backend import ScoredStep, SessionBackend
+from .clock import SILENCE
 from .session import ServerSession
 from .snapshot_store import StoredSnapshot
 
 POLL = 0.015
 """Seconds between two steps, so that many sessions share one."""
-
-SILENCE = 0.5
-"""Seconds beyond `lateness` after which hops close without any sample."""
 
 LOOK = 0.1
 """Seconds between two searches for sessions that are silent or without a sender."""
@@ -355,11 +353,9 @@ class SessionRegistry:
         self._publish_of(name, kind, line)
 
     def _apply(self, session: ServerSession, command: SessionCommand) -> None:
-        """Give a session a command, and record it unless it does nothing."""
-        before = self.backend.backlog(session.name)
+        """Give a session a command, and record it; one that does nothing does so in a replay."""
         self.backend.apply(session.name, command)
-        has_effect = not isinstance(command, Advance) or self.backend.backlog(session.name) > before
-        if session.recorder is not None and has_effect:
+        if session.recorder is not None:
             session.recorder.on_command(command)
 
     def _notice_all(self, session: ServerSession, lost: str | None, detail: str) -> None:

@@ -5,6 +5,7 @@ Knows files, keys and the form of a file. Knows nothing of what the state holds.
 A file is named by a digest of its key, so that listing the folder does not give a session away.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -143,9 +144,10 @@ class SnapshotStore:
         """Delete snapshots that were not resumed in time; return how many."""
         gone = 0
         for path in [*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob("*.partial")]:
-            if self._wall() - path.stat().st_mtime > PATIENCE:
-                path.unlink(missing_ok=True)
-                gone += 1
+            with contextlib.suppress(FileNotFoundError):  # another server has resumed it meanwhile
+                if self._wall() - path.stat().st_mtime > PATIENCE:
+                    path.unlink()
+                    gone += 1
         return gone
 
     def _path(self, key: str) -> Path:

@@ -51,10 +51,10 @@ class Recorder:
 
     Args:
         folder: A new folder for this session is created in it; nothing is removed or overwritten.
+            Recorders that share it share its limit.
         header: Called once, when the session has started.
         now: Session clock.
         file_limit: Bytes at which the next file starts.
-        total_limit: Bytes of all recordings in `folder` at which this one ends.
         results_only: Record none of the inputs, for `--privacy strict`.
     """
 
@@ -62,22 +62,21 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: "RecordingFolder",
         header: Callable[[], Header],
         now: Callable[[], float],
         *,
         file_limit: int,
-        total_limit: int,
         results_only: bool = False,
     ) -> None:
         self.dropped = 0
         """Rows that arrived after the end of the recording."""
         self.lost: tuple[str, str] | None = None
-        """Reason (`full`, `disk_full`, `disk_error` or `too_slow`) and a line for people."""
+        """Reason (`full`, `disk_full`, `disk_error`, `too_slow`, `bug`) and a line for people."""
         self._folder = folder
         self._header = header
         self._now = now
-        self._limits = (file_limit, total_limit)
+        self._file_limit = file_limit
         self._results_only = results_only
         self._files: _Files | None = None
         self._rows: deque[Row] = deque()
@@ -87,21 +86,8 @@ class Recorder:
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Create the folder, readable for its owner alone, and load what writes to it.
-
-        Raises:
-            PublisherError: If that is not possible.
-        """
-        await in_thread("recording", warm_up)
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(self._folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "permission denied")
-        except OSError as error:
-            raise PublisherError(
-                f"cannot record in {self._folder} ({error.strerror}): "
-                "name a folder that can be written with --record DIR"
-            ) from error
+        """Prepare the folder; see `RecordingFolder`."""
+        await self._folder.open()
 
     def on_command(self, command: SessionCommand) -> None:
         """Record what the session is given."""
@@ -133,7 +119,9 @@ class Recorder:
             self._changed.notify()
         await in_thread("recording end", thread.join, STOP_LIMIT)
         if thread.is_alive():
-            self._end("too_slow", f"{self._folder} took more than {STOP_LIMIT} s for the last rows")
+            self._end(
+                "too_slow", f"{self._folder.path} took more than {STOP_LIMIT} s for the last rows"
+            )
 
     def _add(self, row: Row) -> None:
         with self._changed:
@@ -145,7 +133,7 @@ class Recorder:
             if len(self._rows) == BATCH:
                 self._changed.notify()
         if is_full:
-            self._end("too_slow", f"{self._folder} is {QUEUE} rows behind: use a faster disk")
+            self._end("too_slow", f"{self._folder.path} is {QUEUE} rows behind: use a faster disk")
         elif self._thread is None:
             self._start()
 
@@ -153,7 +141,7 @@ class Recorder:
         """Start with the first row, when the session clock has started as well."""
         header = self._header()
         name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.epoch)) + f"-{header.session}"
-        self._files = _Files(self._folder, name, header, *self._limits)
+        self._files = _Files(self._folder, name, header, self._file_limit)
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(
             target=self._write, args=(self._files, loop), name="tamulag.recording", daemon=True
@@ -171,8 +159,9 @@ class Recorder:
             self._end("full", str(error), rows)
         except OSError as error:
             reason = "disk_full" if error.errno in FULL else "disk_error"
-            self._end(reason, f"{self._folder}: {error.strerror or error}", rows)
+            self._end(reason, f"{self._folder.path}: {error.strerror or error}", rows)
         except BaseException as error:
+            logger.exception("bug in the recorder")
             self._end("bug", repr(error))
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._raise_bug, error)
@@ -225,18 +214,62 @@ def _new_folder(path: Path) -> Path:
     raise FileExistsError(errno.EEXIST, f"{SAME_NAME} recordings of this name and second", path)
 
 
+class RecordingFolder:
+    """A folder of recordings and the bytes that they may have together.
+
+    Args:
+        path: Of the folder.
+        limit: Bytes of all recordings in it.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._used: int | None = None
+
+    async def open(self) -> None:
+        """Create the folder, readable for its owner alone, and load what writes to it.
+
+        Raises:
+            PublisherError: If that is not possible, or nothing can be written there.
+        """
+        await in_thread("recording", warm_up)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "permission denied")
+        except OSError as error:
+            raise PublisherError(
+                f"cannot record in {self.path} ({error.strerror}): "
+                "name a folder that can be written with --record DIR"
+            ) from error
+
+    def reserve(self, count: int) -> None:
+        """Count bytes that are written next; may be called from any thread.
+
+        Raises:
+            _SizeLimit: If the recordings, counted once more, would have too many.
+        """
+        with self._lock:
+            if self._used is None or self._used + count > self._limit:
+                self._used = sum(f.stat().st_size for f in self.path.glob(f"*/*{SUFFIX}"))
+            if self._used + count > self._limit:
+                raise _SizeLimit(
+                    f"the recordings in {self.path} have {self._used / MEGABYTE:.0f} MB: "
+                    "remove old ones, or raise record.total"
+                )
+            self._used += count
+
+
 class _Files:
     """The files of one session, each created exclusively and readable for its owner alone."""
 
-    def __init__(
-        self, folder: Path, name: str, header: Header, file_limit: int, total_limit: int
-    ) -> None:
-        self._parent = folder
-        self._folder = folder / name
+    def __init__(self, parent: RecordingFolder, name: str, header: Header, file_limit: int) -> None:
+        self._parent = parent
+        self._folder = parent.path / name
         self._header = header
         self._file_limit = file_limit
-        self._total_limit = total_limit
-        self._total = 0
         self._part = 0
         self._size = 0
         self._file: BinaryIO | None = None
@@ -260,7 +293,6 @@ class _Files:
 
     def _next_file(self) -> None:
         if self._part == 0:
-            self._total = sum(f.stat().st_size for f in self._parent.glob(f"*/*{SUFFIX}"))
             self._folder = _new_folder(self._folder)
         self.close()
         path = self._folder / f"{self._part:04}{SUFFIX}"
@@ -271,13 +303,8 @@ class _Files:
         self._put(schema_of(header).serialize().to_pybytes())
 
     def _put(self, data: bytes) -> None:
-        if self._total + len(data) > self._total_limit:
-            raise _SizeLimit(
-                f"the recordings in {self._parent} have {self._total / MEGABYTE:.0f} MB: "
-                "remove old ones, or raise record.total"
-            )
         assert self._file is not None
+        self._parent.reserve(len(data))
         self._file.write(data)
         self._file.flush()
         self._size += len(data)
-        self._total += len(data)

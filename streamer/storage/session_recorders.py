@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..core.sample import Modality
-from .recorder import Recorder
+from .recorder import Recorder, RecordingFolder
 from .recording import Header
 
 MakeHeader = Callable[[str, tuple[Modality, ...], float], Header]
@@ -35,19 +35,16 @@ class SessionRecorders:
         total_limit: int,
         results_only: bool = False,
     ) -> None:
-        self._folder = folder
+        self._folder = RecordingFolder(folder, total_limit)
         self._header = header
-        self._limits = (file_limit, total_limit)
+        self._file_limit = file_limit
         self._results_only = results_only
+        self._running: set[Recorder] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Create the folder, readable for its owner alone.
-
-        Raises:
-            PublisherError: If that is not possible.
-        """
-        await self.begin("", (), lambda: 0.0, lambda: 0.0).open()
+        """Prepare the folder; see `RecordingFolder`."""
+        await self._folder.open()
 
     def begin(
         self,
@@ -64,23 +61,26 @@ class SessionRecorders:
             epoch: Returns the wall time of session time 0, seconds since 1970; with the first row.
             now: Session clock.
         """
-        file_limit, total_limit = self._limits
-        return Recorder(
+        recorder = Recorder(
             self._folder,
             lambda: self._header(name, tuple(asked), epoch()),
             now,
-            file_limit=file_limit,
-            total_limit=total_limit,
+            file_limit=self._file_limit,
             results_only=self._results_only,
         )
+        self._running.add(recorder)
+        return recorder
 
     def end(self, recorder: Recorder) -> None:
         """Write the last rows of a session in the background."""
+        self._running.discard(recorder)
         task = asyncio.create_task(recorder.close(), name="tamulag.recording")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        """Wait for the last rows of all sessions that were ended, for some 2 seconds at most."""
+        """Write the last rows of all sessions, also of those that were not ended, within 2 s."""
+        for recorder in [*self._running]:
+            self.end(recorder)
         if self._ending:
             await asyncio.wait(self._ending)

@@ -31,7 +31,7 @@ def built(settings: Settings, path: Path | None = None) -> Iterator[Built]:
 
 
 def names(built: Built) -> tuple[list[str], list[str]]:
-    publishers = built.agent.outputs.publishers
+    publishers = built.service.outputs.publishers
     return [source.name for source in built.feed.sources], [part.name for part in publishers]
 
 
@@ -125,7 +125,10 @@ def test_subject_and_notice_are_in_what_a_newcomer_gets() -> None:
     """Also in the will, which a broker publishes when the program cannot."""
     about = {"subject": "visitor", "subject_id": "p-7", "notice": "You are measured."}
     with built(FILE | {f"session.{key}": value for key, value in about.items()}) as parts:
-        hello, will = json.loads(parts.agent.hello()), json.loads(parts.agent.offline("offline"))
+        hello, will = (
+            json.loads(parts.service.hello()),
+            json.loads(parts.service.offline("offline")),
+        )
     assert hello["subject"] == will["subject"] == {"role": "visitor", "id": "p-7"}
     assert will["notice"] == "You are measured."
 
@@ -133,7 +136,7 @@ def test_subject_and_notice_are_in_what_a_newcomer_gets() -> None:
 def test_a_run_without_any_publisher_can_be_built() -> None:
     """Then only the terminal shows something."""
     with built(FILE | {"websocket.enabled": False}) as parts:
-        assert parts.agent.outputs.publishers == []
+        assert parts.service.outputs.publishers == []
 
 
 @pytest.mark.parametrize(("speed", "paced"), [("1", True), ("max", False)])
@@ -151,7 +154,7 @@ def test_the_numbers_of_the_session_are_those_of_the_configuration() -> None:
         timing = parts.feed.session.timing
         assert (timing.window, timing.hop, timing.lateness) == (8.0, 0.2, 0.1)
         assert timing.stale_after == {"text": 3.0, "audio": 0.5, "vision": 0.7}
-        assert (parts.feed.duration, parts.agent.heartbeat) == (9.0, 2.0)
+        assert (parts.feed.duration, parts.service.heartbeat) == (9.0, 2.0)
 
 
 def test_each_device_has_the_latency_that_its_table_says() -> None:
@@ -167,11 +170,11 @@ def test_each_device_has_the_latency_that_its_table_says() -> None:
 def test_hello_can_say_what_the_heads_were_trained_on() -> None:
     """Fused head and three modalities, each with its corpus."""
     with built(FILE) as parts:
-        heads = parts.agent.messages.about.heads
+        heads = parts.service.messages.about.heads
         assert tuple(heads) == HEADS
         assert all(head.data for head in heads.values() if head.trained)
-        assert parts.agent.messages.about.checkpoint == "default"
-        assert parts.agent.messages.about.sources == ["source talk.mp4"]
+        assert parts.service.messages.about.checkpoint == "default"
+        assert parts.service.messages.about.sources == ["source talk.mp4"]
 
 
 def test_nothing_to_capture_is_told() -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.recordings import ABOUT, CARD, HEADER, Lines, agent_of, checkpoint, inputs, record
+from support.recordings import ABOUT, HEADER, Lines, agent_of, checkpoint, inputs, record
 from tamulag.models import TamUlag
-from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app.build_recording import recorder_of, session_of
 from tamulag.streamer.config.loader import load
-from tamulag.streamer.core.session import Session
+from tamulag.streamer.core.estimate import Timing
 from tamulag.streamer.protocol.session_messages import SessionMessages
 from tamulag.streamer.service.clock import SessionClock
 from tamulag.streamer.storage.arrow_file import Recording
@@ -46,10 +45,8 @@ def test_results_alone_cannot_be_replayed() -> None:
         session_of(HEADER.model_copy(update={"privacy": "strict"}), None)
 
 
-def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path, model: TamUlag) -> None:
-    """Without `record.path` no file is written and nothing observes the session."""
-    session = Session(TorchEngine(model), CARD, ("audio",))
+def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
+    """Without `record.path` there is no recorder."""
     sent = SessionMessages("x", ABOUT, wall_now=time.time, send=lambda kind, line: None)
     config = load(None, {"record.path": None})
-    assert recorder_of(config, sent, session, SessionClock()) is None
-    assert session.observer is None
+    assert recorder_of(config, sent, ("audio",), Timing(), SessionClock()) is None

@@ -1,4 +1,4 @@
-"""A worker does what it is told, in order."""
+"""A worker applies its commands in order."""
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def test_who_leaves_is_forgotten_at_once(model: TamUlag) -> None:
 
 
 def test_what_cannot_be_done_costs_its_session_alone(model: TamUlag) -> None:
-    """It is told of, with the reason, and its seat is free again."""
+    """It is reported, with the reason, and its slot is free again."""
     some = worker(model, seats=1)
     wrong = Block("audio", 0.0, np.ones((25, 7), np.float32))
     answer = some.do([WorkerCommand("x", 0, Begin(("audio",))), WorkerCommand("x", 1, Push(wrong))])

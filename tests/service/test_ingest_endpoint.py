@@ -243,6 +243,36 @@ def test_the_key_takes_over() -> None:
     run_with(ServerUnderTest(), play)
 
 
+class Slow(Deaf):
+    """Front ends whose last words take as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def finish(self, session: str) -> None:
+        self.is_asked.set()
+        await self.may_end.wait()
+
+
+def test_a_session_that_is_ending_cannot_be_resumed() -> None:
+    """Else it would end under the new connection, whose frames would be ignored."""
+
+    async def play() -> None:
+        server = ServerUnderTest(front=(front := Slow()))
+        words = SenderHello(words=True, clock="sender")
+        async with server.open() as url, connect(url) as ending, connect(url) as socket:
+            ready = await greeted(ending, words)
+            await ending.send(build_frame(EndHeader(timestamp=0.0)))
+            await front.is_asked.wait()
+            again = words.model_copy(update={"resume": ready["resume"]})
+            other = await greeted(socket, again)
+            assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
+            front.may_end.set()
+            assert (await closed(ending))[0] == 1000
+
+    asyncio.run(play())
+
+
 def test_a_key_takes_over_where_no_front_end_is_free() -> None:
     """Its session has one; who is new, or was away too long to keep it, is refused with a time."""
     front = Deaf()

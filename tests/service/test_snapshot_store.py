@@ -101,3 +101,20 @@ def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path, place: str) ->
         SnapshotStoreError, match=r"--handover .* cannot be used \(.*\): choose another"
     ):
         SnapshotStore(tmp_path / place)
+
+
+def test_a_snapshot_that_another_server_takes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing of the folder and the look at a file, it may go."""
+    store = SnapshotStore(tmp_path)
+    store.put(snapshot("old"))
+    stat = Path.stat
+
+    def taken(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.suffix == ".session":
+            self.unlink(missing_ok=True)
+        return stat(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", taken)
+    assert store.sweep() == 0

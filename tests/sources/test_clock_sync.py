@@ -14,7 +14,7 @@ from tamulag.streamer.sources.clock_sync import TOLERANCE, ClockSync
 from tamulag.streamer.sources.time_stretch import TimeStretcher
 
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
-"""A failure is told as it was found: to shrink five minutes of sound takes many minutes."""
+"""A failure is reported as it was found: to shrink five minutes of sound takes many minutes."""
 
 
 def worst(heard: Iterator[Heard]) -> float:

@@ -19,16 +19,31 @@ from tamulag.streamer.protocol import messages
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.storage import recorder as module
 from tamulag.streamer.storage.arrow_file import Recording
-from tamulag.streamer.storage.recorder import Recorder
+from tamulag.streamer.storage.recorder import Recorder, RecordingFolder
 from tamulag.streamer.storage.recording import KINDS
 
 LINE = '{"x":"' + "0" * 1000 + '"}'
 
 
 def recorder(folder: Path, *, file_limit: int = 10**6, total_limit: int = 10**9) -> Recorder:
-    return Recorder(
-        folder, lambda: HEADER, lambda: 1.0, file_limit=file_limit, total_limit=total_limit
-    )
+    shared = RecordingFolder(folder, total_limit)
+    return Recorder(shared, lambda: HEADER, lambda: 1.0, file_limit=file_limit)
+
+
+def test_recordings_at_the_same_time_share_the_limit(tmp_path: Path) -> None:
+    """Two sessions of a server get no more together than one alone."""
+    shared = RecordingFolder(tmp_path, 900_000)
+    both = [
+        Recorder(shared, lambda: HEADER, lambda: 1.0, file_limit=10**6),
+        Recorder(shared, lambda: HEADER, lambda: 1.0, file_limit=10**6),
+    ]
+
+    async def scenario() -> None:
+        await asyncio.gather(*(publish(one, 800) for one in both))
+
+    asyncio.run(scenario())
+    assert {one.lost[0] for one in both if one.lost} == {"full"}
+    assert sum(f.stat().st_size for f in tmp_path.rglob("*.arrows")) <= 900_000
 
 
 async def publish(to: Recorder, count: int) -> None:
@@ -158,12 +173,12 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from tamulag.streamer.storage.recorder import Recorder
+from tamulag.streamer.storage.recorder import Recorder, RecordingFolder
 from tamulag.streamer.storage.recording import Header
 header = Header.model_validate_json(sys.argv[2])
 async def main():
-    limits = {"file_limit": 10**7, "total_limit": 10**9}
-    to = Recorder(Path(sys.argv[1]), lambda: header, lambda: 1.0, **limits)
+    folder = RecordingFolder(Path(sys.argv[1]), 10**9)
+    to = Recorder(folder, lambda: header, lambda: 1.0, file_limit=10**7)
     await to.open()
     while True:
         to.publish("event", '{}')

@@ -13,7 +13,7 @@ from tamulag.models.runtime.checkpoint import Card, save
 from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.app import build_recording
 from tamulag.streamer.config.loader import load
-from tamulag.streamer.core.sample import Input, Modality, Notice, Phrase, Sample, Word
+from tamulag.streamer.core.sample import MODALITIES, Input, Modality, Notice, Phrase, Sample, Word
 from tamulag.streamer.core.session import Session
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol import messages
@@ -160,11 +160,14 @@ def agent_of(
     wanted = {"model.checkpoint": path, "record.path": str(folder / "records")}
     config = load(None, wanted | {k.replace("__", "."): v for k, v in settings.items()})
     is_strict = config.session.privacy == "strict"
-    asked = ("text", "audio", "vision")
+    asked = MODALITIES
     session = Session(TorchEngine(model), CARD, asked, HEADER.timing, names_words=not is_strict)
     core = live(session, [Script(items)], [lines], ABOUT, paced=False, sends_words=not is_strict)
-    recorder = build_recording.recorder_of(config, core.feed.messages, session, core.feed.clock)
+    recorder = build_recording.recorder_of(
+        config, core.feed.messages, asked, session.timing, core.feed.clock
+    )
     assert recorder is not None
+    session.observer = recorder
     core.service.outputs.add(recorder)
     core.feed.recorder = recorder
     return core
