@@ -1,6 +1,6 @@
-"""Bounded queue of lines, written into a file or pipe by a thread of its own.
+"""Bounded queues, each written by a thread of its own.
 
-Knows one open file. Knows neither the lines' content nor their reader.
+Knows entries and one open file of lines. Knows neither their content nor their reader.
 """
 
 import asyncio
@@ -10,20 +10,148 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from functools import partial
 from io import FileIO
-from typing import TextIO
+from typing import Generic, TextIO, TypeVar
 
 from .threads import in_thread
 
 logger = logging.getLogger("tamulag.writer")
 
-STOP_LIMIT = 1.5
+T = TypeVar("T")
+
+STOP_LIMIT = 1.8
+"""Seconds that the last entries have to be written."""
+
+LINES_LIMIT = 1.5
 """Seconds that the last lines have to be written."""
 
 PATIENCE = 1.0
 """Seconds that a line may wait; longer, and its reader does not keep up."""
+
+
+class QueueThread(Generic[T]):
+    """A queue and the thread that writes its entries; used by the event loop's thread.
+
+    The queue grows by `put` alone, so its owner can bound it: `waiting` gives its length.
+
+    Args:
+        name: Of the thread.
+        write: Called by the thread with the oldest entries; with none, if none came meanwhile.
+        close: Called by the thread after the last entry, or after an error.
+        batch: Most entries written together; when as many wait they are written at once.
+        interval: Seconds until fewer are written; None: never, until the end.
+        entries: Those that wait already.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[list[T]], object],
+        close: Callable[[], object],
+        *,
+        batch: int,
+        interval: float | None,
+        entries: Iterable[T] = (),
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[BaseException] = loop.create_future()
+        """Gets the error of `write` or `close`, after which nothing more is written."""
+        self.error: BaseException | None = None
+        """The same, at once."""
+        self.is_ending = False
+        self.writing: list[T] = []
+        """Entries that are being written, or that could not be."""
+        self._name = name
+        self._write = write
+        self._close = close
+        self._batch = batch
+        self._interval = interval
+        self._waiting = deque(entries)
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(
+            target=self._work, args=(loop,), name=f"tamulag.{name}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Number of entries that wait, without those that are being written."""
+        return len(self._waiting)
+
+    @property
+    def unwritten(self) -> list[T]:
+        """Entries that are not written yet, oldest first."""
+        with self._changed:
+            return [*self.writing, *self._waiting]
+
+    def put(self, *entries: T) -> bool:
+        """Add entries; False if the thread ends or has failed."""
+        with self._changed:
+            if self.error is not None or self.is_ending:
+                return False
+            self._waiting.extend(entries)
+            if len(self._waiting) >= self._batch:
+                self._changed.notify()
+            return True
+
+    def drop_oldest(self) -> bool:
+        """Remove the oldest entry that waits; False if there is none to be written any more."""
+        with self._changed:
+            if self.error is not None or not self._waiting:
+                return False
+            self._waiting.popleft()
+            return True
+
+    def abandon(self) -> int:
+        """Remove what waits, and what could not be written; end. Return its number."""
+        with self._changed:
+            self.is_ending = True
+            removed = [*self._waiting]
+            self._waiting.clear()
+            if self.error is not None:
+                removed += self.writing
+                self.writing = []
+            self._changed.notify()
+            return len(removed)
+
+    async def end(self, limit: float = STOP_LIMIT) -> bool:
+        """Write what waits, for `limit` seconds at most; return whether the thread has ended."""
+        with self._changed:
+            self.is_ending = True
+            self._changed.notify()
+        await in_thread(f"{self._name} end", self._thread.join, limit)
+        return not self._thread.is_alive()
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            try:
+                while (entries := self._next()) is not None:
+                    self._write(entries)
+            finally:
+                self._close()
+        except BaseException as error:
+            with self._changed:
+                self.error = error
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle, error)
+
+    def _next(self) -> list[T] | None:
+        """Wait for the next entries; None after the last."""
+        with self._changed:
+            self.writing = []
+            self._changed.wait_for(self._is_due, self._interval)
+            count = min(self._batch, len(self._waiting))
+            self.writing = [self._waiting.popleft() for _ in range(count)]
+            return None if self.is_ending and not self.writing else self.writing
+
+    def _is_due(self) -> bool:
+        return self.is_ending or len(self._waiting) >= self._batch
+
+    def _settle(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
 
 
 class BackgroundWriter:
@@ -42,92 +170,59 @@ class BackgroundWriter:
     def __init__(self, name: str, file: FileIO, *, size: int, lines: Iterable[bytes] = ()) -> None:
         self.dropped = 0
         """Lines that were not written: too old, too late, or left when the writer had to end."""
-        loop = asyncio.get_running_loop()
-        self.failed: asyncio.Future[BaseException] = loop.create_future()
-        """Gets the error that ended the writing: an `OSError`, or a bug."""
         self._name = name
         self._size = size
-        self._lines = deque((time.monotonic(), line) for line in lines)
-        self._changed = threading.Condition()
-        self._is_writing = False
         self._wrote = 0.0  # when the newest line was
-        self._error: BaseException | None = None
-        self._is_ending = False
-        self._thread = threading.Thread(
-            target=self._work, args=(file, loop), name=f"tamulag.{name}", daemon=True
+        self._queue = QueueThread(
+            name,
+            partial(self._write, file),
+            file.close,
+            batch=1,
+            interval=None,
+            entries=[(time.monotonic(), line) for line in lines],
         )
-        self._thread.start()
+        self.failed = self._queue.failed
+        """Gets the error that ended the writing: an `OSError`, or a bug."""
 
     @property
     def backlog(self) -> int:
         """Lines that are not written yet; none after a failure, as nothing is waited for."""
-        with self._changed:
-            return len(self._lines) if self._error is None else 0
+        return len(self._queue.unwritten) if self._queue.error is None else 0
 
     @property
     def waited(self) -> float:
         """Seconds for which lines have waited and none was written: slow is not standing still."""
-        with self._changed:
-            since = max(self._lines[0][0], self._wrote) if self._lines else time.monotonic()
-            return time.monotonic() - since
+        unwritten, now = self._queue.unwritten, time.monotonic()
+        return now - max(unwritten[0][0], self._wrote) if unwritten else 0.0
 
     def put(self, line: bytes) -> None:
         """Add the newest line."""
-        with self._changed:
-            if self._error is not None or self._is_ending:
-                self.dropped += 1
-                return
-            if len(self._lines) - self._is_writing == self._size:
-                # The first is in the system's hands already.
-                del self._lines[int(self._is_writing)]
-                self.dropped += 1
-            self._lines.append((time.monotonic(), line))
-            self._changed.notify()
+        if self._queue.waiting == self._size and self._queue.drop_oldest():
+            self.dropped += 1
+        if not self._queue.put((time.monotonic(), line)):
+            self.dropped += 1
 
     async def end(self) -> list[bytes]:
         """Write what waits, and return what a failure left unwritten.
 
-        Gives up after `STOP_LIMIT` seconds, or at once if nothing could be written for longer than
+        Gives up after `LINES_LIMIT` seconds, or at once if nothing could be written for longer than
         `PATIENCE`: then the lines are dropped, and the thread stays behind in its write.
         """
-        with self._changed:
-            self._is_ending = True
-            self._changed.notify()
-        limit = 0.0 if self.waited > PATIENCE else STOP_LIMIT
-        await in_thread(f"{self._name} end", self._thread.join, limit)
-        with self._changed:
-            rest = [line for _, line in self._lines]
-            if self._error is not None:
-                self._log_failure(self._error, len(rest))
-                return rest
-            self.dropped += len(rest)
-            while len(self._lines) > self._is_writing:
-                self._lines.pop()
+        await self._queue.end(0.0 if self.waited > PATIENCE else LINES_LIMIT)
+        rest = [line for _, line in self._queue.unwritten]
+        if self._queue.error is not None:
+            self._log_failure(self._queue.error, len(rest))
+            return rest
+        self._queue.abandon()
+        self.dropped += len(rest)
         if rest:
             logger.warning("%s: nobody reads, the last %d lines are lost", self._name, len(rest))
         return []
 
-    def _work(self, file: FileIO, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            with closing(file):
-                while (line := self._next()) is not None:
-                    write(file, line)
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._settle, error)
-
-    def _next(self) -> bytes | None:
-        """Remove the written line and wait for the next one; None after the last."""
-        with self._changed:
-            if self._is_writing:
-                self._lines.popleft()
-                self._wrote = time.monotonic()
-            self._is_writing = False
-            self._changed.wait_for(lambda: self._lines or self._is_ending)
-            self._is_writing = bool(self._lines)
-            return self._lines[0][1] if self._lines else None
+    def _write(self, file: FileIO, lines: list[tuple[float, bytes]]) -> None:
+        for _, line in lines:
+            write(file, line)
+            self._wrote = time.monotonic()
 
     def _log_failure(self, error: BaseException, lines: int) -> None:
         """Log an `OSError`, unless the reader has left; raise any other error."""
@@ -135,10 +230,6 @@ class BackgroundWriter:
             raise error
         if lines and not isinstance(error, BrokenPipeError):
             logger.warning("%s: %d lines are not written: %s", self._name, lines, error)
-
-    def _settle(self, error: BaseException) -> None:
-        if not self.failed.done():
-            self.failed.set_result(error)
 
 
 def write(file: FileIO, data: bytes) -> None:

@@ -7,17 +7,15 @@ import asyncio
 import json
 import logging
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
+from ..aio.background_writer import QueueThread
 from ..aio.threads import in_thread
 from ..protocol import messages
 from ..publishers.publisher import PublisherError
@@ -34,9 +32,6 @@ FLUSH = 0.5
 
 PRUNE = 60.0
 """Seconds between two checks of the history's age and size."""
-
-STOP_LIMIT = 1.8
-"""Seconds granted to the last messages."""
 
 LIST_LIMIT = 500
 """Most sessions on the list page, the newest."""
@@ -86,13 +81,10 @@ class History:
         self._hello = hello
         self._report = report
         self._limits = (max_age, max_bytes)
-        self._store: HistoryDb | None = None
-        self._entries: deque[_Entry] = deque()
         self._known: set[str | None] = set()  # sessions whose hello was queued
-        self._changed = threading.Condition()
-        self._is_ending = False
-        self._is_lost = False
-        self._thread: threading.Thread | None = None
+        self._keys: dict[str | None, int | None] = {}  # of sessions; None: removed meanwhile
+        self._prune_due = 0.0
+        self._writer: QueueThread[_Entry] | None = None
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
@@ -102,11 +94,13 @@ class History:
             PublisherError: If it cannot be written, or is not a history.
         """
         try:
-            self._store = await in_thread(
-                "history open", partial(HistoryDb, self._path, create=True)
-            )
+            store = await in_thread("history open", partial(HistoryDb, self._path, create=True))
         except HistoryError as error:
             raise PublisherError(str(error)) from error
+        # The batch is more than may wait: messages of one interval are written together.
+        write = partial(self._write, store)
+        self._writer = QueueThread(self.name, write, store.close, batch=QUEUE + 2, interval=FLUSH)
+        self._writer.failed.add_done_callback(self._on_failure)
 
     def publish(self, kind: str, payload: str) -> None:
         """Queue a message of the service's own session, if it has one."""
@@ -122,18 +116,15 @@ class History:
         hello = None if session in self._known else self._hello(session)
         if hello is None and session not in self._known:
             return
-        with self._changed:
-            if self._is_lost or self._is_ending or len(self._entries) >= QUEUE:
-                self.dropped += 1
-                return
-            if hello is not None:
-                self._known.add(session)
-                self._entries.append(_Entry(session, "hello", hello))
-            self._entries.append(_Entry(session, kind, payload))
-        if kind == "session_end":
+        entries = [_Entry(session, "hello", hello)] if hello is not None else []
+        entries.append(_Entry(session, kind, payload))
+        writer = self._writer
+        if writer is None or writer.waiting >= QUEUE or not writer.put(*entries):
+            self.dropped += 1
+        elif kind == "session_end":
             self._known.discard(session)
-        if self._thread is None:
-            self._start()
+        else:
+            self._known.add(session)
 
     async def run(self) -> None:
         """Wait for an error that is not the disk's: a bug, which is raised."""
@@ -142,65 +133,25 @@ class History:
 
     async def close(self) -> None:
         """Write the queue, for `STOP_LIMIT` seconds at most."""
-        thread, self._thread = self._thread, None
-        with self._changed:
-            self._is_ending = True
-            self._changed.notify()
-        if thread is None:
-            if self._store is not None:
-                self._store.close()
-            return
-        await in_thread("history end", thread.join, STOP_LIMIT)
-        if thread.is_alive():
+        if self._writer is not None and not await self._writer.end():
             logger.warning("%s takes too long: its last messages are lost", self._path)
 
     def routes(self) -> Mapping[str, Route]:
         """Return the routes by path: the list of sessions, and below it each session."""
         return {"/sessions": Route(make=self._list_page, below=self._session_page)}
 
-    def _start(self) -> None:
-        assert self._store is not None, "open() comes first"
-        loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(
-            target=self._write,
-            args=(self._store, loop),
-            name="tamulag.history",
-            daemon=True,
-        )
-        self._thread.start()
+    def _write(self, store: HistoryDb, entries: list[_Entry]) -> None:
+        self._store_all(store, entries)
+        if time.monotonic() >= self._prune_due or store.size > self._limits[1]:
+            self._prune(store, {key for key in self._keys.values() if key is not None})
+            self._prune_due = time.monotonic() + PRUNE
 
-    def _write(self, store: HistoryDb, loop: asyncio.AbstractEventLoop) -> None:
-        entries: list[_Entry] | None = []
-        keys: dict[str | None, int | None] = {}
-        try:
-            with closing(store):
-                due = 0.0
-                while (entries := self._next()) is not None:
-                    self._store_all(store, entries, keys)
-                    if time.monotonic() >= due or store.size > self._limits[1]:
-                        self._prune(store, {key for key in keys.values() if key is not None})
-                        due = time.monotonic() + PRUNE
-        except HistoryFull as error:
-            self._end(loop, "full", str(error), entries)
-        except HistoryError as error:
-            self._end(loop, "removed", str(error), entries)
-        except sqlite3.Error as error:
-            reason = "disk_full" if _is_full(error) else "disk_error"
-            self._end(loop, reason, f"{self._path}: {error}", entries)
-        except BaseException as error:
-            self._end(loop, "bug", repr(error), entries)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._raise_bug, error)
-
-    def _store_all(
-        self, store: HistoryDb, entries: list["_Entry"], keys: dict[str | None, int | None]
-    ) -> None:
+    def _store_all(self, store: HistoryDb, entries: list[_Entry]) -> None:
         """Write entries, the messages of each session together.
 
         Args:
             store: The history.
             entries: In the order of their messages.
-            keys: Of the running sessions; None: one that was removed meanwhile.
 
         Raises:
             HistoryError: If the service's own session was removed.
@@ -209,23 +160,17 @@ class History:
         waiting: dict[str | None, list[str]] = {}
         for session, kind, line in entries:
             if kind == "hello":
-                keys[session] = store.begin(line)
+                self._keys[session] = store.begin(line)
                 continue
             waiting.setdefault(session, []).append(line)
             if kind == "session_end":
-                self._append(store, session, waiting.pop(session), keys)
-                del keys[session]
+                self._append(store, session, waiting.pop(session))
+                del self._keys[session]
         for session, lines in waiting.items():
-            self._append(store, session, lines, keys)
+            self._append(store, session, lines)
 
-    def _append(
-        self,
-        store: HistoryDb,
-        session: str | None,
-        lines: list[str],
-        keys: dict[str | None, int | None],
-    ) -> None:
-        key = keys[session]
+    def _append(self, store: HistoryDb, session: str | None, lines: list[str]) -> None:
+        key = self._keys[session]
         if key is None:
             return
         try:
@@ -233,17 +178,8 @@ class History:
         except HistoryError as error:
             if session is None:
                 raise
-            keys[session] = None
+            self._keys[session] = None
             logger.warning("session %s: %s", session, error)
-
-    def _next(self) -> list["_Entry"] | None:
-        """Wait for messages and return them; None at the end."""
-        with self._changed:
-            # Not woken by each message: messages of one interval are written together.
-            self._changed.wait_for(lambda: self._is_ending, FLUSH)
-            entries = list(self._entries)
-            self._entries.clear()
-            return None if self._is_ending and not entries else entries
 
     def _prune(self, store: HistoryDb, keys: Collection[int]) -> None:
         max_age, max_bytes = self._limits
@@ -253,25 +189,24 @@ class History:
         if room:
             logger.warning("%s: the %d oldest sessions are removed for room", self._path, room)
 
-    def _end(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        reason: str,
-        detail: str,
-        unwritten: list["_Entry"] | None,
-    ) -> None:
-        with self._changed:
-            self.dropped += len(self._entries) + len(unwritten or ())
-            self._entries.clear()
-            self._is_lost = True
-            is_ending = self._is_ending
+    def _on_failure(self, failed: asyncio.Future[BaseException]) -> None:
+        assert self._writer is not None
+        error = failed.result()
+        reason, detail = self._reason(error)
         logger.warning("the history ends before its session: %s", detail)
-        if not (is_ending or loop.is_closed()):
-            loop.call_soon_threadsafe(self._report, reason, detail)
-
-    def _raise_bug(self, error: BaseException) -> None:
-        if self._bug and not self._bug.done():
+        if not self._writer.is_ending:
+            self._report(reason, detail)
+        self.dropped += self._writer.abandon()
+        if reason == "bug" and self._bug and not self._bug.done():
             self._bug.set_exception(error)
+
+    def _reason(self, error: BaseException) -> tuple[str, str]:
+        """Return why the history ends, as a word and as a line for people."""
+        if isinstance(error, HistoryError):
+            return ("full" if isinstance(error, HistoryFull) else "removed"), str(error)
+        if isinstance(error, sqlite3.Error):
+            return ("disk_full" if _is_full(error) else "disk_error"), f"{self._path}: {error}"
+        return "bug", repr(error)
 
     def _list_page(self) -> Page:
         return Page(HTTPStatus.OK, "", later=partial(_answer, self._list))

@@ -10,11 +10,11 @@ import logging
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ..aio.background_writer import STOP_LIMIT, QueueThread
 from ..aio.threads import in_thread
 from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
@@ -32,9 +32,6 @@ BATCH = 128
 
 FLUSH = 0.5
 """Most seconds until a row has been passed to the system; a kill loses the rest."""
-
-STOP_LIMIT = 1.8
-"""Seconds granted to the last rows."""
 
 MEGABYTE = 1_000_000
 
@@ -78,11 +75,7 @@ class Recorder:
         self._now = now
         self._file_limit = file_limit
         self._results_only = results_only
-        self._files: _Files | None = None
-        self._rows: deque[Row] = deque()
-        self._changed = threading.Condition()
-        self._is_ending = False
-        self._thread: threading.Thread | None = None
+        self._writer: QueueThread[Row] | None = None
         self._bug: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
@@ -111,84 +104,47 @@ class Recorder:
 
     async def close(self) -> None:
         """Write the queue, for `STOP_LIMIT` seconds at most."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        with self._changed:
-            self._is_ending = True
-            self._changed.notify()
-        await in_thread("recording end", thread.join, STOP_LIMIT)
-        if thread.is_alive():
+        if self._writer is not None and not await self._writer.end():
             self._end(
                 "too_slow", f"{self._folder.path} took more than {STOP_LIMIT} s for the last rows"
             )
 
     def _add(self, row: Row) -> None:
-        with self._changed:
-            if self.lost or self._is_ending:
-                self.dropped += 1
-                return
-            self._rows.append(row)
-            is_full = len(self._rows) > QUEUE
-            if len(self._rows) == BATCH:
-                self._changed.notify()
-        if is_full:
+        if self._writer is None:
+            self._writer = self._start()
+        if not self._writer.put(row):
+            self.dropped += 1
+        elif self._writer.waiting > QUEUE:
             self._end("too_slow", f"{self._folder.path} is {QUEUE} rows behind: use a faster disk")
-        elif self._thread is None:
-            self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> QueueThread[Row]:
         """Start with the first row, when the session clock has started as well."""
         header = self._header()
         name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.epoch)) + f"-{header.session}"
-        self._files = _Files(self._folder, name, header, self._file_limit)
-        loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(
-            target=self._write, args=(self._files, loop), name="tamulag.recording", daemon=True
-        )
-        self._thread.start()
+        files = _Files(self._folder, name, header, self._file_limit)
+        writer = QueueThread(self.name, files.write, files.close, batch=BATCH, interval=FLUSH)
+        writer.failed.add_done_callback(self._on_failure)
+        return writer
 
-    def _write(self, files: "_Files", loop: asyncio.AbstractEventLoop) -> None:
-        rows: list[Row] | None = []
-        try:
-            with contextlib.closing(files):
-                while (rows := self._next()) is not None:
-                    if rows:
-                        files.write(rows)
-        except _SizeLimit as error:
-            self._end("full", str(error), rows)
-        except OSError as error:
+    def _on_failure(self, failed: asyncio.Future[BaseException]) -> None:
+        error = failed.result()
+        if isinstance(error, _SizeLimit):
+            self._end("full", str(error))
+        elif isinstance(error, OSError):
             reason = "disk_full" if error.errno in FULL else "disk_error"
-            self._end(reason, f"{self._folder.path}: {error.strerror or error}", rows)
-        except BaseException as error:
-            logger.exception("bug in the recorder")
+            self._end(reason, f"{self._folder.path}: {error.strerror or error}")
+        else:
+            logger.error("bug in the recorder", exc_info=error)
             self._end("bug", repr(error))
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._raise_bug, error)
+            if self._bug and not self._bug.done():
+                self._bug.set_exception(error)
 
-    def _next(self) -> list[Row] | None:
-        """Wait for rows and return them; None at the end."""
-        with self._changed:
-            # Not woken by each row: rows of one interval are written together.
-            self._changed.wait_for(self._is_due, FLUSH)
-            rows = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
-            is_over = self.lost is not None or (self._is_ending and not rows)
-        return None if is_over else rows
-
-    def _is_due(self) -> bool:
-        return self._is_ending or self.lost is not None or len(self._rows) >= BATCH
-
-    def _end(self, reason: str, detail: str, unwritten: Sequence[Row] | None = None) -> None:
-        with self._changed:
-            self.dropped += len(self._rows) + len(unwritten or ())
-            self._rows.clear()
-            if self.lost is None:
-                self.lost = (reason, detail)
-                logger.warning("the recording ends before its session: %s", detail)
-
-    def _raise_bug(self, error: BaseException) -> None:
-        if self._bug and not self._bug.done():
-            self._bug.set_exception(error)
+    def _end(self, reason: str, detail: str) -> None:
+        assert self._writer is not None
+        self.dropped += self._writer.abandon()
+        if self.lost is None:
+            self.lost = (reason, detail)
+            logger.warning("the recording ends before its session: %s", detail)
 
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -275,7 +231,9 @@ class _Files:
         self._file: BinaryIO | None = None
 
     def write(self, rows: list[Row]) -> None:
-        """Write rows and flush them to the system."""
+        """Write rows, if there are any, and flush them to the system."""
+        if not rows:
+            return
         data = batch_of(rows, schema_of(self._header)).serialize()
         if self._file is None or self._size + data.size > self._file_limit:
             self._next_file()

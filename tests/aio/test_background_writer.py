@@ -55,7 +55,7 @@ def test_the_oldest_that_waits_goes_and_not_the_one_in_the_systems_hands() -> No
         writer = BackgroundWriter("lines", file, size=2)
         writer.put(lines[0])
         async with asyncio.timeout(5):
-            while not writer._is_writing:  # noqa: ASYNC110 (bounded by the timeout)
+            while not writer._queue.writing:  # noqa: ASYNC110 (bounded by the timeout)
                 await asyncio.sleep(0.01)
         for line in lines[1:]:
             writer.put(line)
