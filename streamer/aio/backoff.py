@@ -11,6 +11,11 @@ LONGEST_PAUSE = 4.0
 """Seconds; keeps a recovery within five seconds."""
 
 
+def longer(pause: float) -> float:
+    """Return the pause after `pause`: twice as long, within the limits."""
+    return min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+
+
 class Backoff:
     """Randomised exponential back-off: each pause is longer than the one before, up to a limit.
 
@@ -23,7 +28,7 @@ class Backoff:
 
     def __init__(self, least: float = 0.5) -> None:
         self._least = least
-        self._pause = FIRST_PAUSE
+        self._pause = 0.0
         self._opened: float | None = None
 
     def opened(self) -> None:
@@ -33,7 +38,7 @@ class Backoff:
     def next(self) -> float:
         """Return the seconds to wait before the next attempt."""
         if self._opened is not None and time.monotonic() - self._opened > LONGEST_PAUSE:
-            self._pause = FIRST_PAUSE
+            self._pause = 0.0
         self._opened = None
-        pause, self._pause = self._pause, min(LONGEST_PAUSE, 2 * self._pause)
-        return random.uniform(self._least * pause, pause)
+        self._pause = longer(self._pause)
+        return random.uniform(self._least * self._pause, self._pause)

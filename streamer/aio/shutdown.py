@@ -1,12 +1,14 @@
-"""Stop a run on the terminal by signals, and classify its errors.
+"""Stop a run by signals or with its parent, and classify its errors.
 
-Knows signals and exception groups. Knows neither devices nor recordings.
+Knows signals, processes and exception groups. Knows neither devices nor recordings.
 """
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
 from typing import Protocol
 
 
@@ -36,6 +38,19 @@ async def until_stopped(what: Stoppable) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers here
             loop.add_signal_handler(number, end)
     await what.run()
+
+
+def end_with_parent() -> None:
+    """Ignore Ctrl-C in a child process of `multiprocessing`, and exit when its parent ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -4,13 +4,12 @@ Knows Ray. Knows no session. The node of a worker, node failures and new nodes a
 """
 
 import asyncio
-import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..aio.threads import in_thread
 from .ray_runtime import connect
 from .session_worker import Answer, SessionWorker, WorkerCommand, WorkerConfig
 from .worker_pool import WorkerLost
@@ -105,32 +104,13 @@ async def _in_thread_within(work: Callable[[], Any], limit: float) -> Any:
     Raises:
         WorkerLost: If it takes more than `limit` seconds, or Ray has an error.
     """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[Any] = loop.create_future()
-
-    def finish(result: Any, error: Exception | None) -> None:
-        if found.done():
-            return
-        if error is None:
-            found.set_result(result)
-        else:
-            found.set_exception(WorkerLost(f"Ray cannot: {error}"))
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = work()
-        except Exception as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(finish, result, failed)
-
-    threading.Thread(target=run, name="tamulag.ray", daemon=True).start()
-    done, _ = await asyncio.wait([found], timeout=limit)
-    if not done:
-        found.cancel()
-        raise WorkerLost(f"Ray does not answer within {limit:g} s")
-    return found.result()
+    try:
+        async with asyncio.timeout(limit):
+            return await in_thread("ray", work)
+    except TimeoutError:
+        raise WorkerLost(f"Ray does not answer within {limit:g} s") from None
+    except Exception as error:
+        raise WorkerLost(f"Ray cannot: {error}") from error
 
 
 class RayWorker:

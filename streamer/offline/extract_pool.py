@@ -7,12 +7,9 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +20,7 @@ from safetensors.numpy import save_file
 
 from tamulag.models.data.clips import DataError
 
+from ..aio.shutdown import end_with_parent
 from ..core.sample import Word
 from ..core.source import SourceError, SourceLost
 from ..features import audio, vision
@@ -191,13 +189,5 @@ def _init_worker() -> None:
     """Initialise a worker: one thread; it ends with its parent and ignores Ctrl-C."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)

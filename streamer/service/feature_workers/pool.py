@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ...aio.backoff import FIRST_PAUSE, LONGEST_PAUSE
+from ...aio.backoff import FIRST_PAUSE, longer
 from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import PlacedFrame, SenderHello
@@ -358,5 +358,5 @@ def _now() -> float:
 
 
 def _grown(pause: float, since: float) -> float:
-    """Return the next pause: none after ten good seconds, else twice the last one, up to 4 s."""
-    return 0.0 if _now() - since > STEADY else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+    """Return the next pause: none after `STEADY` seconds of running, else a longer one."""
+    return 0.0 if _now() - since > STEADY else longer(pause)

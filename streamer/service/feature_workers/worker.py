@@ -5,17 +5,15 @@ neither pictures nor sound: pipeline.py processes the frames.
 """
 
 import faulthandler
-import multiprocessing
 import os
-import signal
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.process import BaseProcess
 
+from ...aio.shutdown import end_with_parent
 from ...core.sample import Input, Phrase
 from ...core.source import Put
 from ...features.asr.recogniser import Encode
@@ -178,17 +176,9 @@ def _prepare_process() -> None:
     """Set one thread for torch, ignore Ctrl-C, and exit when the parent ends."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     faulthandler.enable()
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-
-
-def _exit_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def _sender(pipe: socket.socket) -> Send:
