@@ -11,6 +11,9 @@ MODALITIES = ("text", "audio", "vision")
 TICK_RATE = 50
 """Ticks per second: one tick is one audio feature frame of 20 ms."""
 
+HOP = 25
+"""Ticks of a usual hop, 0.5 s."""
+
 VISION_TICKS = 5
 """A vision frame stands for 100 ms, five ticks."""
 

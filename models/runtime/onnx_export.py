@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from ..nn.constants import HOP
 from ..nn.encoder import Ticks
 from ..nn.tam_ulag import MODALITIES, Output, State, TamUlag
 from .checkpoint import CheckpointError
@@ -24,7 +25,6 @@ from .onnx_graph import TICKS, StepGraph
 
 TOLERANCE = 1e-4
 """Largest difference from torch with which a file may be used."""
-HOP = 25
 
 
 def export(model: TamUlag, checkpoint: str, out: Path) -> None:

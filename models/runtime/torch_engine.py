@@ -13,14 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..nn.constants import MODALITIES
+from ..nn.constants import HOP, MODALITIES
 from ..nn.encoder import Ticks
 from ..nn.tam_ulag import Output, State, TamUlag
 from .ring_state import RingState, Rows
 from .step_engine import Attention, StepArrays, StepInput, TickArrays, Utterance
-
-HOP = 25
-"""Ticks of a usual hop, 0.5 s."""
 
 LONGEST_HOP = 3000
 """Ticks of the longest hop that there can be room for, 60 s."""

@@ -28,7 +28,8 @@ from .extract import MediaFeatures, Speech, play, stack_inputs
 
 FORMAT = "tamulag-part-1"
 
-MODALITIES = ("audio", "vision")
+MEASURED = ("audio", "vision")
+"""Modalities that have feature rows; text has words."""
 
 Engine = Literal["processes", "ray"]
 """Processes of this machine, or those of a Ray cluster."""
@@ -98,7 +99,7 @@ def load_features(path: Path) -> MediaFeatures:
     try:
         with safe_open(path, framework="np") as file:
             meta = json.loads(file.metadata()[FORMAT])
-            names = [name for name in MODALITIES if f"{name}.values" in file.keys()]  # noqa: SIM118
+            names = [name for name in MEASURED if f"{name}.values" in file.keys()]  # noqa: SIM118
             values = {name: file.get_tensor(f"{name}.values") for name in names}
             ticks = {name: file.get_tensor(f"{name}.ticks") for name in names}
     except (SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
