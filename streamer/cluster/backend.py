@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from zlib import crc32
 
-from ..core.commands import Advance, Close, Push, SessionCommand
-from ..core.sample import Block, Input
+from ..core.commands import Push, SessionCommand
 from ..core.session_batch import BatchFull
 from ..service.backend import ScoredStep
 from .autoscaler import Autoscaler
@@ -134,18 +133,6 @@ class ClusterBackend:
             or len(session.log) % MOST_COMMANDS == MOST_COMMANDS - 1
         ):
             self._request_snapshot(session)
-
-    def push(self, name: str, item: Input | Block) -> None:
-        """Queue one input of a session."""
-        self.apply(name, Push(item))
-
-    def advance(self, name: str, now: float) -> None:
-        """Close hops that ended before `now - lateness`."""
-        self.apply(name, Advance(now))
-
-    def finish(self, name: str, now: float | None = None) -> None:
-        """Close all pending hops."""
-        self.apply(name, Close(now))
 
     def leave(self, name: str) -> None:
         """Drop a session; see `SessionBackend`."""

@@ -9,9 +9,8 @@ from collections.abc import Collection
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from ..core.commands import Advance, Close, Push, SessionCommand
+from ..core.commands import SessionCommand
 from ..core.estimate import Estimate
-from ..core.sample import Block, Input
 from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
 
@@ -46,15 +45,6 @@ class SessionBackend(Protocol):
 
     def apply(self, name: str, command: SessionCommand) -> None:
         """Give a session a command; its estimates come out of `turn`."""
-
-    def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session."""
-
-    def advance(self, name: str, now: float) -> None:
-        """Close hops that ended before `now - lateness`."""
-
-    def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held."""
 
     def leave(self, name: str) -> None:
         """Forget a session."""
@@ -104,18 +94,6 @@ class LocalBackend:
     def apply(self, name: str, command: SessionCommand) -> None:
         """Give a session a command; see `SessionBackend`."""
         self._batch.apply(name, command, tag=time.monotonic())
-
-    def push(self, name: str, item: Input | Block) -> None:
-        """Take one input of a session."""
-        self.apply(name, Push(item))
-
-    def advance(self, name: str, now: float) -> None:
-        """Close hops that ended before `now - lateness`."""
-        self.apply(name, Advance(now))
-
-    def finish(self, name: str, now: float | None = None) -> None:
-        """Close all that is still held."""
-        self.apply(name, Close(now))
 
     async def turn(self) -> list[ScoredStep]:
         """Step; see `SessionBackend`."""

@@ -22,6 +22,7 @@ from tamulag.streamer.cluster.autoscaler import Autoscaler
 from tamulag.streamer.cluster.backend import ClusterBackend
 from tamulag.streamer.cluster.session_worker import Answer, SessionWorker, WorkerCommand
 from tamulag.streamer.cluster.worker_pool import WorkerLost
+from tamulag.streamer.core.commands import Close, Push
 from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
@@ -104,7 +105,7 @@ class Stage:
 
     def push(self, name: str, items: list[Input]) -> None:
         for item in items:
-            self.cluster.push(name, item)
+            self.cluster.apply(name, Push(item))
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,7 @@ def test_scores_are_those_of_a_session_alone(model: TamUlag, seed: int) -> None:
             await stage.turns(int(rng.integers(0, 3)))
         stage.factory.has_some = True
         for name in people:
-            stage.cluster.finish(name)
+            stage.cluster.apply(name, Close())
         await stage.settled()
 
     play(stage, run())
@@ -178,7 +179,7 @@ def test_a_lost_worker_costs_its_sessions_nothing(model: TamUlag) -> None:
         stage.factory.workers[0 if lost is stage.cluster.pool.workers["worker 1"] else 1].end()
         for name in "abcdef":
             stage.push(name, items[150:])
-            stage.cluster.finish(name)
+            stage.cluster.apply(name, Close())
         await stage.settled()
         assert stage.cluster.recovered == hit
         # Six of its hops had been said; none is older than the snapshot.
@@ -207,7 +208,7 @@ def test_a_new_worker_takes_its_share_and_gives_it_back(model: TamUlag) -> None:
             lambda: [w.is_there for w in stage.factory.workers] == [True, False, False]
         )
         for name in "abcdef":
-            stage.cluster.finish(name)
+            stage.cluster.apply(name, Close())
         await stage.settled()
 
     play(stage, run())
@@ -266,7 +267,7 @@ def test_a_session_goes_on_at_another_gateway(model: TamUlag) -> None:
 
     async def second() -> None:
         other.push("y", items[130:])
-        other.cluster.finish("y")
+        other.cluster.apply("y", Close())
         await other.settled()
 
     play(one, first())
@@ -284,7 +285,7 @@ def test_what_no_worker_can_take_restarts(model: TamUlag) -> None:
         await stage.until(lambda: stage.cluster.restarted == 1)
         for name in "xy":
             stage.push(name, items)
-            stage.cluster.finish(name)
+            stage.cluster.apply(name, Close())
         await stage.settled()
 
     play(stage, run())
@@ -346,7 +347,7 @@ def test_a_name_can_be_used_again(model: TamUlag) -> None:
         stage.said.clear()
         stage.cluster.open("x", ASKED)
         stage.push("x", items)
-        stage.cluster.finish("x")
+        stage.cluster.apply("x", Close())
         await stage.settled()
 
     play(stage, run())
@@ -360,7 +361,7 @@ def test_backlog_counts_what_is_not_answered(model: TamUlag) -> None:
     async def run() -> None:
         stage.cluster.open("x", ("audio",))
         assert stage.cluster.backlog("x") == 0
-        stage.cluster.push("x", Block("audio", 0.0, np.ones((500, 4), np.float32)))
+        stage.cluster.apply("x", Push(Block("audio", 0.0, np.ones((500, 4), np.float32))))
         assert stage.cluster.backlog("x") == 20
         await stage.settled()
         assert stage.cluster.backlog("x") == 0
