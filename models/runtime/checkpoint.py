@@ -72,7 +72,7 @@ def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | N
         model: To be saved.
         card: To be saved; its `tuned` is set from the argument of that name.
         path: File to write.
-        tuned: Fine-tuned tensors of the text encoder by their names there; kept as float16.
+        tuned: Fine-tuned tensors of the text encoder by their names there; stored as float16.
     """
     tuned = tuned or {}
     card = replace(card, tuned=sorted(tuned))

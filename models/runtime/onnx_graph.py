@@ -125,8 +125,8 @@ class _BranchGraph(nn.Module):
         new = Memory(h_BTH, energy, mask_BT, ticks["time"], ticks["ready"])
         memory = Memory(*(torch.cat([state[k], x], dim=1) for k, x in new._asdict().items()))
         pooled = self._pooled(memory, now_B1, since_B1)
-        kept = _kept(memory, count_B1, self.branch.memory)
-        return self.branch.projected(pooled), after | recurrent | kept._asdict()
+        stored = _kept(memory, count_B1, self.branch.memory)
+        return self.branch.projected(pooled), after | recurrent | stored._asdict()
 
     def _standardised(
         self, values: Tensor, mask_BT: Tensor, state: Mapping[str, Tensor]

@@ -69,7 +69,7 @@ def _costs(rows: Sequence[HopCost]) -> "Figure":
     axes = figure.subplots()
     windows = [row.window for row in rows]
     for label, values in {
-        "the window anew": [row.recompute_ms for row in rows],
+        "the window recomputed": [row.recompute_ms for row in rows],
         "from the state": [row.incremental_ms for row in rows],
         "the machine's limit": [row.limit_ms for row in rows],
     }.items():

@@ -126,10 +126,10 @@ def wave_of(path: Path) -> Array:
 
 def _message(estimate: Estimate) -> str:
     latency = messages.Latency(align=0.0, features=0.0, model=0.0, total=0.0)
-    said = messages.sentiment_message(
+    message = messages.sentiment_message(
         estimate, session="bench", seq=1, time=messages.utc(0.0), latency=latency, dropped={}
     )
-    return messages.encode(said)
+    return messages.encode(message)
 
 
 def _table(clock: _Clock, seconds: float, spoken: int) -> list[Share]:
@@ -141,8 +141,8 @@ def _table(clock: _Clock, seconds: float, spoken: int) -> list[Share]:
     states = Share("speech encoder", spoken / seconds, 1000 * each, each * spoken / seconds)
     voice = clock.share("voice", seconds)
     rest = voice.cores - states.cores
-    steps, told = (clock.share(part, seconds) for part in ("session, model", "message"))
-    hops = told.calls
+    steps, sending = (clock.share(part, seconds) for part in ("session, model", "message"))
+    hops = sending.calls
     return [
         clock.share("recogniser", seconds, without="text encoder"),
         clock.share("text encoder", seconds),
@@ -150,5 +150,5 @@ def _table(clock: _Clock, seconds: float, spoken: int) -> list[Share]:
         Share("bands, pitch, speech or not", voice.calls, 1000 * rest / voice.calls, rest),
         clock.share("face", seconds),
         Share("session, model", hops, 1000 * steps.cores / hops, steps.cores),
-        told,
+        sending,
     ]

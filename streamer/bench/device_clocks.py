@@ -107,9 +107,9 @@ class Device:
     def play(self, seconds: float) -> Iterator[Heard]:
         """Send blocks for some seconds of sound, and yield where what comes out ends."""
         for _ in range(self.blocks(seconds)):
-            _, sound, heard = self.block()
+            _, sound, placed = self.block()
             if len(sound):
-                yield heard
+                yield placed
 
     def blocks(self, seconds: float) -> int:
         """Return how many blocks are some seconds of sound."""
@@ -210,14 +210,14 @@ def _shown(device: Device, seconds: float) -> _Shown:
     end: int | None = None
     settled = 1.0 + TRANSPORT + SETTLE
     for _ in range(device.blocks(seconds)):
-        start, sound, heard = device.block()
+        start, sound, placed = device.block()
         if not len(sound):
             continue
         if end is not None:
             invented += (start - end) / SAMPLE_RATE
         end = start + len(sound)
-        if heard.true >= settled:
-            worst = max(worst, abs(heard.end - heard.true))
+        if placed.true >= settled:
+            worst = max(worst, abs(placed.end - placed.true))
     placement = device.placement
     dropped = placement.dropped - invented
     return _Shown(worst, dropped, invented, placement.gaps, placement.fit.steps)

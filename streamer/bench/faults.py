@@ -139,8 +139,8 @@ def _target(picture: Path, voice: Path, steps_clock: bool) -> Iterator[Target]:
         yield Target(agent, hub, view, sound, disk, is_tmpfs, steps_clock)
 
 
-def _seconds(begin: float, told: float | None) -> float | None:
-    return None if told is None else round(told - begin, 2)
+def _seconds(begin: float, reported: float | None) -> float | None:
+    return None if reported is None else round(reported - begin, 2)
 
 
 def _lose_and_restore(
@@ -150,7 +150,7 @@ def _lose_and_restore(
     break_it: Callable[[], object],
     restore: Callable[[], object],
 ) -> Row:
-    """Spoil and restore something whose loss the status tells."""
+    """Spoil and restore something whose loss the status reports."""
     probe = target.agent.probe
     begin = time.monotonic()
     break_it()
@@ -159,13 +159,13 @@ def _lose_and_restore(
     mended = time.monotonic()
     restore()
     back = probe.first(is_back(what), since=mended, limit=WAIT_LIMIT)
-    told: Message = degraded.message if degraded else {"state": "online", "lost": {}}
+    status: Message = degraded.message if degraded else {"state": "online", "lost": {}}
     return Row(
         name,
         _seconds(begin, degraded.at if degraded else None),
         _seconds(mended, back.at if back else None),
         probe.skipped(begin, time.monotonic()),
-        f"{told['state']}: {what} {told['lost'].get(what, 'not told')}",
+        f"{status['state']}: {what} {status['lost'].get(what, 'not reported')}",
     )
 
 
@@ -237,8 +237,10 @@ def _malformed(target: Target, name: str) -> Row:
         lambda m: m["type"] == "sentiment", since=time.monotonic(), limit=WAIT_LIMIT
     )
     lost = probe.skipped(begin, time.monotonic())
-    told = f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
-    return Row(name, None, None, lost if goes_on else None, told)
+    result = (
+        f"{found.bad} of {found.sent} malformed, {found.cut} senders cut, {found.connected} not"
+    )
+    return Row(name, None, None, lost if goes_on else None, result)
 
 
 def _stepped(target: Target, name: str) -> Row:
@@ -256,17 +258,19 @@ def _stepped(target: Target, name: str) -> Row:
         time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - begin)
     time.sleep(2.0)
     probe = target.agent.probe
-    told = [r for r in probe if r.at >= begin]
-    is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in told)
+    received = [r for r in probe if r.at >= begin]
+    is_lossy = any(r.message["type"] == "status" and r.message["lost"] for r in received)
     lost = probe.skipped(begin, time.monotonic())
-    said = "degraded" if is_lossy else "online"
-    return Row(name, None, None, lost, f"{said}; `time` was off by {_jump(told):.2f} s at most")
+    state = "degraded" if is_lossy else "online"
+    return Row(
+        name, None, None, lost, f"{state}; `time` was off by {_jump(received):.2f} s at most"
+    )
 
 
-def _jump(told: Sequence[Receipt]) -> float:
+def _jump(received: Sequence[Receipt]) -> float:
     """Return the largest deviation of the messages' stamps from their times of receipt, seconds."""
-    stamps = [datetime.fromisoformat(r.message["time"]).timestamp() for r in told]
-    apart = [stamp - r.at for stamp, r in zip(stamps, told, strict=True)]
+    stamps = [datetime.fromisoformat(r.message["time"]).timestamp() for r in received]
+    apart = [stamp - r.at for stamp, r in zip(stamps, received, strict=True)]
     return max(apart) - min(apart) if apart else 0.0
 
 
@@ -283,15 +287,15 @@ def _full(target: Target, name: str) -> Row:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 1, resource.RLIM_INFINITY))
     degraded = probe.first(is_lost("recording"), since=begin, limit=WAIT_LIMIT)
     time.sleep(PAUSE)
-    reason = degraded.message["lost"]["recording"] if degraded else "not told"
+    reason = degraded.message["lost"]["recording"] if degraded else "not reported"
     scores = len(probe.scores(begin, time.monotonic()))
-    kept = _recorded(target.disk)
+    recorded = _recorded(target.disk)
     return Row(
         name,
         _seconds(begin, degraded.at if degraded else None),
         None,
         probe.skipped(begin, time.monotonic()),
-        f"degraded: recording {reason}; {scores} scores went on, {len(kept)} can be read",
+        f"degraded: recording {reason}; {scores} scores went on, {len(recorded)} can be read",
     )
 
 
@@ -308,8 +312,8 @@ def _recorded(folder: Path) -> set[int]:
     from ..storage.arrow_file import Recording
 
     rows = list(Recording(folder).rows())
-    told = [json.loads(row.text) for row in rows if row.kind == "message" and row.text]
-    return {message["seq"] for message in told if message["type"] == "sentiment"}
+    stored = [json.loads(row.text) for row in rows if row.kind == "message" and row.text]
+    return {message["seq"] for message in stored if message["type"] == "sentiment"}
 
 
 def _ended(name: str, number: signal.Signals) -> Row:
@@ -317,7 +321,7 @@ def _ended(name: str, number: signal.Signals) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(broker())
-        outputs = ["--record", str(folder / "kept"), "--mqtt", hub.url]
+        outputs = ["--record", str(folder / "records"), "--mqtt", hub.url]
         agent = stack.enter_context(streaming(folder / "log", "--demo", "--loop", *outputs))
         agent.probe.first(has_score("audio"), since=0.0, limit=WAIT_LIMIT)
         time.sleep(PAUSE)
@@ -328,10 +332,10 @@ def _ended(name: str, number: signal.Signals) -> Row:
         gone = time.monotonic()
         wait_for(lambda: '"offline"' in hub.retained(), WAIT_LIMIT, "the status `offline`")
         known = agent.probe.scores(0.0, begin)
-        lost = len(known - _recorded(folder / "kept"))
+        lost = len(known - _recorded(folder / "records"))
         code = agent.process.poll()
-        told = f"offline; exit {code}, {len(known) - lost} of {len(known)} scores recorded"
-        return Row(name, None, round(gone - begin, 2), lost, told)
+        result = f"offline; exit {code}, {len(known) - lost} of {len(known)} scores recorded"
+        return Row(name, None, round(gone - begin, 2), lost, result)
 
 
 def _unread(name: str) -> Row:
@@ -350,13 +354,13 @@ def _unread(name: str) -> Row:
         agent.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             agent.process.wait(WAIT_LIMIT)
-        told = "degraded: jsonl publisher_lost" if degraded else "not told"
+        result = "degraded: jsonl publisher_lost" if degraded else "not reported"
         return Row(
             name,
             _seconds(begin, degraded.at if degraded else None),
             _seconds(stopped, time.monotonic()),
             lost,
-            f"{told}; exit {agent.process.poll()} after SIGTERM",
+            f"{result}; exit {agent.process.poll()} after SIGTERM",
         )
 
 

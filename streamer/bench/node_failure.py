@@ -148,8 +148,8 @@ def alone(
 ) -> dict[str, list[Estimate]]:
     """Return the estimates of one session batch for all sessions."""
     batch = plan.batch()
-    said: dict[str, list[Estimate]] = {str(number): [] for number in range(sessions)}
-    for name in said:
+    estimates: dict[str, list[Estimate]] = {str(number): [] for number in range(sessions)}
+    for name in estimates:
         batch.open(name, ASKED)
     for number in range(hops):
         for session in range(sessions):
@@ -157,8 +157,8 @@ def alone(
                 batch.apply(str(session), Push(item))
         while batch.waiting:
             for scored in batch.step():
-                said[scored.name].append(scored.estimate)
-    return said
+                estimates[scored.name].append(scored.estimate)
+    return estimates
 
 
 class Gateway:
@@ -205,9 +205,9 @@ class Gateway:
                 self._send(now - begun)
                 if not run.killed and now >= kill_at:
                     self._kill(report)
-                for said in await cluster.turn():
-                    received = ReceivedScore(time.monotonic(), said.estimate, said.waited)
-                    run.received[said.name].append(received)
+                for scored in await cluster.turn():
+                    received = ReceivedScore(time.monotonic(), scored.estimate, scored.waited)
+                    run.received[scored.name].append(received)
             run.cores = (time.process_time() - worked) / (time.monotonic() - begun)
         finally:
             await cluster.close()

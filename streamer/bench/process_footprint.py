@@ -77,9 +77,9 @@ def first_score(*options: str) -> float:
     """
     command = [sys.executable, "-m", "tamulag.streamer", "--demo", "--duration", "30"]
     quiet = ["--websocket", "none", "--jsonl", "-", *options]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as errors:
         begin = time.perf_counter()
-        process = subprocess.Popen([*command, *quiet], stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen([*command, *quiet], stdout=subprocess.PIPE, stderr=errors)
         limit = threading.Timer(STARTED, process.kill)
         limit.start()
         try:
@@ -90,8 +90,8 @@ def first_score(*options: str) -> float:
         finally:
             limit.cancel()
             end(process)
-        said.seek(0)
-        last = said.read().decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        errors.seek(0)
+        last = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
     raise StageError(f"no score within {STARTED:g} s: tamulag-stream --demo says {last[0]}")
 
 

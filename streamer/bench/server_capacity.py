@@ -109,7 +109,7 @@ def _measured(
     limit.cancel()
     found = re.search(r"ws://[^:]+:(\d+)/", line)
     if found is None:
-        raise StageError(f"the server said {line!r}: run `tamulag serve` by hand")
+        raise StageError(f"the server printed {line!r}: run `tamulag serve` by hand")
     spread, hops = max(2.0, sessions / 100), round(seconds / HOP)
     before, worked = memory(server.pid).resident, spent(server.pid)
     seats = [

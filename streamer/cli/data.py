@@ -110,7 +110,7 @@ def extract(
 ) -> None:
     """Turn labelled videos into a feature file, through the front end that runs live.
 
-    What is done of media files is kept in OUT.parts until all is done, so that a second run goes
+    What is done of media files is stored in OUT.parts until all is done, so that a second run goes
     on where the first one was stopped.
 
     Example: tamulag extract my-videos --out features/mine.safetensors
@@ -208,9 +208,9 @@ def _on_media(
     ready = open_evaluation(checkpoint, head=head, form=form, window=longest)
     nothing = MediaFeatures({}, {})
 
-    def clips(heard: float) -> "list[Clip]":
+    def clips(share: float) -> "list[Clip]":
         encode = ready.encoder.encode
-        return [clip_of(row, parts.get(row.file, nothing), encode, heard) for row in rows]
+        return [clip_of(row, parts.get(row.file, nothing), encode, share) for row in rows]
 
     return ready, clips
 

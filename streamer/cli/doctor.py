@@ -139,17 +139,17 @@ def _rates(sounddevice: ModuleType, device: Mapping[str, Any]) -> str:
 def devices() -> Devices:
     """Look for cameras and microphones; what cannot be looked for becomes a note."""
     seen: tuple[Device, ...] = ()
-    heard: tuple[Device, ...] = ()
+    found: tuple[Device, ...] = ()
     notes = []
     try:
         seen = cameras()
     except ImportError as error:
         notes.append(f"cameras cannot be looked for ({error}): {GRAPHICS_REMEDY}")
     try:
-        heard = microphones()
+        found = microphones()
     except OSError as error:
         notes.append(f"microphones cannot be looked for ({error}): {PORTAUDIO_REMEDY}")
-    return Devices(seen, heard, tuple(notes))
+    return Devices(seen, found, tuple(notes))
 
 
 def _check_package(name: str) -> Check:

@@ -53,7 +53,7 @@ def export(
     )
     _show(report, as_json)
     if not report.is_kept:
-        print(f"tamulag: {onnx} differs too much from torch and was not kept", file=sys.stderr)
+        print(f"tamulag: {onnx} differs too much from torch and was not stored", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -86,5 +86,5 @@ class _Announced:
 
 
 def _print(line: str) -> None:
-    # Ray's messages are kept out of the standard output by another sys.stdout; ours are not.
+    # A replaced sys.stdout keeps Ray's messages out of the standard output, but not ours.
     print(line, file=sys.__stdout__, flush=True)

@@ -27,7 +27,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
     runs: Annotated[
         Path | None,
-        typer.Option(help="Folder in which finished epochs are kept to go on from; default: runs."),
+        typer.Option(
+            help="Folder in which finished epochs are stored for --resume; default: runs."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was stopped.")
@@ -81,7 +83,7 @@ def _apart(
     if not set(chosen) <= set(STAGES):
         raise typer.BadParameter(f"--only {only}: must be some of {','.join(STAGES)}")
     if not tunes(load_recipe(config, HeadsRecipe), chosen):
-        why = "only the training of a table [tune] is kept to go on from, and none is asked for"
+        why = "only the training of a table [tune] is stored for --resume, and none is asked for"
         _refuse({"--runs": runs, "--resume": resume or None}, why)
     with show_progress() as (log, progress):
         return train_heads(

@@ -126,7 +126,7 @@ def stack_inputs(found: Iterable[Input]) -> MediaFeatures:
     )
 
 
-def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, heard: float = 1.0) -> Clip:
+def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, share: float = 1.0) -> Clip:
     """Return a row's clip.
 
     Args:
@@ -135,11 +135,11 @@ def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, heard: float = 1
         part: Features and words of the row's file.
         encode: Words -> token states and word indices; called with at most `MAX_WORDS` words of an
             utterance at a time, as in the live path.
-        heard: Share of the file's length to use, in (0, 1]. Only words that have ended by then are
+        share: Share of the file's length to use, in (0, 1]. Only words that have ended by then are
             encoded, so that their states contain nothing of the future.
     """
-    end = math.ceil(heard * part.length - 1e-9)
-    until = math.inf if heard == 1 else end / TICK_RATE
+    end = math.ceil(share * part.length - 1e-9)
+    until = math.inf if share == 1 else end / TICK_RATE
     spoken = part.utterances
     if row.text.split():
         spoken = (spread(row.text, 0.0, part.length / TICK_RATE),)

@@ -1,4 +1,4 @@
-"""Check an exported model file against torch, on random input and on a clip, before it is kept.
+"""Check an exported model file against torch, on random input and on a clip, before it is stored.
 
 Knows feature extraction, sessions and two implementations of a step. Knows no content of the file.
 """

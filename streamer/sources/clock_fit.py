@@ -17,7 +17,7 @@ LIMIT = 1.0
 _MOST_HELD = 5.0  # seconds of sound that may come within these
 
 _HISTORY, _RECENT, _STEP_SECONDS = 120, 10, 5
-_ENOUGH = 30  # seconds of sound before a slope is told
+_ENOUGH = 30  # seconds of sound before a slope is used
 
 
 class ClockFit:
@@ -33,7 +33,7 @@ class ClockFit:
         is_known: Whether the slope was fitted yet, which takes 30 s of sound; before it is 0.
         offset: Session time at which sample 0 was recorded, by the newest fit.
         steps: Times at which all of five seconds was late by more than `STEP`: samples were lost
-            that the device said nothing of.
+            that the device did not report.
     """
 
     def __init__(self) -> None:

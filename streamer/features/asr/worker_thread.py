@@ -179,7 +179,7 @@ class RecogniserThread:
         if bool(fault) == self._is_reported:
             return
         self._is_reported = bool(fault)
-        detail = fault or "the recogniser hears again"
+        detail = fault or "the recogniser works again"
         logger.warning("%s", detail)
         put(Notice(at, "text", REASON if fault else None, detail))
 
