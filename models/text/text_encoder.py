@@ -212,7 +212,7 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
     if name not in PRETRAINED:
         raise CheckpointError(
             f"checkpoint {checkpoint} was trained on text states of {name!r}, known are "
-            f"{', '.join(PRETRAINED)}: stream it with --asr none"
+            f'{", ".join(PRETRAINED)}: stream it with --asr none (asr="none")'
         )
     return TextEncoder(tuned=load_tuned(checkpoint), name=name)
 

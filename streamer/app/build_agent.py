@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tamulag.run")
 
-NOTHING = "nothing to capture: give --camera N, --microphone NAME or --source FILE, or try --demo"
+NOTHING = (
+    "nothing to capture: give --camera N, --microphone NAME or --source FILE "
+    "(in Python a source), or try --demo"
+)
 DAY = 86400.0
 HEADS = ("sentiment", "text", "audio", "vision")
 

@@ -119,7 +119,7 @@ class Config(BaseSettings):
             allowed = f"alone, without {key} = {_toml(value)}: remove one of the two"
             require(alone, "ingest.enabled", True, allowed)
         is_open = self.websocket.enabled or not self.ingest.enabled
-        remedy = "it needs the WebSocket: remove --websocket none or --ingest"
+        remedy = "it needs the WebSocket: remove --websocket none or --ingest (add WebSocket)"
         allowed = f"false where websocket.enabled is, {remedy}"
         require(is_open, "ingest.enabled", True, allowed)
         return self

@@ -69,7 +69,7 @@ class JsonlPublisher:
         except OSError as error:
             raise PublisherError(
                 f"cannot write {self._path} ({error.strerror or error}): "
-                "choose another file with --jsonl PATH, or - for standard output"
+                "choose another file with --jsonl PATH (JsonLines), or - for standard output"
             ) from error
         self._writer = BackgroundWriter(self.name, file, size=QUEUE, lines=rest)
         self._unwritten = []
@@ -101,7 +101,7 @@ class JsonlPublisher:
             raise error
         raise PublisherError(
             f"cannot write {self._path} any more ({error.strerror or error}): "
-            "make room, or choose another file with --jsonl PATH"
+            "make room, or choose another file with --jsonl PATH (JsonLines)"
         ) from error
 
     async def close(self) -> None:

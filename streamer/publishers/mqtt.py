@@ -135,7 +135,7 @@ class MqttPublisher:
         except aiomqtt.exceptions.MqttConnectError as error:
             raise PublisherError(
                 f"{self._broker} refused the connection ({error}): "
-                f"give {CREDENTIALS}, or leave --mqtt out"
+                f"give {CREDENTIALS}, or leave --mqtt out (Mqtt)"
             ) from error
         except (aiomqtt.MqttError, TimeoutError) as error:
             raise PublisherError(

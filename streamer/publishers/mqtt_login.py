@@ -21,7 +21,7 @@ PASSWORD = "TAMULAG_MQTT_PASSWORD"
 CREDENTIALS = f"mqtt.user and mqtt.password_file, or {USERNAME} and {PASSWORD}"
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_USE_URL = "use mqtt://HOST or mqtt://HOST:PORT with --mqtt, or mqtts:// for TLS"
+_USE_URL = "use mqtt://HOST or mqtt://HOST:PORT with --mqtt (Mqtt), or mqtts:// for TLS"
 _LOOPBACK = ("localhost", "127.", "::1")
 _REMEDIES = {
     "CERTIFICATE_VERIFY_FAILED": "give the certificate of its authority as mqtt.ca, "
@@ -80,7 +80,7 @@ def remedy(error: BaseException) -> str:
     """Return the remedy for a broker that cannot be reached."""
     text = str(error).upper().replace(" ", "_")
     known = [cure for name, cure in _REMEDIES.items() if name in text]
-    return known[0] if known else "start one (e.g. mosquitto) or leave --mqtt out"
+    return known[0] if known else "start one (e.g. mosquitto) or leave --mqtt out (Mqtt)"
 
 
 def _check_pairs(login: MqttLogin, is_secure: bool) -> None:
@@ -139,7 +139,7 @@ def _address(url: str) -> tuple[str, int, bool]:
     """Return host, port and whether TLS is wanted."""
     if "@" in url:  # not quoted: it may hold a password
         raise PublisherError(
-            "the --mqtt URL holds a user name or password, which others can see: "
+            "the URL of --mqtt (Mqtt) holds a user name or password, which others can see: "
             f"put them into {CREDENTIALS}"
         )
     try:

@@ -42,7 +42,8 @@ def frame_grabber(device: int | str) -> FrameGrabber:
         return _Stream(device)
     if isinstance(device, str) and not device.startswith("/dev/"):
         raise SourceError(
-            f"camera '{redacted(device)}' is no index and no URL: play a file with --source"
+            f"camera '{redacted(device)}' is no index and no URL: "
+            "play a file with --source (MediaFile)"
         )
     return _device(device)
 

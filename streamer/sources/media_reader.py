@@ -243,7 +243,7 @@ def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "
     if url.partition("://")[0] not in SCHEMES:
         raise SourceError(
             f"{name} cannot be read: give an address of {', '.join(SCHEMES)}, "
-            "or play a file by its plain path with --source"
+            "or play a file by its plain path with --source (MediaFile)"
         )
     limits = {"format_whitelist": _formats(), "protocol_whitelist": _NETWORK_PROTOCOLS}
     try:

@@ -251,7 +251,7 @@ def _portaudio() -> ModuleType:
     except OSError as error:
         raise SourceError(
             "PortAudio is missing: apt install libportaudio2 (macOS and Windows bring it along), "
-            "or use --microphone none"
+            "or use --microphone none (no Microphone)"
         ) from error
     module: ModuleType = sounddevice
     return module
@@ -266,7 +266,9 @@ def _find_input(sounddevice: ModuleType, device: str | int | None) -> int | None
     }
     listed = "; ".join(f"{index} {name}" for index, name in inputs.items()) or "none"
     if not inputs:
-        raise SourceError("there is no microphone: connect one, or use --microphone none")
+        raise SourceError(
+            "there is no microphone: connect one, or use --microphone none (no Microphone)"
+        )
     if device is None:
         return None
     text = str(device)

@@ -198,7 +198,7 @@ class RecordingFolder:
         except OSError as error:
             raise PublisherError(
                 f"cannot record in {self.path} ({error.strerror}): "
-                "name a folder that can be written with --record DIR"
+                "name a folder that can be written with --record DIR (record.path)"
             ) from error
 
     def reserve(self, count: int) -> None:

@@ -196,7 +196,7 @@ def _require_auth(host: str, auth: AuthSettings, token: Token | None) -> None:
             f"others can reach {host or 'every address'}, and nothing keeps them out: set "
             "websocket.token_file (or "
             f"{VARIABLE}) and websocket.certificate, or websocket.client_ca; "
-            "or use --websocket 127.0.0.1:PORT"
+            "or use --websocket 127.0.0.1:PORT (WebSocket)"
         )
     if auth.certificate is None and not auth.plain:
         raise PublisherError(

@@ -385,10 +385,11 @@ class WebSocketPublisher:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return (
                 f"port {port} on {host} is in use: "
-                "stop the other program or choose another with --websocket HOST:PORT"
+                "stop the other program or choose another with --websocket HOST:PORT (WebSocket)"
             )
         reason = getattr(error, "strerror", None) or error
-        return f"cannot serve {host}:{port} ({reason}): choose another with --websocket HOST:PORT"
+        remedy = "choose another with --websocket HOST:PORT (WebSocket)"
+        return f"cannot serve {host}:{port} ({reason}): {remedy}"
 
 
 def _response(connection: ServerConnection, page: Page) -> Response:

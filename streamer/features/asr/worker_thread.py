@@ -29,7 +29,8 @@ CALL_LIMIT = 8.0
 programs Moonshine took 6 s for a step of a line of 25 s."""
 
 HUNG = (
-    f"the recogniser does not answer for {CALL_LIMIT:g} s: restart if it stays, or use --asr none"
+    f"the recogniser does not answer for {CALL_LIMIT:g} s: "
+    'restart if it stays, or use --asr none (asr="none")'
 )
 
 PROOF_SECONDS = 1.5
