@@ -382,13 +382,10 @@ class WebSocketPublisher:
 
     def _cannot_bind(self, error: OSError | OverflowError) -> str:
         host, port = self._access.host, self._port
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            return (
-                f"port {port} on {host} is in use: "
-                "stop the other program or choose another with --websocket HOST:PORT (WebSocket)"
-            )
-        reason = getattr(error, "strerror", None) or error
         remedy = "choose another with --websocket HOST:PORT (WebSocket)"
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return f"port {port} on {host} is in use: stop the other program or {remedy}"
+        reason = getattr(error, "strerror", None) or error
         return f"cannot serve {host}:{port} ({reason}): {remedy}"
 
 
