@@ -258,7 +258,7 @@ def test_leaving_while_it_loads_frees_what_was_loaded(monkeypatch: pytest.Monkey
         return enter(self)
 
     def freed(self: VisionFeatures, *error: object) -> None:
-        leave(self, *error)  # type: ignore[arg-type]
+        leave(self, *error)
         closed.set()
 
     monkeypatch.setattr(VisionFeatures, "__enter__", opened)
