@@ -36,7 +36,7 @@ from ..service.outputs import OutputChanged, Outputs
 from ..service.service import Service
 from ..storage.recorder import MEGABYTE
 from .build_recording import recorder_of
-from .build_web import WebOptions, build_web
+from .build_web import WebOptions, build_web, endpoint_of
 from .checkpoint_check import check_streamable
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def build(config: Config) -> Built:
         def own(session: str | None) -> str | None:
             return feed.hello() if session is None else None
 
-        web = WebOptions(receive=sender.receive if sender else None)
+        web = WebOptions(receive=endpoint_of(config, sender).receive if sender else None)
         for publisher in publishers_of(config, service, feed.output_changed, web, past=own):
             outputs.add(publisher)
         if recorder is not None:
@@ -202,17 +202,15 @@ def _sources(config: Config, now: Now, resources: ExitStack) -> list[Source]:
 
 
 def _single_sender(config: Config, now: Now, resources: ExitStack) -> "SingleSender | None":
-    """Return the endpoint of one remote sender and its two sources, if `ingest` is enabled."""
+    """Return what admits the remote sender, with its two sources, if `ingest` is enabled."""
     if not config.ingest.enabled:
         return None
     from tamulag.models.text.text_encoder import encoder_for
 
     from ..features.vision import VisionFeatures
-    from ..service.receiving import SenderLimits
     from ..service.single_sender import SingleSender
     from ..sources.remote_features import RemoteAudio, RemoteVision
 
-    limits = config.ingest
     return SingleSender(
         voice=RemoteAudio(
             _sound(config, now, resources, paced=True),
@@ -220,15 +218,8 @@ def _single_sender(config: Config, now: Now, resources: ExitStack) -> "SingleSen
             encoder_for(config.model.checkpoint).encode,
         ),
         face=RemoteVision(resources.enter_context(VisionFeatures())),
-        subject=config.session.subject,
         takes_words=config.asr.engine == "none",
         now=now,
-        limits=SenderLimits(
-            message=limits.max_message,
-            rate=limits.max_rate,
-            bandwidth=limits.max_bandwidth,
-            duration=limits.max_duration,
-        ),
     )
 
 

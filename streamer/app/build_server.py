@@ -30,17 +30,16 @@ from ..service.admission import Admission
 from ..service.backend import LocalBackend, SessionBackend
 from ..service.feature_workers.pipeline import PipelineConfig
 from ..service.feature_workers.pool import FeatureWorkerPool
-from ..service.ingest_endpoint import IngestEndpoint, ServerPolicy
 from ..service.outputs import Outputs
-from ..service.receiving import SenderLimits
 from ..service.remote_feed import RemoteFeed
+from ..service.server_senders import ServerSenders
 from ..service.service import Service
 from ..service.sessions import SessionRegistry
 from ..service.snapshot_store import SnapshotStore
 from ..storage.session_recorders import SessionRecorders
 from .build_agent import about_of, publishers_of, timing_of
 from .build_recording import recorders_of
-from .build_web import WebOptions
+from .build_web import WebOptions, endpoint_of
 from .checkpoint_check import check_streamable
 
 logger = logging.getLogger("tamulag.serve")
@@ -81,11 +80,18 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
     check_cores(chosen.workers)
     cost = cost_of(model, card, config)
     admission = Admission(chosen.seats, cost=cost, busiest=chosen.busiest)
-    endpoint = IngestEndpoint(registry, workers, admission, _policy(config), store=store)
+    senders = ServerSenders(
+        registry,
+        workers,
+        admission,
+        server=config.session.device,
+        listens=config.asr.engine != "none",
+        store=store,
+    )
     sent = SessionMessages(config.session.device, about, wall_now=time.time, send=outputs.publish)
     feed = RemoteFeed(
         registry=registry,
-        endpoint=endpoint,
+        senders=senders,
         admission=admission,
         messages=sent,
         workers=workers,
@@ -100,7 +106,7 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
         return None if session is None else feed.hello_of(session)
 
     web = WebOptions(
-        receive=endpoint.receive,
+        receive=endpoint_of(config, senders).receive,
         greet=feed.hello_of,
         routes=feed.routes(),
         senders=chosen.seats,
@@ -216,20 +222,4 @@ def _workers(config: Config, registry: SessionRegistry) -> FeatureWorkerPool | N
         config=pipeline,
         deliver=deliver,
         notify=registry.set_workers_lost,
-    )
-
-
-def _policy(config: Config) -> ServerPolicy:
-    limits = config.ingest
-    return ServerPolicy(
-        subject=config.session.subject,
-        server=config.session.device,
-        listens=config.asr.engine != "none",
-        limits=SenderLimits(
-            message=limits.max_message,
-            rate=limits.max_rate,
-            bandwidth=limits.max_bandwidth,
-            duration=limits.max_duration,
-        ),
-        timing={"window": config.session.window, "hop": config.session.hop},
     )

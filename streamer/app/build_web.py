@@ -5,6 +5,7 @@ Knows the settings of the port and what belongs on it. Runs nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..config.loader import Config
 from ..config.schema import WebSocketConfig
@@ -16,6 +17,9 @@ from ..webserver.connection import Limits
 from ..webserver.metrics import Metrics
 from ..webserver.routes import Route
 from ..webserver.server import Receive, SessionGreeting, WebSocketPublisher
+
+if TYPE_CHECKING:
+    from ..service.ingest_endpoint import IngestEndpoint, Senders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,23 @@ def build_web(
     )
     metrics.server = server
     return [server, metrics]
+
+
+def endpoint_of(config: Config, senders: "Senders") -> "IngestEndpoint":
+    """Return the ingest endpoint of a configuration, for `WebOptions.receive`."""
+    from ..service.ingest_endpoint import IngestEndpoint, SenderLimits
+
+    limits = config.ingest
+    return IngestEndpoint(
+        senders,
+        subject=config.session.subject,
+        limits=SenderLimits(
+            message=limits.max_message,
+            rate=limits.max_rate,
+            bandwidth=limits.max_bandwidth,
+            duration=limits.max_duration,
+        ),
+    )
 
 
 def _limits(chosen: WebSocketConfig, senders: int) -> Limits:

@@ -1,4 +1,4 @@
-"""Many sessions of remote senders: workers, endpoint and registry in one task group.
+"""Many sessions of remote senders: workers and registry in one task group.
 
 Knows the order of starting and ending, and the server's own figures. Knows no protocol.
 """
@@ -9,14 +9,14 @@ import logging
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol
 
 from ..core.load_shedding import LoadShedder, steps_for
 from ..protocol.session_messages import SessionMessages
 from ..storage.session_recorders import SessionRecorders
 from ..webserver.routes import Page, Route
 from .admission import Admission
-from .ingest_endpoint import IngestEndpoint
+from .feature_workers.pool import FeatureWorkerPool
+from .server_senders import ServerSenders
 from .sessions import SessionRegistry
 from .snapshot_store import SnapshotStore
 
@@ -32,32 +32,13 @@ OBSERVE = 0.1
 """Seconds between two measurements of the load."""
 
 
-class Workers(Protocol):
-    """The feature workers; see `FeatureWorkerPool`."""
-
-    async def open(self) -> None:
-        """Start."""
-
-    async def run(self) -> None:
-        """Supervise until cancelled."""
-
-    async def close(self) -> None:
-        """End."""
-
-    def shed(self, steps: tuple[str, ...]) -> None:
-        """Give up work in every session."""
-
-    def waiting(self) -> float:
-        """Return the longest seconds of sound that wait for a worker."""
-
-
 @dataclass(kw_only=True)
 class RemoteFeed:
     """The feed of `tamulag serve`: many sessions, each with a sender of its own.
 
     Args:
         registry: The sessions.
-        endpoint: Receives their senders.
+        senders: Of the sessions.
         admission: Decides whether a session may begin.
         messages: Of the server itself.
         workers: Turn sound and pictures into features; None: ready features only.
@@ -66,10 +47,10 @@ class RemoteFeed:
     """
 
     registry: SessionRegistry
-    endpoint: IngestEndpoint
+    senders: ServerSenders
     admission: Admission
     messages: SessionMessages
-    workers: Workers | None = None
+    workers: FeatureWorkerPool | None = None
     store: SnapshotStore | None = None
     recorders: SessionRecorders | None = None
     _epoch: float = field(default_factory=time.time)
@@ -105,7 +86,7 @@ class RemoteFeed:
             if self.workers is not None:
                 tasks.append(group.create_task(self.workers.run(), name="tamulag.workers"))
             await ending.wait()
-            await self.endpoint.drain()
+            await self.senders.drain()
             for task in tasks:
                 task.cancel()
 

@@ -20,6 +20,7 @@ from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
+from tamulag.streamer.service.ingest_endpoint import IngestEndpoint
 from tamulag.streamer.service.single_sender import SingleSender
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access
@@ -36,7 +37,7 @@ SCORE = {
 }
 
 
-class Heard:
+class RecordingPipeline:
     """Work that keeps the loudest sample of each channel."""
 
     def __init__(self, *modalities: Modality) -> None:
@@ -72,7 +73,7 @@ class Call:
     """The page of the call centre in a browser, and an agent that it sends to."""
 
     page: Page
-    heard: Heard
+    heard: RecordingPipeline
     running: Aside
 
     def answer(self) -> None:
@@ -103,11 +104,10 @@ KEEP_TRACKS = """
 @contextmanager
 def call(folder: Path) -> Iterator[Call]:
     """Open the page as it is shipped, but for the port of the agent."""
-    heard = Heard("text", "audio")
+    heard = RecordingPipeline("text", "audio")
     taken = SingleSender(
         voice=heard,
-        face=Heard("vision"),
-        subject="customer",
+        face=RecordingPipeline("vision"),
         takes_words=False,
         now=time.monotonic,
     )
@@ -193,7 +193,7 @@ def sending(origin: str, taken: SingleSender) -> WebSocketPublisher:
         hello=lambda: '{"type": "hello"}',
         missed=missed,
         routes=widgets.routes(),
-        receive=taken.receive,
+        receive=IngestEndpoint(taken, subject="customer").receive,
     )
 
 

@@ -27,6 +27,7 @@ from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_fo
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
+from tamulag.streamer.service.ingest_endpoint import IngestEndpoint
 from tamulag.streamer.service.single_sender import SingleSender
 from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
@@ -200,7 +201,7 @@ def test_a_second_page_is_told_to_wait(browser: Browser, agent: int) -> None:
         assert set(page.evaluate("tracks.map(t => t.readyState)")) <= {"ended"}
 
 
-class Unheard:
+class IdlePipeline:
     """Work that is never done: nobody runs the source."""
 
     def __init__(self, *modalities: Modality) -> None:
@@ -227,9 +228,8 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(own.certificate, own.key)
     taken = SingleSender(
-        voice=Unheard("text", "audio"),
-        face=Unheard("vision"),
-        subject="customer",
+        voice=IdlePipeline("text", "audio"),
+        face=IdlePipeline("vision"),
         takes_words=False,
         now=time.monotonic,
     )
@@ -240,7 +240,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         hello=lambda: "hello",
         missed=missed,
         routes=widgets.routes(captures=True),
-        receive=taken.receive,
+        receive=IngestEndpoint(taken, subject="customer").receive,
     )
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:
         page.add_init_script(SPY)

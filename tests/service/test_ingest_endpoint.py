@@ -1,479 +1,302 @@
-"""Which senders the server accepts and why it closes others; over real connections."""
+"""How a sender is received: its limits and its close reasons; over real connections."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
+import logging
+import struct
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
-from support.recordings import ABOUT
-from tamulag.models import ModelConfig, TamUlag
-from tamulag.models.nn.config import BranchConfig
-from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.core.estimate import Timing
-from tamulag.streamer.core.sample import Phrase, Word
-from tamulag.streamer.core.session_batch import SessionBatch
-from tamulag.streamer.features.audio import AUDIO_DIM
-from tamulag.streamer.features.vision import VISION_DIM
+from support.waiting import until
+from support.websocket_peers import missed, served
 from tamulag.streamer.protocol.ingest import (
     EndHeader,
-    FeaturesHeader,
+    IngestError,
     PlacedFrame,
     SenderHello,
-    SoundForm,
+    SoundHeader,
     build_frame,
 )
-from tamulag.streamer.service import backend
-from tamulag.streamer.service.admission import Admission
-from tamulag.streamer.service.backend import LocalBackend
-from tamulag.streamer.service.ingest_endpoint import IngestEndpoint, ServerPolicy
-from tamulag.streamer.service.receiving import SenderLimits
-from tamulag.streamer.service.sessions import SessionRegistry
-from tamulag.streamer.service.snapshot_store import SnapshotStore
+from tamulag.streamer.service.ingest_endpoint import IngestEndpoint, SenderLimits
+from tamulag.streamer.webserver.access_control import Access, Token
+from tamulag.streamer.webserver.connection import Connection
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
-from ..core.test_session_batch import CARD
-
-VOICE = SenderHello(features=["audio"], clock="sender")
-
-
-def small() -> TamUlag:
-    torch.manual_seed(0)
-    branch = partial(BranchConfig, hidden=4, layers=1, dropout=0.0)
-    config = ModelConfig(
-        text=branch(dim=5),
-        audio=branch(dim=AUDIO_DIM),
-        vision=branch(dim=VISION_DIM, period=5),
-        semantic=4,
-        head=4,
-        dropout=0.0,
-    )
-    return TamUlag(config).eval()
+SECRET = "correct-horse-battery"
+HELLO = {"type": "hello", "audio": {"encoding": "pcm_s16le", "rate": 16000}}
+BLOCK = bytes(640)
 
 
-SPOKEN = Phrase(1.9, 0, (Word("so", 1.0, 1.2),), np.ones((1, 5), np.float32), (0,), True)
+class Recorded:
+    """Admits everybody, and records the calls of the endpoint."""
+
+    logger = logging.getLogger("tamulag.test")
+    name = "s1"
+
+    def __init__(self, refusal: IngestError | None = None) -> None:
+        self.ready: dict[str, Any] = {"session": "s1"}
+        self.refusal = refusal
+        self.calls: list[str] = []
+        self.placed: list[PlacedFrame] = []
+        self.now = lambda: 100.0
+
+    def admit(self, hello: SenderHello, connection: Connection) -> "Recorded":
+        if self.refusal:
+            raise self.refusal
+        self.calls.append("admit")
+        return self
+
+    def begin(self) -> None:
+        self.calls.append("begin")
+
+    async def feed(self, placed: PlacedFrame) -> None:
+        self.calls.append("feed")
+        self.placed.append(placed)
+
+    async def finish(self) -> None:
+        self.calls.append("finish")
+
+    def detach(self, detail: str) -> None:
+        self.calls.append(f"detach: {detail}")
 
 
-class Deaf:
-    """Front ends that make nothing of what they are given."""
+def play(
+    scenario: Callable[[WebSocketPublisher], Coroutine[None, None, None]],
+    senders: Recorded | None = None,
+    *,
+    access: Access | None = None,
+    limits: SenderLimits | None = None,
+) -> None:
+    """Run a scenario against a server with an ingest endpoint, 20 seconds at most."""
 
-    is_full = False
-
-    def has_room(self, hello: SenderHello) -> bool:
-        return not self.is_full
-
-    def begin(self, session: str, hello: SenderHello) -> None: ...
-
-    def feed(self, session: str, placed: PlacedFrame) -> None: ...
-
-    def end(self, session: str) -> None: ...
-
-    async def finish(self, session: str) -> None: ...
-
-    def losses(self, session: str) -> dict[str, int]:
-        return {}
-
-    def load(self) -> float:
-        return 0.0
-
-
-class ServerUnderTest:
-    """A server of few sessions in the test's own loop."""
-
-    def __init__(
-        self,
-        *,
-        seats: int = 2,
-        store: SnapshotStore | None = None,
-        linger: float = 5.0,
-        front: Deaf | None = None,
-        **limits: Any,
-    ) -> None:
-        batch = SessionBatch(TorchEngine(small(), seats), CARD, Timing())
-        self.registry = SessionRegistry(LocalBackend(batch, "w"), ABOUT, Timing(), linger=linger)
-        terms = ServerPolicy(
-            subject="customer",
-            server="device",
-            listens=False,
-            limits=SenderLimits(**limits),
-            timing={"hop": 0.5},
-        )
-        self.endpoint = IngestEndpoint(
-            self.registry,
-            front,
-            Admission(seats, cost=0.001),
-            terms,
-            store=store,
-        )
-        self.port = WebSocketPublisher(
-            port=0, hello=lambda: "{}", missed=lambda n: "{}", receive=self.endpoint.receive
-        )
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        await self.port.open()
-        try:
-            async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one.run()) for one in (self.port, self.registry)]
-                while not self.port.is_serving:  # noqa: ASYNC110 (bounded by the timeout)
-                    await asyncio.sleep(0.01)
-                yield f"{self.port.url}ingest"
-                for task in tasks:
-                    task.cancel()
-        finally:
-            await self.port.close()
-
-
-def run_with(server: ServerUnderTest, play: Callable[[str], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with server.open() as url:
-            await play(url)
+        endpoint = IngestEndpoint(senders or Recorded(), subject="customer", limits=limits)
+        server = WebSocketPublisher(
+            access, 0, hello=lambda: "hello", missed=missed, receive=endpoint.receive
+        )
+        async with asyncio.timeout(20), served(server):
+            await scenario(server)
 
     asyncio.run(main())
 
 
-async def greeted(socket: ClientConnection, hello: SenderHello = VOICE) -> dict[str, Any]:
-    await socket.send(hello.model_dump_json(exclude_none=True))
-    ready: dict[str, Any] = json.loads(await socket.recv())
-    return ready
+def sender(server: WebSocketPublisher, origin: str | None = None) -> connect:
+    return connect(
+        f"{server.url}ingest", origin=Origin(origin) if origin else None, proxy=None, max_size=None
+    )
 
 
-def voice(at: float, rows: int = 25) -> bytes:
-    header = FeaturesHeader(timestamp=at, modality="audio")
-    return build_frame(header, np.ones((rows, AUDIO_DIM), "<f4").tobytes())
+async def ready(connection: ClientConnection, hello: object = HELLO) -> dict[str, Any]:
+    await connection.send(json.dumps(hello))
+    answer: dict[str, Any] = json.loads(await connection.recv())
+    return answer
 
 
-async def closed(socket: ClientConnection) -> tuple[int, str]:
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            await socket.recv()
-    return socket.close_code or 0, socket.close_reason or ""
+async def refusal(connection: ClientConnection) -> tuple[int, str]:
+    """Return code and reason of the close."""
+    await connection.wait_closed()
+    assert connection.close_code
+    return connection.close_code, connection.close_reason or ""
 
 
-async def scores(socket: ClientConnection, number: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    while len(found) < number:
-        line = json.loads(await socket.recv())
-        found += [line] if line["type"] == "sentiment" else []
-    return found
+def block(position: int = 0, payload: bytes = BLOCK) -> bytes:
+    return build_frame(SoundHeader(timestamp=5 + position / 16000, position=position), payload)
 
 
-def test_a_sender_is_told_its_session_and_its_key() -> None:
-    """And then its scores, until its end."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            ready = await greeted(socket)
-            assert ready["modalities"] == ["audio"]
-            assert ready["resumed"] is False
-            await socket.send(voice(0.0))
-            await socket.send(voice(0.5, rows=5))
-            await socket.send(build_frame(EndHeader(timestamp=0.6)))
-            lines = await scores(socket, 2)
-            assert {line["session"] for line in lines} == {ready["session"]}
-            assert [line["window"]["end"] for line in lines] == [0.5, 0.6]
-            assert await closed(socket) == (1000, "the sender has left")
-
-    server = ServerUnderTest()
-    run_with(server, play)
-    assert not server.registry.open
+END = build_frame(EndHeader(timestamp=6))
 
 
-def test_a_full_house_refuses_with_a_time() -> None:
-    """And takes the next when one has gone."""
+def test_a_sender_is_received_from_its_hello_to_its_end() -> None:
+    """The hello is answered with the limits; each frame has its session time and its samples."""
 
-    async def play(url: str) -> None:
-        async with connect(url) as first, connect(url) as second:
-            await greeted(first)
-            await second.send(VOICE.model_dump_json(exclude_none=True))
-            code, reason = await closed(second)
-            assert (code, "try again in 5 s" in reason) == (1013, True)
-            await first.send(build_frame(EndHeader(timestamp=0.0)))
-            await closed(first)
-        async with connect(url) as third:
-            await greeted(third)
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            answer = await ready(connection)
+            assert list(answer)[:4] == ["type", "v", "session", "message"]
+            assert answer | {"type": "ready", "session": "s1", "message": 262144} == answer
+            for frame in (block(), block(640), END):
+                await connection.send(frame)
+            assert await refusal(connection) == (1000, "the sender has left")
 
-    run_with(ServerUnderTest(seats=1), play)
-
-
-def test_who_comes_back_with_the_key_goes_on() -> None:
-    """After its network broke; a wrong key begins a new session."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            ready = await greeted(socket)
-            again = VOICE.model_copy(update={"resume": ready["resume"]})
-            await socket.send(voice(0.0))
-            await scores(socket, 1)
-            socket.transport.abort()
-        async with connect(url) as socket:
-            back = await greeted(socket, again)
-            assert (back["session"], back["resumed"]) == (ready["session"], True)
-            await socket.send(voice(0.5))
-            assert (await scores(socket, 1))[0]["window"]["end"] == 1.0
-        async with connect(url) as socket:
-            other = await greeted(socket, VOICE.model_copy(update={"resume": "x" * 22}))
-            assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
-
-    run_with(ServerUnderTest(), play)
+    senders = Recorded()
+    play(scenario, senders)
+    expected = ["admit", "begin", "feed", "feed", "finish", "detach: the sender has left"]
+    assert senders.calls == expected
+    assert [placed.span for placed in senders.placed] == [(0, 320), (640, 960)]
+    assert senders.placed[0].place == 100.0
 
 
-def test_the_key_takes_over() -> None:
-    """A connection that hangs does not keep its own sender out."""
+def test_a_sender_that_breaks_off_is_detached() -> None:
+    """Nothing is finished: it may come back."""
+    senders = Recorded()
 
-    async def play(url: str) -> None:
-        async with connect(url) as hanging, connect(url) as socket:
-            ready = await greeted(hanging)
-            again = VOICE.model_copy(update={"resume": ready["resume"]})
-            assert (await greeted(socket, again))["resumed"] is True
-            code, reason = await closed(hanging)
-            assert (code, reason) == (1008, "another connection has the key of this session")
-            await socket.send(voice(0.0))
-            assert len(await scores(socket, 1)) == 1
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await ready(connection)
+            connection.transport.abort()
+        await until(lambda: senders.calls[-1].startswith("detach"))
 
-    run_with(ServerUnderTest(), play)
+    play(scenario, senders)
+    assert senders.calls == ["admit", "begin", "detach: the sender has left"]
 
 
-class Slow(Deaf):
-    """Front ends whose last words take as long as the test wants."""
+def test_a_refused_sender_gets_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing has begun, so nothing is detached; the senders' own logger has it too."""
 
-    def __init__(self) -> None:
-        self.is_asked, self.may_end = asyncio.Event(), asyncio.Event()
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await connection.send(json.dumps(HELLO))
+            assert await refusal(connection) == (1013, "no room")
 
-    async def finish(self, session: str) -> None:
-        self.is_asked.set()
-        await self.may_end.wait()
-
-
-def test_a_session_that_is_ending_cannot_be_resumed() -> None:
-    """Else it would end under the new connection, whose frames would be ignored."""
-
-    async def play() -> None:
-        server = ServerUnderTest(front=(front := Slow()))
-        words = SenderHello(words=True, clock="sender")
-        async with server.open() as url, connect(url) as ending, connect(url) as socket:
-            ready = await greeted(ending, words)
-            await ending.send(build_frame(EndHeader(timestamp=0.0)))
-            await front.is_asked.wait()
-            again = words.model_copy(update={"resume": ready["resume"]})
-            other = await greeted(socket, again)
-            assert (other["session"] != ready["session"], other["resumed"]) == (True, False)
-            front.may_end.set()
-            assert (await closed(ending))[0] == 1000
-
-    asyncio.run(play())
+    senders = Recorded(IngestError(1013, "no room"))
+    play(scenario, senders)
+    assert senders.calls == []
+    refused = [one for one in caplog.records if one.name == "tamulag.test"]
+    assert [one.getMessage() for one in refused] == ["sender 127.0.0.1: no room"]
 
 
-def test_a_key_takes_over_where_no_front_end_is_free() -> None:
-    """Its session has one; who is new, or was away too long to keep it, is refused with a time."""
-    front = Deaf()
+def test_timestamps_of_the_sender_s_own_clock_are_session_time() -> None:
+    """They may leap by a minute."""
 
-    async def play(url: str) -> None:
-        words = SenderHello(words=True, clock="sender")
-        async with connect(url) as hanging, connect(url) as socket, connect(url) as other:
-            ready = await greeted(hanging, words)
-            front.is_full = True
-            again = words.model_copy(update={"resume": ready["resume"]})
-            assert (await greeted(socket, again))["resumed"] is True
-            assert (await closed(hanging))[0] == 1008
-            await other.send(words.model_dump_json(exclude_none=True))
-            assert await closed(other) == (1013, "the front ends are full: try again in 5 s")
-            await socket.close()
-            async with connect(url) as late:
-                await late.send(again.model_dump_json(exclude_none=True))
-                assert (await closed(late))[0] == 1013
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await ready(connection, HELLO | {"clock": "sender"})
+            for timestamp in (5, 160, 161):
+                await connection.send(build_frame(SoundHeader(timestamp=timestamp), BLOCK))
+            assert await refusal(connection) == (1008, "timestamp 161.000 leaps by 61 s")
 
-    run_with(ServerUnderTest(front=front), play)
-
-
-def test_a_burst_after_a_standstill_is_no_flood() -> None:
-    """A burst of some seconds is accepted; a lasting excess is not."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            await greeted(socket)
-            for number in range(60):
-                await socket.send(voice(number / 50, rows=1))
-            assert len(await scores(socket, 2)) == 2
-            for number in range(60, 400):
-                await socket.send(voice(number / 50, rows=1))
-            assert await closed(socket) == (1008, "too many messages")
-
-    run_with(ServerUnderTest(rate=10), play)
-
-
-def test_words_alone_are_scored() -> None:
-    """On the sender's own clock words move the time."""
-
-    async def play(url: str) -> None:
-        hello = SenderHello(words=True, clock="sender")
-        async with connect(url) as socket:
-            assert (await greeted(socket, hello))["modalities"] == ["text"]
-            server.registry.push(next(iter(server.registry.open)), SPOKEN)
-            assert [line["window"]["end"] for line in await scores(socket, 2)] == [0.5, 1.0]
-
-    server = ServerUnderTest(front=Deaf())
-    run_with(server, play)
-
-
-def test_who_comes_back_offers_the_same() -> None:
-    """A session of a voice does not become one of a face."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            ready = await greeted(socket)
-            hello = SenderHello(features=["vision"], clock="sender", resume=ready["resume"])
-            async with connect(url) as other:
-                await other.send(hello.model_dump_json(exclude_none=True))
-                assert (await closed(other))[0] == 1008
-            await socket.send(voice(0.0))  # it was not sent away for that
-            assert len(await scores(socket, 1)) == 1
-        async with connect(url) as socket:
-            await socket.send(hello.model_dump_json(exclude_none=True))
-            assert await closed(socket) == (
-                1008,
-                "resume with the hello that the session began with",
-            )
-
-    run_with(ServerUnderTest(), play)
+    senders = Recorded()
+    play(scenario, senders)
+    assert [placed.place for placed in senders.placed] == [5.0, 160.0]
+    assert senders.calls[-1] == "detach: timestamp 161.000 leaps by 61 s"
 
 
 @pytest.mark.parametrize(
-    ("hello", "frame", "reason"),
+    ("frames", "code", "reason"),
     [
-        (SenderHello(audio=SoundForm(encoding="mulaw", rate=8000)), b"", "ready features only"),
-        (VOICE, voice(100.0), "leaps by 100 s"),
-        (VOICE, b"\0\0\0\2{}", "no valid header"),
-        (VOICE, "text", "binary frames"),
+        (["a text"], 1003, "binary frames"),
+        ([b"\x00\x00\x00\x02{}"], 1007, "no valid header"),
+        ([block(320), block(0)], 1008, "position 0 is behind 640"),
+        ([bytes(300_000)], 1009, ""),
+        ([block(320 * count) for count in range(1500)], 1008, "too many messages"),
     ],
+    ids=["text", "header", "position", "size", "rate"],
 )
-def test_wrong_use_is_reported(hello: SenderHello, frame: bytes | str, reason: str) -> None:
-    """With a close code and a sentence; others are not affected."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as other, connect(url) as socket:
-            await greeted(other)
-            if hello is VOICE:
-                await greeted(socket)
-            else:
-                await socket.send(hello.model_dump_json(exclude_none=True))
-            await socket.send(frame or b"x")
-            code, text = await closed(socket)
-            assert code in (1003, 1007, 1008)
-            assert reason in text
-            await other.send(voice(0.0))
-            assert len(await scores(other, 1)) == 1
-
-    run_with(ServerUnderTest(), play)
-
-
-def test_a_name_that_is_taken_is_refused() -> None:
-    """The name a sender chooses is its own as long as it is there."""
-
-    async def play(url: str) -> None:
-        named = VOICE.model_copy(update={"session": "seat"})
-        async with connect(url) as one, connect(url) as two:
-            assert (await greeted(one, named))["session"] == "seat"
-            await two.send(named.model_dump_json(exclude_none=True))
-            assert "session seat is here already" in (await closed(two))[1]
-
-    run_with(ServerUnderTest(), play)
-
-
-def test_the_server_s_own_name_is_its_own() -> None:
-    """A session of that name would speak under the server's topics."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            hello = VOICE.model_copy(update={"session": "device"})
-            await socket.send(hello.model_dump_json(exclude_none=True))
-            assert await closed(socket) == (1008, "session device is the server's own name")
-
-    run_with(ServerUnderTest(), play)
-
-
-def test_who_ends_while_another_lingers_out_disturbs_nobody() -> None:
-    """Both are forgotten, each with what it still held; the server goes on."""
-
-    async def play(url: str) -> None:
-        async with connect(url) as gone, connect(url) as socket:
-            await greeted(gone)
-            await gone.send(voice(0.0, rows=30))
-            await scores(gone, 1)
-            gone.transport.abort()
-            ready = await greeted(socket)
-            for end in (False, True):
-                await socket.send(voice(0.6 if end else 0.0, rows=30))
-            await asyncio.sleep(0.2)  # until the other one's time is nearly over
-            await socket.send(build_frame(EndHeader(timestamp=1.2)))
-            assert (await closed(socket))[0] == 1000
-        again = VOICE.model_copy(update={"resume": ready["resume"]})
-        async with connect(url) as socket:
-            assert (await greeted(socket, again))["resumed"] is False
-
-    server = ServerUnderTest(linger=0.2)
-    run_with(server, play)
-
-
-def test_a_drained_house_keeps_its_sessions(tmp_path: Path) -> None:
-    """Senders are asked to come again, new ones too; the session is stored in the folder."""
-    server = ServerUnderTest(store=SnapshotStore(tmp_path))
-
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            await greeted(socket)
-            await socket.send(voice(0.0))
-            await scores(socket, 1)
-            leaving = asyncio.create_task(closed(socket))
-            await server.endpoint.drain()
-            assert await leaving == (1012, "restart: connect again, with your resume key")
-        async with connect(url) as late:
-            await late.send(VOICE.model_dump_json(exclude_none=True))
-            assert (await closed(late))[0] == 1012
-
-    run_with(server, play)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_who_is_not_handed_over_in_time_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_frame_ends_the_connection(
+    frames: list[str | bytes], code: int, reason: str
 ) -> None:
-    """Its sender is sent the reason; the log has the number of such sessions."""
-    monkeypatch.setattr(backend, "SNAPSHOTS", 0)
-    server = ServerUnderTest(store=SnapshotStore(tmp_path))
+    """With a close code and a reason."""
 
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            await greeted(socket)
-            leaving = asyncio.create_task(closed(socket))
-            await server.endpoint.drain(limit=0.1)
-            assert await leaving == (1012, "restart: your session begins anew")
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await ready(connection)
+            for frame in frames:
+                await connection.send(frame)
+            got, text = await refusal(connection)
+            assert got == code
+            assert reason in text
 
-    run_with(server, play)
-    assert not [*tmp_path.iterdir()]
-    assert "1 sessions start fresh: not handed over within 0.1 s" in caplog.text
+    play(scenario)
 
 
-def test_a_session_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """The others are handed over all the same."""
-    folder = tmp_path / "sessions"
-    server = ServerUnderTest(store=SnapshotStore(folder))
+@pytest.mark.parametrize(
+    ("hello", "code", "reason"),
+    [
+        ({"type": "hello"}, 1007, "nothing is offered"),
+        (HELLO | {"role": "agent"}, 1008, "scores a customer"),
+    ],
+    ids=["empty", "somebody else"],
+)
+def test_a_wrong_hello_ends_the_connection(hello: object, code: int, reason: str) -> None:
+    """Before any frame is accepted."""
 
-    async def play(url: str) -> None:
-        async with connect(url) as socket:
-            await greeted(socket)
-            leaving = asyncio.create_task(closed(socket))
-            folder.rmdir()
-            await server.endpoint.drain()
-            assert await leaving == (1012, "restart: not handed over")
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await connection.send(json.dumps(hello))
+            got, text = await refusal(connection)
+            assert got == code
+            assert reason in text
 
-    run_with(server, play)
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        (SenderLimits(bandwidth=50), "more than 50 bytes in a second"),
+        (SenderLimits(duration=0.0), "0 s are over: connect again"),
+    ],
+    ids=["bytes", "time"],
+)
+def test_bytes_and_time_are_limited(limits: SenderLimits, text: str) -> None:
+    """A second has so many bytes, a sender so many seconds."""
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await ready(connection)
+            await connection.send(block())
+            assert await refusal(connection) == (1008, text)
+
+    play(scenario, limits=limits)
+
+
+def test_a_sender_needs_the_token() -> None:
+    """Its first message is the token, then comes the hello."""
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as wrong:
+            await wrong.send(json.dumps(HELLO))
+            assert await refusal(wrong) == (1008, "no valid token")
+        async with sender(server) as right:
+            await right.send(json.dumps({"token": SECRET}))
+            assert (await ready(right))["type"] == "ready"
+
+    play(scenario, access=Access(token=Token(SECRET)))
+
+
+def test_foreign_pages_may_not_send() -> None:
+    """Our own page may, a listed one too, any other is refused before the handshake."""
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        for origin in (f"http://127.0.0.1:{server.port}", "https://calls.example"):
+            async with sender(server, origin) as allowed:
+                assert (await ready(allowed))["type"] == "ready"
+        with pytest.raises(InvalidStatus, match="403"):
+            await sender(server, "https://elsewhere.example")
+
+    play(scenario, access=Access(origins=("https://calls.example",)))
+
+
+def test_a_subscriber_may_not_say_more_because_of_it() -> None:
+    """The larger limits are for a sender after its hello alone."""
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with sender(server) as connection:
+            await connection.send(bytes(5000))
+            assert (await refusal(connection))[0] == 1009
+
+    play(scenario)
+
+
+def test_without_ingest_the_path_is_not_there() -> None:
+    """A server without ingest answers 404."""
+
+    async def main() -> None:
+        server = WebSocketPublisher(None, 0, hello=lambda: "hello", missed=missed)
+        async with asyncio.timeout(20), served(server):
+            with pytest.raises(InvalidStatus, match="404"):
+                await sender(server)
+
+    asyncio.run(main())
+
+
+def test_the_length_is_big_endian() -> None:
+    """As network protocols have it, and as the capture page writes it."""
+    frame = block()
+    (size,) = struct.unpack(">I", frame[:4])
+    assert json.loads(frame[4 : 4 + size])["kind"] == "audio"

@@ -1,35 +1,35 @@
-"""Which senders are accepted, their limits, and their close reasons; over real connections."""
+"""Who may send to `tamulag-stream --ingest`, and which source takes what."""
 
 import asyncio
-import json
-import struct
-from collections.abc import Collection, Coroutine
-from typing import Any
+from collections.abc import Collection
+from typing import cast
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
-from websockets.typing import Origin
 
-from support.waiting import until
-from support.websocket_peers import missed, served
 from tamulag.streamer.config.loader import ConfigError, load
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello, SoundHeader, build_frame
-from tamulag.streamer.protocol.messages import Role
-from tamulag.streamer.service.receiving import SenderLimits
+from tamulag.streamer.protocol.ingest import (
+    Frame,
+    Header,
+    IngestError,
+    PictureForm,
+    PictureHeader,
+    PlacedFrame,
+    SenderHello,
+    SoundForm,
+    SoundHeader,
+)
 from tamulag.streamer.service.single_sender import SingleSender
-from tamulag.streamer.webserver.access_control import Access, Token
-from tamulag.streamer.webserver.server import WebSocketPublisher
+from tamulag.streamer.webserver.connection import Connection
 
-SECRET = "correct-horse-battery"
-HELLO = {"type": "hello", "audio": {"encoding": "pcm_s16le", "rate": 16000}}
-BLOCK = bytes(640)
+HELLO = SenderHello(
+    audio=SoundForm(encoding="pcm_s16le", rate=16000), vision=PictureForm(encoding="jpeg")
+)
 
 
 class Idle:
-    """Work that is never done: the source does not run."""
+    """A pipeline that is not run."""
 
     def __init__(self, *modalities: Modality) -> None:
         self.modalities = modalities
@@ -49,214 +49,73 @@ class Idle:
     def shed(self, steps: Collection[str]) -> None: ...
 
 
-def make_endpoint(
-    subject: Role = "customer", *, takes_words: bool = True, limits: SenderLimits | None = None
-) -> SingleSender:
+def single(*, takes_words: bool = True) -> SingleSender:
     return SingleSender(
-        voice=Idle("text", "audio"),
-        face=Idle("vision"),
-        subject=subject,
-        takes_words=takes_words,
-        now=asyncio.get_running_loop().time,
-        limits=limits,
+        voice=Idle("text", "audio"), face=Idle("vision"), takes_words=takes_words, now=lambda: 0.0
     )
 
 
-def play(scenario: Any, *, access: Access | None = None, **rest: Any) -> None:
-    """Run a scenario against a server with an ingest endpoint, 20 seconds at most."""
-
-    async def main() -> None:
-        endpoint = make_endpoint(**rest)
-        server = WebSocketPublisher(
-            access, 0, hello=lambda: "hello", missed=missed, receive=endpoint.receive
-        )
-        async with asyncio.timeout(20), served(server):
-            result: Coroutine[None, None, None] = scenario(server, endpoint)
-            await result
-
-    asyncio.run(main())
+def admit(sender: SingleSender, hello: SenderHello = HELLO) -> SingleSender:
+    return sender.admit(hello, cast(Connection, None))
 
 
-def sender(server: WebSocketPublisher, origin: str | None = None) -> connect:
-    return connect(
-        f"{server.url}ingest", origin=Origin(origin) if origin else None, proxy=None, max_size=None
-    )
+def queued(sender: SingleSender) -> tuple[float, float]:
+    """Return how much waits for the voice and for the face."""
+    voice, face = sender.sources
+    return voice.gauges()["ingest_audio_waiting"], face.gauges()["ingest_vision_waiting"]
 
 
-async def ready(connection: ClientConnection, hello: object = HELLO) -> dict[str, Any]:
-    await connection.send(json.dumps(hello))
-    answer: dict[str, Any] = json.loads(await connection.recv())
-    return answer
-
-
-async def refusal(connection: ClientConnection) -> tuple[int, str]:
-    """Return code and reason of the close."""
-    await connection.wait_closed()
-    assert connection.close_code
-    return connection.close_code, connection.close_reason or ""
-
-
-def block(position: int = 0, payload: bytes = BLOCK) -> bytes:
-    return build_frame(SoundHeader(timestamp=5 + position / 16000, position=position), payload)
+def feed(sender: SingleSender, header: Header) -> None:
+    asyncio.run(sender.feed(PlacedFrame(Frame(header), 0.0)))
 
 
 def test_frames_reach_their_source() -> None:
-    """The hello is answered with the limits; then every frame waits for the voice."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as connection:
-            answer = await ready(connection)
-            assert (answer["type"], answer["message"]) == ("ready", 262144)
-            for count in range(3):
-                await connection.send(block(320 * count))
-            voice, face = endpoint.sources
-            await until(lambda: voice.gauges()["ingest_audio_waiting"] == 4.0)
-            assert face.gauges()["ingest_vision_waiting"] == 1.0
-
-    play(scenario)
-
-
-@pytest.mark.parametrize(
-    ("frames", "code", "reason"),
-    [
-        (["a text"], 1003, "binary frames"),
-        ([b"\x00\x00\x00\x02{}"], 1007, "no valid header"),
-        ([block(320), block(0)], 1008, "position 0 is behind 640"),
-        ([bytes(300_000)], 1009, ""),
-        ([block(320 * count) for count in range(1500)], 1008, "too many messages"),
-    ],
-    ids=["text", "header", "position", "size", "rate"],
-)
-def test_a_wrong_frame_ends_the_connection(
-    frames: list[str | bytes], code: int, reason: str
-) -> None:
-    """With a close code and a reason."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as connection:
-            await ready(connection)
-            for frame in frames:
-                await connection.send(frame)
-            got, text = await refusal(connection)
-            assert got == code
-            assert reason in text
-
-    play(scenario)
-
-
-@pytest.mark.parametrize(
-    ("hello", "rest", "code", "reason"),
-    [
-        ({"type": "hello"}, {}, 1007, "nothing is offered"),
-        (HELLO | {"role": "agent"}, {}, 1008, "scores a customer"),
-        (HELLO | {"words": True}, {"takes_words": False}, 1008, "--asr none"),
-    ],
-    ids=["empty", "somebody else", "words twice"],
-)
-def test_a_wrong_hello_ends_the_connection(
-    hello: object, rest: dict[str, Any], code: int, reason: str
-) -> None:
-    """Before any frame is accepted."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as connection:
-            await connection.send(json.dumps(hello))
-            got, text = await refusal(connection)
-            assert got == code
-            assert reason in text
-
-    play(scenario, **rest)
-
-
-@pytest.mark.parametrize(
-    ("limits", "text"),
-    [
-        (SenderLimits(bandwidth=50), "more than 50 bytes in a second"),
-        (SenderLimits(duration=0.0), "0 s are over: connect again"),
-    ],
-    ids=["bytes", "time"],
-)
-def test_bytes_and_time_are_limited(limits: SenderLimits, text: str) -> None:
-    """A second has so many bytes, a sender so many seconds."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as connection:
-            await ready(connection)
-            await connection.send(block())
-            assert await refusal(connection) == (1008, text)
-
-    play(scenario, limits=limits)
+    """Sound waits for the voice and pictures for the face, behind the start of the sender."""
+    sender = admit(single())
+    sender.begin()
+    for _ in range(3):
+        feed(sender, SoundHeader(timestamp=0))
+    feed(sender, PictureHeader(timestamp=0))
+    assert queued(sender) == (4.0, 2.0)
 
 
 def test_one_sender_at_a_time() -> None:
-    """The second should try later; after the first has left it is accepted."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as first:
-            await ready(first)
-            async with sender(server) as second:
-                assert (await refusal(second))[0] == 1013
-        async with sender(server) as third:
-            assert (await ready(third))["type"] == "ready"
-
-    play(scenario)
+    """The second should try later; after the first has left it is admitted."""
+    sender = admit(single())
+    with pytest.raises(IngestError, match="somebody else is sending") as refused:
+        admit(sender)
+    assert refused.value.code == 1013
+    sender.detach("the sender has left")
+    assert queued(sender) == (1.0, 1.0)
+    admit(sender)
 
 
-def test_a_sender_needs_the_token() -> None:
-    """Its first message is the token, then comes the hello."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as wrong:
-            await wrong.send(json.dumps(HELLO))
-            assert await refusal(wrong) == (1008, "no valid token")
-        async with sender(server) as right:
-            await right.send(json.dumps({"token": SECRET}))
-            assert (await ready(right))["type"] == "ready"
-
-    play(scenario, access=Access(token=Token(SECRET)))
+def test_a_backlog_of_an_earlier_sender_refuses_the_next() -> None:
+    """The face may have two pictures queued, and has the ends of three senders."""
+    sender = single()
+    for _ in range(3):
+        admit(sender).detach("the sender has left")
+    with pytest.raises(IngestError, match="somebody else is sending"):
+        admit(sender)
 
 
-def test_foreign_pages_may_not_send() -> None:
-    """Our own page may, a listed one too, any other is refused before the handshake."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        for origin in (f"http://127.0.0.1:{server.port}", "https://calls.example"):
-            async with sender(server, origin) as allowed:
-                assert (await ready(allowed))["type"] == "ready"
-        with pytest.raises(InvalidStatus, match="403"):
-            await sender(server, "https://elsewhere.example")
-
-    play(scenario, access=Access(origins=("https://calls.example",)))
-
-
-def test_a_subscriber_may_not_say_more_because_of_it() -> None:
-    """The larger limits are for a sender after its hello alone."""
-
-    async def scenario(server: WebSocketPublisher, endpoint: SingleSender) -> None:
-        async with sender(server) as connection:
-            await connection.send(bytes(5000))
-            assert (await refusal(connection))[0] == 1009
-
-    play(scenario)
-
-
-def test_without_ingest_the_path_is_not_there() -> None:
-    """A server without ingest answers 404."""
-
-    async def main() -> None:
-        server = WebSocketPublisher(None, 0, hello=lambda: "hello", missed=missed)
-        async with asyncio.timeout(20), served(server):
-            with pytest.raises(InvalidStatus, match="404"):
-                await sender(server)
-
-    asyncio.run(main())
-
-
-def test_the_length_is_big_endian() -> None:
-    """As network protocols have it, and as the capture page writes it."""
-    frame = block()
-    (size,) = struct.unpack(">I", frame[:4])
-    assert json.loads(frame[4 : 4 + size])["kind"] == "audio"
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        (HELLO.model_copy(update={"words": True}), "--asr none"),
+        (HELLO.model_copy(update={"clock": "sender"}), "are for `tamulag serve`"),
+        (HELLO.model_copy(update={"session": "a"}), "are for `tamulag serve`"),
+        (HELLO.model_copy(update={"resume": "a"}), "are for `tamulag serve`"),
+    ],
+    ids=["words twice", "clock", "session", "resume"],
+)
+def test_a_hello_that_asks_for_more_is_refused(hello: SenderHello, reason: str) -> None:
+    """The place stays free for another sender."""
+    sender = single(takes_words=False)
+    with pytest.raises(IngestError, match=reason) as refused:
+        admit(sender, hello)
+    assert refused.value.code == 1008
+    admit(sender)
 
 
 @pytest.mark.parametrize(
