@@ -82,11 +82,11 @@ class Receiver(Protocol):
     def begin(self) -> None:
         """Start; `ready` was sent."""
 
-    async def feed(self, placed: PlacedFrame) -> None:
-        """Take a frame; waits while the session is too far behind to read another."""
+    async def feed(self, placed: PlacedFrame) -> bool:
+        """Take a frame, wait while the session is too far behind; return whether to read on."""
 
     async def finish(self) -> None:
-        """Process what is pending; the sender sent its `end` frame."""
+        """Process what is pending: after the `end` frame, or when `feed` returned False."""
 
     def detach(self, detail: str) -> None:
         """Release the place of a sender that has left or is closed; `detail` is the reason."""
@@ -162,7 +162,7 @@ class IngestEndpoint:
         self._logger.info("sender %s of %s %s", connection.peer, receiver.name, how)
 
     async def _feed(self, connection: Connection, hello: SenderHello, receiver: Receiver) -> None:
-        """Feed a sender's frames until its `end` frame.
+        """Feed a sender's frames until its `end` frame, or until no more is to be read.
 
         Raises:
             IngestError: If a frame is invalid, a limit is exceeded, or none comes for 10 s.
@@ -188,7 +188,8 @@ class IngestEndpoint:
                 _check_leap(timestamp, receiver.now())
             else:
                 timestamp = clock.place(timestamp)
-            await receiver.feed(PlacedFrame(frame, timestamp, span))
+            if not await receiver.feed(PlacedFrame(frame, timestamp, span)):
+                return
             counted = span[1]
 
 

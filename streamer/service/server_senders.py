@@ -251,11 +251,11 @@ class SessionReceiver:
             self.has_workers = True
             self.workers.begin(self.name, self.hello)
 
-    async def feed(self, placed: PlacedFrame) -> None:
+    async def feed(self, placed: PlacedFrame) -> bool:
         """Feed the registry or the workers; wait while too many steps wait; see `Receiver`."""
         header = placed.frame.header
         if not self.is_attached:  # received before another connection took over
-            return
+            return False
         if isinstance(header, FeaturesHeader):
             self._push_rows(header, placed)
         else:
@@ -266,6 +266,7 @@ class SessionReceiver:
         await self.session.has_room.wait()
         if self.registry.is_draining:  # what comes now is too late; `drain` closes the connection
             await self.connection.wait_closed()
+        return not self.registry.is_draining
 
     async def finish(self) -> None:
         """End the session, unless it has ended or another connection has it; see `Receiver`."""

@@ -66,11 +66,12 @@ class SingleSender:
         for source in (self._voice, self._face):
             source.begin(self._hello)
 
-    async def feed(self, placed: PlacedFrame) -> None:
+    async def feed(self, placed: PlacedFrame) -> bool:
         """Queue a frame for its source, never waits; see `Receiver`."""
         header = placed.frame.header
         is_vision = isinstance(header, PictureHeader) or getattr(header, "modality", "") == "vision"
         (self._face if is_vision else self._voice).feed(placed)
+        return True
 
     async def finish(self) -> None:
         """Do nothing: `detach` flushes the sources, and the session goes on; see `Receiver`."""

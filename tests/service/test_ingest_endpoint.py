@@ -54,9 +54,10 @@ class Recorded:
     def begin(self) -> None:
         self.calls.append("begin")
 
-    async def feed(self, placed: PlacedFrame) -> None:
+    async def feed(self, placed: PlacedFrame) -> bool:
         self.calls.append("feed")
         self.placed.append(placed)
+        return True
 
     async def finish(self) -> None:
         self.calls.append("finish")

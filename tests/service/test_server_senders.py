@@ -264,7 +264,8 @@ def test_a_connection_that_was_replaced_cannot_end_the_session() -> None:
         resume = VOICE.model_copy(update={"resume": replaced.ready["resume"]})
         server.senders.admit(resume, Silent()).begin()
         header = FeaturesHeader(timestamp=0, modality="audio")
-        await replaced.feed(PlacedFrame(Frame(header, rows=np.ones((5, AUDIO_DIM), "f4")), 0.0))
+        placed = PlacedFrame(Frame(header, rows=np.ones((5, AUDIO_DIM), "f4")), 0.0)
+        assert not await replaced.feed(placed)
         await replaced.finish()
         replaced.detach("the sender has left")
         session = server.registry.open[replaced.name]
