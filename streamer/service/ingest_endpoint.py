@@ -184,18 +184,13 @@ class IngestEndpoint:
             if isinstance(frame.header, EndHeader):
                 return
             timestamp, span = frame.header.timestamp, _span_of(frame, counted)
-            if hello.clock == "sender":
-                _check_leap(timestamp, receiver.now())
-            else:
+            if hello.clock == "arrival":
                 timestamp = clock.place(timestamp)
+            elif (leap := timestamp - receiver.now()) > LEAP:
+                raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {leap:.0f} s")
             if not await receiver.feed(PlacedFrame(frame, timestamp, span)):
                 return
             counted = span[1]
-
-
-def _check_leap(timestamp: float, now: float) -> None:
-    if timestamp > now + LEAP:
-        raise IngestError(POLICY, f"timestamp {timestamp:.3f} leaps by {timestamp - now:.0f} s")
 
 
 def _span_of(frame: Frame, counted: int) -> tuple[int, int]:

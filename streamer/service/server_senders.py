@@ -128,15 +128,12 @@ class ServerSenders:
         async with aclosing(self._registry.hand_over(partial(_save, self._store))) as ended:
             async for session, is_stored in ended:
                 how = "connect again, with your resume key" if is_stored else "not handed over"
-                self._close_sender(session, f"restart: {how}")
-
-    def _close_sender(self, session: ServerSession, reason: str) -> None:
-        """Close the sender of a session that has ended."""
-        sender = self._attached.get(session.name)
-        if sender is not None:
-            task = asyncio.create_task(_close(sender.connection, reason), name="tamulag.restart")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+                sender = self._attached.get(session.name)
+                if sender is not None:
+                    closing = _close(sender.connection, f"restart: {how}")
+                    task = asyncio.create_task(closing, name="tamulag.restart")
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
 
     def _workers_for(self, hello: SenderHello) -> FeatureWorkerPool | None:
         """Return the workers for the sender's sound, pictures or words; None: it sends none."""
