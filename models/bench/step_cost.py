@@ -213,7 +213,7 @@ class _Stream:
         now = torch.full((self._sessions, 1), self._end)
         allowed = torch.ones(self._sessions, 1, len(MODALITIES), dtype=torch.bool)
         begin = time.perf_counter()
-        _, self._state = self._step(ticks, now, self._state, allowed)
+        _, self._state = self._step(ticks, now, self._state, allowed, None)
         return time.perf_counter() - begin
 
 

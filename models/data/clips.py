@@ -62,6 +62,8 @@ class TextRow:
     """Human labels of each modality alone, where the CSV has them (CH-SIMS)."""
     mode: str = ""
     """Value of the column `mode`, where the CSV has it."""
+    place: float = 0.0
+    """Number in the column `clip_id`, where it is one: the row's place in its video."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def read_labelled(path: Path, *, mode: str | None = None, limit: float = LIMIT) 
             row.get("video_id") or str(line),
             {n: _label(path, line, row, key, limit) for n, key in HUMAN.items() if row.get(key)},
             row.get("mode") or "",
+            _place(row.get("clip_id")),
         )
         for line, row in _table(path, {"text", "label"}, mode)
     ]
@@ -228,7 +231,7 @@ def read_labelled(path: Path, *, mode: str | None = None, limit: float = LIMIT) 
 def read_media(
     path: Path, *, folder: Path | None = None, mode: str | None = None, limit: float = LIMIT
 ) -> list[MediaRow]:
-    """Read a CSV with the columns `file,label` and optionally `text` and `group`.
+    """Read a CSV with the columns `file,label` and optionally `text` and `group` or `speaker`.
 
     Args:
         path: The CSV; without a group the file is one of its own.
@@ -247,8 +250,16 @@ def read_media(
                 f"{path} line {line}: no file {file}: correct the column file, or remove the row"
             )
         label = _label(path, line, row, "label", limit)
-        rows.append(MediaRow(file, label, row.get("text") or "", row.get("group") or row["file"]))
+        rows.append(MediaRow(file, label, row.get("text") or "", _group(row)))
     return rows
+
+
+def _group(row: Mapping[str, str]) -> str:
+    return row.get("group") or row.get("speaker") or row["file"]
+
+
+def _place(clip_id: str | None) -> float:
+    return float(clip_id) if clip_id and clip_id.isdecimal() else 0.0
 
 
 def is_media(path: Path) -> bool:

@@ -37,6 +37,20 @@ class Memory(NamedTuple):
     """(B, R) int64, tick from which it is known."""
 
 
+class Turn(NamedTuple):
+    """What a person is saying at each hop, so that attention is not on what was said before.
+
+    A turn that is young is blended with what stood before it: the context is share times that of
+    the turn plus (1 - share) times that of the rest of the window. Where either holds nothing, the
+    other has it all.
+    """
+
+    since: Tensor
+    """(B, N) int64, tick at which the turn began."""
+    share: Tensor
+    """(B, N) float32 in [0, 1], of the turn in the context."""
+
+
 class Pooled(NamedTuple):
     """One modality at each hop."""
 
@@ -125,19 +139,22 @@ class TemporalAttention(nn.Module):
             torch.cat([memory.ready, ticks.ready], dim=1),
         )
 
-    def pool(self, memory: Memory, now_BN: Tensor, window: int) -> Pooled:
+    def pool(self, memory: Memory, now_BN: Tensor, window: int, turn: Turn | None = None) -> Pooled:
         """Pool the states that lie in the window of each hop and were known by then.
 
         Args:
             memory: As `extend` returns it.
             now_BN: (B, N) int64, the tick at which each hop ends.
             window: Ticks that a window covers.
+            turn: What is being said; None: all of the window.
         """
-        weight, inside = self.weigh(memory, now_BN, window)
+        weight, inside = self.weigh(memory, now_BN, window, turn)
         context = weight @ memory.hidden
         return Pooled(context, inside.any(dim=-1), self.shares(weight), memory.time)
 
-    def weigh(self, memory: Memory, now_BN: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, memory: Memory, now_BN: Tensor, window: int, turn: Turn | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return each state's factor in the context, and whether it counts, both (B, N, S).
 
         What the states themselves are is not looked at.
@@ -145,7 +162,27 @@ class TemporalAttention(nn.Module):
         now = now_BN.unsqueeze(-1)
         time, ready = memory.time.unsqueeze(1), memory.ready.unsqueeze(1)
         inside = memory.mask.unsqueeze(1) & (time < now) & (time >= now - window) & (ready <= now)
-        return self.factors(memory.energy.unsqueeze(1), inside), inside
+        energy = memory.energy.unsqueeze(1)
+        if turn is None:
+            return self.factors(energy, inside), inside
+        is_new = time >= turn.since.unsqueeze(-1)
+        return self.blended(energy, inside, is_new, turn.share.unsqueeze(-1)), inside
+
+    def blended(self, energy: Tensor, inside: Tensor, is_new: Tensor, share: Tensor) -> Tensor:
+        """Return each state's factor, (..., S), where a turn is blended with what stood before.
+
+        Args:
+            energy: (..., S).
+            inside: (..., S) bool, whether a state counts.
+            is_new: (..., S) bool, whether it is of the turn.
+            share: (..., 1), of the turn.
+        """
+        if self.kind.startswith("softmax"):
+            return _reshared(masked_softmax(energy, inside), is_new, share)
+        new, old = inside & is_new, inside & ~is_new
+        share = torch.where(old.any(dim=-1, keepdim=True), share, 1.0)
+        share = torch.where(new.any(dim=-1, keepdim=True), share, 0.0)
+        return share * self.factors(energy, new) + (1 - share) * self.factors(energy, old)
 
     def shares(self, weight: Tensor) -> Tensor:
         """Return factors as shares, never negative; see `Pooled.weight`."""
@@ -178,6 +215,19 @@ def masked_softmax(energy: Tensor, inside: Tensor, dim: int = -1) -> Tensor:
     # Not -inf: a row of nothing else would be NaN, in its gradient too.
     energy = torch.where(inside, energy, torch.finfo(energy.dtype).min)
     return torch.where(inside, torch.softmax(energy, dim=dim), 0.0)
+
+
+def _reshared(weight: Tensor, is_new: Tensor, share: Tensor) -> Tensor:
+    """Return weights that sum to 1 such that those of the turn sum to its share.
+
+    That is the blend of two softmaxes in half as many operators.
+    """
+    new = torch.where(is_new, weight, 0.0).sum(dim=-1, keepdim=True)
+    old = torch.where(is_new, 0.0, weight).sum(dim=-1, keepdim=True)
+    share = torch.where(new > 0, torch.where(old > 0, share, 1.0), 0.0)
+    tiny = torch.finfo(weight.dtype).tiny
+    new_scale, old_scale = share / new.clamp(min=tiny), (1 - share) / old.clamp(min=tiny)
+    return weight * torch.where(is_new, new_scale, old_scale)
 
 
 def _end(inside: Tensor, *, first: bool) -> Tensor:

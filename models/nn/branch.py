@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import Memory, Pooled, TemporalAttention, forget
+from .attention import Memory, Pooled, TemporalAttention, Turn, forget
 from .config import BranchConfig, ModelConfig
 from .encoder import Encoder, EncoderState, Ticks, compact
 
@@ -114,7 +114,9 @@ class Branch(nn.Module):
             self.encoder.initial_state(batch), self.attention.initial_memory(batch, self.memory)
         )
 
-    def step(self, ticks: Ticks, now_BN: Tensor, state: BranchState) -> tuple[Pooled, BranchState]:
+    def step(
+        self, ticks: Ticks, now_BN: Tensor, state: BranchState, turn: Turn | None = None
+    ) -> tuple[Pooled, BranchState]:
         """Encode new ticks, pool at each hop, forget what is over the memory's size.
 
         Raises:
@@ -125,22 +127,22 @@ class Branch(nn.Module):
                 "bidirectional = true reads whole sequences only and cannot be stepped: "
                 "call forward, or set bidirectional = false and train again"
             )
-        return self._advance(ticks, now_BN, state)
+        return self._advance(ticks, now_BN, state, turn)
 
-    def forward(self, ticks: Ticks, now_BN: Tensor) -> Pooled:
+    def forward(self, ticks: Ticks, now_BN: Tensor, turn: Turn | None = None) -> Pooled:
         """Pool whole sequences from the initial state.
 
         A bidirectional branch sees at each hop also what comes after it.
         """
-        return self._advance(ticks, now_BN, self.initial_state(len(now_BN)))[0]
+        return self._advance(ticks, now_BN, self.initial_state(len(now_BN)), turn)[0]
 
     def _advance(
-        self, ticks: Ticks, now_BN: Tensor, state: BranchState
+        self, ticks: Ticks, now_BN: Tensor, state: BranchState, turn: Turn | None
     ) -> tuple[Pooled, BranchState]:
         ticks = compact(ticks)
         h_BTH, encoder = self.encoder.step(ticks, state.encoder)
         memory = self.attention.extend(state.memory, h_BTH, ticks)
-        pooled = self.projected(self.attention.pool(memory, now_BN, self.window))
+        pooled = self.projected(self.attention.pool(memory, now_BN, self.window, turn))
         return pooled, BranchState(encoder, forget(memory, self.memory))
 
     def projected(self, pooled: Pooled) -> Pooled:

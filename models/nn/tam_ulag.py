@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import Pooled
+from .attention import Pooled, Turn
 from .branch import Branch, BranchState, Head, regressor, reset_branch
 from .config import BranchConfig, ModelConfig, config_dict
 from .constants import LIMIT, MODALITIES, TICK_RATE
@@ -32,6 +32,7 @@ __all__ = [
     "Output",
     "State",
     "TamUlag",
+    "Turns",
     "bounded",
     "config_dict",
     "regressor",
@@ -48,6 +49,26 @@ class State(NamedTuple):
     text: BranchState
     audio: BranchState
     vision: BranchState
+
+
+SPOKEN = ("text", "audio")
+"""The modalities that have turns; of the face all of the window counts."""
+
+
+class Turns(NamedTuple):
+    """What is being said at each hop; see `Turn`."""
+
+    since: Tensor
+    """(B, N, 2) int64, of text and audio."""
+    share: Tensor
+    """(B, N, 2) float32."""
+
+    def of(self, name: str) -> Turn | None:
+        """Return the turn of one modality, if it has turns."""
+        if name not in SPOKEN:
+            return None
+        index = SPOKEN.index(name)
+        return Turn(self.since[..., index], self.share[..., index])
 
 
 class Output(NamedTuple):
@@ -107,6 +128,7 @@ class TamUlag(nn.Module):
         now_BN: Tensor,
         state: State,
         allowed_BNM: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[Output, State]:
         """Advance every session by new ticks and score N hops.
 
@@ -119,6 +141,7 @@ class TamUlag(nn.Module):
             state: From `initial_state` or the previous `step`; never changed in place.
             allowed_BNM: bool; False keeps a modality out of the fusion of a hop although something
                 of it lies in the window (its source is lost). None allows all.
+            turns: What is being said; None: attention sees all of the window.
 
         Returns:
             The estimates and the next state.
@@ -133,20 +156,21 @@ class TamUlag(nn.Module):
                     f"{name}.bidirectional = true reads whole sequences only and cannot stream: "
                     f"call forward, or set {name}.bidirectional = false and train again"
                 )
-        return self._advance(ticks, now_BN, state, allowed_BNM)
+        return self._advance(ticks, now_BN, state, allowed_BNM, turns)
 
     def forward(
         self,
         ticks: Mapping[str, Ticks],
         now_BN: Tensor,
         allowed_BNM: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> Output:
         """Score a whole sequence from the initial state: one long `step`.
 
         A bidirectional branch, which cannot step, sees at each hop also what comes after it.
         """
-        output, _ = self._advance(ticks, now_BN, self.initial_state(len(now_BN)), allowed_BNM)
-        return output
+        state = self.initial_state(len(now_BN))
+        return self._advance(ticks, now_BN, state, allowed_BNM, turns)[0]
 
     def _advance(
         self,
@@ -154,11 +178,13 @@ class TamUlag(nn.Module):
         now_BN: Tensor,
         state: State,
         allowed_BNM: Tensor | None,
+        turns: Turns | None,
     ) -> tuple[Output, State]:
         pooled, states = [], []
         for name, before in zip(MODALITIES, state, strict=True):
             new = self._checked(name, ticks.get(name), now_BN)
-            out, after = self._of(name)._advance(new, now_BN, before)
+            turn = None if turns is None else turns.of(name)
+            out, after = self._of(name)._advance(new, now_BN, before, turn)
             pooled.append(out)
             states.append(after)
         return self.decide(pooled, allowed_BNM), State(*states)

@@ -19,14 +19,14 @@ from torch import Tensor
 from ..nn.attention import Memory, Pooled
 from ..nn.branch import BranchState
 from ..nn.encoder import EncoderState, Ticks, compact
-from ..nn.tam_ulag import MODALITIES, TICK_RATE, Output, State, TamUlag
+from ..nn.tam_ulag import MODALITIES, SPOKEN, TICK_RATE, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError, resolve
 from .ort_runner import Runner
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FORMAT = "tamulag-step-2"
+FORMAT = "tamulag-step-3"
 FEATURES = ("fused", *MODALITIES)
 """Names of `Output.features`."""
 _STATES = 20
@@ -39,9 +39,9 @@ class OnnxStep:
 
     The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T), of
     which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1),
-    `allowed` (B, 1, 3) and `state.M.*`; T is at least 1. Its outputs: `sentiment`, `heads`,
-    `present`, `weight`, `attention.M.*`, `features.*` and `next.M.*`. What a step never changes is
-    not among the states.
+    `allowed` (B, 1, 3), `since` and `share` (B, 1, 2) of the turns and `state.M.*`; T is at least
+    1. Its outputs: `sentiment`, `heads`, `present`, `weight`, `attention.M.*`, `features.*` and
+    `next.M.*`. What a step never changes is not among the states.
 
     Args:
         path: Written by `tamulag export --onnx`.
@@ -73,6 +73,7 @@ class OnnxStep:
         now_BN: Tensor,
         state: State,
         allowed_BNM: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[Output, State]:
         """Advance every session by new ticks and score one hop; see `TamUlag.step`.
 
@@ -84,10 +85,13 @@ class OnnxStep:
         new = [compact(self._model._checked(n, ticks.get(n), now_BN)) for n in MODALITIES]
         if allowed_BNM is None:
             allowed_BNM = torch.ones(len(now_BN), 1, len(MODALITIES), dtype=torch.bool)
+        if turns is None:
+            since = now_BN.new_zeros(len(now_BN), 1, len(SPOKEN))
+            turns = Turns(since, torch.ones_like(since, dtype=torch.float32))
         given: list[Tensor] = []
         for one in new:
             given += one if one.mask.shape[1] else _place(one)
-        given += now_BN, allowed_BNM
+        given += now_BN, allowed_BNM, *turns
         for (encoder, memory), changing in zip(state, self._changing, strict=True):
             given += encoder[changing]
             given += memory

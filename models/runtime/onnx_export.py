@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from ..nn.constants import HOP
 from ..nn.encoder import Ticks
-from ..nn.tam_ulag import MODALITIES, Output, State, TamUlag
+from ..nn.tam_ulag import MODALITIES, SPOKEN, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError
 from .onnx_engine import OnnxStep, made_from
 from .onnx_graph import TICKS, StepGraph
@@ -73,7 +73,7 @@ def _example(graph: StepGraph) -> tuple[list[Tensor], list[dict[int, Dim]]]:
     """Return arguments of three sessions, and which of their sizes may change."""
     batch = Dim("batch")
     stream = next(_stream(graph.model, batch=3, hops=1, seed=0))
-    given = {"now": stream[1], "allowed": stream[2]}
+    given = {"now": stream[1], "allowed": stream[2], **stream[3]._asdict()}
     shapes = {name: {0: batch} for name in graph.inputs}
     for length, name in enumerate(MODALITIES, 3):
         ticks = Ticks(*(part[:, :length] for part in stream[0][name]))
@@ -101,8 +101,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-Hop = tuple[dict[str, Ticks], Tensor, Tensor]
-"""New ticks, now (B, 1) and allowed (B, 1, 3)."""
+Hop = tuple[dict[str, Ticks], Tensor, Tensor, Turns]
+"""New ticks, now (B, 1), allowed (B, 1, 3) and turns."""
 
 
 def _stream(model: TamUlag, *, batch: int, hops: int, seed: int) -> Iterator[Hop]:
@@ -127,7 +127,9 @@ def _stream(model: TamUlag, *, batch: int, hops: int, seed: int) -> Iterator[Hop
             if hop == 0 or chance(1) > 0.3:
                 ticks[name] = Ticks(values, mask, time, time + config.period)
         now = torch.full((batch, 1), (hop + 1) * HOP)
-        yield ticks, now, chance(batch, 1, len(MODALITIES)) > 0.2
+        share = chance(batch, 1, len(SPOKEN))
+        since = (now.unsqueeze(-1) - 4 * HOP * share).long()
+        yield ticks, now, chance(batch, 1, len(MODALITIES)) > 0.2, Turns(since, share)
 
 
 @torch.inference_mode()
@@ -149,9 +151,9 @@ def check(
     worst = {"estimates": 0.0, "attention": 0.0, "states": 0.0}
     for batch in batches:
         ours = theirs = model.initial_state(batch)
-        for ticks, now, allowed in _stream(model, batch=batch, hops=hops, seed=batch):
-            wanted, ours = model.step(ticks, now, ours, allowed)
-            found, theirs = onnx.step(ticks, now, theirs, allowed)
+        for ticks, now, allowed, turns in _stream(model, batch=batch, hops=hops, seed=batch):
+            wanted, ours = model.step(ticks, now, ours, allowed, turns)
+            found, theirs = onnx.step(ticks, now, theirs, allowed, turns)
             pairs = {
                 "estimates": ((*wanted[:4], *wanted.features), (*found[:4], *found.features)),
                 "attention": (_attention(model, wanted), _attention(model, found)),

@@ -16,11 +16,11 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ..nn.attention import Memory, Pooled, masked_softmax
+from ..nn.attention import Memory, Pooled, Turn, masked_softmax
 from ..nn.branch import Branch, Head
 from ..nn.encoder import Encoder
 from ..nn.fusion import SemanticFusion
-from ..nn.tam_ulag import MODALITIES, Output, TamUlag, bounded
+from ..nn.tam_ulag import MODALITIES, Output, TamUlag, Turns, bounded
 from .onnx_engine import FEATURES
 
 GATES = (0, 3, 1, 2)
@@ -47,7 +47,7 @@ class StepGraph(nn.Module):
     def inputs(self) -> list[str]:
         """The names of the arguments, in order."""
         ticks = [f"ticks.{name}.{key}" for name in MODALITIES for key in TICKS]
-        return [*ticks, "now", "allowed", *self._of_states("state")]
+        return [*ticks, "now", "allowed", "since", "share", *self._of_states("state")]
 
     @property
     def outputs(self) -> list[str]:
@@ -61,12 +61,12 @@ class StepGraph(nn.Module):
         """Return the results for the arguments."""
         given = dict(zip(self.inputs, tensors, strict=True))
         now_B1 = given["now"]
-        since_B1 = now_B1 - self.model.config.window
+        oldest_B1 = now_B1 - self.model.config.window
+        turns = Turns(given["since"].squeeze(1), given["share"].squeeze(1))
         pooled, changed = [], []
         for name, branch in self.branches.items():
-            out, after = branch(
-                _of(given, f"ticks.{name}"), _of(given, f"state.{name}"), now_B1, since_B1
-            )
+            ticks, state = _of(given, f"ticks.{name}"), _of(given, f"state.{name}")
+            out, after = branch(ticks, state, now_B1, oldest_B1, turns.of(name))
             pooled.append(out)
             changed += [after[key] for key in self.states[name]]
         present, weight, scores, features = self._decide(pooled, given["allowed"])
@@ -113,7 +113,12 @@ class _BranchGraph(nn.Module):
         )
 
     def forward(
-        self, ticks: dict[str, Tensor], state: dict[str, Tensor], now_B1: Tensor, since_B1: Tensor
+        self,
+        ticks: dict[str, Tensor],
+        state: dict[str, Tensor],
+        now_B1: Tensor,
+        oldest_B1: Tensor,
+        turn: Turn | None,
     ) -> tuple[Pooled, dict[str, Tensor]]:
         """Return what is pooled and the states after the hop."""
         mask_BT = ticks["mask"]
@@ -124,7 +129,7 @@ class _BranchGraph(nn.Module):
         energy = self.branch.attention.energy(h_BTH)
         new = Memory(h_BTH, energy, mask_BT, ticks["time"], ticks["ready"])
         memory = Memory(*(torch.cat([state[k], x], dim=1) for k, x in new._asdict().items()))
-        pooled = self._pooled(memory, now_B1, since_B1)
+        pooled = self._pooled(memory, now_B1, oldest_B1, turn)
         stored = _kept(memory, count_B1, self.branch.memory)
         return self.branch.projected(pooled), after | recurrent | stored._asdict()
 
@@ -158,12 +163,18 @@ class _BranchGraph(nn.Module):
         h_BLH, c_BLH = after_2LBH.transpose(0, 1).split(L, dim=1)
         return x_TBD.transpose(0, 1), {"h": h_BLH, "c": c_BLH}
 
-    def _pooled(self, memory: Memory, now_B1: Tensor, since_B1: Tensor) -> Pooled:
+    def _pooled(
+        self, memory: Memory, now_B1: Tensor, oldest_B1: Tensor, turn: Turn | None
+    ) -> Pooled:
         """Do what `TemporalAttention.pool` does for one hop."""
         attention = self.branch.attention
-        inside = memory.mask & (memory.time < now_B1) & (memory.time >= since_B1)
+        inside = memory.mask & (memory.time < now_B1) & (memory.time >= oldest_B1)
         inside = inside & (memory.ready <= now_B1)
-        weight = attention.factors(memory.energy, inside)
+        if turn is None:
+            weight = attention.factors(memory.energy, inside)
+        else:
+            is_new = memory.time >= turn.since.unsqueeze(-1)
+            weight = attention.blended(memory.energy, inside, is_new, turn.share.unsqueeze(-1))
         context = weight.unsqueeze(1) @ memory.hidden
         there = _any(inside)
         return Pooled(context, there, attention.shares(weight).unsqueeze(1), memory.time)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ..nn.attention import Memory, Pooled
+from ..nn.attention import Memory, Pooled, Turn
 from ..nn.branch import Branch, BranchState
 from ..nn.encoder import EncoderState, Ticks, compact
 
@@ -79,12 +79,12 @@ class RingState:
         counts: list[int] = ticks.mask.sum(dim=1).tolist()
         return counts
 
-    def pool(self, rows: Rows, now_B1: Tensor, new: Sequence[int]) -> Pooled:
+    def pool(self, rows: Rows, now_B1: Tensor, new: Sequence[int], turn: Turn | None) -> Pooled:
         """Pool each session's window; visible are `Branch.memory` states before the new ones."""
         attention, window = self.branch.attention, self.branch.window
         if isinstance(rows, slice):
             memory = self._newest(rows.start, self.branch.memory + new[0])
-            return self.branch.projected(attention.pool(memory, now_B1, window))
+            return self.branch.projected(attention.pool(memory, now_B1, window, turn))
         written = self.written[rows].unsqueeze(1)
         visible = self.branch.memory + max(new)
         number = written - visible + torch.arange(visible)
@@ -96,7 +96,7 @@ class RingState:
             for part in (self.energy, self.time, self.ready)
         )
         ring = Memory(self.hidden, energy, known, time, ready)
-        weight, inside = attention.weigh(ring, now_B1, window)
+        weight, inside = attention.weigh(ring, now_B1, window, turn)
         counts, there = inside[:, 0].sum(dim=1), inside[:, 0]
         context = embedding_bag(
             places[there],

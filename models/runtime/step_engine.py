@@ -55,6 +55,10 @@ class StepInput(NamedTuple):
     """In order."""
     allowed: tuple[bool, bool, bool]
     """Text, audio, vision: False keeps it out of the fusion."""
+    since: tuple[int, int] = (0, 0)
+    """Text, audio: tick at which the turn began that attention is on; see `Turn`."""
+    share: tuple[float, float] = (1.0, 1.0)
+    """Text, audio: share of that turn in the context, in [0, 1]."""
 
 
 class Attention(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..nn.constants import HOP, MODALITIES
 from ..nn.encoder import Ticks
-from ..nn.tam_ulag import Output, State, TamUlag
+from ..nn.tam_ulag import Output, State, TamUlag, Turns
 from .ring_state import RingState, Rows
 from .step_engine import Attention, StepArrays, StepInput, TickArrays, Utterance
 
@@ -26,7 +26,7 @@ TOKENS, MOST_TOKENS = 64, 1024
 """Tokens of an utterance that there is room for at first, and that there can be room for."""
 
 Step = Callable[
-    [Mapping[str, Ticks], Tensor, State, Tensor | None],
+    [Mapping[str, Ticks], Tensor, State, Tensor | None, Turns | None],
     tuple[Output, State],
 ]
 """`TamUlag.step`, or what computes the same."""
@@ -112,10 +112,14 @@ class TorchEngine:
         brought["text"] = [(slot, utterance.rows) for slot, utterance in last]
         now = torch.tensor([[one.end] for one in inputs])
         allowed = torch.tensor([[one.allowed] for one in inputs])
+        turns = Turns(
+            torch.tensor([[one.since] for one in inputs]),
+            torch.tensor([[one.share] for one in inputs]),
+        )
         if self._step is not None and len(slots) in self._sizes:
-            output = self._by_value(self._step, slots, brought, now, allowed)
+            output = self._by_value(self._step, slots, brought, now, allowed, turns)
         else:
-            output = self._in_place(slots, brought, now, allowed)
+            output = self._in_place(slots, brought, now, allowed, turns)
         self._save_ended(last)
         return _arrays(output)
 
@@ -156,13 +160,18 @@ class TorchEngine:
             self._anchor[name][slot] = torch.from_numpy(np.array(part))
 
     def _in_place(
-        self, slots: Sequence[int], brought: Brought, now_B1: Tensor, allowed: Tensor
+        self,
+        slots: Sequence[int],
+        brought: Brought,
+        now_B1: Tensor,
+        allowed: Tensor,
+        turns: Turns,
     ) -> Output:
         rows, pooled = _rows(slots), []
         for name in MODALITIES:
             new = self._encode(name, brought[name])
             counts = [new.get(slot, 0) for slot in slots]
-            pooled.append(self._rings[name].pool(rows, now_B1, counts))
+            pooled.append(self._rings[name].pool(rows, now_B1, counts, turns.of(name)))
         return self._model.decide(pooled, allowed)
 
     def _by_value(
@@ -172,6 +181,7 @@ class TorchEngine:
         brought: Brought,
         now_B1: Tensor,
         allowed: Tensor,
+        turns: Turns,
     ) -> Output:
         everybody, ticks = torch.tensor(slots), {}
         for name, rows in brought.items():
@@ -181,7 +191,7 @@ class TorchEngine:
                 of = dict(rows)
                 ticks[name] = padded([of.get(slot, nothing) for slot in slots])
         state = State(*(self._rings[name].value(everybody) for name in MODALITIES))
-        output, after = step(ticks, now_B1, state, allowed)
+        output, after = step(ticks, now_B1, state, allowed, turns)
         for name, part in ticks.items():
             self._rings[name].assign(everybody, part, getattr(after, name))
         return output

@@ -114,6 +114,7 @@ def _header(
         lateness=timing.lateness,
         stale_after=ModalityTimes(**timing.stale_after),
         missing_after=ModalityTimes(**timing.missing_after),
+        attention=timing.attention,
         epoch=epoch,
         privacy=config.session.privacy,
     )

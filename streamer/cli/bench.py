@@ -133,7 +133,7 @@ def bench_labels(
             progress=progress,
         )
     if as_json:
-        print(json.dumps({"seeds": seeds, "rows": [_plain(row._asdict()) for row in rows]}))
+        print(json.dumps({"seeds": seeds, "rows": [plain(row._asdict()) for row in rows]}))
         return
     print("| labels | trained on | modality | Corr | MAE | sign | change |")
     print("|---|---|---|---|---|---|---|")
@@ -265,10 +265,10 @@ def _hour(path: Path, checkpoint: str, duration: float) -> "list[Drift]":
     return drifts(estimates, loop.period, timing)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a value for JSON, which has no nan."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -365,7 +365,7 @@ def bench_soak(
     options = ["--loop"] + (["--demo"] if source is None else ["--source", str(source)])
     found = soak(options, minutes, partial(print, file=sys.stderr))
     if as_json:
-        print(json.dumps(_plain(found._asdict())))
+        print(json.dumps(plain(found._asdict())))
         return
     for name, value in found._asdict().items():
         print(f"{name:15} {value}")

@@ -6,7 +6,7 @@ Knows the model's output and how old each modality is. Knows no wall clock and n
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ UNSEEN = {"text": "no_words", "audio": "no_sound", "vision": "no_picture"}
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """The numbers of a session, all in seconds."""
+    """The numbers of a session, in seconds, and what attention is scoped to."""
 
     window: float = 5.0
     hop: float = 0.5
@@ -36,6 +36,8 @@ class Timing:
         default_factory=lambda: {"text": 5.0, "audio": 2.0, "vision": 1.0}
     )
     """... and `missing` when it is older than this; then its recurrent state starts afresh."""
+    attention: Literal["turn", "window"] = "turn"
+    """What attention is scoped to: `core.turns`, or all of the window as it was at first."""
 
 
 @dataclass(slots=True)

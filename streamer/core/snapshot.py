@@ -23,6 +23,7 @@ from .estimate import Presence
 from .sample import Phrase, Sample, Word
 from .session_batch import SessionBatch
 from .step_builder import StepBuilder
+from .turns import TextTurn, VoiceTurn
 
 VERSION = 1
 SAMPLED: tuple[Literal["audio", "vision"], ...] = ("audio", "vision")
@@ -64,6 +65,9 @@ class _SavedSession:
     words: list[tuple[int, str]]
     utterance: _Spoken | None
     waiting: list[_Spoken] = field(default_factory=list)
+    text_turn: TextTurn = field(default_factory=TextTurn)
+    """Where there is none, the snapshot was written before attention was scoped to a turn."""
+    voice_turn: VoiceTurn = field(default_factory=VoiceTurn)
 
 
 _SAVED_SESSION = TypeAdapter(_SavedSession)
@@ -159,6 +163,8 @@ def _saved_session(builder: StepBuilder, checkpoint: str) -> _SavedSession:
         words=list(builder.words.items()),
         utterance=None if builder.utterance is None else _spoken(builder.utterance),
         waiting=[_spoken(phrase) for phrase in builder.waiting],
+        text_turn=builder.text_turn,
+        voice_turn=builder.voice_turn,
     )
 
 
@@ -197,6 +203,7 @@ def _write_back(builder: StepBuilder, saved: _SavedSession, arrays: Arrays) -> N
     builder.revision, builder.late_phrases = saved.revision, saved.late_phrases
     builder.presence = dict(saved.reports)
     builder.words = dict(saved.words)
+    builder.text_turn, builder.voice_turn = saved.text_turn, saved.voice_turn
     spoken = [*([] if saved.utterance is None else [saved.utterance]), *saved.waiting]
     phrases = [_phrase(one, arrays[f"phrase.{number}"]) for number, one in enumerate(spoken)]
     builder.utterance = None if saved.utterance is None else phrases.pop(0)

@@ -32,6 +32,7 @@ from .sample import (
     Word,
     tick_of,
 )
+from .turns import TextTurn, VoiceTurn
 
 WAITING_PHRASES = 256
 """Phrases that may wait for the hop that admits them; beyond that the oldest is dropped."""
@@ -81,6 +82,8 @@ class StepBuilder:
         self.utterance: Phrase | None = None
         self.waiting: deque[Phrase] = deque(maxlen=WAITING_PHRASES)
         self.words: dict[int, str] = {}
+        self.text_turn = TextTurn()
+        self.voice_turn = VoiceTurn()
         self._names_words = names_words
         self._card = card
 
@@ -152,7 +155,18 @@ class StepBuilder:
         text, audio, vision = (
             name in self.presence and self.presence[name].counts for name in MODALITIES
         )
-        inputs = StepInput(hop.end, fresh, rows, utterances, (text, audio, vision))
+        inputs = StepInput(
+            hop.end,
+            fresh,
+            rows,
+            utterances,
+            (text, audio, vision),
+        )
+        if self.timing.attention == "turn":
+            inputs = inputs._replace(
+                since=(self.text_turn.since, self.voice_turn.since),
+                share=(self.text_turn.share, self.voice_turn.share(hop.end)),
+            )
         presence = {name: replace(one) for name, one in self.presence.items()}
         return PendingStep(inputs, presence, self.words, self.revision)
 
@@ -161,6 +175,8 @@ class StepBuilder:
         grid, presence = hop.grids[name], self.presence[name]
         if grid.seen is not None:
             presence.reason = grid.reason
+        if name == "audio":
+            self.voice_turn.add(grid.time[grid.mask])
         if grid.mask.any():
             presence.last = int(grid.time[grid.mask][-1]) + PERIOD[name]
         return TickArrays(grid.values, grid.mask, grid.time, grid.time + PERIOD[name])
@@ -199,6 +215,8 @@ class StepBuilder:
         if _texts(phrase.words)[: len(known)] != known:
             self.revision += 1
         starts = [min(tick_of(word.start), end - 1) for word in phrase.words]
+        if starts:
+            self.text_turn.set(phrase, starts[0])
         self._remember(dict(zip(starts, _texts(phrase.words), strict=True)), phrase, end)
         time = np.array([starts[i] for i in phrase.word_of_token], np.int64)
         rows = TickArrays(

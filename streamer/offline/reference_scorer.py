@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tamulag.models import TamUlag, Ticks
+from tamulag.models.nn.tam_ulag import SPOKEN, Turns
 from tamulag.models.runtime.checkpoint import Card
 
 from ..core.estimate import Timing
@@ -28,6 +29,7 @@ from ..core.sample import (
     Sample,
     tick_of,
 )
+from ..core.turns import PAUSE, SOUND, WORDS
 from ..features.asr.recogniser import Encode
 from .extract import MediaFeatures, stack_inputs
 
@@ -124,7 +126,14 @@ def scores(
         ]
         begun = dict(zip(views, hops[0][1:], strict=True))
         ticks = {name: _ticks(name, view, part, now[-1], encode) for name, view in begun.items()}
-        out += _forward(model, card, ticks, now, allowed)
+        turns = [
+            {
+                name: _turn(name, view, part, row[0])
+                for name, view in zip(views, row[1:], strict=True)
+            }
+            for row in hops
+        ]
+        out += _forward(model, card, ticks, now, allowed, turns)
     return out
 
 
@@ -135,9 +144,18 @@ def _forward(
     ticks: dict[str, Ticks | None],
     now: list[int],
     allowed: list[list[bool]],
+    turns: list[dict[str, tuple[int, float]]],
 ) -> list[Score]:
     there = {name: part for name, part in ticks.items() if part is not None}
-    output = model(there, torch.tensor([now]), torch.tensor([allowed]))
+    begins, shares = (
+        [[hop.get(name, (0, 1.0))[place] for name in SPOKEN] for hop in turns] for place in range(2)
+    )
+    output = model(
+        there,
+        torch.tensor([now]),
+        torch.tensor([allowed]),
+        Turns(torch.tensor([begins]), torch.tensor([shares])),
+    )
     out = []
     for hop, end in enumerate(now):
         present = output.present[0, hop].tolist()
@@ -149,6 +167,24 @@ def _forward(
         fused = float(output.sentiment[0, hop]) if is_scored else None
         out.append(Score(end / TICK_RATE, fused, heads))
     return out
+
+
+def _turn(name: str, view: _View, part: MediaFeatures, end: int) -> tuple[int, float]:
+    """Return where the turn began that a hop is about, and its share of the context."""
+    if name == "audio":
+        time = _slots(name, part)
+        time = time[time < end]
+        if not len(time):
+            return 0, 1.0
+        (pauses,) = np.nonzero(np.diff(time) > PAUSE)
+        begin = int(pauses[-1]) + 1 if len(pauses) else 0
+        is_over = end - time[-1] > PAUSE
+        return int(time[begin]), 1.0 if is_over else min(1.0, (len(time) - begin) / SOUND)
+    for phrase, arrival in reversed(view.phrases):
+        if phrase.words:
+            share = 1.0 if phrase.final else min(1.0, len(phrase.words) / WORDS)
+            return min(tick_of(phrase.words[0].start), arrival - 1), share
+    return 0, 1.0
 
 
 def _ends(found: Sequence[Input], phrases: Sequence[Phrase], hop: int) -> list[int]:

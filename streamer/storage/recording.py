@@ -85,6 +85,8 @@ class Header(RowModel):
     missing_after: ModalityTimes
     epoch: Annotated[float, Field(ge=0, le=1e11)]
     """Wall time of session time 0, seconds since 1970."""
+    attention: Literal["turn", "window"] = "window"
+    """See `Timing`; the first recordings do not name it."""
     privacy: Literal["none", "strict"] = "none"
     """`strict`: holds results alone, nothing of what went in."""
 
@@ -97,6 +99,7 @@ class Header(RowModel):
             lateness=self.lateness,
             stale_after=self.stale_after.model_dump(),
             missing_after=self.missing_after.model_dump(),
+            attention=self.attention,
         )
 
 

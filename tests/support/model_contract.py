@@ -15,7 +15,7 @@ from tamulag.models import MODALITIES, ModelConfig, Output, State, TamUlag, Tick
 from tamulag.models.nn.attention import Memory
 from tamulag.models.nn.branch import BranchState
 from tamulag.models.nn.encoder import EncoderState
-from tamulag.models.nn.tam_ulag import reset
+from tamulag.models.nn.tam_ulag import SPOKEN, Turns, reset
 from tamulag.models.runtime.checkpoint import dump_state, load_state
 
 HOP = 25
@@ -71,6 +71,15 @@ def ends(stream: Stream, first: int = 0, last: int = HOPS) -> Tensor:
     return (torch.arange(first + 1, last + 1) * HOP).expand(batch, -1)
 
 
+def turns(stream: Stream, first: int = 0, last: int = HOPS) -> Turns:
+    """Return a turn for each modality of the hops first .. last - 1: some are young."""
+    hops = torch.arange(first + 1, last + 1)
+    since = (hops - 1) // 3 * 3 * HOP  # a turn takes three hops
+    share = (hops * HOP - since) / (3 * HOP)
+    shape = (len(stream["audio"].mask), len(hops), len(SPOKEN))
+    return Turns(*(part[:, None].expand(shape) for part in (since, share)))
+
+
 def between(stream: Stream, first: int, last: int) -> Stream:
     """Return the ticks that became known in the hops first .. last - 1."""
     out = {}
@@ -90,7 +99,9 @@ def chained(model: TamUlag, x: Stream, cuts: list[int], state: State | None = No
     state = model.initial_state(len(x["audio"].mask)) if state is None else state
     outputs = []
     for first, last in pairwise(cuts):
-        output, state = model.step(between(x, first, last), ends(x, first, last), state)
+        output, state = model.step(
+            between(x, first, last), ends(x, first, last), state, None, turns(x, first, last)
+        )
         outputs.append(output)
     return outputs
 
@@ -122,7 +133,7 @@ def tensors(state: State) -> list[Tensor]:
 def forward_equals_steps(model: TamUlag) -> None:
     """Law 1: `forward` equals chained `step` for any chunking, in values and gradients."""
     x = stream(model)
-    whole = values(model.forward(between(x, 0, HOPS), ends(x)))
+    whole = values(model.forward(between(x, 0, HOPS), ends(x), None, turns(x)))
     gradient = torch.autograd.grad(whole.square().sum(), live(model))
     for cuts in ([0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 3, 4, 8], [0, 7, 8]):
         steps = torch.cat([values(output) for output in chained(model, x, cuts)], dim=1)
@@ -140,8 +151,8 @@ def masked_values_do_not_matter(model: TamUlag) -> None:
         name: ticks._replace(values=ticks.values.masked_fill(~ticks.mask.unsqueeze(-1), torch.nan))
         for name, ticks in x.items()
     }
-    clean = values(model.forward(x, ends(x)))
-    dirty = values(model.forward(spoilt, ends(x)))
+    clean = values(model.forward(x, ends(x), None, turns(x)))
+    dirty = values(model.forward(spoilt, ends(x), None, turns(x)))
     close(dirty, clean, "NaN under mask")
     for gradient in torch.autograd.grad(dirty.sum(), live(model)):
         assert torch.isfinite(gradient).all(), "NaN under mask: gradient is not finite"
@@ -176,10 +187,14 @@ def row(state: State, index: int) -> State:
 def rows_are_independent(model: TamUlag) -> None:
     """Law 4: a row does not depend on its neighbours; resetting one touches that row alone."""
     x = stream(model)
-    together = values(model.forward(x, ends(x)))
+    together = values(model.forward(x, ends(x), None, turns(x)))
     for index in range(3):
         alone = rows(x, [index])
-        close(values(model.forward(alone, ends(alone))), together[[index]], "row alone")
+        close(
+            values(model.forward(alone, ends(alone), None, turns(alone))),
+            together[[index]],
+            "row alone",
+        )
     _, state = model.step(between(x, 0, 4), ends(x, 0, 4), model.initial_state(3))
     chosen = torch.tensor([False, True, False])
     fresh = model.initial_state(3)
@@ -192,10 +207,14 @@ def rows_are_independent(model: TamUlag) -> None:
 def later_input_changes_nothing(model: TamUlag) -> None:
     """Law 5: a longer input does not change earlier outputs."""
     x = stream(model)
-    whole = values(model.forward(x, ends(x)))
+    whole = values(model.forward(x, ends(x), None, turns(x)))
     for hops in (1, 3, 6):
         prefix = between(x, 0, hops)
-        close(values(model.forward(prefix, ends(x, 0, hops))), whole[:, :hops], "causality")
+        close(
+            values(model.forward(prefix, ends(x, 0, hops), None, turns(x, 0, hops))),
+            whole[:, :hops],
+            "causality",
+        )
 
 
 def state_survives_a_restart(model: TamUlag) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from tamulag.models.nn.branch import BranchState
 from tamulag.models.nn.encoder import Ticks
-from tamulag.models.nn.tam_ulag import Output, State
+from tamulag.models.nn.tam_ulag import Output, State, Turns
 from tamulag.models.runtime.step_engine import StepInput, TickArrays
 from tamulag.models.runtime.torch_engine import Step
 
@@ -54,9 +54,10 @@ def advance(
         if number == last:
             ticks |= said
         else:
-            _, state = step(said, now, state, None)
+            _, state = step(said, now, state, None, None)
             anchor = state.text if utterance.ends else anchor
-    output, state = step(ticks, now, state, torch.tensor([[turn.allowed]]))
+    turns = Turns(torch.tensor([[turn.since]]), torch.tensor([[turn.share]]))
+    output, state = step(ticks, now, state, torch.tensor([[turn.allowed]]), turns)
     if turn.utterances and turn.utterances[-1].ends:
         anchor = state.text
     return output, SessionState(state, anchor)

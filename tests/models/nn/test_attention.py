@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tamulag.models.nn.attention import Memory, Pooled, Tam, TemporalAttention, forget
+from tamulag.models.nn.attention import Memory, Pooled, Tam, TemporalAttention, Turn, forget
 from tamulag.models.nn.encoder import Ticks
 
 WINDOW = 10
@@ -268,3 +268,39 @@ def test_residual_lets_states_through_a_closed_gate(kind: Tam) -> None:
     out = layer.pool(memory_of([4, 9, 11], layer=layer), torch.tensor([[13]]), WINDOW)
     expected = {"gate_sum": 8.0, "gate_last": 11.0, "gate_first": 4.0}[kind]
     assert out.context[0, 0, 0].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_turn_is_blended_with_what_stood_before(kind: Tam, share: float) -> None:
+    """The context is that of the turn times its share plus that of the rest times the rest."""
+    layer = attention(kind)
+    memory = memory_of([1, 2, 4, 6, 7], layer=layer)
+    now = torch.tensor([[8]])
+    turn = Turn(torch.tensor([[4]]), torch.tensor([[share]]))
+    blended = layer.pool(memory, now, WINDOW, turn).context
+    new = layer.pool(memory_of([4, 6, 7], layer=layer), now, WINDOW).context
+    old = layer.pool(memory_of([1, 2], layer=layer), now, WINDOW).context
+    torch.testing.assert_close(blended, share * new + (1 - share) * old)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("since", [0, 9])
+def test_where_one_side_is_empty_the_other_counts(kind: Tam, since: int) -> None:
+    """Whatever the share is: nothing before, or nothing of the turn yet."""
+    layer = attention(kind)
+    memory, now = memory_of([1, 2, 4], layer=layer), torch.tensor([[8]])
+    turn = Turn(torch.tensor([[since]]), torch.tensor([[0.25]]))
+    plain = layer.pool(memory, now, WINDOW)
+    torch.testing.assert_close(layer.pool(memory, now, WINDOW, turn).context, plain.context)
+
+
+def test_a_turn_in_an_empty_window_gives_no_nan() -> None:
+    """Neither in the context nor in its gradient."""
+    layer = attention()
+    memory = memory_of([1, 2], layer=layer)
+    turn = Turn(torch.tensor([[30]]), torch.tensor([[0.5]]))
+    context = layer.pool(memory, torch.tensor([[40]]), WINDOW, turn).context
+    assert torch.equal(context, torch.zeros(1, 1, 2))
+    context.sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())

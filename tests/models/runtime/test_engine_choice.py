@@ -8,6 +8,7 @@ from torch import Tensor
 
 from support.onnx_exports import Exported
 from tamulag.models import Output, State, TamUlag, Ticks
+from tamulag.models.nn.tam_ulag import Turns
 from tamulag.models.runtime import engine_choice as module
 from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.runtime.engine_choice import (
@@ -48,10 +49,14 @@ def test_a_close_call_is_timed_again(
     counted: list[int] = []
 
     def step(
-        ticks: Mapping[str, Ticks], now_BN: Tensor, state: State, allowed: Tensor | None = None
+        ticks: Mapping[str, Ticks],
+        now_BN: Tensor,
+        state: State,
+        allowed: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[Output, State]:
         counted.append(len(now_BN))
-        return model.step(ticks, now_BN, state, allowed)
+        return model.step(ticks, now_BN, state, allowed, turns)
 
     engine_timings(model, step, hop=25, batches=(1,))
     assert len([*filter(None, counted)]) // REPEATS == steps
@@ -61,10 +66,14 @@ def test_a_slow_step_is_not_chosen(model: TamUlag) -> None:
     """What is timed is the step that is given."""
 
     def slow(
-        ticks: Mapping[str, Ticks], now_BN: Tensor, state: State, allowed: Tensor | None = None
+        ticks: Mapping[str, Ticks],
+        now_BN: Tensor,
+        state: State,
+        allowed: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[Output, State]:
         sleep(0.02)
-        return model.step(ticks, now_BN, state, allowed)
+        return model.step(ticks, now_BN, state, allowed, turns)
 
     found = engine_timings(model, slow, hop=25, batches=(1, 2))
     assert not sizes_of(found)

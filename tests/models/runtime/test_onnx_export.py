@@ -15,6 +15,7 @@ from support.model_contract import tiny
 from support.onnx_exports import Exported, exported_to
 from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks
 from tamulag.models.nn.config import preset, with_tam
+from tamulag.models.nn.tam_ulag import Turns
 from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.runtime.onnx_engine import OnnxStep
 from tamulag.models.runtime.onnx_export import TOLERANCE, check, export
@@ -68,9 +69,10 @@ class Silent(OnnxStep):
         now_BN: Tensor,
         state: State,
         allowed_BNM: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[Output, State]:
         """Return NaN for the sentiment."""
-        output, state = super().step(ticks, now_BN, state, allowed_BNM)
+        output, state = super().step(ticks, now_BN, state, allowed_BNM, turns)
         return output._replace(sentiment=output.sentiment * torch.nan), state
 
 
@@ -107,6 +109,7 @@ def arguments(
         for key, tensor in part._asdict().items()
     }
     given = {"now": np.full((2, 1), 9), "allowed": np.ones((2, 1, 3), np.bool_), **states}
+    given |= {"since": np.ones((2, 1, 2), np.int64), "share": np.full((2, 1, 2), 0.5, np.float32)}
     for name in ("text", "audio", "vision"):
         dim = getattr(model.config, name).dim
         time = np.tile(np.arange(3), (2, 1))

@@ -43,6 +43,8 @@ def _one(model: TamUlag) -> dict[str, object]:
     given: dict[str, object] = {
         "now": torch.tensor([[9]]).numpy(),
         "allowed": torch.ones(1, 1, 3, dtype=torch.bool).numpy(),
+        "since": torch.zeros(1, 1, 2, dtype=torch.int64).numpy(),
+        "share": torch.ones(1, 1, 2).numpy(),
     }
     for name, branch in model.initial_state(1)._asdict().items():
         dim = getattr(model.config, name).dim

@@ -32,6 +32,7 @@ def given_to(runner: Runner, exported: Exported, batch: int = 2) -> list[Tensor]
         for state in branch:
             found |= {f"state.{name}.{key}": part for key, part in state._asdict().items()}
     found |= {"now": torch.full((batch, 1), 9), "allowed": torch.ones(batch, 1, 3).bool()}
+    found |= {"since": torch.ones(batch, 1, 2).long(), "share": torch.full((batch, 1, 2), 0.5)}
     return [found[name] for name in runner.inputs]
 
 

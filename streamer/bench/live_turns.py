@@ -1,0 +1,256 @@
+"""The live score of one turn after the other, beside the same turn alone.
+
+Knows inputs of turns, sessions and estimates. Knows no file, no text encoder and no media.
+
+A turn is what one person says in one piece: a sentence of a video, a clip of an actor. The turns of
+a person go through one session in their order, with a pause between them; `alone` is the same turn
+in a session of its own. In both the score is that of the first hop that ends at or after the turn's
+end, and a turn without a score counts as 0.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tamulag.models.evaluation.metrics import mosi_metrics
+
+from ..core.estimate import Estimate, scores_of
+from ..core.sample import Input, Phrase, Word
+from ..core.score_events import EventDetector
+from ..core.session import Session
+from ..protocol.messages import label as label_of
+
+DELAYS = (0.0, 1.0, 2.0)
+"""Seconds after a turn's end at which its sign is looked at, where the pause is that long."""
+
+OPPOSITE = 0.5
+"""Least size of two labels of opposite sign."""
+
+MINUTE = 60.0
+RESAMPLES = 1000
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TurnInputs:
+    """What one turn brings to a session."""
+
+    inputs: Sequence[Input]
+    """By the time at which each is known, in seconds from the turn's begin."""
+    length: float
+    """Seconds."""
+    label: float
+    """In [-3, 3]."""
+
+
+class TurnScores(NamedTuple):
+    """What a session gave for one turn."""
+
+    label: float
+    before: float | None
+    """Label of the turn before; None: it was the first."""
+    alone: float
+    at: tuple[float, ...]
+    """Score at each of `DELAYS` that is within the pause."""
+    detected: float | None
+    """Seconds from the turn's begin until the sign is right up to its end; None: never."""
+
+
+class PersonScores(NamedTuple):
+    """All turns of one person, and every hop."""
+
+    turns: list[TurnScores]
+    scores: list[float]
+    """Of each hop that has one."""
+    label_changes: int
+    events: int
+    minutes: float
+
+
+def person_scores(
+    opened: Callable[[], Session], turns: Sequence[TurnInputs], head: str, *, pause: float
+) -> PersonScores:
+    """Play the turns of a person through one session, and each through one of its own.
+
+    Args:
+        opened: Returns a new session.
+        turns: In their order.
+        head: `fused`, `text`, `audio` or `vision`.
+        pause: Seconds between two turns.
+    """
+    session, start, before = opened(), 0.0, None
+    hop = session.timing.hop
+    rows: list[TurnScores] = []
+    stream: list[Estimate] = []
+    for number, turn in enumerate(turns):
+        found = _played(session, turn, start, number, pause)
+        stream += found
+        begin = start % hop
+        lone = _played(opened(), turn, begin, 0, 0.0)
+        end = start + turn.length
+        delays = [delay for delay in DELAYS if delay <= pause + 1e-6]
+        rows.append(
+            TurnScores(
+                turn.label,
+                before,
+                _score(lone, begin + turn.length, head),
+                tuple(_score(found, end + delay, head) for delay in delays),
+                _detected(found, start, end, turn.label, head),
+            )
+        )
+        before, start = turn.label, end + pause
+    scores = [s for s in (scores_of(one)[head] for one in stream) if s is not None]
+    labels = [label_of(score) for score in scores]
+    detector = EventDetector()
+    return PersonScores(
+        rows,
+        scores,
+        sum(one != other for one, other in pairwise(labels)),
+        sum(event.event != "silence" for one in stream for event in detector.look(one)),
+        start / MINUTE,
+    )
+
+
+def figures(persons: Sequence[PersonScores]) -> dict[str, float]:
+    """Return what the turns of all persons show.
+
+    Returns:
+        n, alone_MAE, alone_Corr, alone_Acc2, turn_MAE, turn_Corr, turn_Acc2; opposite, the turns
+        after one of opposite sign, opposite_sign_0s, 1s and 2s, the share of them whose sign is
+        right so long after their end, and opposite_detected, the median seconds until it is. Where
+        all labels are 0 also neutral_mean, neutral_deviation (within a minute, the mean of all),
+        neutral_between (of persons), neutral_label_changes and neutral_events (per minute).
+    """
+    turns = [turn for person in persons for turn in person.turns]
+    truth = np.array([turn.label for turn in turns])
+    found: dict[str, float] = {"n": len(turns)}
+    for name, scores in (
+        ("alone", [turn.alone for turn in turns]),
+        ("turn", [turn.at[0] for turn in turns]),
+    ):
+        measured = mosi_metrics(np.array(scores), truth)
+        found |= {f"{name}_{key}": measured[key] for key in ("MAE", "Corr")}
+        found[f"{name}_Acc2"] = measured["Acc2_non0"]
+    opposite = [t for t in turns if t.before is not None and _is_opposite(t.before, t.label)]
+    found["opposite"] = len(opposite)
+    for place, delay in enumerate(DELAYS):
+        right = [t.at[place] * t.label > 0 for t in opposite if place < len(t.at)]
+        found[f"opposite_sign_{delay:g}s"] = float(np.mean(right)) if right else math.nan
+    times = [math.inf if t.detected is None else t.detected for t in opposite]
+    median = float(np.median(times)) if times else math.nan
+    found["opposite_detected"] = median if math.isfinite(median) else math.nan
+    if not truth.any():
+        found |= _neutral(persons)
+    return found
+
+
+def intervals(persons: Sequence[PersonScores], seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Return the central 95 % of each figure over resampled persons."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        figures([persons[i] for i in generator.integers(len(persons), size=len(persons))])
+        for _ in range(RESAMPLES)
+    ]
+    out = {}
+    for key in figures(persons):
+        values = np.array([row.get(key, math.nan) for row in rows])
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = np.percentile(values, (2.5, 97.5))
+            out[key] = (float(low), float(high))
+    return out
+
+
+def text_turn(
+    words: Sequence[str],
+    label: float,
+    encoded: Callable[[Sequence[str]], tuple[npt.NDArray[np.float32], tuple[int, ...]]],
+    *,
+    seconds: float,
+    step: float,
+) -> TurnInputs:
+    """Return a sentence whose words come evenly spread over its length, as a recogniser gives them.
+
+    Args:
+        words: At least one.
+        label: In [-3, 3].
+        encoded: Words -> token states (K, D) and word indices.
+        seconds: Length of the sentence.
+        step: Seconds from one phrase to the next; the last is final.
+    """
+    each = seconds / len(words)
+    spread = [Word(word, k * each, (k + 1) * each) for k, word in enumerate(words)]
+    phrases = []
+    for time in [*np.arange(step, seconds - 1e-6, step), seconds]:
+        count = len(words) if time == seconds else int(time / each + 1e-6)
+        if count:
+            values, index = encoded([*words[:count]])
+            final = time == seconds
+            phrases.append(Phrase(float(time), 0, tuple(spread[:count]), values, index, final))
+    return TurnInputs(phrases, seconds, label)
+
+
+def _played(
+    session: Session, turn: TurnInputs, start: float, number: int, pause: float
+) -> list[Estimate]:
+    """Return the estimates of a turn and of the pause behind it."""
+    found: list[Estimate] = []
+    lateness = session.timing.lateness
+    for item in turn.inputs:
+        moved = _moved(item, start, number)
+        # Words are known to the hop that ends with them: what has ended before is closed first.
+        found += session.advance(moved.timestamp + lateness - 1e-3)
+        found += session.push(moved)
+    hop = session.timing.hop
+    # The hop in which the turn ends has ended by then.
+    found += session.advance(start + turn.length + max(pause, hop) + lateness)
+    return found
+
+
+def _moved(item: Input, start: float, number: int) -> Input:
+    if isinstance(item, Phrase):
+        words = tuple(
+            replace(word, start=word.start + start, end=word.end + start) for word in item.words
+        )
+        return replace(item, timestamp=item.timestamp + start, utterance=number, words=words)
+    return replace(item, timestamp=item.timestamp + start)
+
+
+def _score(found: Sequence[Estimate], time: float, head: str) -> float:
+    """Return the score of the first hop that ends at `time` or later; the last, if none does."""
+    after = [one for one in found if one.end >= time - 1e-6] or [*found[-1:]]
+    return (scores_of(after[0])[head] if after else None) or 0.0
+
+
+def _detected(
+    found: Sequence[Estimate], start: float, end: float, label: float, head: str
+) -> float | None:
+    during = [one for one in found if start < one.end < end + 0.5]
+    first = None
+    for one in reversed(during):
+        if (scores_of(one)[head] or 0.0) * label <= 0:
+            break
+        first = one.end - start
+    return first
+
+
+def _is_opposite(before: float, label: float) -> bool:
+    return before * label < 0 and min(abs(before), abs(label)) >= OPPOSITE
+
+
+def _neutral(persons: Sequence[PersonScores]) -> Mapping[str, float]:
+    spoke = [np.array(person.scores) for person in persons if person.scores]
+    minutes = sum(person.minutes for person in persons)
+    return {
+        "neutral_mean": float(np.mean([scores.mean() for scores in spoke])),
+        "neutral_deviation": float(np.mean([scores.std() for scores in spoke])),
+        "neutral_between": float(np.std([scores.mean() for scores in spoke])),
+        "neutral_label_changes": sum(person.label_changes for person in persons) / minutes,
+        "neutral_events": sum(person.events for person in persons) / minutes,
+    }
