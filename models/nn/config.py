@@ -86,6 +86,9 @@ class ModelConfig:
     """`Ulag` has the equations."""
     expert: int = 16
     """Units of the expert projections."""
+    shares: tuple[float, ...] = ()
+    """Text, audio, vision: the fused score is the mean of the scores of the heads that are there,
+    weighed by these shares; empty: it is that of the fused head."""
     fused: tuple[str, ...] = MODALITIES
     """Modalities that the fused head was trained on; others count as absent in every estimate."""
 
@@ -93,6 +96,8 @@ class ModelConfig:
         """Refuse a name or number that is not one of the choices."""
         for name in self.fused:
             _one_of("fused", name, MODALITIES)
+        if self.shares and (len(self.shares) != len(MODALITIES) or min(self.shares) <= 0):
+            raise ValueError(f"shares = {self.shares}: give three numbers above 0, or none")
         _one_of("fusion", self.fusion, get_args(Fusion))
         _one_of("labels", self.labels, get_args(Labels))
         _one_of("similarity", self.similarity, get_args(Similarity))
@@ -104,6 +109,7 @@ class ModelConfig:
         branches = {name: BranchConfig(**values[name]) for name in MODALITIES}  # type: ignore[arg-type]
         rest = {key: value for key, value in values.items() if key not in MODALITIES}
         rest["fused"] = tuple(rest.get("fused", MODALITIES))  # type: ignore[arg-type]
+        rest["shares"] = tuple(rest.get("shares", ()))  # type: ignore[arg-type]
         return cls(**branches, **rest)  # type: ignore[arg-type]
 
 

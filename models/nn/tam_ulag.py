@@ -38,6 +38,7 @@ __all__ = [
     "regressor",
     "reset",
     "reset_branch",
+    "weighed",
 ]
 
 TEXT_TOKENS = 128
@@ -200,10 +201,13 @@ class TamUlag(nn.Module):
         fused, weight = self.fusion(contexts, present)
         heads = [self.head, *(self._of(name).head for name in MODALITIES)]
         features = [head.features(x) for head, x in zip(heads, [fused, *contexts], strict=True)]
-        sentiment, *alone = (head.score(x) for head, x in zip(heads, features, strict=True))
+        sentiment, *scores = (head.score(x) for head, x in zip(heads, features, strict=True))
+        sentiment, alone = bounded(sentiment.squeeze(-1)), bounded(torch.cat(scores, dim=-1))
+        if self.config.shares:
+            sentiment, weight = weighed(alone, present, self.config.shares)
         return Output(
-            bounded(sentiment.squeeze(-1)),
-            bounded(torch.cat(alone, dim=-1)),
+            sentiment,
+            alone,
             present,
             weight,
             (pooled[0], pooled[1], pooled[2]),
@@ -233,6 +237,18 @@ class TamUlag(nn.Module):
 def bounded(z: Tensor) -> Tensor:
     """Squash into [-3, 3] with slope 1 at 0, so that the gradient never dies."""
     return LIMIT * torch.tanh(z / LIMIT)
+
+
+def weighed(
+    heads_BNM: Tensor, present_BNM: Tensor, shares: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return the mean (B, N) of the present heads' scores, and the weight (B, N, M) of each.
+
+    A modality that is alone has weight 1; where none is present all is 0.
+    """
+    share_BNM = torch.where(present_BNM, torch.tensor([*shares]), 0.0)
+    weight = share_BNM / share_BNM.sum(dim=-1, keepdim=True).clamp(min=min(shares))
+    return (weight * torch.where(present_BNM, heads_BNM, 0.0)).sum(dim=-1), weight
 
 
 def reset(state: State, fresh: State, rows_B: Tensor) -> State:

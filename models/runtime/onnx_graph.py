@@ -20,7 +20,7 @@ from ..nn.attention import Memory, Pooled, Turn, masked_softmax
 from ..nn.branch import Branch, Head
 from ..nn.encoder import Encoder
 from ..nn.fusion import SemanticFusion
-from ..nn.tam_ulag import MODALITIES, Output, TamUlag, Turns, bounded
+from ..nn.tam_ulag import MODALITIES, Output, TamUlag, Turns, bounded, weighed
 from .onnx_engine import FEATURES
 
 GATES = (0, 3, 1, 2)
@@ -69,9 +69,9 @@ class StepGraph(nn.Module):
             out, after = branch(ticks, state, now_B1, oldest_B1, turns.of(name))
             pooled.append(out)
             changed += [after[key] for key in self.states[name]]
-        present, weight, scores, features = self._decide(pooled, given["allowed"])
+        *scores, features = self._decide(pooled, given["allowed"])
         states = [tensor for part in pooled for tensor in part]
-        return (scores[..., 0], scores[..., 1:], present, weight, *states, *features, *changed)
+        return (*scores, *states, *features, *changed)
 
     def _decide(self, pooled: Sequence[Pooled], allowed_B1M: Tensor) -> tuple[Tensor, ...]:
         present = torch.cat([p.present for p in pooled], dim=-1).unsqueeze(1) & allowed_B1M
@@ -79,8 +79,12 @@ class StepGraph(nn.Module):
             present = present & torch.tensor([n in self.model.config.fused for n in MODALITIES])
         contexts = [p.context for p in pooled]
         fused, weight = self.fusion(contexts, present)
-        features, scores = self.heads([fused, *contexts])
-        return present, weight, bounded(scores), features
+        features, found = self.heads([fused, *contexts])
+        scores = bounded(found)
+        sentiment, alone = scores[..., 0], scores[..., 1:]
+        if self.model.config.shares:
+            sentiment, weight = weighed(alone, present, self.model.config.shares)
+        return sentiment, alone, present, weight, features
 
     def _of_states(self, prefix: str) -> list[str]:
         return [f"{prefix}.{name}.{key}" for name in MODALITIES for key in self.states[name]]

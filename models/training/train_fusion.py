@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.clips import DataError
 from ..evaluation.conformal import Residuals, Widths, levels, widths
-from ..nn.tam_ulag import MODALITIES, TamUlag, bounded
+from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
 from .heads_recipe import FusionRecipe
 from .progress import Log
 
@@ -192,6 +192,13 @@ def fused(model: TamUlag, vectors: dict[str, Tensor], present: Tensor) -> Tensor
     """Return the fused estimates (B,) of pooled vectors (B, H) with presence (B, M)."""
     absent = {name: torch.zeros(len(present), getattr(model, name).size) for name in MODALITIES}
     contexts_BNH = [vectors.get(name, absent[name]).unsqueeze(1) for name in MODALITIES]
+    if model.config.shares:
+        scores = [
+            getattr(model, name).head(context)
+            for name, context in zip(MODALITIES, contexts_BNH, strict=True)
+        ]
+        heads = bounded(torch.cat(scores, dim=-1))
+        return weighed(heads, present.unsqueeze(1), model.config.shares)[0][:, 0]
     vector, _ = model.fusion(contexts_BNH, present.unsqueeze(1))
     return bounded(model.head(vector)[:, 0, 0])
 

@@ -200,14 +200,15 @@ def _fuse(
     head learns on the training clips to give the estimate of the modality's own head.
     """
     names = tuple(recipe.tables)
-    model.config = replace(model.config, fused=names)
+    model.config = replace(model.config, fused=names, shares=tuple(recipe.fusion.shares))
     if len(names) == 1:
         clips = pooled_vectors(model, encoder, recipe, names[0], "train")
         copy_head(model, names[0], clips, recipe.fusion, rng)
         prefixes = {names[0]: _prefixes(model, encoder, recipe, names[0], rng)}
     else:
         valid = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
-        train_fusion(model, valid, recipe.fusion, rng, log)
+        if not recipe.fusion.shares:
+            train_fusion(model, valid, recipe.fusion, rng, log)
         prefixes = {
             name: _prefixes(model, encoder, recipe, name, rng).of_clips(
                 ~first_half(len(vectors.label))

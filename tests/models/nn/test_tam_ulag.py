@@ -9,7 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from support.model_contract import LAWS, ends, rows, stream, tensors, tiny, values, verify_contract
+from support.model_contract import (
+    HOPS,
+    LAWS,
+    chained,
+    ends,
+    rows,
+    stream,
+    tensors,
+    tiny,
+    turns,
+    values,
+    verify_contract,
+)
 from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks, load, save
 from tamulag.models.nn.attention import Tam
 from tamulag.models.nn.config import preset, with_tam
@@ -344,3 +356,35 @@ def test_modality_of_length_zero_can_be_trained_with(absent: str) -> None:
     output.sentiment.sum().backward()
     for parameter in model.parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+
+
+def test_with_shares_the_score_is_the_mean_of_the_heads_that_are_there(model: TamUlag) -> None:
+    """A lone modality is what its head says, and the weights are the shares that act."""
+    model.config = replace(model.config, shares=(0.4, 0.2, 0.4))
+    x = stream(model)
+    whole = model.forward(x, ends(x))
+    weight = torch.tensor([0.4, 0.2, 0.4]) * whole.present
+    weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
+    torch.testing.assert_close(whole.weight, weight)
+    mean = (weight * whole.heads.masked_fill(~whole.present, 0.0)).sum(dim=-1)
+    torch.testing.assert_close(whole.sentiment, mean)
+    alone = torch.tensor([True, False, False]).expand(3, HOPS, 3)
+    lone = model.forward(x, ends(x), alone)
+    said = lone.present[..., 0]
+    assert said.any()
+    assert torch.equal(lone.sentiment[said], lone.heads[..., 0][said])
+    assert not lone.sentiment[~said].any()
+
+
+def test_the_contract_holds_with_shares(model: TamUlag) -> None:
+    """All seven laws; gradients go through the heads alone."""
+    model.config = replace(model.config, shares=(0.4, 0.2, 0.4))
+    x = stream(model)
+    steps = torch.cat([values(output) for output in chained(model, x, [0, 3, 8])], dim=1)
+    torch.testing.assert_close(steps, values(model.forward(x, ends(x), None, turns(x))))
+
+
+def test_shares_are_three_or_none() -> None:
+    """The error names what was given."""
+    with pytest.raises(ValueError, match=r"shares = \(0\.5, 0\.5\): give three numbers above 0"):
+        ModelConfig(shares=(0.5, 0.5))

@@ -25,7 +25,9 @@ FORMS = {
     "paper": preset("paper"),
     "softmax_gate": with_tam(ModelConfig(fusion="both"), "softmax_gate"),
     "gate_sum": with_tam(ModelConfig(fusion="concat"), "gate_sum", residual=True),
-    "none": with_tam(ModelConfig(head_layers=3, fused=("text", "audio")), "none"),
+    "none": with_tam(
+        ModelConfig(head_layers=3, fused=("text", "audio"), shares=(0.4, 0.2, 0.4)), "none"
+    ),
 }
 """With what ships, every form of attention, encoder, fusion and head."""
 
