@@ -61,26 +61,30 @@ class Evaluation:
 
         Returns:
             n, MAE, Corr, Acc2_has0, Acc2_non0, F1_has0, F1_non0, Acc7 (`mosi`), or n, MAE, Corr,
-            Acc2, Acc3, Acc5, F1 (`sims`); and `missing`, the clips without an estimate.
+            Acc2, Acc3, Acc5, F1 (`sims`); `missing`, the clips without an estimate; `mean` and
+            `deviation` of the estimates and `beyond_1`, the share of them that is more than 1 from
+            0, all in [-3, 3]; and `covered`, see the function.
 
         Raises:
             CheckpointError: If the checkpoint was trained on vectors of other sizes.
             DataError: If no clip has anything that the head could score.
         """
-        found = self._compared(clips)
+        found = self._compared(clips, spread=True)
         if found["missing"] == len(clips):
             raise DataError(
                 f"none of {len(clips)} clips has anything for the head {self.head}: nothing to "
                 "measure; give other clips or another modality"
             )
-        return found
+        inside = covered(self.model, self.card, clips, self.head, self.form)
+        return found | {"covered": inside}
 
-    def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
+    def _compared(self, clips: Sequence[Clip], *, spread: bool = False) -> dict[str, float]:
         _check_sizes(self.model, clips)
         scores, present = estimates(self.model, clips, self.head)
         predicted = np.where(present, scores, 0.0) * label_scale(self.form)
         truth = np.array([clip.label for clip in clips])
-        return METRICS[self.form](predicted, truth) | {"missing": int((~present).sum())}
+        found = METRICS[self.form](predicted, truth) | {"missing": int((~present).sum())}
+        return found | (_spread(scores[present]) if spread and present.any() else {})
 
     def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
         """Return the figures after each share of `SHARES`, under `heard`.
@@ -210,6 +214,14 @@ def covered(
                 label = clip.label * (LIMIT / LIMITS[form])
                 inside.append(abs(float(output.sentiment[row, 0]) - label) <= half)
     return sum(inside) / len(inside) if inside else math.nan
+
+
+def _spread(scores: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": float(scores.mean()),
+        "deviation": float(scores.std()),
+        "beyond_1": float((np.abs(scores) > 1).mean()),
+    }
 
 
 def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:

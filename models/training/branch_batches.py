@@ -144,7 +144,8 @@ def vary(values: Tensor, time: Tensor, variation: Variation) -> tuple[Tensor, Te
         values = values[:1].expand(count, -1) + recipe.jitter * deviation * torch.from_numpy(noise)
         time = torch.arange(count) * VISION_TICKS
     elif recipe.crop:
-        count = int(rng.integers(min(recipe.crop, len(values)), len(values) + 1))
+        most = min(len(values), recipe.longest or len(values))
+        count = int(rng.integers(min(recipe.crop, most), most + 1))
         first = int(rng.integers(0, len(values) - count + 1))
         values, time = values[first : first + count], time[first : first + count]
     if recipe.offset:

@@ -4,7 +4,7 @@ Knows names and numbers. Knows no clip and no tensor.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,8 +39,14 @@ class BranchRecipe(Table):
     crop: Annotated[int, Field(ge=0, le=500)] = Field(
         0, description="Shortest random piece of a clip in vectors; 0 = whole clips"
     )
+    longest: Annotated[int, Field(ge=0, le=3000)] = Field(
+        0, description="Longest such piece; 0 = the whole clip"
+    )
     offset: Annotated[float, Field(ge=0, le=3)] = Field(
         0.0, description="Noise that is the same for a whole clip, in standard deviations"
+    )
+    loss: Literal["l1", "l2"] = Field(
+        "l1", description="l1: absolute error, as in the paper; l2: squared, less sure in doubt"
     )
     classes: Annotated[float, Field(ge=0, le=3)] = Field(
         0.0, description="Weight of the seven classes of Acc7 beside the sentiment"

@@ -31,7 +31,7 @@ def train_branch(
     log: Log,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Train one modality with the L1 loss of the paper; return figures on the validation clips.
+    """Train one modality with the loss of the recipe; return figures on the validation clips.
 
     The averaged weights are used: of the epoch with the best valid MAE, or of the last one, as the
     recipe has it.
@@ -66,7 +66,7 @@ def train_branch(
             ticks, now = branch_batch(train, name, rows, vary)
             pooled, after = branch.step(ticks, now, state)
             label_B, weight_B = train.labels[rows], weight_N[rows]
-            loss = _loss(branch, classes, pooled.context[:, 0], label_B, weight_B, recipe.classes)
+            loss = _loss(branch, classes, pooled.context[:, 0], label_B, weight_B, recipe)
             carried = detached(after.encoder)
             optimiser.zero_grad()
             loss.backward()
@@ -118,13 +118,14 @@ def _loss(
     context_BH: Tensor,
     label_B: Tensor,
     weight_B: Tensor,
-    share: float,
+    recipe: BranchRecipe,
 ) -> Tensor:
-    """Return the weighted L1 loss, and beside it the loss of the seven classes with a weight."""
-    loss = (weight_B * (bounded(branch.head(context_BH)[:, 0]) - label_B).abs()).mean()
-    if share:
+    """Return the weighted loss, and beside it the loss of the seven classes with a weight."""
+    error = bounded(branch.head(context_BH)[:, 0]) - label_B
+    loss = (weight_B * (error.abs() if recipe.loss == "l1" else error.square())).mean()
+    if recipe.classes:
         target = label_B.round().long() + 3
-        loss = loss + share * nn.functional.cross_entropy(classes(context_BH), target)
+        loss = loss + recipe.classes * nn.functional.cross_entropy(classes(context_BH), target)
     return loss
 
 

@@ -24,8 +24,20 @@ from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM
 from tamulag.streamer.offline.extract import play, stack_inputs
 
-MOSI = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7", "missing")
-SIMS = ("n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing")
+SPREAD = ("mean", "deviation", "beyond_1", "covered")
+MOSI = (
+    "n",
+    "MAE",
+    "Corr",
+    "Acc2_has0",
+    "Acc2_non0",
+    "F1_has0",
+    "F1_non0",
+    "Acc7",
+    "missing",
+    *SPREAD,
+)
+SIMS = ("n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing", *SPREAD)
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamulag.models.data.clips import DataError
-from tamulag.streamer.offline.corpora import VALENCE, faces, ravdess, read_table, vader
+from tamulag.streamer.offline.corpora import VALENCE, faces, ravdess, read_table, vader, voices
 
 HEADER = "file,emotion,intensity,actor\n"
 
@@ -23,12 +23,12 @@ def spoken(folder: Path, *rows: str) -> Path:
 @pytest.mark.parametrize(
     ("emotion", "intensity", "label"),
     [
-        ("happy", "normal", 2.0),
-        ("happy", "strong", 2.5),
-        ("calm", "strong", 1.25),
+        ("happy", "normal", 0.3 * 2.0 + 0.7 * 0.85 * 0.50),
+        ("happy", "strong", 0.3 * 2.5 + 0.7 * 1.15 * 0.50),
+        ("calm", "strong", 0.3 * 1.25 + 0.7 * 1.15 * 0.26),
         ("neutral", "normal", 0.0),
-        ("angry", "strong", -2.5),
-        ("sad", "normal", -2.0),
+        ("angry", "strong", -0.3 * 2.5 - 0.7 * 1.15 * 1.18),
+        ("sad", "normal", -0.3 * 2.0 - 0.7 * 0.85 * 0.44),
     ],
 )
 def test_emotion_and_intensity_make_the_label(
@@ -36,7 +36,20 @@ def test_emotion_and_intensity_make_the_label(
 ) -> None:
     """A strong emotion counts a quarter more."""
     (row,) = ravdess(spoken(tmp_path, f"a/b.flac,{emotion},{intensity},07"))
-    assert (row.label, row.group, row.file) == (label, "07", tmp_path / "a" / "b.flac")
+    assert row.label == pytest.approx(label)
+    assert (row.group, row.file) == ("07", tmp_path / "a" / "b.flac")
+
+
+def test_voices_of_other_corpora_have_the_same_labels(tmp_path: Path) -> None:
+    """Their emotions have other names, and read speech is neutral."""
+    table = (
+        "file,corpus,emotion,speaker,text\na.opus,nemo,anger,nemo_1,\nb.opus,read,none,read_1,\n"
+    )
+    (tmp_path / "labels.csv").write_text(table)
+    angry, read = voices(tmp_path)
+    assert angry.label == pytest.approx(-0.3 * 2.0 - 0.7 * 1.18)
+    assert (angry.group, angry.file) == ("nemo_1", tmp_path / "a.opus")
+    assert read.label == 0.0
 
 
 def test_mapped_labels_lie_on_the_scale() -> None:

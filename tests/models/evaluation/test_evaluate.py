@@ -27,7 +27,19 @@ from tamulag.models.runtime.checkpoint import SHIPPED, Card, CheckpointError, sa
 from tamulag.models.text.text_encoder import TextEncoder
 
 TEXTS = ["great", "i did not like it at all", "", "well it was a movie", "so " * 100]
-KEYS = ("n", "MAE", "Corr", "Acc2_has0", "Acc2_non0", "F1_has0", "F1_non0", "Acc7", "missing")
+SPREAD = ("mean", "deviation", "beyond_1", "covered")
+KEYS = (
+    "n",
+    "MAE",
+    "Corr",
+    "Acc2_has0",
+    "Acc2_non0",
+    "F1_has0",
+    "F1_non0",
+    "Acc7",
+    "missing",
+    *SPREAD,
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +147,7 @@ def test_sims_form_scales_the_estimates(model: TamUlag, encoder: TextEncoder) ->
     """The model goes up to 3 where CH-SIMS goes up to 1."""
     clips = [clip(model, "audio", seed=seed, label=0.4) for seed in range(3)]
     figures = Evaluation(model, encoder, "audio", "sims").figures(clips)
-    assert list(figures) == ["n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing"]
+    assert list(figures) == ["n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing", *SPREAD]
     scores, _ = estimates(model, clips, "audio")
     assert figures["MAE"] == pytest.approx(np.abs(scores / 3 - 0.4).mean(), abs=1e-6)
 
