@@ -5,6 +5,7 @@ Knows CSVs of texts and of media files. Knows no session.
 
 import json
 from collections import defaultdict
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -35,6 +36,10 @@ def bench_live(
         typer.Option(help="auto: text for texts, all for media."),
     ] = "auto",
     pause: Annotated[float, typer.Option(min=0.5, max=10, help="Seconds between turns.")] = 1.0,
+    attention: Annotated[
+        Literal["turn", "window"],
+        typer.Option(help="window: on all of the window, as it was at first."),
+    ] = "turn",
     mode: Annotated[str | None, typer.Option(help="Rows of one split, e.g. valid.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +56,7 @@ def bench_live(
     from tamulag.models.runtime.torch_engine import TorchEngine
 
     from ..bench.live_turns import figures, intervals, person_scores
+    from ..core.estimate import Timing
     from ..core.session import Session
 
     model, card = load(checkpoint)
@@ -58,12 +64,12 @@ def bench_live(
     chosen = ("all" if media else "text") if head == "auto" else head
     asked = ("text", "audio", "vision") if media else ("text",)
     streams = _media_streams(data, checkpoint, mode) if media else _texts(data, checkpoint, mode)
-    persons = []
+    persons, timing = [], Timing(attention=attention)
     with bar("streams", len(streams)) as progress:
         for done, turns in enumerate(streams, 1):
             persons.append(
                 person_scores(
-                    lambda: Session(TorchEngine(model), card, asked),
+                    lambda: Session(TorchEngine(model), card, asked, timing),
                     turns,
                     "fused" if chosen == "all" else chosen,
                     pause=pause,
@@ -107,7 +113,7 @@ def _media_streams(path: Path, checkpoint: str, mode: str | None) -> "list[list[
 
     from ..bench.live_turns import TurnInputs, text_turn
     from ..core.estimate import Timing
-    from ..core.sample import TICK_RATE, Sample
+    from ..core.sample import TICK_RATE, Input, Sample
     from ..offline.extract import play, stack_inputs
 
     rows, streams = read_media(path, mode=mode), defaultdict(list)
@@ -116,12 +122,12 @@ def _media_streams(path: Path, checkpoint: str, mode: str | None) -> "list[list[
         for done, row in enumerate(rows, 1):
             found = play(row.file)
             length = stack_inputs(found).length / TICK_RATE
-            inputs = [item for item in found if isinstance(item, Sample)]
+            inputs: list[Input] = [item for item in found if isinstance(item, Sample)]
             words = encoder.split(row.text) if encoder else []
             if encoder and words:
                 step = Timing().hop
                 inputs += text_turn(words, 0.0, encoder.encode, seconds=length, step=step).inputs
-            inputs.sort(key=lambda item: item.timestamp)
+            inputs.sort(key=attrgetter("timestamp"))
             streams[row.group].append(TurnInputs(inputs, length, row.label))
             progress(done)
     return [*streams.values()]

@@ -126,7 +126,7 @@ def scores(
         ]
         begun = dict(zip(views, hops[0][1:], strict=True))
         ticks = {name: _ticks(name, view, part, now[-1], encode) for name, view in begun.items()}
-        turns = [
+        turns: list[dict[str, tuple[int, float]]] = [
             {
                 name: _turn(name, view, part, row[0])
                 for name, view in zip(views, row[1:], strict=True)

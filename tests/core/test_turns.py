@@ -53,8 +53,8 @@ def test_the_share_of_words_grows_until_the_utterance_is_final() -> None:
 
 def test_a_step_names_the_turns() -> None:
     """A second utterance moves the beginning, and with `window` none is named."""
-    for attention, since in (("turn", (40, 0)), ("window", (0, 0))):
-        builder = StepBuilder({"audio": 4}, CARD, ("text", "audio"), Timing(attention=attention))
+    for timing, since in ((Timing(), (40, 0)), (Timing(attention="window"), (0, 0))):
+        builder = StepBuilder({"audio": 4}, CARD, ("text", "audio"), timing)
         builder.push(phrase(0, ["so", "bad"], at=0.4, final=True))
         builder.push(phrase(1, ["good"], at=0.99, start=0.8))
         steps = [
@@ -63,7 +63,7 @@ def test_a_step_names_the_turns() -> None:
             for step in builder.push(Sample("audio", tick / 50, np.ones(4, np.float32)))
         ]
         assert steps[-1].inputs.since == since
-        assert steps[-1].inputs.share == ((0.25, 1.0) if attention == "turn" else (1.0, 1.0))
+        assert steps[-1].inputs.share == ((0.25, 1.0) if any(since) else (1.0, 1.0))
 
 
 def phrase(

@@ -302,5 +302,5 @@ def test_a_turn_in_an_empty_window_gives_no_nan() -> None:
     turn = Turn(torch.tensor([[30]]), torch.tensor([[0.5]]))
     context = layer.pool(memory, torch.tensor([[40]]), WINDOW, turn).context
     assert torch.equal(context, torch.zeros(1, 1, 2))
-    context.sum().backward()  # type: ignore[no-untyped-call]
+    context.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
