@@ -69,38 +69,32 @@ class Evaluation:
             CheckpointError: If the checkpoint was trained on vectors of other sizes.
             DataError: If no clip has anything that the head could score.
         """
-        found = self._compared(clips, spread=True)
+        found = self._compared(clips)
         if found["missing"] == len(clips):
             raise DataError(
                 f"none of {len(clips)} clips has anything for the head {self.head}: nothing to "
                 "measure; give other clips or another modality"
             )
-        inside = covered(self.model, self.card, clips, self.head, self.form)
-        return found | {"covered": inside}
+        return found
 
-    def _compared(self, clips: Sequence[Clip], *, spread: bool = False) -> dict[str, float]:
+    def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
         _check_sizes(self.model, clips)
         scores, present = estimates(self.model, clips, self.head)
         predicted = np.where(present, scores, 0.0) * label_scale(self.form)
         truth = np.array([clip.label for clip in clips])
         found = METRICS[self.form](predicted, truth) | {"missing": int((~present).sum())}
-        return found | (_spread(scores[present]) if spread and present.any() else {})
+        inside = covered(self.model, self.card, clips, self.head, self.form)
+        return found | _spread(scores[present]) | {"covered": inside}
 
     def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
         """Return the figures after each share of `SHARES`, under `heard`.
-
-        Beside them is `covered`: the share of labels inside the 90 % interval that a stream would
-        state, see `covered`.
 
         Args:
             clips: Returns the clips cut to a share of their beginning.
         """
         rows = []
         for share in SHARES:
-            prefixes = clips(share)
-            found = self._compared(prefixes)
-            inside = covered(self.model, self.card, prefixes, self.head, self.form)
-            rows.append({"heard": share, **found, "covered": inside})
+            rows.append({"heard": share, **self._compared(clips(share))})
         return rows
 
 
@@ -217,6 +211,8 @@ def covered(
 
 
 def _spread(scores: np.ndarray) -> dict[str, float]:
+    if not len(scores):
+        return dict.fromkeys(("mean", "deviation", "beyond_1"), math.nan)
     return {
         "mean": float(scores.mean()),
         "deviation": float(scores.std()),

@@ -45,7 +45,7 @@ From the votes on the voice alone of CREMA-D (Cao et al. 2014; 7,442 clips), whe
 anger, disgust, sadness and fear count 2.2, 0, -2, -2, -1.8 and -1.7. `calm` and `surprised` were
 not acted there: half of happy, and happy.
 """
-INTENDED_SHARE = 0.3
+INTENDED_SHARE = 0.2
 """Of what was intended in the label of a voice; the rest is what is heard. With all of it a voice
 is sure of everybody; with none, actors of new corpora are told apart less well."""
 NAMES = {
