@@ -6,7 +6,7 @@ stream.
 Shapes: R residuals, M' present modalities.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +94,35 @@ def widths(found: Mapping[str, Residuals]) -> Widths:
         STEPS if halves else {},
         {key: [count for _, count in rows] for key, rows in halves.items()},
     )
+
+
+def dependent(found: Widths, shares: Mapping[str, float]) -> Widths:
+    """Return half widths that hold for one person, whose modalities may err together.
+
+    The estimate is a weighed mean of the heads, so its error is at most the weighed mean of theirs.
+    Pairs of strangers err independently of each other, and their mean errs less: a set of several
+    modalities is never narrower than the weighed mean of the half widths of each alone.
+
+    Args:
+        found: Of pairs of strangers, and of each modality alone.
+        shares: Of each modality in the mean.
+    """
+    interval, begun = dict(found.interval), dict(found.begun)
+    for key in found.interval:
+        names = key.split("+")
+        if len(names) == 1 or not all(name in found.interval for name in names):
+            continue
+        interval[key] = max(found.interval[key], _mean(found.interval, shares, names))
+        begun[key] = [
+            max(half, _mean({name: found.begun[name][level] for name in names}, shares, names))
+            for level, half in enumerate(found.begun[key])
+        ]
+    return found._replace(interval=interval, begun=begun)
+
+
+def _mean(halves: Mapping[str, float], shares: Mapping[str, float], names: Sequence[str]) -> float:
+    total = sum(shares[name] for name in names)
+    return round(sum(shares[name] * halves[name] for name in names) / total, 4)
 
 
 def _level(found: Residuals, level: int) -> tuple[float, int] | None:

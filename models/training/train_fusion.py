@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.clips import DataError
-from ..evaluation.conformal import Residuals, Widths, levels, widths
+from ..evaluation.conformal import Residuals, Widths, dependent, levels, widths
 from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
 from .heads_recipe import FusionRecipe
 from .progress import Log
@@ -237,7 +237,9 @@ def intervals(
             torch.stack([part.clip for part in parts], dim=1),
             torch.stack([part.source for part in parts], dim=1),
         )
-    return widths(found)
+    if not model.config.shares:
+        return widths(found)
+    return dependent(widths(found), dict(zip(MODALITIES, model.config.shares, strict=True)))
 
 
 def _drawn(clips: Sequence[PrefixVectors], near: float, rng: np.random.Generator) -> list[Tensor]:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tamulag.models.evaluation.conformal import LEVELS, STEPS, Residuals, half_width, levels, widths
+from tamulag.models.evaluation.conformal import (
+    LEVELS,
+    STEPS,
+    Residuals,
+    Widths,
+    dependent,
+    half_width,
+    levels,
+    widths,
+)
 
 CLIPS = 400
 NOISE = (2.0, 1.0, 0.5, 0.25)
@@ -124,3 +133,13 @@ def test_a_tiny_corpus_takes_no_interval_away() -> None:
     large = residuals(1)
     both = together(large, residuals(2, clips=1))
     assert widths({"text": both}) == widths({"text": large})
+
+
+def test_several_modalities_of_one_person_may_err_together() -> None:
+    """The half width of a set is at least the mean of those of its members, by their shares."""
+    begun = {"text": [3.0, 2.0, 2.0], "vision": [1.0, 1.0, 1.0], "text+vision": [1.0, 1.8, 1.0]}
+    interval = {"text": 2.0, "vision": 1.0, "text+vision": 0.8}
+    found = dependent(Widths(interval, begun, {}, {}), {"text": 0.25, "audio": 0.5, "vision": 0.75})
+    assert found.interval == {"text": 2.0, "vision": 1.0, "text+vision": 1.25}
+    assert found.begun["text+vision"] == [1.5, 1.8, 1.25]
+    assert found.begun["text"] == begun["text"]
