@@ -177,24 +177,36 @@ def estimates(model: TamUlag, clips: Sequence[Clip], head: Head) -> tuple[np.nda
     return torch.cat(scores).numpy(), torch.cat(present).numpy()
 
 
-@torch.inference_mode()
 def covered(
     model: TamUlag, card: Card, clips: Sequence[Clip], head: Head, form: Form = "mosi"
 ) -> float:
-    """Return the share of labels inside the 90 % interval of the fused estimate.
-
-    Args:
-        model: Its window is at least as long as the longest clip.
-        card: With the half widths.
-        clips: Independent of each other; those without an estimate or an interval do not count.
-        head: A modality that is alone in the fusion, or `all` for whatever is there.
-        form: Range of the labels.
+    """Return the share of labels inside the 90 % interval, see `insides`.
 
     Returns:
         In [0, 1], or NaN where no clip counts.
     """
+    inside = insides(model, card, clips, head, form)
+    return float(np.nanmean(inside)) if np.isfinite(inside).any() else math.nan
+
+
+@torch.inference_mode()
+def insides(
+    model: TamUlag, card: Card, clips: Sequence[Clip], head: Head, form: Form = "mosi"
+) -> np.ndarray:
+    """Return whether each label is inside the 90 % interval of the fused estimate.
+
+    Args:
+        model: Its window is at least as long as the longest clip.
+        card: With the half widths.
+        clips: Independent of each other.
+        head: A modality that is alone in the fusion, or `all` for whatever is there.
+        form: Range of the labels.
+
+    Returns:
+        (N,) float64: 1 or 0, NaN for a clip without an estimate or an interval.
+    """
     alone = torch.tensor([head in ("all", name) for name in MODALITIES])
-    inside = []
+    inside = np.full(len(clips), np.nan)
     for first in range(0, len(clips), BATCH):
         part = clips[first : first + BATCH]
         batch = whole(part)
@@ -206,8 +218,8 @@ def covered(
             half = card.half_width(dict(itertools.compress(counts, present)))
             if half is not None:
                 label = clip.label * (LIMIT / LIMITS[form])
-                inside.append(abs(float(output.sentiment[row, 0]) - label) <= half)
-    return sum(inside) / len(inside) if inside else math.nan
+                inside[first + row] = abs(float(output.sentiment[row, 0]) - label) <= half
+    return inside
 
 
 def _spread(scores: np.ndarray) -> dict[str, float]:

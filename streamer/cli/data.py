@@ -85,7 +85,7 @@ def evaluate(
     head = modality or ("all" if media else "text")
     clips: Callable[[float], list[Clip]]
     if media and (head != "text" or asr != "none"):
-        ready, clips = _on_media(data, checkpoint, head, metrics, asr, mode, workers)
+        ready, clips = on_media(data, checkpoint, head, metrics, asr, mode, workers)
     else:
         rows = read_rows(data, metrics, mode)
         ready = open_evaluation(checkpoint, head=head, form=metrics)
@@ -179,7 +179,7 @@ def _extract_media(
     print(f"{out}: {len(clips)} clips, {left_out} left out")
 
 
-def _on_media(
+def on_media(
     data: Path,
     checkpoint: str,
     head: "Head",

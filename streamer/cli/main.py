@@ -19,6 +19,7 @@ from . import (
     bench_clock,
     bench_live,
     bench_stream,
+    bench_validity,
     data,
     export,
     replay_verify,
@@ -259,6 +260,7 @@ serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
 bench_live.register(bench.bench_app)
+bench_validity.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
 
 
