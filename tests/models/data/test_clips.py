@@ -215,6 +215,7 @@ def test_human_labels_of_each_modality_are_read(tmp_path: Path) -> None:
         "video_0001",
         {"text": -1.0, "audio": -0.8, "vision": -0.6},
         "train",
+        1.0,
     )
     assert second.unimodal == {"text": 0.0, "vision": 1.0}
 
@@ -337,3 +338,14 @@ def test_texts_and_states_must_be_as_many() -> None:
 def test_a_csv_with_modes_is_known(tmp_path: Path, header: str, expected: bool) -> None:
     """By its header; a row is not looked at."""
     assert has_modes(table(tmp_path, f"{header}\nmode,1,x\n")) is expected
+
+
+def test_a_speaker_is_a_group_and_a_clip_has_a_place(tmp_path: Path) -> None:
+    """Where there is no group; a clip's number that is none places it first."""
+    (tmp_path / "a.wav").write_bytes(b"")
+    path = tmp_path / "media.csv"
+    path.write_text("file,label,speaker\na.wav,0,anna\n")
+    assert [row.group for row in read_media(path)] == ["anna"]
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label,video_id,clip_id\na,0,v,0012\nb,0,v,x7\n")
+    assert [row.place for row in read_labelled(path)] == [12.0, 0.0]
