@@ -68,12 +68,6 @@ def product(experts: Experts, scores_BM: Tensor, present_M: Tensor) -> Tensor:
     return total / ((weight * present_M).sum() + prior)
 
 
-def weighted(weight_M: Tensor, scores_BM: Tensor, present_M: Tensor) -> Tensor:
-    """Return the weighted mean (B,) of the present modalities' scores."""
-    weight = weight_M * present_M
-    return (scores_BM * weight).sum(dim=-1) / weight.sum()
-
-
 def by_precision(experts: Experts) -> Tensor:
     """Return weights (M,) 1 / e_s^2 of the scores as they are."""
     return 1 / experts.error.square()

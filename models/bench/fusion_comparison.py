@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ..data.clips import DataError
 from ..evaluation.metrics import mosi_metrics
-from ..nn.tam_ulag import MODALITIES, TamUlag, bounded
+from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
 from ..runtime.checkpoint import load
 from ..text.text_encoder import encoder_for
 from ..training.heads_recipe import FusionRecipe, HeadsRecipe
 from ..training.recipe_file import load_recipe
 from ..training.train_fusion import CALIBRATION, SUBSETS, Vectors, fused, halves, paired
 from ..training.train_heads import pooled_vectors
-from .fusion_baselines import by_agreement, by_precision, fit, product, weighted
+from .fusion_baselines import by_agreement, by_precision, fit, product
 
 PAIRINGS = 4000
 RESAMPLES = 20
@@ -120,7 +120,7 @@ def ways(
         return fused(model, drawn, present.expand(len(drawn["text"]), -1))
 
     def mean_by(weight: Tensor) -> Fuse:
-        return lambda drawn, present: weighted(weight, scores(model, drawn), present)
+        return lambda drawn, present: weighed(scores(model, drawn), present, weight.tolist())[0]
 
     return {
         "head": head,

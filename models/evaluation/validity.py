@@ -4,7 +4,7 @@ Knows clips and a checkpoint. Knows no file and no front end.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ from ..data.clips import Clip
 from ..nn.tam_ulag import TamUlag
 from ..runtime.checkpoint import Card
 from .evaluate import Head, estimates, insides
+from .resampling import Places, intervals
 
-RESAMPLES = 500
 HEADS: tuple[Head, ...] = ("text", "audio", "vision", "all")
 
 Floats = npt.NDArray[np.float64]
@@ -35,8 +35,7 @@ class Agreement:
     """MAE; bias, the mean of estimate less label; mean, deviation and beyond_1 (share further than
     1 from 0) of the estimates; Corr; sign, the share of the labels other than 0 whose sign is
     right; covered, the share of labels inside the 90 % interval."""
-    low: dict[str, float]
-    high: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
 
 
 def agreements(
@@ -72,14 +71,15 @@ def _agreement(
     inside = insides(model, card, clips, head)[present]
     label = np.array([clip.label for clip in clips])[present]
     score = scores[present].astype(np.float64)
-    _, group = np.unique([clip.group for clip in clips], return_inverse=True)
-    group = group[present]
+    group = np.array([clip.group for clip in clips])[present]
+    rows_of = [np.flatnonzero(group == name) for name in np.unique(group)]
 
-    def measured(rows: npt.NDArray[np.integer]) -> dict[str, float]:
+    def measured(places: Places) -> dict[str, float]:
+        rows = np.concatenate([rows_of[place] for place in places])
         return _figures(score[rows], label[rows], inside[rows])
 
-    low, high = _interval(measured, group, seed)
-    return Agreement(head, len(score), measured(np.arange(len(score))), low, high)
+    found = measured(np.arange(len(rows_of)))
+    return Agreement(head, len(score), found, intervals(measured, len(rows_of), seed=seed))
 
 
 def _figures(score: Floats, label: Floats, inside: Floats) -> dict[str, float]:
@@ -95,27 +95,3 @@ def _figures(score: Floats, label: Floats, inside: Floats) -> dict[str, float]:
         "sign": float((score * label > 0)[signed].mean()) if signed.any() else math.nan,
         "covered": float(np.nanmean(inside)) if np.isfinite(inside).any() else math.nan,
     }
-
-
-def _interval(
-    measured: Callable[[npt.NDArray[np.integer]], dict[str, float]],
-    group: npt.NDArray[np.integer],
-    seed: int,
-) -> tuple[dict[str, float], dict[str, float]]:
-    rng = np.random.default_rng(seed)
-    names = np.unique(group)
-    rows_of = {name: np.flatnonzero(group == name) for name in names}
-    drawn = [
-        measured(np.concatenate([rows_of[name] for name in rng.choice(names, len(names))]))
-        for _ in range(RESAMPLES if len(names) > 1 else 0)
-    ]
-    low, high = {}, {}
-    for key in measured(np.arange(len(group))):
-        values = np.array([row[key] for row in drawn])
-        values = values[np.isfinite(values)]
-        low[key], high[key] = (
-            (float(v) for v in np.percentile(values, (2.5, 97.5)))
-            if len(values)
-            else (math.nan, math.nan)
-        )
-    return low, high

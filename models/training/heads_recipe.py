@@ -111,10 +111,10 @@ class TuneRecipe(Table):
 class FusionRecipe(Table):
     """How the fusion is trained."""
 
-    shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(max_length=3)] = Field(
-        [],
+    shares: tuple[Rate, Rate, Rate] | None = Field(
+        None,
         description="Text, audio, vision: weights of the heads' scores, in place of a fused head "
-        "that is trained; empty = it is trained",
+        "that is trained",
     )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 3000
     batch: Annotated[int, Field(ge=1, le=4096)] = 256

@@ -200,7 +200,7 @@ def _fuse(
     head learns on the training clips to give the estimate of the modality's own head.
     """
     names = tuple(recipe.tables)
-    model.config = replace(model.config, fused=names, shares=tuple(recipe.fusion.shares))
+    model.config = replace(model.config, fused=names, shares=recipe.fusion.shares or ())
     if len(names) == 1:
         clips = pooled_vectors(model, encoder, recipe, names[0], "train")
         copy_head(model, names[0], clips, recipe.fusion, rng)

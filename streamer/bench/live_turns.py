@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tamulag.models.evaluation.metrics import mosi_metrics
+from tamulag.models.evaluation.resampling import intervals
 
 from ..core.estimate import Estimate, scores_of
 from ..core.sample import Input, Phrase, Word
@@ -32,7 +33,6 @@ OPPOSITE = 0.5
 """Least size of two labels of opposite sign."""
 
 MINUTE = 60.0
-RESAMPLES = 1000
 
 Floats = npt.NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def person_scores(
                 before,
                 _score(lone, begin + turn.length, head),
                 tuple(_score(found, end + delay, head) for delay in delays),
-                _detected(found, start, end, turn.label, head),
+                _detected(found, start, end + hop, turn.label, head),
             )
         )
         before, start = turn.label, end + pause
@@ -150,21 +150,9 @@ def figures(persons: Sequence[PersonScores]) -> dict[str, float]:
     return found
 
 
-def intervals(persons: Sequence[PersonScores], seed: int = 0) -> dict[str, tuple[float, float]]:
+def figure_intervals(persons: Sequence[PersonScores]) -> dict[str, tuple[float, float]]:
     """Return the central 95 % of each figure over resampled persons."""
-    generator = np.random.default_rng(seed)
-    rows = [
-        figures([persons[i] for i in generator.integers(len(persons), size=len(persons))])
-        for _ in range(RESAMPLES)
-    ]
-    out = {}
-    for key in figures(persons):
-        values = np.array([row.get(key, math.nan) for row in rows])
-        values = values[np.isfinite(values)]
-        if len(values):
-            low, high = np.percentile(values, (2.5, 97.5))
-            out[key] = (float(low), float(high))
-    return out
+    return intervals(lambda places: figures([persons[place] for place in places]), len(persons))
 
 
 def text_turn(
@@ -231,7 +219,7 @@ def _score(found: Sequence[Estimate], time: float, head: str) -> float:
 def _detected(
     found: Sequence[Estimate], start: float, end: float, label: float, head: str
 ) -> float | None:
-    during = [one for one in found if start < one.end < end + 0.5]
+    during = [one for one in found if start < one.end < end]
     first = None
     for one in reversed(during):
         if (scores_of(one)[head] or 0.0) * label <= 0:

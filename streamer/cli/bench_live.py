@@ -55,7 +55,7 @@ def bench_live(
     from tamulag.models.runtime.checkpoint import load
     from tamulag.models.runtime.torch_engine import TorchEngine
 
-    from ..bench.live_turns import figures, intervals, person_scores
+    from ..bench.live_turns import figure_intervals, figures, person_scores
     from ..core.estimate import Timing
     from ..core.session import Session
 
@@ -76,7 +76,7 @@ def bench_live(
                 )
             )
             progress(done)
-    found, bounds = figures(persons), intervals(persons)
+    found, bounds = figures(persons), figure_intervals(persons)
     if as_json:
         print(json.dumps(plain({"head": chosen, **found, "intervals": bounds})))
         return

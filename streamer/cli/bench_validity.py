@@ -57,10 +57,7 @@ def bench_validity(
         return
     table(
         {"group": row["group"], "head": row["head"], "n": row["n"]}
-        | {
-            key: _with(value, row["low"][key], row["high"][key])
-            for key, value in row["figures"].items()
-        }
+        | {key: _with(value, *row["intervals"][key]) for key, value in row["figures"].items()}
         for row in rows
     )
 

@@ -47,7 +47,7 @@ not acted there: half of happy, and happy.
 """
 INTENDED_SHARE = 0.2
 """Of what was intended in the label of a voice; the rest is what is heard. With all of it a voice
-is sure of everybody; with none, actors of new corpora are told apart less well."""
+is sure of everybody; with none, emotions are distinguished less well."""
 NAMES = {
     "happiness": "happy",
     "sadness": "sad",

@@ -13,8 +13,8 @@ from tamulag.streamer.bench.live_turns import (
     PersonScores,
     TurnInputs,
     TurnScores,
+    figure_intervals,
     figures,
-    intervals,
     person_scores,
     text_turn,
 )
@@ -106,4 +106,4 @@ def test_intervals_are_of_persons() -> None:
     """Two persons who differ: from the one's figure to the other's."""
     one = PersonScores([scores(1.0, None, 1.0, 1.0)], [1.0], 0, 0, 1.0)
     other = PersonScores([scores(1.0, None, 0.0, 0.0)], [0.0], 0, 0, 1.0)
-    assert intervals([one, other])["turn_MAE"] == (0.0, 1.0)
+    assert figure_intervals([one, other])["turn_MAE"] == (0.0, 1.0)

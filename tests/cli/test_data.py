@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from support.command_line import call
+from support.figure_names import MOSI, SIMS
 from support.sound_files import sound_file, tone
 from support.speech import packaged, read
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
@@ -23,21 +24,6 @@ from tamulag.streamer.cli.data import bar, show
 from tamulag.streamer.features.audio import AUDIO_DIM
 from tamulag.streamer.features.vision import VISION_DIM
 from tamulag.streamer.offline.extract import play, stack_inputs
-
-SPREAD = ("mean", "deviation", "beyond_1", "covered")
-MOSI = (
-    "n",
-    "MAE",
-    "Corr",
-    "Acc2_has0",
-    "Acc2_non0",
-    "F1_has0",
-    "F1_non0",
-    "Acc7",
-    "missing",
-    *SPREAD,
-)
-SIMS = ("n", "MAE", "Corr", "Acc2", "Acc3", "Acc5", "F1", "missing", *SPREAD)
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from tamulag.models.bench.fusion_baselines import by_agreement, by_precision, fit, product, weighted
-
-ALL = torch.ones(3, dtype=torch.bool)
+from tamulag.models.bench.fusion_baselines import by_agreement, by_precision, fit, product
 
 
 def drawn(count: int = 20000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +43,6 @@ def test_absent_modalities_do_not_count() -> None:
     changed[:, 1] = 99.0
     experts = fit(scores, label)
     assert torch.equal(product(experts, scores, there), product(experts, changed, there))
-    assert torch.equal(weighted(ALL.float(), scores, there), (scores[:, 0] + scores[:, 2]) / 2)
 
 
 def test_precision_trusts_who_errs_least() -> None:

@@ -55,8 +55,8 @@ def test_the_interval_is_over_people(model: TamUlag) -> None:
         for person in "ab"
     ]
     means = sorted(one.figures["mean"] for one in alone)
-    assert [both.low["mean"], both.high["mean"]] == pytest.approx(means, abs=1e-6)
-    assert all(np.isnan(one.low["mean"]) for one in alone)
+    assert both.intervals["mean"] == pytest.approx(means, abs=1e-6)
+    assert all(np.isnan(one.intervals["mean"][0]) for one in alone)
     assert np.isnan(both.figures["Corr"])
     assert np.isnan(both.figures["sign"])
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks, load, sav
 from tamulag.models.nn.attention import Tam
 from tamulag.models.nn.config import preset, with_tam
 from tamulag.models.nn.fusion import Fusion
-from tamulag.models.nn.tam_ulag import Turns, config_dict
+from tamulag.models.nn.tam_ulag import config_dict
 from tamulag.models.nn.ulag import Labels
 from tamulag.models.runtime.checkpoint import Card
 
@@ -67,70 +67,46 @@ class ForgetsItsMemory(TamUlag):
     """Breaks law 1: attention sees the ticks of this step only."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
         fresh = self.initial_state(len(now_BN))
         state = State(*(b._replace(memory=f.memory) for b, f in zip(state, fresh, strict=True)))
-        return super()._advance(ticks, now_BN, state, allowed_BNM, turns)
+        return super()._advance(ticks, now_BN, state, *rest)
 
 
 class MultipliesByTheMask(TamUlag):
     """Breaks law 2: 0 * NaN is NaN."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
         def spoil(t: Ticks) -> Ticks:
             leak = (t.values * ~t.mask.unsqueeze(-1)).sum(dim=(1, 2), keepdim=True)
             return t._replace(values=t.values + leak * 0)
 
-        return super()._advance(
-            {n: spoil(t) for n, t in ticks.items()}, now_BN, state, allowed_BNM, turns
-        )
+        return super()._advance({n: spoil(t) for n, t in ticks.items()}, now_BN, state, *rest)
 
 
 class IgnoresTheMask(TamUlag):
     """Breaks law 3: masked ticks go through the encoder as zeros."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
         def fill(t: Ticks) -> Ticks:
             values = t.values.masked_fill(~t.mask.unsqueeze(-1), 0.0)
             return t._replace(values=values, mask=torch.ones_like(t.mask))
 
-        return super()._advance(
-            {n: fill(t) for n, t in ticks.items()}, now_BN, state, allowed_BNM, turns
-        )
+        return super()._advance({n: fill(t) for n, t in ticks.items()}, now_BN, state, *rest)
 
 
 class LooksAtItsNeighbours(TamUlag):
     """Breaks law 4: estimates are centred over the batch."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
-        output, state = super()._advance(ticks, now_BN, state, allowed_BNM, turns)
+        output, state = super()._advance(ticks, now_BN, state, *rest)
         centred = output.sentiment - output.sentiment.mean(dim=0, keepdim=True)
         return output._replace(sentiment=centred), state
 
@@ -139,12 +115,7 @@ class LooksAhead(TamUlag):
     """Breaks law 5: features are centred over the whole step."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
         def centre(t: Ticks) -> Ticks:
             clean = t.values.masked_fill(~t.mask.unsqueeze(-1), 0.0)
@@ -152,9 +123,7 @@ class LooksAhead(TamUlag):
                 t._replace(values=clean - clean.mean(dim=1, keepdim=True)) if t.mask.shape[1] else t
             )
 
-        return super()._advance(
-            {n: centre(t) for n, t in ticks.items()}, now_BN, state, allowed_BNM, turns
-        )
+        return super()._advance({n: centre(t) for n, t in ticks.items()}, now_BN, state, *rest)
 
 
 class HidesStateOnTheModule(TamUlag):
@@ -163,14 +132,9 @@ class HidesStateOnTheModule(TamUlag):
     average = 0.0
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
-        output, state = super()._advance(ticks, now_BN, state, allowed_BNM, turns)
+        output, state = super()._advance(ticks, now_BN, state, *rest)
         self.average = 0.5 * self.average + 0.5 * float(output.sentiment.detach().mean())
         return output._replace(sentiment=output.sentiment + self.average), state
 
@@ -179,14 +143,9 @@ class WritesIntoTheState(TamUlag):
     """Breaks law 7: the former state is updated in place."""
 
     def _advance(
-        self,
-        ticks: Stream,
-        now_BN: Tensor,
-        state: State,
-        allowed_BNM: Tensor | None,
-        turns: Turns | None,
+        self, ticks: Stream, now_BN: Tensor, state: State, *rest: Any
     ) -> tuple[Output, State]:
-        output, after = super()._advance(ticks, now_BN, state, allowed_BNM, turns)
+        output, after = super()._advance(ticks, now_BN, state, *rest)
         with torch.no_grad():
             for old, new in zip(tensors(state), tensors(after), strict=True):
                 old.copy_(new)
