@@ -115,6 +115,7 @@ def _header(
         stale_after=ModalityTimes(**timing.stale_after),
         missing_after=ModalityTimes(**timing.missing_after),
         attention=timing.attention,
+        labels=timing.labels,
         epoch=epoch,
         privacy=config.session.privacy,
     )

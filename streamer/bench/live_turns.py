@@ -24,7 +24,7 @@ from ..core.estimate import Estimate, scores_of
 from ..core.sample import Input, Phrase, Word
 from ..core.score_events import EventDetector
 from ..core.session import Session
-from ..protocol.messages import label as label_of
+from ..core.trend import Label, Trend
 
 DELAYS = (0.0, 1.0, 2.0)
 """Seconds after a turn's end at which its sign is looked at, where the pause is that long."""
@@ -106,15 +106,25 @@ def person_scores(
         )
         before, start = turn.label, end + pause
     scores = [s for s in (scores_of(one)[head] for one in stream) if s is not None]
-    labels = [label_of(score) for score in scores]
     detector = EventDetector()
     return PersonScores(
         rows,
         scores,
-        sum(one != other for one, other in pairwise(labels)),
+        sum(one != other for one, other in pairwise(_labels(stream, head))),
         sum(event.event != "silence" for one in stream for event in detector.look(one)),
         start / MINUTE,
     )
+
+
+def _labels(stream: Sequence[Estimate], head: str) -> list[Label | None]:
+    """Return the label of each score of a head, as messages have it of the fused one."""
+    trend, found = Trend(), []
+    for estimate in stream:
+        score = scores_of(estimate)[head]
+        if score is not None:
+            trend.add(score, estimate.end)
+            found.append(trend.label)
+    return found
 
 
 def figures(persons: Sequence[PersonScores]) -> dict[str, float]:

@@ -40,7 +40,9 @@ Ray = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
 ]
-Corpus = Literal["texts", "ravdess", "voices", "faces-train", "faces-valid", "vader"]
+Corpus = Literal[
+    "texts", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -125,8 +127,8 @@ def extract(
     from ..offline import extract as front
 
     about = f"{corpus or 'videos'} of {data.name}"
-    if corpus == "vader":
-        print(f"{out}: {write_texts(out, corpora.vader(data))} sentences")
+    if corpus in ("vader", "meld", "emobank"):
+        print(f"{out}: {write_texts(out, getattr(corpora, corpus)(data))} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)

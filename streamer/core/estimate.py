@@ -14,6 +14,7 @@ from tamulag.models.runtime.card import Card
 from tamulag.models.runtime.step_engine import Attention, StepArrays
 
 from .sample import LIMIT, MODALITIES, TICK_RATE
+from .trend import Label
 
 SHOWN = 5
 """Attended ticks per modality that an estimate names, heaviest first."""
@@ -38,6 +39,8 @@ class Timing:
     """... and `missing` when it is older than this; then its recurrent state starts afresh."""
     attention: Literal["turn", "window"] = "turn"
     """What attention is scoped to: `core.turns`, or all of the window as it was at first."""
+    labels: Literal["trend", "score"] = "trend"
+    """What a label names: the `core.trend`, or each score by itself as it was at first."""
 
 
 @dataclass(slots=True)
@@ -100,6 +103,10 @@ class Estimate:
     """text: (word, time, weight); audio and vision: (time, weight)."""
     revision: int
     """Times at which words that had been scored were changed."""
+    trend: float | None = None
+    """The score smoothed over some seconds, in [-3, 3]; see `Trend`."""
+    label: Label | None = None
+    """Of the trend; None where there is no score."""
 
 
 APART = 2 * LIMIT
@@ -186,7 +193,7 @@ def describe(
     words: Mapping[int, str],
     revision: int,
 ) -> Estimate:
-    """Put one hop of one session into words.
+    """Put one hop of one session into words, all but the trend and its label.
 
     Args:
         output: Of the model.

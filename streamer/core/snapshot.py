@@ -23,6 +23,7 @@ from .estimate import Presence
 from .sample import Phrase, Sample, Word
 from .session_batch import SessionBatch
 from .step_builder import StepBuilder
+from .trend import Trend
 from .turns import TextTurn, VoiceTurn
 
 VERSION = 1
@@ -68,6 +69,8 @@ class _SavedSession:
     text_turn: TextTurn = field(default_factory=TextTurn)
     """Where there is none, the snapshot was written before attention was scoped to a turn."""
     voice_turn: VoiceTurn = field(default_factory=VoiceTurn)
+    trend: Trend = field(default_factory=Trend)
+    """Likewise."""
 
 
 _SAVED_SESSION = TypeAdapter(_SavedSession)
@@ -165,6 +168,7 @@ def _saved_session(builder: StepBuilder, checkpoint: str) -> _SavedSession:
         waiting=[_spoken(phrase) for phrase in builder.waiting],
         text_turn=builder.text_turn,
         voice_turn=builder.voice_turn,
+        trend=builder.trend,
     )
 
 
@@ -204,6 +208,7 @@ def _write_back(builder: StepBuilder, saved: _SavedSession, arrays: Arrays) -> N
     builder.presence = dict(saved.reports)
     builder.words = dict(saved.words)
     builder.text_turn, builder.voice_turn = saved.text_turn, saved.voice_turn
+    builder.trend = saved.trend
     spoken = [*([] if saved.utterance is None else [saved.utterance]), *saved.waiting]
     phrases = [_phrase(one, arrays[f"phrase.{number}"]) for number, one in enumerate(spoken)]
     builder.utterance = None if saved.utterance is None else phrases.pop(0)

@@ -32,6 +32,7 @@ from .sample import (
     Word,
     tick_of,
 )
+from .trend import Trend, label_of
 from .turns import TextTurn, VoiceTurn
 
 WAITING_PHRASES = 256
@@ -84,6 +85,7 @@ class StepBuilder:
         self.words: dict[int, str] = {}
         self.text_turn = TextTurn()
         self.voice_turn = VoiceTurn()
+        self.trend = Trend()
         self._names_words = names_words
         self._card = card
 
@@ -138,7 +140,7 @@ class StepBuilder:
 
     def estimate(self, step: PendingStep, output: StepOutput) -> Estimate:
         """Return the estimate of a step from the model's output."""
-        return describe(
+        found = describe(
             output,
             step.inputs.end,
             timing=self.timing,
@@ -147,6 +149,12 @@ class StepBuilder:
             words=step.words,
             revision=step.revision,
         )
+        if found.sentiment is None:
+            return found
+        if self.timing.labels == "score":
+            return replace(found, label=label_of(found.sentiment))
+        self.trend.add(found.sentiment, found.end)
+        return replace(found, trend=self.trend.value, label=self.trend.label)
 
     def _pending(self, hop: Hop) -> PendingStep:
         rows = {name: self._observe(name, hop) for name in hop.grids}

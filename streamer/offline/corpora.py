@@ -1,7 +1,7 @@
 """Public corpora as rows of material and sentiment, with the mapping of their labels.
 
-Knows the folders of RAVDESS, of voices of several corpora and of FER2013 with the FER+ votes, and
-the rated sentences in the source archive of vaderSentiment. Knows no features.
+Knows the folders of RAVDESS, of voices of several corpora and of FER2013 with the FER+ votes, the
+rated sentences in the source archive of vaderSentiment, MELD and EmoBank. Knows no features.
 """
 
 import csv
@@ -65,6 +65,10 @@ RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
 RATING = 4.0
 """Bound of the ratings: each the mean of twenty people, in [-4, 4] (Hutto and Gilbert 2014)."""
 LONGEST = 64 << 20
+DIALOGUE = {"positive": 1.5, "neutral": 0.0, "negative": -1.5}
+"""Classes of MELD on the sentiment scale: the middle of what is beyond 0.5 either way, nearly."""
+VALENCE_SCALE = 1.5
+"""Sentiment per step of EmoBank's valence, whose range of [1, 5] is that of sentiment then."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,27 @@ def vader(archive: Path) -> Iterator[tuple[str, float]]:
         _, rating, text = line.split("\t", 2)
         # Two apostrophes stand for a quotation mark in these lists, and tweets are HTML.
         yield html.unescape(text.replace("''", '"')).strip(), 3.0 / RATING * float(rating)
+
+
+def meld(path: Path) -> Iterator[tuple[str, float]]:
+    """Yield the sentences of a split of MELD and their class as sentiment (Poria et al. 2019).
+
+    Args:
+        path: CSV with the columns `text,sentiment`.
+    """
+    for row in read_table(path):
+        yield row["text"].replace("\x92", "\u2019").strip(), DIALOGUE[row["sentiment"]]
+
+
+def emobank(path: Path) -> Iterator[tuple[str, float]]:
+    """Yield the sentences of a split of EmoBank and their valence as sentiment.
+
+    Args:
+        path: CSV with the columns `text,V`; V in [1, 5] (Buechel and Hahn 2017).
+    """
+    for row in read_table(path):
+        if text := row["text"].strip():
+            yield text, VALENCE_SCALE * (float(row["V"]) - 3.0)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -11,14 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..core.estimate import Estimate
 from ..core.sample import LIMIT, MODALITIES, Phrase
+from ..core.trend import Label
 
 VERSION = 1
-NEUTRAL = 0.5
-"""Sentiment within this distance of 0 is labelled neutral: it rounds to class 0 of Acc7."""
 
 Sentiment = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Label = Literal["negative", "neutral", "positive"]
 Status = Literal["ok", "stale", "missing", "off", "untrained"]
 StateWord = Literal["online", "degraded", "offline"]
 Role = Literal["customer", "agent", "visitor"]
@@ -118,7 +116,10 @@ class SentimentMessage(Message):
         description="Calibrated 90 % interval; null where it was not calibrated"
     )
     valence: Annotated[float, Field(ge=-1, le=1)] | None = Field(description="sentiment / 3")
-    label: Label | None = Field(description="neutral within 0.5 of zero")
+    trend: Sentiment | None = Field(None, description="sentiment smoothed over some seconds")
+    label: Label | None = Field(
+        description="Of the trend: neutral within 0.5 of zero, with hysteresis"
+    )
     modalities: Modalities
     conflict: float | None = Field(
         ge=0, le=2 * LIMIT, description="Largest distance between present modalities"
@@ -270,13 +271,6 @@ def utc(epoch: float) -> str:
     )
 
 
-def label(sentiment: float) -> Label:
-    """Return the label of a sentiment in [-3, 3]."""
-    if abs(sentiment) <= NEUTRAL:
-        return "neutral"
-    return "positive" if sentiment > 0 else "negative"
-
-
 def sentiment_message(
     estimate: Estimate,
     *,
@@ -312,7 +306,8 @@ def sentiment_message(
         sentiment=value,
         interval=(round(interval[0], 2), round(interval[1], 2)) if interval else None,
         valence=None if value is None else round(value / LIMIT, 4),
-        label=None if value is None else label(value),
+        trend=_rounded(estimate.trend),
+        label=estimate.label,
         modalities=Modalities(**modalities),
         conflict=_rounded(estimate.conflict),
         attention=Attention(**{name: _attention(estimate, name) for name in MODALITIES}),

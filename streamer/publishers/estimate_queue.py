@@ -85,4 +85,6 @@ def _estimate(message: AnyMessage) -> Estimate:
         conflict=message.conflict,
         attention={name: rows for name in MODALITIES if (rows := getattr(message.attention, name))},
         revision=message.modalities.text.revision or 0,
+        trend=message.trend,
+        label=message.label,
     )

@@ -91,6 +91,7 @@ def _with_id(name: str, key: str, part: Mapping[str, object]) -> Component:
 
 def _components(root: str, hop: float) -> Iterator[tuple[str, Component]]:
     yield "sentiment", _number("Sentiment", "value_json.sentiment", hop)
+    yield "trend", _number("Trend", "value_json.trend", hop)
     yield "label", _word(hop)
     for modality in MODALITIES:
         field = f"value_json.modalities.{modality}.sentiment"

@@ -184,7 +184,7 @@ class ReplayFeed:
 
 
 ESTIMATED = (
-    *("window", "sentiment", "interval", "valence", "label"),
+    *("window", "sentiment", "interval", "valence", "trend", "label"),
     *("modalities", "conflict", "attention"),
 )
 """Keys of a score that come of its estimate alone."""

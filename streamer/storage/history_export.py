@@ -46,10 +46,15 @@ SCHEMA = pa.schema(
         *((f"{name}_{key}", kind) for name in MODALITIES for key, kind in _MODALITY),
         ("attended", pa.string()),
         ("latency", pa.float64()),
+        ("trend", pa.float64()),
     ]
 )
 """One row per score; `low` and `high` are its interval, `attended` the heaviest words in spoken
 order."""
+
+
+SAME = {"session", "seq", "time", "sentiment", "trend", "label", "conflict"}
+"""Keys of a score that are columns as they are."""
 
 
 def write(form: Form, past: PastSession, lines: Iterable[str], out: BinaryIO) -> None:
@@ -89,7 +94,7 @@ def _scores(lines: Iterable[str]) -> Iterator[SentimentMessage]:
 def _row(score: SentimentMessage) -> dict[str, object]:
     low, high = score.interval or (None, None)
     row: dict[str, object] = {
-        **score.model_dump(include={"session", "seq", "time", "sentiment", "label", "conflict"}),
+        **score.model_dump(include=SAME),
         **score.window.model_dump(),
         "low": low,
         "high": high,

@@ -87,6 +87,8 @@ class Header(RowModel):
     """Wall time of session time 0, seconds since 1970."""
     attention: Literal["turn", "window"] = "window"
     """See `Timing`; the first recordings do not name it."""
+    labels: Literal["trend", "score"] = "score"
+    """Likewise."""
     privacy: Literal["none", "strict"] = "none"
     """`strict`: holds results alone, nothing of what went in."""
 
@@ -100,6 +102,7 @@ class Header(RowModel):
             stale_after=self.stale_after.model_dump(),
             missing_after=self.missing_after.model_dump(),
             attention=self.attention,
+            labels=self.labels,
         )
 
 

@@ -18,8 +18,8 @@ import jsonschema
 import pytest
 from websockets.sync.client import connect
 
-from support.command_line import Done, call, run
-from support.paths import BIN
+from support.command_line import Done, call, run, start
+from support.fork_server import Command
 from tamulag.streamer.bench.rig.processes import free_port
 from tamulag.streamer.bench.rig.ray_nodes import NodesError
 from tamulag.streamer.cli.main import _run
@@ -99,22 +99,14 @@ def test_a_silent_track_is_silence(data: Path) -> None:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: str) -> Iterator[Command]:
     """Run tamulag-stream until the block ends."""
-    process = subprocess.Popen(
-        [BIN / "tamulag-stream", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    pipe = subprocess.PIPE
+    with Command(["tamulag-stream", *arguments], stdout=pipe, stderr=pipe) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=10)
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_for(process: Command, text: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if text in line:
@@ -307,7 +299,7 @@ def test_a_ray_that_does_not_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").touch()
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = tamulag("bench", "cluster", "--seconds", "6", PYTHONPATH=path)
+    done = start("tamulag", "bench", "cluster", "--seconds", "6", PYTHONPATH=path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("tamulag: Ray did not start its nodes: ModuleNotFoundError")

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -20,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from support.broker import listening, mosquitto, received
+from support.command_line import Done, run
 from support.devices import need
 from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
 from support.running_server import Serving
@@ -148,13 +147,10 @@ def test_actors_without_a_ray_are_wrong_use() -> None:
     assert "--actors are of a Ray: add --ray local" in done.stderr
 
 
-def refused(*options: str) -> subprocess.CompletedProcess[str]:
+def refused(*options: str) -> Done:
     """Run a server that does not come up; return what it said, without any traceback."""
-    command = [str(Path(sys.executable).with_name("tamulag")), "serve", "--workers", "0"]
     address = ("--websocket", "127.0.0.1:0")
-    done = subprocess.run(
-        [*command, *address, *options], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run("tamulag", "serve", "--workers", "0", *address, *options)
     assert "Traceback" not in done.stderr
     return done
 

@@ -18,8 +18,8 @@ from websockets.sync.client import connect
 
 from support import past_sessions
 from support.command_line import call, run
-from support.paths import BIN
-from tamulag.streamer.bench.rig.processes import end, free_port, wait_for
+from support.fork_server import Command
+from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.cli.sessions import row, transcript
 from tamulag.streamer.storage.history_db import PastSession
 
@@ -119,18 +119,15 @@ def running(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Run the demo with a history and give the state's folder and the server's address."""
     port = free_port()
     command = [
-        str(BIN / "tamulag-stream"),
+        "tamulag-stream",
         "--demo",
         "--history",
         "--websocket",
         f"127.0.0.1:{port}",
     ]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"XDG_STATE_HOME": str(tmp_path)},
-    )
+    quiet = subprocess.DEVNULL
+    state = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+    process = Command(command, stdout=quiet, stderr=quiet, env=state)
     history = tmp_path / "tamulag" / "history.sqlite"
     try:
         wait_for(lambda: history.is_file() and SCORE in _all(history), 240.0, "scores")
@@ -138,7 +135,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     finally:
-        end(process)
+        process.close()
 
 
 def _all(history: Path) -> bytes:

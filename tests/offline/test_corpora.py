@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from tamulag.models.data.clips import DataError
-from tamulag.streamer.offline.corpora import VALENCE, faces, ravdess, read_table, vader, voices
+from tamulag.streamer.offline.corpora import (
+    VALENCE,
+    emobank,
+    faces,
+    meld,
+    ravdess,
+    read_table,
+    vader,
+    voices,
+)
 
 HEADER = "file,emotion,intensity,actor\n"
 
@@ -185,3 +194,12 @@ def test_archive_without_ratings_is_refused(tmp_path: Path) -> None:
     """The error says which archive is meant."""
     with pytest.raises(DataError, match="pip download"):
         list(vader(rated(tmp_path, tweets="1\t1\tx\n")))
+
+
+def test_dialogue_and_valence_are_brought_to_the_scale(tmp_path: Path) -> None:
+    """MELD's classes, and EmoBank's range of 1 to 5; a sentence without a word is left out."""
+    path = tmp_path / "dev.csv"
+    path.write_text("text,sentiment\nSo good!,positive\nRight.,neutral\nWe can\x92t,negative\n")
+    assert list(meld(path)) == [("So good!", 1.5), ("Right.", 0.0), ("We can\u2019t", -1.5)]
+    path.write_text("id,text,V\na,Fine,5\nb, ,3\nc,Bad,2.5\n")
+    assert list(emobank(path)) == [("Fine", 3.0), ("Bad", -0.75)]

@@ -4,7 +4,6 @@ import json
 import re
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Collection, Iterator
@@ -23,7 +22,7 @@ from support.certificates import authority
 from support.devices import need, spoken
 from support.running_server import Serving
 from support.websocket_peers import missed
-from tamulag.streamer.bench.rig.processes import CAMERA, end, free_port, wait_for
+from tamulag.streamer.bench.rig.processes import CAMERA, free_port, wait_for
 from tamulag.streamer.core.sample import Modality
 from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
@@ -70,20 +69,14 @@ def devices(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def agent() -> Iterator[int]:
     """Run `tamulag-stream --ingest` and give its port."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "tamulag-stream"), "--ingest"]
-    process = subprocess.Popen(
-        [*command, "--websocket", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    command = ["tamulag-stream", "--ingest", "--websocket", f"127.0.0.1:{port}"]
+    quiet = subprocess.DEVNULL
+    with Command(command, stdout=quiet, stderr=quiet) as process:
         wait_for(lambda: is_up(port, process), START, "the agent serves its page")
         yield port
-    finally:
-        end(process)
 
 
-def is_up(port: int, process: "subprocess.Popen[bytes]") -> bool:
+def is_up(port: int, process: Command) -> bool:
     assert process.poll() is None, "the agent has ended"
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/capture", timeout=2) as page:

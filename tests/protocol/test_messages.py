@@ -36,8 +36,14 @@ def estimate(**change: object) -> Estimate:
         "conflict": 0.8,
         "attention": {"text": [("great", 13.2, 0.41)], "audio": [(15.5, 0.04)]},
         "revision": 7,
+        "trend": 0.7,
+        "label": "positive",
     }
     return Estimate(**(fields | change))  # type: ignore[arg-type]
+
+
+NOTHING: dict[str, object] = dict.fromkeys(("sentiment", "interval", "conflict", "trend", "label"))
+"""What is None where no modality is present."""
 
 
 def sentiment(**change: object) -> messages.SentimentMessage:
@@ -70,7 +76,7 @@ HELLO = messages.Hello(
 )
 EVERY: list[AnyMessage] = [
     sentiment(),
-    sentiment(sentiment=None, interval=None, conflict=None, attention={}),
+    sentiment(**NOTHING, attention={}),
     HELLO,
     spoken(),
     messages.Event(event="source_lost", modality="vision", reason="camera_lost", at=3.5, **HEAD),
@@ -164,7 +170,8 @@ def test_keys_that_say_nothing_are_left_out_of_modalities() -> None:
 def test_message_equals_the_estimate() -> None:
     """Every field arrives, in the words of the wire."""
     sent = sentiment()
-    assert (sent.sentiment, sent.valence, sent.label) == (0.84, 0.28, "positive")
+    assert (sent.sentiment, sent.valence) == (0.84, 0.28)
+    assert (sent.trend, sent.label) == (0.7, "positive")
     assert (sent.interval, sent.conflict) == ((0.1, 1.6), 0.8)
     assert sent.window == messages.Window(start=11.0, end=16.0, warmup=False)
     assert sent.attention.text == [("great", 13.2, 0.41)]
@@ -176,7 +183,7 @@ def test_message_equals_the_estimate() -> None:
 
 def test_nothing_to_say_is_null() -> None:
     """Without a sentiment there is no valence and no label."""
-    sent = sentiment(sentiment=None, interval=None, conflict=None)
+    sent = sentiment(**NOTHING)
     assert (sent.sentiment, sent.valence, sent.label, sent.interval) == (None, None, None, None)
 
 
@@ -205,19 +212,6 @@ def test_words_are_sent_with_their_times() -> None:
     assert (first.text, first.start, first.end, first.confidence) == ("so", 0.12, 0.46, 0.988)
     assert second.confidence is None
     assert (sent.utterance, sent.final, sent.tail) == (4, False, "maybe")
-
-
-@pytest.mark.parametrize(
-    ("value", "word"),
-    [
-        *((-3.0, "negative"), (-0.5001, "negative"), (-0.5, "neutral"), (0.0, "neutral")),
-        *((0.5, "neutral"), (0.5001, "positive"), (3.0, "positive")),
-    ],
-)
-def test_label_is_neutral_within_a_half_of_zero(value: float, word: str) -> None:
-    """What rounds to class 0 of Acc7 is neutral, the half included."""
-    assert messages.label(value) == word
-    assert (word == "neutral") == (np.round(value) == 0)
 
 
 @pytest.mark.parametrize(

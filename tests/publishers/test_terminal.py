@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from tamulag.streamer.core.trend import label_of
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.messages import AnyMessage, Modality
 from tamulag.streamer.publishers.terminal import QUEUE, TerminalPublisher, line
@@ -29,7 +30,7 @@ def score(sentiment: float | None = 0.84, **change: object) -> messages.Sentimen
         sentiment=sentiment,
         interval=None,
         valence=None,
-        label=None if sentiment is None else messages.label(sentiment),
+        label=None if sentiment is None else label_of(sentiment),
         modalities=messages.Modalities(**(parts | change)),
         conflict=None,
         attention=messages.Attention(text=attended),

@@ -4,7 +4,6 @@ import json
 import math
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,15 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
-from tamulag.streamer.bench.rig.processes import end, free_port
-from tamulag.streamer.protocol.messages import label
+from tamulag.streamer.bench.rig.processes import free_port
+from tamulag.streamer.core.trend import label_of
 from tamulag.streamer.webserver import dashboard
 from tamulag.streamer.webserver.access_control import Access
 from tamulag.streamer.webserver.connection import Limits
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
 from .browser import Aside, complaints, opened
+from .fork_server import Command
 
 HOP = 0.5
 START = 120_000
@@ -94,7 +94,8 @@ def score(
         "sentiment": sentiment,
         "interval": [max(-3.0, sentiment - 1), min(3.0, sentiment + 1)],
         "valence": round(sentiment / 3, 4),
-        "label": label(sentiment),
+        "trend": sentiment,
+        "label": label_of(sentiment),
         "modalities": parts,
         "conflict": 0.8,
         "attention": {"text": list(attended), "audio": [[end - 0.1, 0.02]], "vision": []},
@@ -184,13 +185,10 @@ def shown_loosely(browser: Browser, running: Aside) -> Iterator[Page]:
 def real(*options: str) -> Iterator[str]:
     """Run the agent and give the address of its dashboard."""
     place = f"127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "tamulag.streamer", *options, "--websocket", place]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as agent:
-        try:
-            wait_for_port(port)
-            yield f"http://{place}/"
-        finally:
-            end(agent)
+    command = ["tamulag-stream", *options, "--websocket", place]
+    with Command(command, stdout=subprocess.DEVNULL):
+        wait_for_port(port)
+        yield f"http://{place}/"
 
 
 def wait_for_port(port: int) -> None:

@@ -1,5 +1,6 @@
 """Messages of a session that never ran, as lines, for tests of the history."""
 
+from tamulag.streamer.core.trend import label_of
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.messages import Modality
 
@@ -50,7 +51,7 @@ def score(
             sentiment=sentiment,
             interval=interval if sentiment is not None else None,
             valence=None if sentiment is None else sentiment / 3,
-            label=None if sentiment is None else messages.label(sentiment),
+            label=None if sentiment is None else label_of(sentiment),
             modalities=messages.Modalities(text=OK, audio=OK, vision=vision),
             conflict=None,
             attention=messages.Attention(text=[("so", end, 0.3), (word, end - 0.2, 0.5)]),

@@ -1,13 +1,14 @@
 """A real server of many sessions in a process of its own, for tests."""
 
+import contextlib
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from .fork_server import Command
 
 STARTING = 60.0
 ENDING = 5.0
@@ -22,12 +23,9 @@ class Serving:
         self.url = ""
 
     def __enter__(self) -> Self:
-        program = str(Path(sys.executable).with_name("tamulag"))
-        command = [program, "serve", "--websocket", "127.0.0.1:0"]
-        self._process = subprocess.Popen(
-            [*command, "--workers", str(self._workers), *self._options],
-            stdout=subprocess.PIPE,
-            text=True,
+        command = ["tamulag", "serve", "--websocket", "127.0.0.1:0"]
+        self._process = Command(
+            [*command, "--workers", self._workers, *self._options], stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -52,12 +50,7 @@ class Serving:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(ENDING)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING)
+        self._process.close()

@@ -39,6 +39,7 @@ const rows = Object.fromEntries(
 export function showScore(message) {
   const score = message?.sentiment ?? null;
   put("score", signed(score));
+  put("trend", signed(message?.trend));
   put("label", message ? (message.label ?? "no score") : "waiting for the first score");
   const scale = find("scale");
   scale.ariaLabel = sentence(message);
