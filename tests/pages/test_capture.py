@@ -20,6 +20,7 @@ from support.axe import faults
 from support.browser import as_devices, aside, chromium, complaints, opened
 from support.certificates import authority
 from support.devices import need, spoken
+from support.fork_server import Command
 from support.running_server import Serving
 from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import CAMERA, free_port, wait_for

@@ -88,7 +88,11 @@ def test_skips_known_sound(vosk: VoskRecogniser, korean: Array) -> None:
     (alone,) = finals(hear(vosk, korean))
     seed()
     twice = feed(vosk, korean[:16000]) + hear(vosk, korean[8000:], 8000)
-    assert finals(twice) == [alone]
+    (same,) = finals(twice)
+    # The noise of the second run need not be that of the first: another thread may draw from it.
+    assert [word.text for word in same] == [word.text for word in alone]
+    for one, other in zip(same, alone, strict=True):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
 
 
 def test_does_not_depend_on_block_size(vosk: VoskRecogniser, korean: Array) -> None:
