@@ -126,13 +126,14 @@ class TextEncoder:
             self._frozen = None
         return self._network
 
-    def layers(self, last: int) -> dict[str, torch.Tensor]:
-        """Return the weights of the last layers, as float16 can hold them.
+    def layers(self, last: int | None = None) -> dict[str, torch.Tensor]:
+        """Return the weights of the last layers, None: of all, as float16 can hold them.
 
         They are rounded here, so that what is saved gives the same numbers as what was trained.
         """
         total = len(self.network.encoder.layer)  # type: ignore[arg-type,union-attr]
-        prefixes = tuple(f"encoder.layer.{n}." for n in range(total - last, total))
+        first = 0 if last is None else total - last
+        prefixes = tuple(f"encoder.layer.{n}." for n in range(first, total))
         state = self.network.state_dict()
         rounded = {k: v.half().float() for k, v in state.items() if k.startswith(prefixes)}
         self.network.load_state_dict(rounded, strict=False)

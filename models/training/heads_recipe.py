@@ -69,6 +69,11 @@ class TuneRecipe(Table):
     valid: list[Path]
     data: str = Field(description="Names of the corpora, for the card")
     encoder: str = Field(MINILM, description="Name of the packaged text encoder")
+    start: str | None = Field(
+        None,
+        description="Checkpoint whose encoder and text branch are trained further; none: the "
+        "packaged encoder and a new branch",
+    )
     form: Form = Field("mosi", description="Range of the labels, and form of the figures")
     extra: list[Path] = Field(
         [], description="Texts of another kind, labels in [-3, 3], for the first epochs only"

@@ -173,7 +173,8 @@ def _prepared(
     }
     settings = recipe.model_dump(mode="json", exclude={"data", "encoder", "recurrent"}) | FIXED
     settings |= {"seed": rng.bit_generator.state, "rows": len(rows), "encoder": encoder.name}
-    _standardise(encoder, branch, rows, rng)
+    if recipe.start is None:
+        _standardise(encoder, branch, rows, rng)
     seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
     net = TextNet(encoder, branch)
     run = start_run(net, recipe, math.ceil(seen / recipe.batch))

@@ -114,7 +114,7 @@ def train(
         text_encoder=encoder.name,
     )
     if recipe.tune is not None and "text" in stages:
-        tuned = encoder.layers(recipe.tune.layers)
+        tuned = encoder.layers(recipe.tune.layers if recipe.tune.start is None else None)
     save(model, card, out, tuned)
     if folder is not None:
         (folder / LAST).unlink()
@@ -167,15 +167,17 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     """Return what a training starts from.
 
     A head that is to be trained starts with fresh weights whatever the base has of it, and so does
-    the text encoder.
+    the text encoder, unless its table names where it starts.
     """
     config = preset("stream")
     if recipe.tune and not recipe.tune.recurrent:
         config = replace(config, text=replace(config.text, encoder="identity"))
-    packaged = recipe.tune.encoder if recipe.tune else MINILM
+    name = recipe.tune.encoder if recipe.tune else MINILM
+    begun = recipe.tune.start if recipe.tune and "text" in stages else None
+    fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)
     if base is None:
         untrained = Card(trained=dict.fromkeys(STAGES, False))
-        return _Start(TamUlag(config), untrained, TextEncoder(name=packaged), {})
+        return _Start(_begun(TamUlag(config), begun), untrained, fresh, {})
     known, card = load(base)
     shapes = {name: getattr(known.config, name) for name in MODALITIES if name not in stages}
     model = TamUlag(replace(config, **shapes))
@@ -187,8 +189,25 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     }
     model.load_state_dict(model.state_dict() | others)
     if "text" in stages:
-        return _Start(model, card, TextEncoder(name=packaged), {})
+        return _Start(_begun(model, begun), card, fresh, {})
     return _Start(model, card, encoder_for(base), load_tuned(base))
+
+
+def _begun(model: TamUlag, start: str | None) -> TamUlag:
+    """Return the model with the text branch of a checkpoint, if one is named.
+
+    Raises:
+        DataError: If its text branch has another form.
+    """
+    if start is not None:
+        known, _ = load(start)
+        if known.config.text != model.config.text:
+            raise DataError(
+                f"[tune] start = {start}: its text branch is {known.config.text}, the one to train "
+                f"{model.config.text}: name a checkpoint of the same form"
+            )
+        model.text.load_state_dict(known.text.state_dict())
+    return model
 
 
 def _fuse(
