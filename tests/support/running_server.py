@@ -11,7 +11,7 @@ from typing import Self
 from .fork_server import Command
 
 STARTING = 60.0
-ENDING = 5.0
+ENDING = 15.0
 
 
 class Serving:

@@ -12,7 +12,7 @@ from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import Clip, DataError, write_clips
 from tamulag.models.data.corpus import Corpus
 from tamulag.models.evaluation.evaluate import whole
-from tamulag.models.runtime.checkpoint import load
+from tamulag.models.runtime.checkpoint import load, load_tuned
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.models.training.branch_batches import read_corpora
 from tamulag.models.training.heads_recipe import BranchRecipe, HeadsRecipe
@@ -300,6 +300,23 @@ def test_tuned_layers_lie_in_the_checkpoint(tuned: Path) -> None:
     words = ["wonderful"]
     plain, own = encoder_for().encode(words)[0], encoder_for(str(tuned)).encode(words)[0]
     assert np.abs(plain - own).max() > 1e-4
+
+
+def test_a_training_goes_on_from_a_checkpoint(folder: Path, tuned: Path) -> None:
+    """Its encoder and branch change a little; layers that are not trained stay tuned as they are."""
+    change = f'layers = 1\nstart = "{tuned.as_posix()}"'
+    recipe = folder / "further.toml"
+    recipe.write_text((folder / "tune.toml").read_text().replace("layers = 2", change))
+    out = folder / "further.safetensors"
+    train(recipe, out, lambda _: None, only=["text"], base=str(tuned))
+    (one, _), (other, card) = load(str(tuned)), load(str(out))
+    assert torch.equal(one.text.encoder.mean, other.text.encoder.mean)
+    assert not torch.equal(one.text.head[0].weight, other.text.head[0].weight)
+    assert {name.split(".")[2] for name in card.tuned} == set("012345")
+    before, after = load_tuned(str(tuned)), load_tuned(str(out))
+    same = {name.split(".")[2] for name in before if torch.equal(before[name], after[name])}
+    assert "4" in same
+    assert any(not torch.equal(before[n], after[n]) for n in before if n.split(".")[2] == "5")
 
 
 def test_card_of_a_tuned_checkpoint_names_both_sources(tuned: Path) -> None:
