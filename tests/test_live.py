@@ -180,7 +180,7 @@ def test_a_face_a_voice_and_words_become_messages_for_both(room: Room) -> None:
 
 
 def test_sigterm_leaves_offline_behind(room: Room) -> None:
-    """The program ends with code 0 within 10 s, however busy the machine, and the broker keeps its status `offline`."""
+    """The program ends with code 0 within 10 s, and the broker keeps its status `offline`."""
     with mjpeg_camera(room.clip) as camera, live(room, camera.url) as agent:
         first(agent.websocket, "sentiment", is_any)
         asked = time.monotonic()

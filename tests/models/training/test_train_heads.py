@@ -303,7 +303,7 @@ def test_tuned_layers_lie_in_the_checkpoint(tuned: Path) -> None:
 
 
 def test_a_training_goes_on_from_a_checkpoint(folder: Path, tuned: Path) -> None:
-    """Its encoder and branch change a little; layers that are not trained stay tuned as they are."""
+    """Its encoder and branch change; layers that are not trained stay tuned as they are."""
     change = f'layers = 1\nstart = "{tuned.as_posix()}"'
     recipe = folder / "further.toml"
     recipe.write_text((folder / "tune.toml").read_text().replace("layers = 2", change))
