@@ -15,7 +15,7 @@ NEUTRAL = 0.5
 BAND = 0.15
 """A label ends this far beyond the bound at which the next one begins (hysteresis)."""
 
-TIME = 3.0
+TIME = 4.0
 """Seconds after which a step of the score has reached 63 % of its height in the trend."""
 
 
