@@ -17,6 +17,8 @@ from .recipe_file import Table
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Loss = Literal["l1", "l2"]
+LOSSES = "l1: absolute error, as in the paper; l2: squared, less sure in doubt"
 
 
 class BranchRecipe(Table):
@@ -45,9 +47,7 @@ class BranchRecipe(Table):
     offset: Annotated[float, Field(ge=0, le=3)] = Field(
         0.0, description="Noise that is the same for a whole clip, in standard deviations"
     )
-    loss: Literal["l1", "l2"] = Field(
-        "l1", description="l1: absolute error, as in the paper; l2: squared, less sure in doubt"
-    )
+    loss: Loss = Field("l1", description=LOSSES)
     classes: Annotated[float, Field(ge=0, le=3)] = Field(
         0.0, description="Weight of the seven classes of Acc7 beside the sentiment"
     )
@@ -98,6 +98,7 @@ class TuneRecipe(Table):
     bare: Share = Field(0.3, description="Share of sentences that lose their punctuation")
     prefix: Share = Field(0.1, description="Share of sentences that are cut to a random prefix")
     average: Decay = Field(0.998, description="Decay per step of the moving average of the weights")
+    loss: Loss = Field("l1", description=LOSSES)
     side: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of a logistic loss on whether the label is above 0, beside the L1 loss.
 

@@ -171,7 +171,8 @@ def train_epoch(
 
 
 def _loss(estimate: Tensor, label: Tensor, recipe: TuneRecipe) -> Tensor:
-    loss = (estimate - label).abs().mean()
+    error = estimate - label
+    loss = (error.abs() if recipe.loss == "l1" else error.square()).mean()
     if recipe.side:
         loss = loss + recipe.side * _side_loss(estimate, label, recipe.form)
     return loss
