@@ -22,7 +22,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the shipped checkpoint's step, exported by the command."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     out = tmp_path_factory.mktemp("onnx") / "default.onnx"
-    done = tamulag("export", "--onnx", out, "--json")
+    done = call("tamulag", "export", "--onnx", out, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["max_abs_diff"] <= 1e-4
