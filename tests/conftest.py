@@ -69,9 +69,9 @@ def model() -> TamUlag:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
     """Return a tiny model of the shipped forms and its export, checked as the verb does it."""
-    from support.onnx_exports import exported_once
+    from support.onnx_exports import checked_once
 
-    return exported_once(tmp_path_factory, "shipped-forms", ModelConfig(), checked=True)
+    return checked_once(tmp_path_factory, "shipped-forms", ModelConfig())
 
 
 @pytest.fixture(scope="module")

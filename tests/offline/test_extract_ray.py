@@ -69,8 +69,8 @@ def test_ray_gives_what_processes_give(data: Path, tmp_path: Path) -> None:
     assert "2/2" in done.stderr
     assert not marked("TAMULAG_TEST_FLEET")
     out = tmp_path / "processes.safetensors"
-    done = call("tamulag", "extract", tmp_path, "--out", out, "--workers", "1")
-    assert done.returncode == 0, done.stderr
+    again = call("tamulag", "extract", tmp_path, "--out", out, "--workers", "1")
+    assert again.returncode == 0, again.stderr
     for one, other in zip(read_clips(out), read_clips(tmp_path / "ray.safetensors"), strict=True):
         assert one.values.keys() == other.values.keys()
         for name, values in one.values.items():

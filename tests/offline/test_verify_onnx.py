@@ -7,7 +7,7 @@ from shutil import copyfile
 import pytest
 import torch
 
-from support.onnx_exports import Exported
+from support.onnx_exports import Exported, report_of
 from support.recordings import CARD, HEADER, inputs
 from tamulag.models import TamUlag
 from tamulag.models.runtime.torch_engine import TorchEngine
@@ -53,7 +53,7 @@ def test_twins_with_two_models_are_not(model: TamUlag) -> None:
 
 def test_a_checkpoint_of_other_features_is_checked_without_a_clip(exported: Exported) -> None:
     """It is said so; the file is written with its directory, and both engines are timed."""
-    report, told = exported.checked
+    report, told = report_of(exported)
     assert report.is_kept
     assert report.hops == 0
     assert len(report.speeds) == 10

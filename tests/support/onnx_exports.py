@@ -1,8 +1,8 @@
 """Tiny models whose step function is exported for real, each once in a test session."""
 
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -21,60 +21,54 @@ UNFUSED = with_tam(
 """Vision stays out of the fusion, and no branch has attention."""
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(NamedTuple):
     """A model with its two files."""
 
     model: TamUlag
-    folder: Path
-
-    @property
-    def checkpoint(self) -> str:
-        """Path of the model's checkpoint."""
-        return str(self.folder / "tiny.safetensors")
-
-    @property
-    def file(self) -> Path:
-        """The only file of a folder that the export has made."""
-        return self.folder / "new" / "tiny.onnx"
-
-    @property
-    def checked(self) -> tuple[ExportReport, list[str]]:
-        """What `export_checked` returned and what it told, of one that it has made."""
-        found: tuple[ExportReport, list[str]] = pickle.loads(self._report.read_bytes())
-        return found
-
-    def make(self) -> None:
-        """Write both files; takes seconds."""
-        self._save()
-        export(self.model, self.checkpoint, self.file)
-
-    def make_checked(self) -> None:
-        """Write both files as the verb does, and what it reports."""
-        self._save()
-        told: list[str] = []
-        report = export_checked(
-            self.checkpoint, self.file, window=2.0, clip=None, report_stage=told.append
-        )
-        self._report.write_bytes(pickle.dumps((report, told)))
-
-    def _save(self) -> None:
-        save(self.model, Card(trained={}), Path(self.checkpoint))
-
-    @property
-    def _report(self) -> Path:
-        return self.folder / "report.pickle"
+    checkpoint: str
+    file: Path
+    """The only one of a folder that the export has made."""
 
 
-def exported_once(
-    factory: pytest.TempPathFactory, name: str, config: ModelConfig, *, checked: bool = False
-) -> Exported:
-    """Return a model of these forms at tiny sizes, saved and exported in a folder of this name."""
+def exported_once(factory: pytest.TempPathFactory, name: str, config: ModelConfig) -> Exported:
+    """Return a model of these forms at tiny sizes, exported in a folder of this name."""
 
     def make(folder: Path) -> None:
-        made = Exported(model, folder)
-        made.make_checked() if checked else made.make()
+        made = _saved(config, folder)
+        export(made.model, made.checkpoint, made.file)
 
+    return _at(config, made_once(factory, name, make))
+
+
+def checked_once(factory: pytest.TempPathFactory, name: str, config: ModelConfig) -> Exported:
+    """Return the same, exported as the verb does it: checked and timed."""
+
+    def make(folder: Path) -> None:
+        made, told = _saved(config, folder), list[str]()
+        report = export_checked(
+            made.checkpoint, made.file, window=2.0, clip=None, report_stage=told.append
+        )
+        _report(made).write_bytes(pickle.dumps((report, told)))
+
+    return _at(config, made_once(factory, name, make))
+
+
+def report_of(exported: Exported) -> tuple[ExportReport, list[str]]:
+    """Return what `checked_once` was reported, and what it was told meanwhile."""
+    found: tuple[ExportReport, list[str]] = pickle.loads(_report(exported).read_bytes())
+    return found
+
+
+def _at(config: ModelConfig, folder: Path) -> Exported:
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    model = tiny(config)
-    return Exported(model, made_once(factory, name, make))
+    return Exported(tiny(config), str(folder / "tiny.safetensors"), folder / "new" / "tiny.onnx")
+
+
+def _saved(config: ModelConfig, folder: Path) -> Exported:
+    made = _at(config, folder)
+    save(made.model, Card(trained={}), Path(made.checkpoint))
+    return made
+
+
+def _report(exported: Exported) -> Path:
+    return Path(exported.checkpoint).with_name("report.pickle")

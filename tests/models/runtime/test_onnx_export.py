@@ -20,6 +20,8 @@ from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.runtime.onnx_engine import OnnxStep
 from tamulag.models.runtime.onnx_export import TOLERANCE, check, export
 
+pytestmark = pytest.mark.timeout(300)  # an export takes a minute on a busy machine
+
 CLOSE = 1e-5
 FORMS = {
     "paper": preset("paper"),

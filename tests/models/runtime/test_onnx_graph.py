@@ -8,6 +8,8 @@ from support.onnx_exports import UNFUSED, Exported, exported_once
 from tamulag.models import TamUlag
 from tamulag.models.runtime.onnx_graph import StepGraph
 
+pytestmark = pytest.mark.timeout(300)  # an export takes a minute on a busy machine
+
 
 def test_names_are_those_of_the_file(exported: Exported) -> None:
     """In the order in which `OnnxStep` gives and takes them."""
