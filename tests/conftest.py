@@ -68,11 +68,10 @@ def model() -> TamUlag:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
-    """Return a model of the shipped forms and its export; made once, as it takes seconds."""
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    from support.onnx_exports import exported_to
+    """Return a tiny model of the shipped forms and its export, checked as the verb does it."""
+    from support.onnx_exports import checked_once
 
-    return exported_to(tmp_path_factory.mktemp("exported"), ModelConfig())
+    return checked_once(tmp_path_factory, "shipped-forms", ModelConfig())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ Knows Ray. Knows no session. The node of a worker, node failures and new nodes a
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,8 +56,11 @@ def ray_workers(
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    # The workers of a local Ray have our environment; one of their own would cost the start of a
+    # second process for each, as Ray starts the first without it.
+    own = {} if address is None else INLINE
     with connect(address, most) as ray:
-        yield RayWorkerFactory(ray, plan, checkpoint)
+        yield RayWorkerFactory(ray, plan, checkpoint, own)
 
 
 class RayWorkerFactory:
@@ -67,9 +70,12 @@ class RayWorkerFactory:
         ray: The module, connected.
         plan: Configuration of each worker.
         checkpoint: Identifies the weights.
+        environment: Of the actors, beside that of their node.
     """
 
-    def __init__(self, ray: Any, plan: WorkerConfig, checkpoint: str) -> None:
+    def __init__(
+        self, ray: Any, plan: WorkerConfig, checkpoint: str, environment: Mapping[str, str]
+    ) -> None:
         self._ray = ray
         self._made_from = (plan.batch, checkpoint)
         # Lost state does not return with a restarted process: a new worker is a new actor.
@@ -77,7 +83,7 @@ class RayWorkerFactory:
             num_cpus=1,
             max_restarts=0,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": INLINE},
+            runtime_env={"env_vars": dict(environment)} if environment else None,
         )
 
     async def start(self) -> "RayWorker":

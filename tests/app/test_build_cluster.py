@@ -3,17 +3,16 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
+from support.command_line import call as command
 from support.ingest_clients import FEATURES, Caller, Score, assert_as_alone, call, stopped_under
 from support.ray_cluster import is_busy, marked, need_ray
 from support.running_server import Serving
@@ -22,8 +21,7 @@ from tamulag.streamer.protocol.ingest import FeaturesHeader, SenderHello, build_
 
 pytestmark = pytest.mark.timeout(300)
 
-PROGRAM = Path(sys.executable).parent / "tamulag"
-HOPS = 20
+HOPS = 14
 
 ENDING = 20.0
 """Seconds for a server to end: Ray takes some more when it is gone itself."""
@@ -91,10 +89,45 @@ def test_without_ray_senders_are_told_and_the_server_lives() -> None:
         assert server.stop(ENDING) == 0
 
 
-async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[str, Any], list[Any]]:
-    """Send eight hops, receive their scores and stop the server; return `ready` and the scores."""
-    received: list[Any] = []
-    async with connect(f"{server.url}ingest") as socket, asyncio.timeout(20):
+class HandedOver(NamedTuple):
+    """What senders of a server saw that was stopped while they sent."""
+
+    folder: Path
+    ready: dict[str, Any]
+    """Of one that had its scores."""
+    scores: list[Score]
+    """Of the same one."""
+    others: list[Caller]
+    """That were admitted."""
+    files: int
+    """Sessions in the folder."""
+
+
+@pytest.fixture(scope="module")
+def handed_over(tmp_path_factory: pytest.TempPathFactory) -> HandedOver:
+    """Stop a server with a cluster under load."""
+    need_ray()
+    folder = tmp_path_factory.mktemp("sessions")
+    options = ("--ray", "local", "--actors", "1", "--handover", str(folder))
+    with Serving(*options) as server:
+        ready, scores, callers = asyncio.run(_stopped(server))
+    came = [caller for caller in callers if caller.ready]
+    return HandedOver(folder, ready, scores, came, len([*folder.glob("*.session")]))
+
+
+async def _stopped(server: Serving) -> tuple[dict[str, Any], list[Score], list[Caller]]:
+    """Let one sender have its scores and many send, then stop the server."""
+    async with connect(f"{server.url}ingest") as socket:
+        ready, scores = await half(socket, FEATURES, 0)
+        return ready, scores, await stopped_under(server.url, 60, server.stop)
+
+
+async def half(
+    socket: ClientConnection, hello: SenderHello, first: int
+) -> tuple[dict[str, Any], list[Score]]:
+    """Send eight hops and receive their scores; return `ready` and the scores."""
+    received: list[Score] = []
+    async with asyncio.timeout(20):
         await socket.send(hello.model_dump_json(exclude_none=True))
         ready: dict[str, Any] = json.loads(await socket.recv())
         for number in range(first, first + 8):
@@ -107,33 +140,31 @@ async def half(server: Serving, hello: SenderHello, first: int) -> tuple[dict[st
             line = json.loads(await socket.recv())
             if line["type"] == "sentiment":
                 received.append(Score(line["window"]["end"], line["sentiment"], 0.0))
-        assert server.stop(ENDING) == 0
     return ready, received
 
 
-def test_a_session_moves_from_a_cluster_to_one_machine(tmp_path: Path) -> None:
+def test_a_session_moves_from_a_cluster_to_one_machine(handed_over: HandedOver) -> None:
     """SIGTERM hands over the workers' sessions; a server of the same weights continues them."""
-    need_ray()
-    folder = str(tmp_path / "sessions")
-    with Serving("--ray", "local", "--actors", "1", "--handover", folder) as server:
-        ready, before = asyncio.run(half(server, FEATURES, 0))
+    ready = handed_over.ready
     again = FEATURES.model_copy(update={"resume": ready["resume"]})
-    with Serving("--handover", folder) as server:
-        resumed, after = asyncio.run(half(server, again, 8))
+
+    async def resume(server: Serving) -> tuple[dict[str, Any], list[Score]]:
+        async with connect(f"{server.url}ingest") as socket:
+            return await half(socket, again, 8)
+
+    with Serving("--handover", str(handed_over.folder)) as server:
+        resumed, after = asyncio.run(resume(server))
+        assert server.stop(ENDING) == 0
     assert (resumed["session"], resumed["resumed"]) == (ready["session"], True)
-    assert_as_alone(before + after, 5, 16)
+    assert_as_alone(handed_over.scores + after, 5, 16)
 
 
-def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
+def test_many_that_send_are_handed_over(handed_over: HandedOver) -> None:
     """SIGTERM under load: all workers are asked at once, each sender gets a close reason."""
-    need_ray()
-    options = ("--ray", "local", "--actors", "1", "--handover", str(tmp_path))
-    with Serving(*options) as server:
-        callers = asyncio.run(stopped_under(server.url, 60, server.stop))
-    came = [caller for caller in callers if caller.ready]
+    came = handed_over.others
     assert len(came) > 40
     assert {caller.closed for caller in came} == {1012}
-    assert len([*tmp_path.glob("*.session")]) == len(came)
+    assert handed_over.files == len(came) + 1
 
 
 @pytest.mark.parametrize(
@@ -146,8 +177,8 @@ def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
 )
 def test_impossible_settings_are_reported(options: tuple[str, ...], message: str) -> None:
     """With the value and the remedy."""
-    command = [str(PROGRAM), "serve", "--websocket", "127.0.0.1:0", "--workers", "0", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    address = ("--websocket", "127.0.0.1:0")
+    done = command("tamulag", "serve", *address, "--workers", "0", *options)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """The verb export, and streaming with what it wrote, as people type it."""
 
 import json
+import wave
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 
 from support.command_line import call, run
+from tamulag.streamer.app.build_agent import demo_files
 
 pytestmark = pytest.mark.timeout(300)
 
 DEMO = ("stream", "--demo", "--speed", "max", "--websocket", "none", "--duration", "8")
 
+
+VERIFY = "tamulag.streamer.offline.verify_onnx"
 
 tamulag = partial(run, "tamulag")
 
@@ -21,14 +25,28 @@ tamulag = partial(run, "tamulag")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the shipped checkpoint's step, exported by the command."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    out = tmp_path_factory.mktemp("onnx") / "default.onnx"
-    done = tamulag("export", "--onnx", out, "--json")
+    folder = tmp_path_factory.mktemp("onnx")
+    out = folder / "default.onnx"
+    portrait, speech = demo_files()
+    begun = beginning(speech, folder / "speech.wav", seconds=12)
+    with pytest.MonkeyPatch.context() as patch:
+        # It takes a minute and a half to play all of it.
+        patch.setattr(f"{VERIFY}.demo_files", lambda: (portrait, begun))
+        done = call("tamulag", "export", "--onnx", out, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["max_abs_diff"] <= 1e-4
     assert found["hops"] > 20
     assert {"random states", "clip fused", "clip text"} <= set(found["differences"])
     assert [row["batch"] for row in found["speeds"][::2]] == [1, 4, 16, 64, 256]
+    return out
+
+
+def beginning(whole: Path, out: Path, *, seconds: int) -> Path:
+    """Write the first seconds of a WAV file."""
+    with wave.open(str(whole), "rb") as file, wave.open(str(out), "wb") as short:
+        short.setparams(file.getparams())
+        short.writeframes(file.readframes(seconds * file.getframerate()))
     return out
 
 

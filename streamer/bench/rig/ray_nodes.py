@@ -30,6 +30,9 @@ STORE = 80_000_000
 HEALTH = {"initial_delay_ms": 500, "period_ms": 500, "timeout_ms": 500, "failure_threshold": 4}
 """A frozen node counts as dead after about four seconds, a dead one at once."""
 
+BARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+"""Nobody looks at the head's pages and logs, and no load starts or ends a node."""
+
 ENDING = 20.0
 """Seconds in which the nodes end by themselves."""
 
@@ -157,7 +160,7 @@ def _host(cpus: int) -> None:
     nodes: Any = import_module("ray.cluster_utils").Cluster()
     common = {"num_cpus": cpus, "node_ip_address": "127.0.0.1", "object_store_memory": STORE}
     try:
-        nodes.add_node(**common, include_dashboard=False, include_log_monitor=False)
+        nodes.add_node(**common, **BARE)
         nodes.add_node(**common)
         raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()]
         print(json.dumps({"address": nodes.address, "raylets": raylets}), flush=True)

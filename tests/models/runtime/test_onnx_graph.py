@@ -1,14 +1,14 @@
 """The step as ONNX's operators: how many they are, and what stands in the place of what."""
 
-from pathlib import Path
-
 import onnxruntime
 import pytest
 import torch
 
-from support.onnx_exports import Exported, exported_to
-from tamulag.models import ModelConfig, TamUlag
+from support.onnx_exports import UNFUSED, Exported, exported_once
+from tamulag.models import TamUlag
 from tamulag.models.runtime.onnx_graph import StepGraph
+
+pytestmark = pytest.mark.timeout(300)  # an export takes a minute on a busy machine
 
 
 def test_names_are_those_of_the_file(exported: Exported) -> None:
@@ -29,12 +29,13 @@ def test_the_graph_stays_small(exported: Exported) -> None:
     assert sum(node.op_type == "LSTM" for node in nodes) == 5
 
 
-def test_what_was_not_fused_stays_out(tmp_path: Path) -> None:
+def test_what_was_not_fused_stays_out(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Of a model without vision in the fusion the file lets nobody allow it."""
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    model, _, file = exported_to(tmp_path, ModelConfig(fused=("text", "audio")))
-    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-    present = session.run(["present"], _one(model))[0]
+    made = exported_once(tmp_path_factory, "none", UNFUSED)
+    session = onnxruntime.InferenceSession(
+        made.file.read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    present = session.run(["present"], _one(made.model))[0]
     assert present.tolist() == [[[True, True, False]]]
 
 
