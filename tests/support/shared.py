@@ -28,7 +28,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with (session / f"shared-{name}.lock").open("w") as lock:
         _acquire(lock.fileno(), name)
         if not done.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # `make` may have failed before
             make(folder)
             done.touch()
     return folder
