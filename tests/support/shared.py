@@ -1,4 +1,4 @@
-"""What is slow to make is made once a test session, for all files and both processes.
+"""What is slow to make is made once a test session, for all files and all processes.
 
 Knows pytest's folders. Does not know what is made.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-LIMIT = 100.0
-"""Seconds that a process waits for the other one to make something."""
+LIMIT = 240.0
+"""Seconds that a process waits for another one to make something."""
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a folder that `make` has filled, in this process or in the other one.
+    """Return a folder that `make` has filled, in this process or in another one.
 
     Raises:
         TimeoutError: If the other process makes it for longer than `LIMIT`.
