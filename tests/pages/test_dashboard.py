@@ -62,6 +62,7 @@ def test_a_score_is_shown_in_all_its_parts(browser: Browser, running: Aside) -> 
         running.publish(**score(0, sentiment=-1.25, lost={"vision": "camera_lost"}))
         expect(page.locator("#score")).to_have_text(f"{MINUS}1.25")
         expect(page.locator("#label")).to_have_text("negative")
+        expect(page.locator("#trend")).to_have_text(f"{MINUS}1.25")
         expect(page.locator("#interval")).to_have_text(f"{MINUS}2.25 to {MINUS}0.25")
         expect(page.locator("#parts .vision")).to_contain_text("missing (camera lost)")
         expect(page.locator("#parts .text .own")).to_have_text(f"{MINUS}0.85")
