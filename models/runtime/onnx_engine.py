@@ -26,10 +26,14 @@ from .ort_runner import Runner
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FORMAT = "tamulag-step-3"
+FORMAT = "tamulag-step-4"
 FEATURES = ("fused", *MODALITIES)
 """Names of `Output.features`."""
-_STATES = 20
+SCORES = 5
+"""Outputs before what was pooled: sentiment, heads, present, weight, scale."""
+_FEATURES = SCORES + len(MODALITIES) * len(Pooled._fields)
+"""Place of the first of the features among the outputs."""
+_STATES = _FEATURES + len(FEATURES)
 """Place of the first of the states among the outputs."""
 BATCHES = (1, 4, 16, 64, 256)
 
@@ -40,8 +44,8 @@ class OnnxStep:
     The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T), of
     which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1),
     `allowed` (B, 1, 3), `since` and `share` (B, 1, 2) of the turns and `state.M.*`; T is at least
-    1. Its outputs: `sentiment`, `heads`, `present`, `weight`, `attention.M.*`, `features.*` and
-    `next.M.*`. What a step never changes is not among the states.
+    1. Its outputs: `sentiment`, `heads`, `present`, `weight`, `scale`, `attention.M.*`,
+    `features.*` and `next.M.*`. What a step never changes is not among the states.
 
     Args:
         path: Written by `tamulag export --onnx`.
@@ -166,15 +170,20 @@ def _changing(inputs: Sequence[str], name: str) -> slice:
 
 
 def _output(found: Sequence[Tensor], new: Sequence[Ticks]) -> Output:
-    pooled = Pooled(*found[4:8]), Pooled(*found[8:12]), Pooled(*found[12:16])
+    size = len(Pooled._fields)
+    text, audio, vision = (
+        Pooled(*found[place : place + size]) for place in range(SCORES, _FEATURES, size)
+    )
+    pooled = text, audio, vision
     if not all(one.mask.shape[1] for one in new):
         text, audio, vision = (
             part if one.mask.shape[1] else _without_last(part)
             for part, one in zip(pooled, new, strict=True)
         )
         pooled = text, audio, vision
-    sentiment, heads, present, weight = found[:4]
-    return Output(sentiment, heads, present, weight, pooled, tuple(found[16:_STATES]))
+    sentiment, heads, present, weight, scale = found[:SCORES]
+    features = tuple(found[_FEATURES:_STATES])
+    return Output(sentiment, heads, present, weight, scale, pooled, features)
 
 
 def _without_last(pooled: Pooled) -> Pooled:

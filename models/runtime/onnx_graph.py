@@ -21,7 +21,7 @@ from ..nn.branch import Branch, Head
 from ..nn.encoder import Encoder
 from ..nn.fusion import SemanticFusion
 from ..nn.tam_ulag import MODALITIES, Output, TamUlag, Turns, bounded, weighed
-from .onnx_engine import FEATURES
+from .onnx_engine import FEATURES, SCORES
 
 GATES = (0, 3, 1, 2)
 """torch has the gates in the order i, f, g, o; ONNX in i, o, f, c, where c is g."""
@@ -54,7 +54,7 @@ class StepGraph(nn.Module):
         """The names of the results, in order."""
         pooled = [f"attention.{name}.{key}" for name in MODALITIES for key in Pooled._fields]
         features = [f"features.{name}" for name in FEATURES]
-        first = list(Output._fields[:4])
+        first = list(Output._fields[:SCORES])
         return [*first, *pooled, *features, *self._of_states("next")]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -82,9 +82,13 @@ class StepGraph(nn.Module):
         features, found = self.heads([fused, *contexts])
         scores = bounded(found)
         sentiment, alone = scores[..., 0], scores[..., 1:]
+        scales, scale = self.model.scales, None
+        if scales is not None:
+            scale = scales(contexts, [p.weight for p in pooled])
         if self.model.config.shares:
-            sentiment, weight = weighed(alone, present, self.model.config.shares)
-        return sentiment, alone, present, weight, features
+            sentiment, weight = weighed(alone, present, self.model.config.shares, scale)
+        scale = torch.ones_like(alone) if scale is None else scale
+        return sentiment, alone, present, weight, scale, features
 
     def _of_states(self, prefix: str) -> list[str]:
         return [f"{prefix}.{name}.{key}" for name in MODALITIES for key in self.states[name]]

@@ -28,6 +28,7 @@ FORMS = {
     "none": with_tam(
         ModelConfig(head_layers=3, fused=("text", "audio"), shares=(0.4, 0.2, 0.4)), "none"
     ),
+    "scales": ModelConfig(scales=True, shares=(0.4, 0.2, 0.4)),
 }
 """With what ships, every form of attention, encoder, fusion and head."""
 
