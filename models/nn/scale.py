@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 SMALLEST, LARGEST = 0.05, 3.0
 """Range of a scale, in units of sentiment."""
@@ -31,8 +30,8 @@ class Measures(NamedTuple):
 class Scales(nn.Module):
     """The scale s of each head, so that its error has the density exp(-|y - score| / s) / (2 s).
 
-    s = softplus(b + w z / (1 + d) + a t + max(0, t - limit) - c u), within [SMALLEST, LARGEST] and
-    with a, c >= 0:
+    s = exp(b + w z / (1 + d) + a t + max(0, t - limit) - c u), within [SMALLEST, LARGEST] and with
+    a, c >= 0:
 
     - z = context - mean of the contexts of training;
     - d = z^T C^-1 z / H_m with their covariance C, which is 1 on average over them (Mahalanobis
@@ -64,11 +63,11 @@ class Scales(nn.Module):
         self.register_buffer("mean", torch.zeros(total))
         blocks = [torch.eye(size) / math.sqrt(size) for size in sizes]
         self.register_buffer("whitening", torch.block_diag(*blocks))
-        self.register_buffer("limit", torch.zeros(count))
+        self.register_buffer("limit", torch.full((count,), torch.inf))
         member = torch.block_diag(*(torch.ones(size, 1) for size in sizes))
         self.register_buffer("member", member, persistent=False)
-        self.bias = nn.Parameter(torch.full((count,), math.log(math.e - 1)))
-        """b; softplus of it is 1."""
+        self.bias = nn.Parameter(torch.zeros(count))
+        """b."""
         self.direction = nn.Parameter(torch.zeros(total))
         """w of each modality."""
         self.unlike = nn.Parameter(torch.zeros(count))
@@ -86,7 +85,7 @@ class Scales(nn.Module):
         z = torch.cat(list(contexts), dim=-1) - self.mean
         far = (z @ self.whitening).square() @ self.member + 1
         # The sign counts: a state has a share above 0 or none.
-        steps = torch.stack([weight.sign().sum(dim=-1) for weight in weights], dim=-1)
+        steps = torch.cat([weight.sign().sum(dim=-1, keepdim=True) for weight in weights], dim=-1)
         lean = (z * self.direction) @ self.member / far
         found = Measures(torch.log(far), torch.log(steps.clamp(min=1.0)), lean)
         return scale_of(found, self.bias, self.unlike, self.heard, self.limit)
@@ -96,4 +95,4 @@ def scale_of(found: Measures, bias: Tensor, unlike: Tensor, heard: Tensor, limit
     """Return the scales (..., M) with the numbers (M,) of each modality; see `Scales`."""
     z = torch.addcmul(bias + found.lean, unlike, found.unlike)
     z = torch.addcmul(z, heard, found.heard, value=-1)
-    return softplus(z + (found.unlike - limit).relu()).clamp(SMALLEST, LARGEST)
+    return torch.exp(z + (found.unlike - limit).relu()).clamp(SMALLEST, LARGEST)

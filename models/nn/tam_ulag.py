@@ -91,7 +91,8 @@ class Output(NamedTuple):
     """Per modality the pooled states with weights over time."""
     features: tuple[Tensor, ...] = ()
     """F*_m, F*_t, F*_a, F*_v: what the fused head and the heads of text, audio and vision see
-    before their last layers, each (B, N, `Head.size`); meaningless where absent. For training."""
+    before their last layers, each (B, N, `Head.size`); meaningless where absent. With shares there
+    is no F*_m. For training."""
 
 
 class TamUlag(nn.Module):
@@ -206,14 +207,17 @@ class TamUlag(nn.Module):
         if allowed_BNM is not None:
             present = present & allowed_BNM
         contexts = [p.context for p in pooled]
-        fused, weight = self.fusion(contexts, present)
-        heads = [self.head, *(self._of(name).head for name in MODALITIES)]
-        features = [head.features(x) for head, x in zip(heads, [fused, *contexts], strict=True)]
-        sentiment, *scores = (head.score(x) for head, x in zip(heads, features, strict=True))
-        sentiment, alone = bounded(sentiment.squeeze(-1)), bounded(torch.cat(scores, dim=-1))
+        heads = [self._of(name).head for name in MODALITIES]
+        features = [head.features(x) for head, x in zip(heads, contexts, strict=True)]
+        scores = [head.score(x) for head, x in zip(heads, features, strict=True)]
+        alone = bounded(torch.cat(scores, dim=-1))
         scale = None if self.scales is None else self.scales(contexts, [p.weight for p in pooled])
         if self.config.shares:
             sentiment, weight = weighed(alone, present, self.config.shares, scale)
+        else:
+            fused, weight = self.fusion(contexts, present)
+            features = [self.head.features(fused), *features]
+            sentiment = bounded(self.head.score(features[0]).squeeze(-1))
         return Output(
             sentiment,
             alone,

@@ -134,7 +134,7 @@ def _fitted(rows: _Rows, folds: Tensor, limit: Tensor) -> tuple[int, _Numbers]:
     """Return the steps with the direction, and what is fitted."""
     zero = torch.zeros(())
     mean = (balance(rows.source) * rows.error).sum().clamp(min=1e-3)
-    start = _Numbers(torch.log(torch.expm1(mean)), zero, zero, torch.zeros_like(rows.z[0]))
+    start = _Numbers(torch.log(mean), zero, zero, torch.zeros_like(rows.z[0]))
     common, _ = _descended(start, 3, rows, limit, STEPS, RATE)
     curves = []
     for fold in (0, 1):

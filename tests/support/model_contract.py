@@ -44,6 +44,8 @@ def tiny(config: ModelConfig) -> TamUlag:
                 parameter.mul_(6)  # a gate near zero would hide every broken law behind it
             if name.startswith("scales."):
                 parameter.normal_().abs_()  # as it begins, a scale depends on nothing
+        if model.scales is not None:
+            model.scales.limit.fill_(0.5)
     return model
 
 

@@ -33,7 +33,7 @@ def scale(made: Scales, place: int, context: Tensor, steps: int = 1) -> float:
 
 def test_at_first_it_is_one() -> None:
     """Until it is fitted nothing is changed by it."""
-    assert scale(Scales(SIZES), 0, torch.zeros(4)) == pytest.approx(1.0)
+    assert scale(Scales(SIZES), 0, torch.full((4,), 1e3)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("place", [0, 1])
