@@ -28,6 +28,9 @@ RAY = ("app/test_build_cluster.py", "bench/test_node_failure.py", "offline/test_
 TOGETHER = ("features/asr",)
 """Folders whose files share what is slow to start."""
 
+SHIPPED = ModelConfig(scales=True, shares=(0.45, 0.15, 0.55))
+"""The forms of the checkpoint that is shipped."""
+
 FIRST = (*RAY, "test_live.py", "cli/test_run_serve.py", "bench/test_faults.py")
 """Files that take longest: at the end one process would wait for the other."""
 
@@ -71,7 +74,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
     """Return a tiny model of the shipped forms and its export, checked as the verb does it."""
     from support.onnx_exports import checked_once
 
-    return checked_once(tmp_path_factory, "shipped-forms", ModelConfig())
+    return checked_once(tmp_path_factory, "shipped-forms", SHIPPED)
 
 
 @pytest.fixture(scope="module")

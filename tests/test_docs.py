@@ -293,6 +293,8 @@ def test_the_intervals_are_those_of_the_card() -> None:
         cells = [f"{width:.2f}" for width in (*card.begun.get(name, ()), half)]
         counts = [", ".join(map(str, card.clips[name]))] if name in card.clips else []
         wanted.append(f"| {' | '.join([name, *cells, *counts])} |")
+    for name, quantile in card.quantile.items():
+        wanted.append(f"| {name} | {quantile:.2f} | {card.clips[name][0]} |")
     table = CARD_PAGE.split("\n## Intervals\n")[1].split("\n## ")[0]
     found = [line for line in table.splitlines() if re.match(r"\| [a-z+]+ \| \d", line)]
     assert sorted(found) == sorted(wanted)

@@ -168,8 +168,7 @@ def _resampled(clips: Mapping[str, Vectors], rng: np.random.Generator) -> dict[s
     out = {}
     for name, vectors in clips.items():
         count = len(vectors.label)
-        rows = torch.from_numpy(rng.integers(0, count, count))
-        out[name] = Vectors(vectors.context[rows], vectors.label[rows])
+        out[name] = vectors.of_rows(torch.from_numpy(rng.integers(0, count, count)))
     return out
 
 

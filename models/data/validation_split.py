@@ -3,13 +3,17 @@
 Knows files, clips and the groups, corpora or modes that they are of. Knows no tensor and no model.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from .clips import Clip, DataError, read_clips
 
+BLOCK = 60
+"""Clips that stay together where one group is halved."""
 NAMED = 12
 """Groups that a line names; of more it gives the number."""
 
@@ -90,6 +94,38 @@ def folds(keys: Collection[str], count: int) -> list[list[str]]:
     if len(names) < count:
         raise DataError(f"folds = {count}: there are {len(names)} groups, so at most that many")
     return [list(part) for part in np.array_split(np.array(names), count)]
+
+
+def quarters(groups: Sequence[str], corpora: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return for each clip, (N,), which of four parts it is in, 0 to 3; no group is in two.
+
+    Of each corpus four groups of nearly equal size are spread over the parts by chance, which falls
+    the same for the same groups. A corpus of a single group is cut into blocks of clips.
+
+    Args:
+        groups: Speaker or video of each clip.
+        corpora: Corpus of each clip.
+    """
+    out = np.zeros(len(groups), np.int64)
+    rng = np.random.default_rng(1)
+    for corpus in sorted(set(corpora)):
+        here = [place for place, one in enumerate(corpora) if one == corpus]
+        counts = Counter(groups[place] for place in here)
+        if len(counts) == 1:
+            out[here] = np.arange(len(here)) // max(1, min(BLOCK, len(here) // 4)) % 4
+            continue
+        # Sorted by name too, so that only the seed and the names decide.
+        ordered = sorted(counts, key=lambda group: (counts[group], group))
+        drawn = np.concatenate([_spread(rng) for _ in range(-(-len(ordered) // 4))])
+        part = dict(zip(ordered, drawn.tolist(), strict=False))
+        out[here] = [part[groups[place]] for place in here]
+    return out
+
+
+def _spread(rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the four parts in an order of which neighbours are of different halves."""
+    halves = rng.permuted(np.array([[0, 1], [2, 3]]), axis=1)
+    return rng.permutation(halves).T.ravel()
 
 
 def _by_groups(

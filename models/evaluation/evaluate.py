@@ -212,10 +212,12 @@ def insides(
         batch = whole(part)
         output = model(batch.ticks, batch.now, alone.expand(len(part), 1, -1))
         steps = torch.stack([(p.weight[:, 0] > 0).sum(dim=-1) for p in output.attention], dim=-1)
+        spread = (output.weight * output.scale)[:, 0]
         for row, clip in enumerate(part):
             present = output.present[row, 0].tolist()
             counts = zip(MODALITIES, steps[row].tolist(), strict=True)
-            half = card.half_width(dict(itertools.compress(counts, present)))
+            sizes = zip(MODALITIES, spread[row].tolist(), strict=True)
+            half = card.half_width(*(dict(itertools.compress(x, present)) for x in (counts, sizes)))
             if half is not None:
                 label = clip.label * (LIMIT / LIMITS[form])
                 inside[first + row] = abs(float(output.sentiment[row, 0]) - label) <= half

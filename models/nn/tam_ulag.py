@@ -17,6 +17,7 @@ from .config import BranchConfig, ModelConfig, config_dict
 from .constants import LIMIT, MODALITIES, TICK_RATE
 from .encoder import Ticks
 from .fusion import SemanticFusion
+from .scale import LARGEST, Scales
 from .ulag import Ulag
 
 __all__ = [
@@ -83,11 +84,15 @@ class Output(NamedTuple):
     """(B, N, M) bool."""
     weight: Tensor
     """(B, N, M) float32, share of each modality in the fusion; sums to 1 or is all 0."""
+    scale: Tensor
+    """(B, N, M) float32, of each head's error, in units of sentiment: see `Scales`; 1 without
+    scales, meaningless where absent."""
     attention: tuple[Pooled, Pooled, Pooled]
     """Per modality the pooled states with weights over time."""
     features: tuple[Tensor, ...] = ()
     """F*_m, F*_t, F*_a, F*_v: what the fused head and the heads of text, audio and vision see
-    before their last layers, each (B, N, `Head.size`); meaningless where absent. For training."""
+    before their last layers, each (B, N, `Head.size`); meaningless where absent. With shares there
+    is no F*_m. For training."""
 
 
 class TamUlag(nn.Module):
@@ -113,6 +118,10 @@ class TamUlag(nn.Module):
         self.head = regressor(
             self.fusion.size, config.head, config.dropout, layers=config.head_layers
         )
+        self.scales: Scales | None = None
+        """How sure each head is; None: nobody says."""
+        if config.scales:
+            self.scales = Scales([b.size for b in branches])
         self.ulag: Ulag | None = None
         """Makes unimodal labels in training; not used by an estimate."""
         if config.labels in ("ulag", "both"):
@@ -198,18 +207,23 @@ class TamUlag(nn.Module):
         if allowed_BNM is not None:
             present = present & allowed_BNM
         contexts = [p.context for p in pooled]
-        fused, weight = self.fusion(contexts, present)
-        heads = [self.head, *(self._of(name).head for name in MODALITIES)]
-        features = [head.features(x) for head, x in zip(heads, [fused, *contexts], strict=True)]
-        sentiment, *scores = (head.score(x) for head, x in zip(heads, features, strict=True))
-        sentiment, alone = bounded(sentiment.squeeze(-1)), bounded(torch.cat(scores, dim=-1))
+        heads = [self._of(name).head for name in MODALITIES]
+        features = [head.features(x) for head, x in zip(heads, contexts, strict=True)]
+        scores = [head.score(x) for head, x in zip(heads, features, strict=True)]
+        alone = bounded(torch.cat(scores, dim=-1))
+        scale = None if self.scales is None else self.scales(contexts, [p.weight for p in pooled])
         if self.config.shares:
-            sentiment, weight = weighed(alone, present, self.config.shares)
+            sentiment, weight = weighed(alone, present, self.config.shares, scale)
+        else:
+            fused, weight = self.fusion(contexts, present)
+            features = [self.head.features(fused), *features]
+            sentiment = bounded(self.head.score(features[0]).squeeze(-1))
         return Output(
             sentiment,
             alone,
             present,
             weight,
+            torch.ones_like(alone) if scale is None else scale,
             (pooled[0], pooled[1], pooled[2]),
             tuple(features),
         )
@@ -240,14 +254,25 @@ def bounded(z: Tensor) -> Tensor:
 
 
 def weighed(
-    heads_BNM: Tensor, present_BNM: Tensor, shares: Sequence[float]
+    heads_BNM: Tensor,
+    present_BNM: Tensor,
+    shares: Sequence[float],
+    scale_BNM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean (B, N) of the present heads' scores, and the weight (B, N, M) of each.
 
     A modality that is alone has weight 1; where none is present all is 0.
+
+    Args:
+        heads_BNM: Scores, ignored where absent.
+        present_BNM: bool.
+        shares: Of each modality in the mean.
+        scale_BNM: What each share is divided by, at most `LARGEST`: a head in doubt counts less.
+            None: nothing.
     """
-    share_BNM = torch.where(present_BNM, torch.tensor([*shares]), 0.0)
-    weight = share_BNM / share_BNM.sum(dim=-1, keepdim=True).clamp(min=min(shares))
+    share = torch.tensor([*shares])
+    share_BNM = torch.where(present_BNM, share if scale_BNM is None else share / scale_BNM, 0.0)
+    weight = share_BNM / share_BNM.sum(dim=-1, keepdim=True).clamp(min=min(shares) / LARGEST)
     return (weight * torch.where(present_BNM, heads_BNM, 0.0)).sum(dim=-1), weight
 
 

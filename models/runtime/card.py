@@ -22,6 +22,9 @@ class Card:
     begun: dict[str, list[float]] = field(default_factory=dict)
     """Half widths while little was heard, least first; `interval` holds after them. A set that is
     not here was calibrated on whole clips alone."""
+    quantile: dict[str, float] = field(default_factory=dict)
+    """With scales, in place of `interval` and `begun`: per modality the conformal 90 % quantile of
+    |residual| / scale of its own head."""
     heard: dict[str, list[int]] = field(default_factory=dict)
     """Per modality the valid steps in the window at which the next of these half widths begins."""
     clips: dict[str, list[int]] = field(default_factory=dict)
@@ -35,13 +38,19 @@ class Card:
     tuned: list[str] = field(default_factory=list)
     """Tensors of the text encoder that were fine-tuned and lie in the checkpoint."""
 
-    def half_width(self, heard: Mapping[str, int]) -> float | None:
+    def half_width(
+        self, heard: Mapping[str, int], spread: Mapping[str, float] | None = None
+    ) -> float | None:
         """Return the half width of the 90 % interval, or None where it was not calibrated.
 
         Args:
             heard: Valid steps in the window of each modality that is present, text first. The one
                 of which least was heard decides.
+            spread: Of a model with scales weight times scale of each of these modalities. The half
+                width is what the errors add up to if each is a quantile, all to the same side.
         """
+        if spread and spread.keys() <= self.quantile.keys():
+            return sum(self.quantile[name] * size for name, size in spread.items())
         key = "+".join(heard)
         if key not in self.begun:
             return self.interval.get(key)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..nn.attention import Memory, Pooled
-from ..nn.branch import BranchState
+from ..nn.branch import BranchState, Head
 from ..nn.encoder import EncoderState, Ticks, compact
 from ..nn.tam_ulag import MODALITIES, SPOKEN, TICK_RATE, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError, resolve
@@ -26,11 +26,11 @@ from .ort_runner import Runner
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FORMAT = "tamulag-step-3"
-FEATURES = ("fused", *MODALITIES)
-"""Names of `Output.features`."""
-_STATES = 20
-"""Place of the first of the states among the outputs."""
+FORMAT = "tamulag-step-4"
+SCORES = 5
+"""Outputs before what was pooled: sentiment, heads, present, weight, scale."""
+_FEATURES = SCORES + len(MODALITIES) * len(Pooled._fields)
+"""Place of the first of the features among the outputs; behind them are the states."""
 BATCHES = (1, 4, 16, 64, 256)
 
 
@@ -40,8 +40,8 @@ class OnnxStep:
     The file's inputs, M being a modality: `ticks.M.values` (B, T, D), `ticks.M.mask` (B, T), of
     which the leading ones are True, `ticks.M.time` and `ticks.M.ready` (B, T), `now` (B, 1),
     `allowed` (B, 1, 3), `since` and `share` (B, 1, 2) of the turns and `state.M.*`; T is at least
-    1. Its outputs: `sentiment`, `heads`, `present`, `weight`, `attention.M.*`, `features.*` and
-    `next.M.*`. What a step never changes is not among the states.
+    1. Its outputs: `sentiment`, `heads`, `present`, `weight`, `scale`, `attention.M.*`,
+    `features.*` and `next.M.*`. What a step never changes is not among the states.
 
     Args:
         path: Written by `tamulag export --onnx`.
@@ -65,6 +65,7 @@ class OnnxStep:
                     f"--window {model.config.window / TICK_RATE:g}"
                 )
         self._run = Runner(self._session)
+        self._states = _FEATURES + len(heads_of(model))
         self._changing = [_changing(self._run.inputs, name) for name in MODALITIES]
 
     def step(
@@ -96,10 +97,10 @@ class OnnxStep:
             given += encoder[changing]
             given += memory
         found = self._run(given)
-        return _output(found, new), self._next(found, state)
+        return _output(found, new, self._states), self._next(found, state)
 
     def _next(self, found: Sequence[Tensor], state: State) -> State:
-        place, branches = _STATES, []
+        place, branches = self._states, []
         for (encoder, memory), changing in zip(state, self._changing, strict=True):
             middle = place + changing.stop - changing.start
             after = [*encoder]
@@ -107,6 +108,12 @@ class OnnxStep:
             place = middle + len(memory)
             branches.append(BranchState(EncoderState(*after), Memory(*found[middle:place])))
         return State(*branches)
+
+
+def heads_of(model: TamUlag) -> dict[str, Head]:
+    """Return the heads whose F* are `Output.features`, by name."""
+    alone = {name: getattr(model, name).head for name in MODALITIES}
+    return alone if model.config.shares else {"fused": model.head} | alone
 
 
 def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
@@ -165,16 +172,22 @@ def _changing(inputs: Sequence[str], name: str) -> slice:
     return slice(first, first + sum(fields))
 
 
-def _output(found: Sequence[Tensor], new: Sequence[Ticks]) -> Output:
-    pooled = Pooled(*found[4:8]), Pooled(*found[8:12]), Pooled(*found[12:16])
+def _output(found: Sequence[Tensor], new: Sequence[Ticks], states: int) -> Output:
+    """Return the outputs before the states, the first of which stands at that place."""
+    size = len(Pooled._fields)
+    text, audio, vision = (
+        Pooled(*found[place : place + size]) for place in range(SCORES, _FEATURES, size)
+    )
+    pooled = text, audio, vision
     if not all(one.mask.shape[1] for one in new):
         text, audio, vision = (
             part if one.mask.shape[1] else _without_last(part)
             for part, one in zip(pooled, new, strict=True)
         )
         pooled = text, audio, vision
-    sentiment, heads, present, weight = found[:4]
-    return Output(sentiment, heads, present, weight, pooled, tuple(found[16:_STATES]))
+    sentiment, heads, present, weight, scale = found[:SCORES]
+    features = tuple(found[_FEATURES:states])
+    return Output(sentiment, heads, present, weight, scale, pooled, features)
 
 
 def _without_last(pooled: Pooled) -> Pooled:

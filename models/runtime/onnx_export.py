@@ -20,7 +20,7 @@ from ..nn.constants import HOP
 from ..nn.encoder import Ticks
 from ..nn.tam_ulag import MODALITIES, SPOKEN, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError
-from .onnx_engine import OnnxStep, made_from
+from .onnx_engine import SCORES, OnnxStep, made_from
 from .onnx_graph import TICKS, StepGraph
 
 TOLERANCE = 1e-4
@@ -155,7 +155,10 @@ def check(
             wanted, ours = model.step(ticks, now, ours, allowed, turns)
             found, theirs = onnx.step(ticks, now, theirs, allowed, turns)
             pairs = {
-                "estimates": ((*wanted[:4], *wanted.features), (*found[:4], *found.features)),
+                "estimates": (
+                    (*wanted[:SCORES], *wanted.features),
+                    (*found[:SCORES], *found.features),
+                ),
                 "attention": (_attention(model, wanted), _attention(model, found)),
                 "states": (_tensors(ours), _tensors(theirs)),
             }

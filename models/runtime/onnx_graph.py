@@ -21,7 +21,7 @@ from ..nn.branch import Branch, Head
 from ..nn.encoder import Encoder
 from ..nn.fusion import SemanticFusion
 from ..nn.tam_ulag import MODALITIES, Output, TamUlag, Turns, bounded, weighed
-from .onnx_engine import FEATURES
+from .onnx_engine import SCORES, heads_of
 
 GATES = (0, 3, 1, 2)
 """torch has the gates in the order i, f, g, o; ONNX in i, o, f, c, where c is g."""
@@ -39,7 +39,7 @@ class StepGraph(nn.Module):
         self.branches = nn.ModuleDict(
             {name: _BranchGraph(branch) for name, branch in zip(MODALITIES, branches, strict=True)}
         )
-        self.heads = _Heads([model.head, *(branch.head for branch in branches)])
+        self.heads = _Heads(list(heads_of(model).values()))
         self.fusion = _Hadamard(model.fusion) if model.config.fusion == "hadamard" else model.fusion
         self.states = {name: _changing(getattr(model, name).encoder) for name in MODALITIES}
 
@@ -53,8 +53,8 @@ class StepGraph(nn.Module):
     def outputs(self) -> list[str]:
         """The names of the results, in order."""
         pooled = [f"attention.{name}.{key}" for name in MODALITIES for key in Pooled._fields]
-        features = [f"features.{name}" for name in FEATURES]
-        first = list(Output._fields[:4])
+        features = [f"features.{name}" for name in heads_of(self.model)]
+        first = list(Output._fields[:SCORES])
         return [*first, *pooled, *features, *self._of_states("next")]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -78,13 +78,21 @@ class StepGraph(nn.Module):
         if len(self.model.config.fused) < len(MODALITIES):
             present = present & torch.tensor([n in self.model.config.fused for n in MODALITIES])
         contexts = [p.context for p in pooled]
-        fused, weight = self.fusion(contexts, present)
-        features, found = self.heads([fused, *contexts])
-        scores = bounded(found)
-        sentiment, alone = scores[..., 0], scores[..., 1:]
-        if self.model.config.shares:
-            sentiment, weight = weighed(alone, present, self.model.config.shares)
-        return sentiment, alone, present, weight, features
+        scales, scale = self.model.scales, None
+        if scales is not None:
+            scale = scales(contexts, [p.weight for p in pooled])
+        shares = self.model.config.shares
+        if shares:
+            features, found = self.heads(contexts)
+            alone = bounded(found)
+            sentiment, weight = weighed(alone, present, shares, scale)
+        else:
+            fused, weight = self.fusion(contexts, present)
+            features, found = self.heads([fused, *contexts])
+            scores = bounded(found)
+            sentiment, alone = scores[..., 0], scores[..., 1:]
+        scale = torch.ones_like(alone) if scale is None else scale
+        return sentiment, alone, present, weight, scale, features
 
     def _of_states(self, prefix: str) -> list[str]:
         return [f"{prefix}.{name}.{key}" for name in MODALITIES for key in self.states[name]]
@@ -289,7 +297,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 class _Heads(nn.Module):
-    """The heads of the fusion and of each modality, side by side."""
+    """The heads of the fusion, if it has one, and of each modality, side by side."""
 
     def __init__(self, heads: Sequence[Head]) -> None:
         super().__init__()
@@ -300,7 +308,7 @@ class _Heads(nn.Module):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return F* of each head, and the unbounded scores (B, 1, 4)."""
+        """Return F* of each head, and the unbounded scores (B, 1, 3 or 4)."""
         x, features = torch.cat(list(inputs), dim=-1), ()
         for number, stage in enumerate(self.stages):
             if number == self.cut:

@@ -81,6 +81,9 @@ class StepArrays(NamedTuple):
     """(B, 3)."""
     weight: Floats
     """(B, 3), share of each modality in the fusion; sums to 1 or is all 0."""
+    scale: Floats | None
+    """(B, 3) of each head's error, in units of sentiment; meaningless where absent. None: the model
+    has none."""
     attention: tuple[Attention, Attention, Attention]
 
 

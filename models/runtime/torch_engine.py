@@ -121,7 +121,7 @@ class TorchEngine:
         else:
             output = self._in_place(slots, brought, now, allowed, turns)
         self._save_ended(last)
-        return _arrays(output)
+        return _arrays(output, has_scales=self._model.scales is not None)
 
     def read(self, slot: int) -> dict[str, npt.NDArray[np.generic]]:
         """Return a copy of a session's state by name; see `StepEngine`."""
@@ -237,14 +237,15 @@ def _rows(slots: Sequence[int]) -> Rows:
     return slice(slots[0], slots[0] + 1) if len(slots) == 1 else torch.tensor(slots)
 
 
-def _arrays(output: Output) -> StepArrays:
+def _arrays(output: Output, *, has_scales: bool) -> StepArrays:
     """Return an output with N = 1 without the hops' axis."""
     columns = (output.sentiment, output.heads, output.present, output.weight)
     sentiment, heads, present, weight = (column[:, 0].numpy() for column in columns)
     text, audio, vision = (
         Attention(pooled.weight[:, 0].numpy(), pooled.time.numpy()) for pooled in output.attention
     )
-    return StepArrays(sentiment, heads, present, weight, (text, audio, vision))
+    scale = output.scale[:, 0].numpy() if has_scales else None
+    return StepArrays(sentiment, heads, present, weight, scale, (text, audio, vision))
 
 
 def padded(rows: Sequence[TickArrays]) -> Ticks:

@@ -105,23 +105,32 @@ def standardise(encoder: Encoder, clips: Sequence[Tensor], *, correction: int = 
     encoder.deviation.copy_(flat.std(dim=0, correction=correction).clamp(min=1e-3))
 
 
-@torch.inference_mode()
 def contexts(branch: Branch, corpus: Corpus, name: str, levels: Tensor | None = None) -> Tensor:
     """Return the pooled vectors (N, H) of whole clips, each from the initial state.
 
     `levels` (N, C + 1) replaces that of the initial state.
     """
+    return pooled(branch, corpus, name, levels)[0]
+
+
+@torch.inference_mode()
+def pooled(
+    branch: Branch, corpus: Corpus, name: str, levels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what `contexts` does, and of how many states each is, (N,) int64."""
     branch.eval()
     out = torch.zeros(len(corpus), branch.size)
+    steps = torch.zeros(len(corpus), dtype=torch.int64)
     order = np.argsort([len(steps) for steps in corpus.values[name]], kind="stable")
     for rows in np.array_split(order, max(1, len(order) // CHUNK)):
         ticks, now = branch_batch(corpus, name, rows)
         state = branch.initial_state(len(rows))
         if levels is not None:
             state = state._replace(encoder=state.encoder._replace(level=levels[rows]))
-        pooled, _ = branch.step(ticks, now, state)
-        out[rows] = pooled.context[:, 0]
-    return out
+        found, _ = branch.step(ticks, now, state)
+        out[rows] = found.context[:, 0]
+        steps[rows] = (found.weight[:, 0] > 0).sum(dim=-1)
+    return out, steps
 
 
 def branch_batch(

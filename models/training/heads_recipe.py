@@ -122,6 +122,10 @@ class FusionRecipe(Table):
         description="Text, audio, vision: weights of the heads' scores, in place of a fused head "
         "that is trained",
     )
+    scales: bool = Field(
+        False,
+        description="Fit a scale of each head's error; with shares, which are divided by it",
+    )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 3000
     batch: Annotated[int, Field(ge=1, le=4096)] = 256
     rate: Rate = 1e-3
@@ -129,6 +133,12 @@ class FusionRecipe(Table):
     near: Annotated[float, Field(gt=0, le=6)] = Field(
         0.5, description="Largest distance between the labels of clips that are paired"
     )
+
+    @model_validator(mode="after")
+    def _scales_want_shares(self) -> "FusionRecipe":
+        if self.scales and self.shares is None:
+            raise ValueError("scales = true divides the shares: give shares, or leave scales out")
+        return self
 
 
 class HeadsRecipe(Table):

@@ -13,7 +13,7 @@ from ..data.corpus import Corpus, from_clips
 from ..data.prefix_texts import encode_prefixes
 from ..nn.branch import Branch
 from ..text.text_encoder import TextEncoder
-from .branch_batches import contexts, repeat_pictures
+from .branch_batches import pooled, repeat_pictures
 from .train_fusion import PrefixVectors
 
 PREFIXES = 4
@@ -75,10 +75,7 @@ def prefix_vectors(
 def _pooled(
     branch: Branch, name: str, prefixes: Corpus, clips: list[int], sources: list[int]
 ) -> PrefixVectors:
+    context, steps = pooled(branch, prefixes, name)
     return PrefixVectors(
-        contexts(branch, prefixes, name),
-        prefixes.labels,
-        torch.tensor(clips),
-        torch.tensor([len(values) for values in prefixes.values[name]]),
-        torch.tensor(sources),
+        context, prefixes.labels, torch.tensor(clips), steps, torch.tensor(sources)
     )

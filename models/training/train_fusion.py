@@ -25,8 +25,6 @@ DRAWS = 20_000
 distinct clips allows, not as this one does."""
 SUBSETS = np.array([[bool(bits & 4), bool(bits & 2), bool(bits & 1)] for bits in range(1, 8)])
 """Every non-empty set of present modalities, (7, M)."""
-BLOCK = 60
-"""Rows that stay together in halving: an actor's or a video's, more or less."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,26 @@ class Vectors:
     """(N, H) float32."""
     label: Tensor
     """(N,) sentiment."""
+    part: Tensor
+    """(N,) int64, see `quarters`: 0 and 1 are the half that trains, 2 and 3 calibrate."""
+
+    def of_rows(self, rows: Tensor) -> "Vectors":
+        """Return some rows: their places (R,), or a bool for each (N,)."""
+        return Vectors(self.context[rows], self.label[rows], self.part[rows])
 
 
 @dataclass(frozen=True)
-class PrefixVectors(Vectors):
+class PrefixVectors:
     """The pooled vectors of clips and of prefixes of them."""
 
+    context: Tensor
+    """(N, H) float32."""
+    label: Tensor
+    """(N,) sentiment."""
     clip: Tensor
     """(N,) int64, the place of the clip."""
     steps: Tensor
-    """(N,) int64, valid steps of the prefix."""
+    """(N,) int64, valid steps of the prefix inside the window."""
     source: Tensor
     """(N,) int64, which corpus it is of."""
 
@@ -55,23 +63,10 @@ class PrefixVectors(Vectors):
         parts = (self.context, self.label, self.clip, self.steps, self.source)
         return PrefixVectors(*(part[rows] for part in parts))
 
-    def of_clips(self, chosen: Tensor) -> "PrefixVectors":
-        """Return the rows of some clips: a bool for each clip."""
-        return self.of_rows(chosen[self.clip])
-
-
-def first_half(count: int) -> Tensor:
-    """Return for each of `count` clips whether it trains the fusion: alternating blocks do."""
-    return torch.arange(count) // max(1, min(BLOCK, count // 2)) % 2 == 0
-
 
 def halves(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Split clips into two parts by alternating blocks."""
-    even = first_half(len(vectors.label))
-    return (
-        Vectors(vectors.context[even], vectors.label[even]),
-        Vectors(vectors.context[~even], vectors.label[~even]),
-    )
+    """Return the clips that train, and those that calibrate."""
+    return vectors.of_rows(vectors.part < 2), vectors.of_rows(vectors.part >= 2)
 
 
 def train_fusion(

@@ -17,24 +17,28 @@ import torch
 from torch import Tensor
 
 from ..data.clips import DataError, text_clips
-from ..data.corpus import from_clips
+from ..data.corpus import Corpus, from_clips
 from ..data.text_csv import Part, read_part
+from ..data.validation_split import quarters
 from ..evaluation.conformal import Widths
 from ..nn.config import preset
 from ..nn.tam_ulag import MODALITIES, TamUlag
 from ..runtime.checkpoint import MINILM, Card, load, load_tuned, save
 from ..text.text_encoder import TextEncoder, encoder_for
 from .branch_batches import contexts, read_corpora, repeat_pictures
-from .heads_recipe import BranchRecipe, HeadsRecipe
+from .heads_recipe import BranchRecipe, HeadsRecipe, TuneRecipe
 from .prefix_clips import prefix_vectors, text_prefix_vectors
 from .progress import Log, Progress, silent
 from .recipe_file import load_recipe
 from .run_folder import LAST
 from .text_finetune import finetune
 from .train_branch import train_branch
-from .train_fusion import PrefixVectors, Vectors, copy_head, first_half, intervals, train_fusion
+from .train_fusion import PrefixVectors, Vectors, copy_head, intervals, train_fusion
+from .train_scales import fit_scales, scaled_intervals
 
 STAGES = (*MODALITIES, "sentiment")
+TYPICAL = 2000
+"""Training clips of each modality, or a few more, that say what is typical."""
 
 
 class _Start(NamedTuple):
@@ -90,7 +94,7 @@ def train(
     if folder is not None:
         _check_last(folder / LAST, resume=resume)
     figures = {k: v for k, v in card.figures.items() if k.partition(".")[0] not in stages}
-    data, found = dict(card.data), Widths(card.interval, card.begun, card.heard, card.clips)
+    data, found = dict(card.data), _widths(card)
     for number, stage in enumerate(STAGES):
         if stage not in stages:
             continue
@@ -99,6 +103,7 @@ def train(
         if stage == "sentiment":
             found = _fuse(model, encoder, recipe, rng, log)
             figures |= {f"sentiment.interval.{key}": half for key, half in found.interval.items()}
+            figures |= {f"sentiment.quantile.{name}": q for name, q in found.quantile.items()}
             data[stage] = _sources(recipe)
         else:
             report = partial(_report, progress, stage)
@@ -119,6 +124,10 @@ def train(
     if folder is not None:
         (folder / LAST).unlink()
     return figures
+
+
+def _widths(card: Card) -> Widths:
+    return Widths(card.interval, card.begun, card.heard, card.clips, card.quantile)
 
 
 def tunes(recipe: HeadsRecipe, stages: Collection[str]) -> bool:
@@ -175,13 +184,17 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     name = recipe.tune.encoder if recipe.tune else MINILM
     begun = recipe.tune.start if recipe.tune and "text" in stages else None
     fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)
+    if "sentiment" in stages:
+        config = replace(config, scales=recipe.fusion.scales)
     if base is None:
         untrained = Card(trained=dict.fromkeys(STAGES, False))
         return _Start(_begun(TamUlag(config), begun), untrained, fresh, {})
     known, card = load(base)
-    shapes = {name: getattr(known.config, name) for name in MODALITIES if name not in stages}
-    model = TamUlag(replace(config, **shapes))
-    parts = {"fusion": "sentiment", "head": "sentiment"}
+    kept = [name for name in MODALITIES if name not in stages]
+    if "sentiment" not in stages:
+        kept += ["shares", "scales", "fused"]
+    model = TamUlag(replace(config, **{name: getattr(known.config, name) for name in kept}))
+    parts = dict.fromkeys(("fusion", "head", "scales"), "sentiment")
     others = {
         name: value
         for name, value in known.state_dict().items()
@@ -221,20 +234,27 @@ def _fuse(
     names = tuple(recipe.tables)
     model.config = replace(model.config, fused=names, shares=recipe.fusion.shares or ())
     if len(names) == 1:
-        clips = pooled_vectors(model, encoder, recipe, names[0], "train")
-        copy_head(model, names[0], clips, recipe.fusion, rng)
-        prefixes = {names[0]: _prefixes(model, encoder, recipe, names[0], rng)}
-    else:
-        valid = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
-        if not recipe.fusion.shares:
-            train_fusion(model, valid, recipe.fusion, rng, log)
-        prefixes = {
-            name: _prefixes(model, encoder, recipe, name, rng).of_clips(
-                ~first_half(len(vectors.label))
-            )
-            for name, vectors in valid.items()
-        }
-    return intervals(model, prefixes, recipe.fusion, rng)
+        seen = pooled_vectors(model, encoder, recipe, names[0], "train")
+        copy_head(model, names[0], seen, recipe.fusion, rng)
+        if model.scales is None:
+            prefixes = {names[0]: _prefixes(model, encoder, recipe, names[0], rng)}
+            return intervals(model, prefixes, recipe.fusion, rng)
+    valid = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
+    if not recipe.fusion.shares:
+        train_fusion(model, valid, recipe.fusion, rng, log)
+    prefixes = {name: _prefixes(model, encoder, recipe, name, rng) for name in names}
+    part = {name: valid[name].part[prefixes[name].clip] for name in names}
+    later = {name: prefixes[name].of_rows(part[name] >= 2) for name in names}
+    if model.scales is None:
+        return intervals(model, later, recipe.fusion, rng)
+    first = {name: prefixes[name].of_rows(part[name] < 2) for name in names}
+    folds = {name: part[name][part[name] < 2] for name in names}
+    typical = {
+        name: pooled_vectors(model, encoder, recipe, name, "train", most=TYPICAL).context
+        for name in names
+    }
+    fit_scales(model, model.scales, first, folds, typical, log)
+    return scaled_intervals(model, model.scales, later)
 
 
 def _prefixes(
@@ -249,15 +269,38 @@ def _prefixes(
 
 
 def pooled_vectors(
-    model: TamUlag, encoder: TextEncoder, recipe: HeadsRecipe, name: str, part: Part
+    model: TamUlag,
+    encoder: TextEncoder,
+    recipe: HeadsRecipe,
+    name: str,
+    part: Part,
+    *,
+    most: int | None = None,
 ) -> Vectors:
-    """Return the pooled vectors of one modality's clips."""
+    """Return the pooled vectors of one modality's clips, evenly `most` or a few more of them."""
     table = recipe.tables[name]
     if isinstance(table, BranchRecipe):
         corpus = read_corpora(table, name)[part == "valid"]
+        corpus = corpus.select(np.arange(0, len(corpus), _every(len(corpus), most)))
         corpus = repeat_pictures(corpus, name, table.still)
     else:
-        rows = read_part(getattr(table, part), part, table.form)
-        clips = text_clips(rows, encoder.encode_batch([row.text for row in rows]))
-        corpus = from_clips([clip for clip in clips if clip.values])
-    return Vectors(contexts(getattr(model, name), corpus, name), corpus.labels)
+        corpus = _texts(encoder, table, part, most)
+    context = contexts(getattr(model, name), corpus, name)
+    part_of = torch.from_numpy(quarters(corpus.groups, corpus.corpora))
+    return Vectors(context, corpus.labels, part_of)
+
+
+def _texts(encoder: TextEncoder, table: TuneRecipe, part: Part, most: int | None) -> Corpus:
+    """Return the sentences that have a token, encoded; each file of them is a corpus."""
+    files = [(path, read_part([path], part, table.form)) for path in getattr(table, part)]
+    every, clips = _every(sum(len(rows) for _, rows in files), most), []
+    for path, rows in files:
+        chosen = rows[::every]
+        states = encoder.encode_batch([row.text for row in chosen])
+        found = text_clips(chosen, states)
+        clips += [replace(clip, corpus=str(path)) for clip in found if clip.values]
+    return from_clips(clips)
+
+
+def _every(count: int, most: int | None) -> int:
+    return 1 if most is None else max(1, count // most)

@@ -81,6 +81,9 @@ class ModalityEstimate:
     reason: str | None = None
     age: float | None = None
     """Seconds since its newest valid content; None if there never was any."""
+    scale: float | None = None
+    """Of the error of `sentiment`: its density is exp(-|error| / scale) / (2 scale). None where
+    there is no number, and with a checkpoint that has no scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class StepOutput(NamedTuple):
     heads: tuple[float, float, float]
     present: tuple[bool, bool, bool]
     weight: tuple[float, float, float]
+    scale: tuple[float, float, float] | None
     attention: tuple[dict[int, float], dict[int, float], dict[int, float]]
     """Per modality the weight of each attended tick, those of text in the order in which they came,
     of the others the `SHOWN` heaviest."""
@@ -157,8 +161,10 @@ def step_outputs(arrays: StepArrays) -> list[StepOutput]:
         for name, attention in zip(MODALITIES, arrays.attention, strict=True)
     ]
     steps = [np.count_nonzero(one.weight, axis=1).tolist() for one in arrays.attention]
+    scale = [None] * len(arrays.sentiment) if arrays.scale is None else arrays.scale.tolist()
     rows = zip(
         *(column.tolist() for column in arrays[:4]),
+        scale,
         zip(*attended, strict=True),
         zip(*steps, strict=True),
         strict=True,
@@ -206,13 +212,14 @@ def describe(
     """
     modalities: dict[str, ModalityEstimate] = {}
     present: dict[str, int] = {}
+    spread: dict[str, float] = {}
     for index, name in enumerate(MODALITIES):
         its = presence.get(name)
         if its is None:
             modalities[name] = ModalityEstimate(None, 0.0, "off")
         elif its.counts and not (card.trained[name] or output.present[index]):
             # Not even in the fusion, or nothing of it lies in the window: no number either way.
-            modalities[name] = _present(None, 0.0, its, timing.stale_after[name])
+            modalities[name] = _present(None, 0.0, None, its, timing.stale_after[name])
         elif not (its.counts and output.present[index]):
             reason = its.lost or its.reason or UNSEEN[name]
             modalities[name] = ModalityEstimate(None, 0.0, "missing", reason, its.age)
@@ -220,7 +227,10 @@ def describe(
             present[name] = output.steps[index]
             sentiment = output.heads[index] if card.trained[name] else None
             weight = output.weight[index]
-            modalities[name] = _present(sentiment, weight, its, timing.stale_after[name])
+            scale = None if output.scale is None else output.scale[index]
+            if scale is not None:
+                spread[name] = weight * scale
+            modalities[name] = _present(sentiment, weight, scale, its, timing.stale_after[name])
     scores = [m.sentiment for m in modalities.values() if m.sentiment is not None]
     fused = output.sentiment if present and card.trained["sentiment"] else None
     stop = end / TICK_RATE
@@ -229,7 +239,7 @@ def describe(
         end=stop,
         warmup=stop < timing.window,
         sentiment=fused,
-        interval=_interval(fused, card.half_width(present)),
+        interval=_interval(fused, card.half_width(present, spread)),
         modalities=modalities,
         conflict=max(scores) - min(scores) if len(scores) > 1 else None,
         attention={name: _attention(output, name, words) for name in present},
@@ -238,13 +248,17 @@ def describe(
 
 
 def _present(
-    sentiment: float | None, weight: float, presence: Presence, stale_after: float
+    sentiment: float | None,
+    weight: float,
+    scale: float | None,
+    presence: Presence,
+    stale_after: float,
 ) -> ModalityEstimate:
     if sentiment is None:
         return ModalityEstimate(None, weight, "untrained", "head_untrained", presence.age)
     if presence.age is not None and presence.age > stale_after:
-        return ModalityEstimate(sentiment, weight, "stale", presence.reason, presence.age)
-    return ModalityEstimate(sentiment, weight, "ok", None, presence.age)
+        return ModalityEstimate(sentiment, weight, "stale", presence.reason, presence.age, scale)
+    return ModalityEstimate(sentiment, weight, "ok", None, presence.age, scale)
 
 
 def _interval(sentiment: float | None, half: float | None) -> tuple[float, float] | None:

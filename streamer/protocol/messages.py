@@ -74,6 +74,12 @@ class Modality(WireModel):
     age: float | None = Field(
         None, description="Seconds since its newest valid content", exclude_if=_is_none
     )
+    scale: float | None = Field(
+        None,
+        ge=0,
+        description="Of the error of sentiment; left out where the checkpoint has none",
+        exclude_if=_is_none,
+    )
     revision: int | None = Field(
         None,
         description="Text only: times at which words that had been scored were changed",
@@ -289,6 +295,7 @@ def sentiment_message(
             status=part.status,
             reason=part.reason,
             age=_rounded(part.age, 2),
+            scale=_rounded(part.scale),
             revision=estimate.revision if name == "text" and part.status != "off" else None,
         )
         for name, part in estimate.modalities.items()

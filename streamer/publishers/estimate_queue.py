@@ -79,7 +79,9 @@ def _estimate(message: AnyMessage) -> Estimate:
         sentiment=message.sentiment,
         interval=message.interval,
         modalities={
-            name: ModalityEstimate(part.sentiment, part.weight, part.status, part.reason, part.age)
+            name: ModalityEstimate(
+                part.sentiment, part.weight, part.status, part.reason, part.age, part.scale
+            )
             for name, part in parts.items()
         },
         conflict=message.conflict,

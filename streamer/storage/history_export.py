@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("attended", pa.string()),
         ("latency", pa.float64()),
         ("trend", pa.float64()),
+        *((f"{name}_scale", pa.float64()) for name in MODALITIES),
     ]
 )
 """One row per score; `low` and `high` are its interval, `attended` the heaviest words in spoken
@@ -104,4 +105,5 @@ def _row(score: SentimentMessage) -> dict[str, object]:
     for name in MODALITIES:
         part = getattr(score.modalities, name)
         row |= {f"{name}_{key}": getattr(part, key) for key, _ in _MODALITY}
+        row[f"{name}_scale"] = part.scale
     return row

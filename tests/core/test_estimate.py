@@ -35,12 +35,14 @@ def output(
     heads: tuple[float, float, float] = (1.0, -0.5, 0.25),
     present: tuple[bool, bool, bool] = (True, True, True),
     attention: tuple[Attention, Attention, Attention] | None = None,
+    scale: tuple[float, float, float] | None = None,
 ) -> StepArrays:
     return StepArrays(
         np.array([sentiment], np.float32),
         np.array([heads], np.float32),
         np.array([present]),
         np.array([[0.5, 0.25, 0.25]], np.float32),
+        None if scale is None else np.array([scale], np.float32),
         attention or (pooled({380: 1.0}), pooled({390: 1.0}), pooled({395: 1.0})),
     )
 
@@ -247,3 +249,22 @@ def test_report_counts_while_it_is_young_and_not_lost() -> None:
 def test_the_largest_difference_counts(one: object, other: object, expected: float) -> None:
     """What only one side has is as far apart as can be."""
     assert difference(one, other) == expected
+
+
+def test_a_scale_comes_with_each_score() -> None:
+    """Where there is no score there is none, and none of a model that has no scales."""
+    card = Card(trained=TRAINED.trained | {"vision": False})
+    found = estimated(output(scale=(0.5, 0.25, 1.0)), card=card, audio=Presence()).modalities
+    assert [found[name].scale for name in MODALITIES] == [0.5, None, None]
+    assert [one.scale for one in estimated().modalities.values()] == [None] * 3
+
+
+def test_with_scales_the_interval_is_that_of_their_quantiles() -> None:
+    """Weights 0.5, 0.25 and 0.25 of scales 0.5, 1 and 0.5, by quantiles of 2, 1 and 2."""
+    card = Card(trained=TRAINED.trained, quantile={"text": 2.0, "audio": 1.0, "vision": 2.0})
+    found = estimated(output(scale=(0.5, 1.0, 0.5)), card=card)
+    assert found.interval == (-0.5, 1.5)
+    wider = estimated(output(scale=(1.0, 1.0, 0.5)), card=card)
+    assert wider.interval == (-1.0, 2.0)
+    part = Card(trained=TRAINED.trained, quantile={"text": 2.0})
+    assert estimated(output(scale=(0.5, 1.0, 0.5)), card=part).interval is None

@@ -198,6 +198,16 @@ def test_numbers_are_rounded_to_what_they_can_bear() -> None:
     assert (found.sentiment, found.weight, found.age) == (1.2346, 0.333, 0.12)
 
 
+def test_a_scale_is_sent_where_there_is_one() -> None:
+    """Rounded; else the key is left out."""
+    sure = ModalityEstimate(1.0, 1.0, "ok", None, 0.1, 0.123456)
+    off = ModalityEstimate(None, 0.0, "off")
+    line = messages.encode(sentiment(modalities={"text": sure, "audio": off, "vision": off}))
+    parts = json.loads(line)["modalities"]
+    assert parts["text"]["scale"] == 0.1235
+    assert "scale" not in parts["audio"]
+
+
 def test_text_that_is_off_has_no_revision() -> None:
     """Who did not ask for text is not told of its changes."""
     off = ModalityEstimate(None, 0.0, "off")
@@ -237,6 +247,7 @@ PARTS = st.builds(
     st.sampled_from(["ok", "stale", "missing", "off", "untrained"]),
     st.none() | st.text(),
     st.none() | TIMES,
+    st.none() | st.floats(0, 3),
 )
 ATTENTION = st.fixed_dictionaries(
     {},

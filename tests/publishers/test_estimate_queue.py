@@ -19,7 +19,7 @@ def estimate(end: float) -> Estimate:
         sentiment=1.25,
         interval=(-0.5, 3.0),
         modalities={
-            "text": ModalityEstimate(1.5, 0.75, "stale", None, 3.5),
+            "text": ModalityEstimate(1.5, 0.75, "stale", None, 3.5, 0.625),
             "audio": ModalityEstimate(None, 0.0, "missing", "silence", 4.0),
             "vision": ModalityEstimate(None, 0.0, "off"),
         },

@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from support.past_sessions import EPOCH, MISSING, end, hello, score
+from support.past_sessions import EPOCH, MISSING, OK, end, hello, score
 from tamulag.streamer.storage import history_export
 from tamulag.streamer.storage.history_db import HistoryDb, PastSession
 from tamulag.streamer.storage.history_export import SCHEMA, write
@@ -88,3 +88,11 @@ def test_a_session_of_the_history_can_be_exported(tmp_path: Path) -> None:
         out = io.BytesIO()
         write("jsonl", store.session("k7"), store.messages("k7"), out)
     assert out.getvalue().decode().splitlines() == LINES
+
+
+def test_scales_are_the_last_columns() -> None:
+    """Empty of a session that had none; the columns of before stay where they were."""
+    sure = OK.model_copy(update={"scale": 0.25})
+    rows = pyarrow.parquet.read_table(written("parquet", [score(1, vision=sure)])).to_pylist()
+    assert list(rows[0])[-4:] == ["trend", "text_scale", "audio_scale", "vision_scale"]
+    assert (rows[0]["text_scale"], rows[0]["vision_scale"]) == (None, 0.25)

@@ -42,12 +42,20 @@ def tiny(config: ModelConfig) -> TamUlag:
         for name, parameter in model.named_parameters():
             if "attention.alpha" in name or "attention.beta" in name:
                 parameter.mul_(6)  # a gate near zero would hide every broken law behind it
+            if name.startswith("scales."):
+                parameter.normal_().abs_()  # as it begins, a scale depends on nothing
+        if model.scales is not None:
+            model.scales.limit.fill_(0.5)
     return model
 
 
 def live(model: TamUlag) -> list[nn.Parameter]:
-    """Return the parameters on which an estimate depends: all but those that make labels."""
-    return [p for name, p in model.named_parameters() if not name.startswith("ulag.")]
+    """Return the parameters on which an estimate depends.
+
+    Not those that make labels; nor, where the heads' scores are fused, those of the fused head.
+    """
+    unused = ("ulag.", "fusion.", "head.") if model.config.shares else ("ulag.",)
+    return [p for name, p in model.named_parameters() if not name.startswith(unused)]
 
 
 def stream(model: TamUlag, *, batch: int = 3, hops: int = HOPS, seed: int = 0) -> Stream:
@@ -107,9 +115,9 @@ def chained(model: TamUlag, x: Stream, cuts: list[int], state: State | None = No
 
 
 def values(output: Output) -> Tensor:
-    """Return all outputs of a hop, (B, N, 1 + 3 + 3)."""
-    heads = output.heads.masked_fill(~output.present, 0.0)
-    return torch.cat([output.sentiment.unsqueeze(-1), heads, output.weight], dim=-1)
+    """Return all outputs of a hop, (B, N, 1 + 3 + 3 + 3)."""
+    heads, scale = (x.masked_fill(~output.present, 0.0) for x in (output.heads, output.scale))
+    return torch.cat([output.sentiment.unsqueeze(-1), heads, output.weight, scale], dim=-1)
 
 
 def close(actual: Tensor, expected: Tensor, law: str, atol: float = ATOL) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from support.learnable_data import quiet
 from tamulag.models.data.clips import Clip, DataError, write_clips
-from tamulag.models.data.validation_split import folds, refuse_shared, split_clips
+from tamulag.models.data.validation_split import folds, quarters, refuse_shared, split_clips
 from tamulag.models.training.progress import Log
 
 
@@ -118,3 +118,24 @@ def test_more_folds_than_groups_are_refused() -> None:
     """The message says how many there are."""
     with pytest.raises(DataError, match="folds = 5: there are 2 groups"):
         folds(["a", "b"], 5)
+
+
+def test_no_person_is_in_two_quarters() -> None:
+    """Each corpus is in all of them, with about as many clips, and the same again."""
+    groups = [f"{corpus}{n % 8}" for corpus in "ab" for n in range(80)] + ["c0"] * 40
+    corpora = [group[0] for group in groups]
+    found = quarters(groups, corpora)
+    for group in set(groups) - {"c0"}:
+        assert len({part for part, one in zip(found, groups, strict=True) if one == group}) == 1
+    for corpus in "abc":
+        here = [part for part, one in zip(found, corpora, strict=True) if one == corpus]
+        assert np.bincount(here).tolist() == [len(here) // 4] * 4
+    assert found.tolist() == quarters(groups, corpora).tolist()
+
+
+@pytest.mark.parametrize("people", [2, 3])
+def test_of_a_few_people_each_half_has_one(people: int) -> None:
+    """Whatever chance says."""
+    for corpus in "abcdefgh":
+        found = quarters([str(n) for n in range(people)], [corpus] * people)
+        assert {part // 2 for part in found} == {0, 1}

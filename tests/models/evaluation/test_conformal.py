@@ -12,6 +12,7 @@ from tamulag.models.evaluation.conformal import (
     dependent,
     half_width,
     levels,
+    quantiles,
     widths,
 )
 
@@ -101,7 +102,7 @@ def test_repeated_clips_do_not_count_as_more() -> None:
 def test_too_few_clips_have_no_interval() -> None:
     """Of eight clips none gives the 90 % quantile, however often they are drawn."""
     assert half_width(torch.ones(800), 8) is None
-    assert widths({"text": residuals(0, clips=8)}) == ({}, {}, {}, {})
+    assert widths({"text": residuals(0, clips=8)}) == ({}, {}, {}, {}, {})
 
 
 def test_the_rarest_modality_counts() -> None:
@@ -139,7 +140,19 @@ def test_several_modalities_of_one_person_may_err_together() -> None:
     """The half width of a set is at least the mean of those of its members, by their shares."""
     begun = {"text": [3.0, 2.0, 2.0], "vision": [1.0, 1.0, 1.0], "text+vision": [1.0, 1.8, 1.0]}
     interval = {"text": 2.0, "vision": 1.0, "text+vision": 0.8}
-    found = dependent(Widths(interval, begun, {}, {}), {"text": 0.25, "audio": 0.5, "vision": 0.75})
+    found = dependent(
+        Widths(interval, begun, {}, {}, {}), {"text": 0.25, "audio": 0.5, "vision": 0.75}
+    )
     assert found.interval == {"text": 2.0, "vision": 1.0, "text+vision": 1.25}
     assert found.begun["text+vision"] == [1.5, 1.8, 1.25]
     assert found.begun["text"] == begun["text"]
+
+
+def test_in_units_of_its_scale_one_number_holds_at_all_levels() -> None:
+    """Errors that are as large as their scales say have one quantile; too few clips have none."""
+    one = residuals(0)
+    scaled = one._replace(size=one.size / torch.tensor(NOISE)[one.level])
+    found = quantiles({"text": scaled, "audio": residuals(0, clips=8)})
+    assert found.quantile == {"text": pytest.approx(1.645, abs=0.1)}
+    assert found.clips == {"text": [CLIPS]}
+    assert (found.interval, found.begun, found.heard) == ({}, {}, {})

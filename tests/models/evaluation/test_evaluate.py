@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from support.figure_names import MOSI, SIMS
+from support.model_contract import tiny
 from tamulag.models import MODALITIES, ModelConfig, TamUlag, load
 from tamulag.models.data.clips import Clip, DataError, TextRow
 from tamulag.models.data.label_scale import Form
@@ -187,6 +188,17 @@ def test_covered_is_the_share_inside_the_interval(model: TamUlag) -> None:
     assert math.isnan(covered(model, Card(trained={}), clips, "all"))
     thirds = [replace(c, label=1.0) for c in clips]
     assert covered(model, graded, thirds, "all", "sims") == covered(model, graded, clips, "all")
+
+
+def test_covered_takes_the_scale_of_each_clip() -> None:
+    """A half width is the quantile times the scale of that very clip."""
+    model = tiny(ModelConfig(scales=True, shares=(0.4, 0.2, 0.4)))
+    clips = [clip(model, "audio", length=n, label=3.0) for n in (4, 8, 12)]
+    batch = whole(clips)
+    output = model(batch.ticks, batch.now)
+    ratio = ((output.sentiment - 3.0).abs() / output.scale[..., 1])[:, 0]
+    card = Card(trained={}, quantile={"audio": float(ratio.median()) + 1e-4})
+    assert covered(model, card, clips, "all") == pytest.approx(2 / 3)
 
 
 def test_covered_takes_the_head_alone(model: TamUlag) -> None:

@@ -347,3 +347,34 @@ def test_shares_are_three_or_none() -> None:
     """The error names what was given."""
     with pytest.raises(ValueError, match=r"shares = \(0\.5, 0\.5\): give three numbers above 0"):
         ModelConfig(shares=(0.5, 0.5))
+
+
+def scaled(shares: tuple[float, ...] = (0.4, 0.2, 0.4)) -> TamUlag:
+    return tiny(ModelConfig(scales=True, shares=shares))
+
+
+@pytest.mark.parametrize("shares", [(), (0.4, 0.2, 0.4)])
+def test_scales_keep_the_contract(shares: tuple[float, ...]) -> None:
+    """All seven laws hold for the scales, and for the weights that they change."""
+    verify_contract(scaled(shares))
+
+
+def test_a_head_in_doubt_counts_less() -> None:
+    """The weight is share over scale; a lone modality is what its head says all the same."""
+    model = scaled()
+    x = stream(model)
+    output = model.forward(x, ends(x), None, turns(x))
+    weight = torch.tensor([0.4, 0.2, 0.4]) / output.scale * output.present
+    weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
+    torch.testing.assert_close(output.weight, weight)
+    alone = torch.tensor([False, True, False]).expand(3, HOPS, 3)
+    lone = model.forward(x, ends(x), alone)
+    said = lone.present[..., 1]
+    assert said.any()
+    assert torch.equal(lone.sentiment[said], lone.heads[..., 1][said])
+
+
+def test_a_model_without_scales_says_one(model: TamUlag) -> None:
+    """So what is divided by them stays as it is."""
+    x = stream(model)
+    assert (model.forward(x, ends(x)).scale == 1).all()

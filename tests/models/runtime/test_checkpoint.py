@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as tensors_to_bytes
 
-from support.model_contract import ends, same_state, stream
-from tamulag.models import MODALITIES, TamUlag
+from support.model_contract import ends, same_state, stream, tiny
+from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.nn.tam_ulag import config_dict
 from tamulag.models.runtime.checkpoint import (
     FORMAT,
@@ -271,3 +272,27 @@ def test_tuned_tensors_come_back_as_float16_can_hold_them(model: TamUlag, tmp_pa
     torch.testing.assert_close(
         load_tuned(str(path))["encoder.layer.5.x"], tuned["encoder.layer.5.x"].half().float()
     )
+
+
+def test_with_scales_the_half_width_is_the_sum_of_quantiles() -> None:
+    """Each times weight and scale; without a quantile of one of them there is no interval."""
+    card = Card(trained={}, quantile={"text": 2.0, "audio": 3.0})
+    heard = {"text": 1, "audio": 1}
+    assert card.half_width(heard, {"text": 0.25, "audio": 0.5}) == 2.0
+    assert card.half_width({"text": 1}, {"text": 0.5}) == 1.0
+    assert card.half_width(heard | {"vision": 1}, {"text": 0.25, "vision": 0.5}) is None
+    assert card.half_width({}, {}) is None
+
+
+def test_a_model_with_scales_is_saved_and_loaded(tmp_path: Path) -> None:
+    """With what its scales compare with; its card has the quantiles."""
+    torch.manual_seed(0)
+    model = tiny(ModelConfig(scales=True, shares=(0.4, 0.2, 0.4)))
+    assert model.scales is not None
+    model.scales.whitening.normal_()
+    save(model, replace(CARD, quantile={"text": 2.5}), tmp_path / "m.safetensors")
+    again, card = load(str(tmp_path / "m.safetensors"))
+    assert card.quantile == {"text": 2.5}
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)

@@ -10,7 +10,6 @@ from tamulag.models.training.heads_recipe import FusionRecipe
 from tamulag.models.training.train_fusion import (
     PrefixVectors,
     Vectors,
-    first_half,
     fused,
     halves,
     intervals,
@@ -20,7 +19,7 @@ from tamulag.models.training.train_fusion import (
 
 def labelled(labels: torch.Tensor) -> Vectors:
     """Return vectors that are their own label, so that one can see which were drawn."""
-    return Vectors(labels.unsqueeze(-1), labels)
+    return Vectors(labels.unsqueeze(-1), labels, torch.zeros(len(labels), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("near", [0.2, 0.4])
@@ -83,13 +82,11 @@ def test_n_is_that_of_distinct_clips(model: TamUlag) -> None:
     assert found.clips["audio"][-1] == found.clips["text+audio"][-1] == 20
 
 
-def test_prefixes_stay_with_their_clip() -> None:
-    """No row of a clip that trains the fusion is in the half that gives the intervals."""
-    clip = torch.arange(300).repeat(5)
-    zero = torch.zeros_like(clip)
-    rows = PrefixVectors(torch.zeros(1500, 2), clip.float(), clip, zero, zero)
-    found = rows.of_clips(~first_half(300))
-    trained, left = halves(labelled(torch.arange(300.0)))
-    assert set(found.label.tolist()) == set(left.label.tolist())
-    assert not set(found.label.tolist()) & set(trained.label.tolist())
-    assert len(found.label) == 5 * len(left.label)
+def test_no_person_trains_and_calibrates() -> None:
+    """Of four parts two are of each half."""
+    labels = torch.arange(8.0)
+    part = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+    trained, left = halves(Vectors(labels.unsqueeze(-1), labels, part))
+    assert trained.label.tolist() == [0, 1, 6, 7]
+    assert left.label.tolist() == [2, 3, 4, 5]
+    assert left.context[:, 0].tolist() == left.label.tolist()

@@ -12,7 +12,7 @@ from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import Clip, DataError, write_clips
 from tamulag.models.data.corpus import Corpus
 from tamulag.models.evaluation.evaluate import whole
-from tamulag.models.runtime.checkpoint import load, load_tuned
+from tamulag.models.runtime.checkpoint import load, load_tuned, save
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.models.training.branch_batches import read_corpora
 from tamulag.models.training.heads_recipe import BranchRecipe, HeadsRecipe
@@ -341,6 +341,52 @@ def test_an_unknown_text_encoder_is_refused(tmp_path: Path) -> None:
     tune = '[tune]\ntrain = []\nvalid = []\ndata = ""\nencoder = "bert"\n'
     with pytest.raises(DataError, match=r"tune.encoder = 'bert'.*multilingual-e5-small"):
         load_recipe(recipe(tmp_path, tune), HeadsRecipe)
+
+
+def test_scales_are_fitted_and_calibrated(folder: Path, trained: str) -> None:
+    """The stage `sentiment` alone gives them, and the heads stay those of the base."""
+    scales = "[fusion]\nshares = [0.4, 0.2, 0.4]\nscales = true\n"
+    text = RECIPE[: RECIPE.index("[fusion]")] + scales
+    path = folder / "scales.toml"
+    path.write_text(text.format(folder.as_posix()))
+    out = folder / "scales.safetensors"
+    figures = train(path, out, lambda _: None, only=["sentiment"], base=trained)
+    model, card = load(str(out))
+    assert model.config.scales
+    assert model.scales is not None
+    assert torch.isfinite(model.scales.limit).all()
+    assert card.quantile == {name: figures[f"sentiment.quantile.{name}"] for name in MODALITIES}
+    assert all(1 < quantile < 5 for quantile in card.quantile.values())
+    assert (card.interval, card.begun) == ({}, {})
+    base = load(trained)[0].state_dict()
+    same = {
+        n for n, tensor in model.state_dict().items() if n in base and torch.equal(tensor, base[n])
+    }
+    assert {n for n in base if n.partition(".")[0] in MODALITIES} <= same
+
+
+def test_another_head_leaves_the_fusion_as_it_is(folder: Path, trained: str) -> None:
+    """Shares and scales are of the base until the stage `sentiment` is trained again."""
+    base, card = load(trained)
+    made = TamUlag(replace(base.config, shares=(0.4, 0.2, 0.4), scales=True))
+    made.load_state_dict(made.state_dict() | base.state_dict())
+    assert made.scales is not None
+    with torch.no_grad():
+        made.scales.bias.fill_(0.25)
+    start, out = folder / "shared.safetensors", folder / "other.safetensors"
+    save(made, replace(card, quantile={"text": 2.0}), start)
+    train(folder / "recipe.toml", out, lambda _: None, only=["audio"], base=str(start))
+    model, kept = load(str(out))
+    assert (model.config.shares, model.config.scales) == ((0.4, 0.2, 0.4), True)
+    assert kept.quantile == {"text": 2.0}
+    assert model.scales is not None
+    assert (model.scales.bias == 0.25).all()
+
+
+def test_scales_want_shares(tmp_path: Path) -> None:
+    """They are what the shares are divided by."""
+    with pytest.raises(DataError, match="scales = true divides the shares"):
+        load_recipe(recipe(tmp_path, RECIPE + "scales = true\n"), HeadsRecipe)
 
 
 def test_one_modality_alone_stands_for_all(folder: Path) -> None:
