@@ -74,6 +74,10 @@ class TuneRecipe(Table):
         description="Checkpoint whose encoder and text branch are trained further; none: the "
         "packaged encoder and a new branch",
     )
+    kept: Share = Field(
+        0.0, description="Share of the weights of `start` in those that are used in the end"
+    )
+    """Robust fine-tuning: it keeps what was known before (Wortsman et al. 2022, WiSE-FT)."""
     form: Form = Field("mosi", description="Range of the labels, and form of the figures")
     extra: list[Path] = Field(
         [], description="Texts of another kind, labels in [-3, 3], for the first epochs only"

@@ -56,15 +56,20 @@ class _Best:
             self.mae, self.weights = mae, deepcopy(weights)
         return _flat(scores)
 
-    def apply(self) -> Record:
+    def apply(self, start: Weights, kept: float) -> Record:
         """Give the network the best weights and return their figures.
+
+        Args:
+            start: Those before the training.
+            kept: Their share in what the network gets.
 
         Raises:
             DataError: If there are none.
         """
         if not self.weights:
             raise DataError("no epoch has a finite validation MAE: lower the rates of [tune]")
-        self.net.load_state_dict(self.net.state_dict() | self.weights)
+        mixed = {name: t.lerp(start[name], kept) for name, t in self.weights.items()}
+        self.net.load_state_dict(self.net.state_dict() | mixed)
         self.net.eval()
         return _flat(self.scores())
 
@@ -100,6 +105,8 @@ class _Training:
     rows: Sentences
     extra: Sentences
     run: TuneRun
+    start: Weights
+    """What is trained, as it was before."""
     best: _Best
     journal: _Journal
     settings: dict[str, object]
@@ -150,7 +157,7 @@ def finetune(
             add(journal.history[-1], len(journal.history))
     if len(journal.ends) > 1:
         training.best.consider(f"mean of {len(journal.ends)} forks", mean_weights(journal.ends))
-    return training.best.apply()
+    return training.best.apply(training.start, recipe.kept)
 
 
 def epoch_order(recipe: TuneRecipe) -> list[tuple[int, int]]:
@@ -179,7 +186,8 @@ def _prepared(
     net = TextNet(encoder, branch)
     run = start_run(net, recipe, math.ceil(seen / recipe.batch))
     best = _Best(net, encoder, checks, recipe.form, log)
-    return _Training(recipe, encoder, rng, rows, extra, run, best, _Journal(), settings)
+    start = copied(run.average)
+    return _Training(recipe, encoder, rng, rows, extra, run, start, best, _Journal(), settings)
 
 
 def _epoch(training: _Training, fork: int, epoch: int, progress: Progress) -> Record:
