@@ -20,7 +20,7 @@ from ..nn.constants import HOP
 from ..nn.encoder import Ticks
 from ..nn.tam_ulag import MODALITIES, SPOKEN, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError
-from .onnx_engine import SCORES, OnnxStep, made_from
+from .onnx_engine import OnnxStep, made_from
 from .onnx_graph import TICKS, StepGraph
 
 TOLERANCE = 1e-4
@@ -155,16 +155,18 @@ def check(
             wanted, ours = model.step(ticks, now, ours, allowed, turns)
             found, theirs = onnx.step(ticks, now, theirs, allowed, turns)
             pairs = {
-                "estimates": (
-                    (*wanted[:SCORES], *wanted.features),
-                    (*found[:SCORES], *found.features),
-                ),
+                "estimates": (_estimates(wanted), _estimates(found)),
                 "attention": (_attention(model, wanted), _attention(model, found)),
                 "states": (_tensors(ours), _tensors(theirs)),
             }
             for key, (these, those) in pairs.items():
                 worst[key] = max(worst[key], *map(_apart, these, those))
     return worst
+
+
+def _estimates(output: Output) -> list[Tensor]:
+    scores = [output.sentiment, output.heads, output.present, output.weight, output.scale]
+    return [*scores, *output.features]
 
 
 def _attention(model: TamUlag, output: Output) -> list[Tensor]:

@@ -195,7 +195,8 @@ def unlikelihood(scale: Tensor, error: Tensor, source: Tensor) -> Tensor:
 def balance(source: Tensor) -> Tensor:
     """Return weights (R,) with which every corpus counts the same; they sum to 1."""
     _, corpus, count = source.unique(return_inverse=True, return_counts=True)
-    return 1 / (count[corpus] * len(count))
+    weight: Tensor = 1 / (count[corpus] * len(count))
+    return weight
 
 
 @torch.inference_mode()
@@ -206,7 +207,8 @@ def scales_of(scales: Scales, name: str, clips: PrefixVectors) -> Tensor:
     contexts[place] = clips.context.unsqueeze(1)
     most = int(clips.steps.max())
     there = (torch.arange(most) < clips.steps.unsqueeze(1)).float().unsqueeze(1)
-    return scales(contexts, [there] * len(MODALITIES))[:, 0, place]
+    found: Tensor = scales(contexts, [there] * len(MODALITIES))
+    return found[:, 0, place]
 
 
 @torch.inference_mode()

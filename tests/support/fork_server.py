@@ -150,8 +150,14 @@ def _server() -> socket.socket:
         ours.settimeout(STARTED)
         assert ours.recv(16) == b"ready", "the fork server has not started"
         _running.append(ours)
-        atexit.register(lambda: (ours.close(), server.wait(ENDING)))
+        atexit.register(_end, ours, server)
     return _running[0]
+
+
+def _end(connection: socket.socket, server: "subprocess.Popen[bytes]") -> None:
+    """Let the server end, which it does when nobody can ask any more."""
+    connection.close()
+    server.wait(ENDING)
 
 
 def serve(connection: socket.socket) -> None:
