@@ -195,9 +195,10 @@ def test_covered_takes_the_scale_of_each_clip() -> None:
     model = tiny(ModelConfig(scales=True, shares=(0.4, 0.2, 0.4)))
     clips = [clip(model, "audio", length=n, label=3.0) for n in (4, 8, 12)]
     batch = whole(clips)
-    output = model(batch.ticks, batch.now)
+    with torch.inference_mode():
+        output = model(batch.ticks, batch.now)
     ratio = ((output.sentiment - 3.0).abs() / output.scale[..., 1])[:, 0]
-    card = Card(trained={}, quantile={"audio": float(ratio.median()) + 1e-4})
+    card = Card(trained={}, quantile={"audio": ratio.median().item() + 1e-4})
     assert covered(model, card, clips, "all") == pytest.approx(2 / 3)
 
 
