@@ -40,7 +40,7 @@ def test_a_sentence_is_scored_as_if_it_were_alone(tmp_path: Path) -> None:
     found = measured("--data", str(path))
     assert found.keys() >= KEYS
     assert (found["n"], found["opposite"]) == (3, 1)
-    assert found["turn_MAE"] == pytest.approx(found["alone_MAE"], abs=0.1)
+    assert found["turn_MAE"] == pytest.approx(found["alone_MAE"], abs=0.2)
     assert (found["opposite_sign_0s"], found["opposite_sign_1s"]) == (1.0, 1.0)
 
 

@@ -9,23 +9,35 @@ from types import TracebackType
 from typing import Self
 
 from .fork_server import Command
+from .paths import BIN
 
 STARTING = 60.0
 ENDING = 15.0
 
 
-class Serving:
-    """`tamulag serve` on a free port, from `with` to its end."""
+def _new_process(words: Sequence[str], *, stdout: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen([BIN / words[0], *words[1:]], stdout=stdout, text=True)
 
-    def __init__(self, *options: str, workers: int = 0) -> None:
+
+class Serving:
+    """`tamulag serve` on a free port, from `with` to its end.
+
+    Args:
+        options: Of the command.
+        workers: Processes for sound and pictures.
+        forks: False: it imports everything anew, and has the environment of this process.
+    """
+
+    def __init__(self, *options: str, workers: int = 0, forks: bool = True) -> None:
         self._options: Sequence[str] = options
         self._workers = workers
+        self._start = Command if forks else _new_process
         self.url = ""
 
     def __enter__(self) -> Self:
         command = ["tamulag", "serve", "--websocket", "127.0.0.1:0"]
-        self._process = Command(
-            [*command, "--workers", self._workers, *self._options], stdout=subprocess.PIPE
+        self._process = self._start(
+            [*command, "--workers", str(self._workers), *self._options], stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -53,4 +65,7 @@ class Serving:
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING)
-        self._process.close()
+        self._process.kill()
+        self._process.wait(ENDING)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
