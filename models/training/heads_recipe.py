@@ -110,6 +110,12 @@ class TuneRecipe(Table):
     """
     recurrent: bool = Field(True, description="An LSTM over the token states; false: none")
 
+    @model_validator(mode="after")
+    def _kept_wants_start(self) -> "TuneRecipe":
+        if self.kept and self.start is None:
+            raise ValueError(f"kept = {self.kept} is a share of start: name one, or leave kept out")
+        return self
+
     @field_validator("encoder")
     @classmethod
     def _is_packaged(cls, name: str) -> str:

@@ -120,6 +120,8 @@ def train(
     )
     if recipe.tune is not None and "text" in stages:
         tuned = encoder.layers(recipe.tune.layers if recipe.tune.start is None else None)
+    if model.scales is not None and "sentiment" not in stages:
+        log("scales and intervals are those of the heads before: train the stage sentiment too")
     save(model, card, out, tuned)
     if folder is not None:
         (folder / LAST).unlink()

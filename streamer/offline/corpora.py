@@ -81,22 +81,32 @@ class Picture:
     """RGB (H, W, 3)."""
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """Return the rows of a CSV.
 
+    Args:
+        path: The CSV.
+        columns: Those that it must have.
+
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read, or a column is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
+            table = csv.DictReader(file)
+            missing = [name for name in columns if name not in (table.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}: is it a table of this corpus?"
+                )
+            return list(table)
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def ravdess(folder: Path) -> Iterator[MediaRow]:
     """Yield the acted speech of RAVDESS, one group per actor (Livingstone and Russo 2018)."""
-    for row in read_table(folder / "labels.csv"):
+    for row in read_table(folder / "labels.csv", "file", "emotion", "intensity", "actor"):
         is_strong = row["intensity"] == "strong"
         label = voice_label(row["emotion"], *((STRONG, 1.15) if is_strong else (1.0, 0.85)))
         yield MediaRow(folder / row["file"], label, group=row["actor"])
@@ -108,7 +118,7 @@ def voices(folder: Path) -> Iterator[MediaRow]:
     Args:
         folder: Contains `labels.csv` with the columns `file,emotion,speaker`.
     """
-    for row in read_table(folder / "labels.csv"):
+    for row in read_table(folder / "labels.csv", "file", "emotion", "speaker"):
         label = voice_label(row["emotion"])
         yield MediaRow(folder / row["file"], label, group=row["speaker"])
 
@@ -189,8 +199,15 @@ def meld(path: Path) -> Iterator[tuple[str, float]]:
 
     Args:
         path: CSV with the columns `text,sentiment`.
+
+    Raises:
+        DataError: If it cannot be read, or a class is unknown.
     """
-    for row in read_table(path):
+    for row in read_table(path, "text", "sentiment"):
+        if row["sentiment"] not in DIALOGUE:
+            raise DataError(
+                f"{path}: sentiment {row['sentiment']!r} is not one of {', '.join(DIALOGUE)}"
+            )
         yield row["text"].replace("\x92", "\u2019").strip(), DIALOGUE[row["sentiment"]]
 
 
@@ -199,10 +216,17 @@ def emobank(path: Path) -> Iterator[tuple[str, float]]:
 
     Args:
         path: CSV with the columns `text,V`; V in [1, 5] (Buechel and Hahn 2017).
+
+    Raises:
+        DataError: If it cannot be read, or a valence is no number.
     """
-    for row in read_table(path):
+    for row in read_table(path, "text", "V"):
+        try:
+            valence = float(row["V"])
+        except ValueError:
+            raise DataError(f"{path}: V {row['V']!r} is no number: give one in [1, 5]") from None
         if text := row["text"].strip():
-            yield text, VALENCE_SCALE * (float(row["V"]) - 3.0)
+            yield text, VALENCE_SCALE * (valence - 3.0)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

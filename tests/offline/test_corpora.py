@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -203,3 +204,24 @@ def test_dialogue_and_valence_are_brought_to_the_scale(tmp_path: Path) -> None:
     assert list(meld(path)) == [("So good!", 1.5), ("Right.", 0.0), ("We can\u2019t", -1.5)]
     path.write_text("id,text,V\na,Fine,5\nb, ,3\nc,Bad,2.5\n")
     assert list(emobank(path)) == [("Fine", 3.0), ("Bad", -0.75)]
+
+
+@pytest.mark.parametrize(
+    ("table", "corpus", "message"),
+    [
+        ("a,b\n1,2\n", meld, "has no column text, sentiment"),
+        ("text,sentiment\nHm,mixed\n", meld, "'mixed' is not one of positive"),
+        ("text,V\nHm,high\n", emobank, "'high' is no number"),
+    ],
+)
+def test_another_table_is_refused(
+    tmp_path: Path,
+    table: str,
+    corpus: Callable[[Path], Iterator[tuple[str, float]]],
+    message: str,
+) -> None:
+    """The error names the file and what is wrong with it."""
+    path = tmp_path / "odd.csv"
+    path.write_text(table)
+    with pytest.raises(DataError, match=message):
+        list(corpus(path))

@@ -30,7 +30,7 @@ STORE = 80_000_000
 HEALTH = {"initial_delay_ms": 500, "period_ms": 500, "timeout_ms": 500, "failure_threshold": 4}
 """A frozen node counts as dead after about four seconds, a dead one at once."""
 
-BARE = dict(include_dashboard=False, include_log_monitor=False, no_monitor=True)  # noqa: C408
+BARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 """Nobody looks at the head's pages and logs, and no load starts or ends a node."""
 
 ENDING = 20.0

@@ -317,6 +317,17 @@ def test_modality_of_length_zero_can_be_trained_with(absent: str) -> None:
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
 
+def passes_through(model: TamUlag, place: int) -> None:
+    """Check that a modality that is alone is what its head says, and that nothing gives 0."""
+    x = stream(model)
+    alone = (torch.arange(3) == place).expand(3, HOPS, 3)
+    lone = model.forward(x, ends(x), alone)
+    said = lone.present[..., place]
+    assert said.any()
+    assert torch.equal(lone.sentiment[said], lone.heads[..., place][said])
+    assert not lone.sentiment[~said].any()
+
+
 def test_with_shares_the_score_is_the_mean_of_the_heads_that_are_there(model: TamUlag) -> None:
     """A lone modality is what its head says, and the weights are the shares that act."""
     model.config = replace(model.config, shares=(0.4, 0.2, 0.4))
@@ -327,12 +338,7 @@ def test_with_shares_the_score_is_the_mean_of_the_heads_that_are_there(model: Ta
     torch.testing.assert_close(whole.weight, weight)
     mean = (weight * whole.heads.masked_fill(~whole.present, 0.0)).sum(dim=-1)
     torch.testing.assert_close(whole.sentiment, mean)
-    alone = torch.tensor([True, False, False]).expand(3, HOPS, 3)
-    lone = model.forward(x, ends(x), alone)
-    said = lone.present[..., 0]
-    assert said.any()
-    assert torch.equal(lone.sentiment[said], lone.heads[..., 0][said])
-    assert not lone.sentiment[~said].any()
+    passes_through(model, 0)
 
 
 def test_the_contract_holds_with_shares(model: TamUlag) -> None:
@@ -367,11 +373,7 @@ def test_a_head_in_doubt_counts_less() -> None:
     weight = torch.tensor([0.4, 0.2, 0.4]) / output.scale * output.present
     weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
     torch.testing.assert_close(output.weight, weight)
-    alone = torch.tensor([False, True, False]).expand(3, HOPS, 3)
-    lone = model.forward(x, ends(x), alone)
-    said = lone.present[..., 1]
-    assert said.any()
-    assert torch.equal(lone.sentiment[said], lone.heads[..., 1][said])
+    passes_through(model, 1)
 
 
 def test_a_model_without_scales_says_one(model: TamUlag) -> None:

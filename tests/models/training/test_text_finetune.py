@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from support.learnable_data import quiet
 from tamulag.models import ModelConfig, TamUlag
@@ -147,3 +148,24 @@ def test_common_epochs_come_before_each_fork() -> None:
     """Fork 0 goes on from the common ones."""
     recipe = TuneRecipe(train=[], valid=[], data="", extra_epochs=1, epochs=3, forks=2)
     assert epoch_order(recipe) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_a_share_of_the_start_is_kept(tmp_path: Path) -> None:
+    """A quarter of what training starts from, three of what it ends with."""
+    recipe = forked(tmp_path).model_copy(update={"forks": 1, "extra_epochs": 0, "epochs": 1})
+    # With a start the branch is not standardised anew, as in both runs here.
+    recipe = recipe.model_copy(update={"start": "given"})
+    torch.manual_seed(0)
+    start = {**TextEncoder().network.state_dict(), **TamUlag(ModelConfig()).text.state_dict()}
+    end = tuned(recipe)[1]
+    kept = tuned(recipe.model_copy(update={"kept": 0.25}))[1]
+    moved = [name for name in start if not torch.equal(start[name], end[name])]
+    assert moved
+    for name, before in start.items():
+        torch.testing.assert_close(kept[name], end[name].lerp(before, 0.25))
+
+
+def test_kept_wants_a_start() -> None:
+    """Of the packaged encoder and a new branch there is nothing worth keeping."""
+    with pytest.raises(ValidationError, match=r"kept = 0\.5 is a share of start: name one"):
+        TuneRecipe(train=[], valid=[], data="made", kept=0.5)
