@@ -230,8 +230,7 @@ def bench_long(
     quiet_threads()
     from ..bench.drift import MAX_DRIFT
 
-    rows: list[dict[str, object]] = []
-    broken = False
+    rows, broken = list[dict[str, object]](), False
     for path in data:
         found = _hour(path, checkpoint, duration)
         rows += [{"file": path.name, **drift._asdict()} for drift in found]
@@ -269,6 +268,8 @@ def plain(value: object) -> object:
     """Return a value for JSON, which has no nan."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

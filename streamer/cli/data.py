@@ -66,6 +66,9 @@ def evaluate(
     anytime: Annotated[
         bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % of each clip.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="As streams: rows of one video_id or speaker in order.")
+    ] = False,
     asr: Asr = "none",
     mode: Mode = None,
     workers: Workers = None,
@@ -77,6 +80,10 @@ def evaluate(
     score is 0; `missing` counts these. `mean`, `deviation`, `beyond_1` (share further than 1
     from 0) are of the estimates; `covered` is the share of labels inside the 90 % interval.
 
+    With `--live` the same figures are of what a session says at the end of each row, when the rows
+    of one video or speaker are played one after the other, a second between two; of texts 2.5
+    words are said per second. `tamulag bench live` compares that with each row alone.
+
     Example: tamulag evaluate --data valid.csv --json
     """
     quiet_threads()
@@ -85,6 +92,14 @@ def evaluate(
 
     media = is_media(data)
     head = modality or ("all" if media else "text")
+    if live:
+        if anytime:
+            raise typer.BadParameter("cannot be used with --live", param_hint="--anytime")
+        from .turns import figures_at_the_end, open_live
+
+        streams = open_live(data, checkpoint, head, form=metrics, mode=mode, asr=asr)
+        show(figures_at_the_end(streams, metrics) | {"live": True}, as_json)
+        return
     clips: Callable[[float], list[Clip]]
     if media and (head != "text" or asr != "none"):
         ready, clips = on_media(data, checkpoint, head, metrics, asr, mode, workers)
@@ -191,15 +206,12 @@ def on_media(
     workers: int | None,
 ) -> "tuple[Evaluation, Callable[[float], list[Clip]]]":
     """Run the front end over a CSV of media files and open the checkpoint for their lengths."""
-    from tamulag.models.data.clips import DataError, read_media
-    from tamulag.models.data.label_scale import LIMITS
+    from tamulag.models.data.clips import DataError
     from tamulag.models.evaluation.evaluate import open_evaluation
 
     from ..offline.extract import MediaFeatures, clip_of
 
-    rows = read_media(data, mode=mode, limit=LIMITS[form])
-    if not rows:
-        raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
+    rows = read_media_rows(data, form, mode)
     # Opened twice, so that a wrong name is reported before the files are played.
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
@@ -216,6 +228,21 @@ def on_media(
         return [clip_of(row, parts.get(row.file, nothing), encode, share) for row in rows]
 
     return ready, clips
+
+
+def read_media_rows(data: Path, form: "Form", mode: str | None) -> "list[MediaRow]":
+    """Read a CSV of media files, with labels in the range of the form.
+
+    Raises:
+        DataError: If the CSV cannot be used or is empty.
+    """
+    from tamulag.models.data.clips import DataError, read_media
+    from tamulag.models.data.label_scale import LIMITS
+
+    rows = read_media(data, mode=mode, limit=LIMITS[form])
+    if not rows:
+        raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
+    return rows
 
 
 def _collected(

@@ -75,12 +75,17 @@ def pictures(rows: Iterable[Picture], progress: Progress) -> list[Clip]:
     return clips
 
 
-def play(path: Path, speech: Speech = "none") -> list[Input]:
+def _unencoded(_: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
+    return np.zeros((0, 0), np.float32), ()
+
+
+def play(path: Path, speech: Speech = "none", encode: Encode = _unencoded) -> list[Input]:
     """Play a media file through the live path at full speed and return its inputs.
 
     Args:
         path: File with sound, picture or both.
-        speech: With a recogniser there are phrases too; their words are not encoded here.
+        speech: With a recogniser there are phrases too.
+        encode: Words -> token states and word indices; by default phrases have none.
 
     Raises:
         SourceError: If the file cannot be read, or has neither sound nor picture.
@@ -88,7 +93,7 @@ def play(path: Path, speech: Speech = "none") -> list[Input]:
     """
     found: list[Input] = []
     recogniser = open_recogniser(speech, None)
-    listener = PhraseRecogniser(recogniser, _unencoded) if recogniser else None
+    listener = PhraseRecogniser(recogniser, encode) if recogniser else None
     sound = AudioPipeline(AudioFeatures(), listener, threaded=False)
     try:
         with VisionFeatures() as vision:
@@ -99,10 +104,6 @@ def play(path: Path, speech: Speech = "none") -> list[Input]:
         if listener:
             listener.close()
     return found
-
-
-def _unencoded(_: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
-    return np.zeros((0, 0), np.float32), ()
 
 
 def stack_inputs(found: Iterable[Input]) -> MediaFeatures:
