@@ -239,12 +239,12 @@ def _fuse(
         seen = pooled_vectors(model, encoder, recipe, names[0], "train")
         copy_head(model, names[0], seen, recipe.fusion, rng)
         if model.scales is None:
-            prefixes = {names[0]: _prefixes(model, encoder, recipe, names[0], rng)}
+            prefixes = {names[0]: prefixes_of(model, encoder, recipe, names[0], rng)}
             return intervals(model, prefixes, recipe.fusion, rng)
     valid = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
     if not recipe.fusion.shares:
         train_fusion(model, valid, recipe.fusion, rng, log)
-    prefixes = {name: _prefixes(model, encoder, recipe, name, rng) for name in names}
+    prefixes = {name: prefixes_of(model, encoder, recipe, name, rng) for name in names}
     part = {name: valid[name].part[prefixes[name].clip] for name in names}
     later = {name: prefixes[name].of_rows(part[name] >= 2) for name in names}
     if model.scales is None:
@@ -259,7 +259,7 @@ def _fuse(
     return scaled_intervals(model, model.scales, later)
 
 
-def _prefixes(
+def prefixes_of(
     model: TamUlag, encoder: TextEncoder, recipe: HeadsRecipe, name: str, rng: np.random.Generator
 ) -> PrefixVectors:
     """Return the pooled vectors of one modality's validation clips and of prefixes of them."""

@@ -18,6 +18,7 @@ from . import (
     bench,
     bench_clock,
     bench_live,
+    bench_scales,
     bench_stream,
     bench_validity,
     data,
@@ -260,6 +261,7 @@ serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
 bench_live.register(bench.bench_app)
+bench_scales.register(bench.bench_app)
 bench_validity.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
 
