@@ -216,7 +216,8 @@ def on_media(
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
         files = [row.file for row in rows]
-        parts = _collected(files, Path(folder), speech=speech, workers=workers)
+        about = f"extract {data.name}"
+        parts = _collected(files, Path(folder), speech=speech, workers=workers, about=about)
     if not parts:
         raise DataError(f"{data}: none of {len(rows)} files could be read")
     longest = max(part.length for part in parts.values())
@@ -253,13 +254,14 @@ def _collected(
     workers: int | None,
     engine: "Engine" = "processes",
     ray: str | None = None,
+    about: str = "extract",
 ) -> "dict[Path, MediaFeatures]":
     """Extract features of files with a progress bar; report files that cannot be read."""
     from ..offline.extract_pool import extract_all, load_features
 
     problems: list[str] = []
     unique = len(set(files))
-    with bar("extract", unique) as progress:
+    with bar(about, unique) as progress:
         finished = 0
 
         def done(_: Path, problem: str | None) -> None:

@@ -11,6 +11,7 @@ from tamulag.models.data.clips import MediaRow, TextRow
 from tamulag.models.text.text_encoder import encoder_for
 from tamulag.streamer.core.sample import Phrase, Sample
 from tamulag.streamer.features.asr.transcript import MAX_WORDS
+from tamulag.streamer.offline.extract import Speech
 from tamulag.streamer.offline.turn_inputs import (
     TurnInputs,
     media_streams,
@@ -68,8 +69,7 @@ def sound(tmp_path: Path) -> Path:
     return path
 
 
-def played(row: MediaRow, *, recognised: bool = False) -> TurnInputs:
-    speech = "moonshine" if recognised else "none"
+def played(row: MediaRow, speech: Speech = "none") -> TurnInputs:
     encoder = encoder_for("default")
     [[found]] = media_streams([row], encoder, 0.5, ignored, speech=speech, failed=ignored)
     return found
@@ -77,7 +77,7 @@ def played(row: MediaRow, *, recognised: bool = False) -> TurnInputs:
 
 def test_a_text_is_spread_over_its_clip(sound: Path) -> None:
     """It replaces what a recogniser would hear; all comes in the order of its times."""
-    found = played(MediaRow(sound, 1.0, "good day", "one"), recognised=True)
+    found = played(MediaRow(sound, 1.0, "good day", "one"), "moonshine")
     assert found.length == pytest.approx(3.0, abs=0.1)
     spoken = [item for item in found.inputs if isinstance(item, Phrase)]
     assert [word.text for word in spoken[-1].words] == ["good", "day"]
@@ -89,7 +89,7 @@ def test_a_text_is_spread_over_its_clip(sound: Path) -> None:
 
 def test_words_are_recognised_where_there_is_no_text(sound: Path) -> None:
     """With the states of the checkpoint's encoder, by the end of the clip."""
-    found = played(MediaRow(sound, 1.0, "", "one"), recognised=True)
+    found = played(MediaRow(sound, 1.0, "", "one"), "moonshine")
     spoken = [item for item in found.inputs if isinstance(item, Phrase) and item.words]
     assert spoken
     assert spoken[-1].final
