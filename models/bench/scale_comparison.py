@@ -142,17 +142,25 @@ def _of_head(held: HeldOut, name: str) -> list[ScaleRow]:
     }
     later = part >= 2
     weight = balance(clips.source[later])
-    return [
-        ScaleRow(
-            name,
-            width,
-            len(clips.clip[later].unique()),
-            *(_unlikelihood(columns[width], error, clips.source, part < 2, d) for d in DENSITIES),
-            float(half[later].median()),
-            float((weight * (error <= half)[later]).sum()),
+    found = []
+    for width, half in halves.items():
+        laplace, student, gaussian = (
+            _unlikelihood(columns[width], error, clips.source, part < 2, density)
+            for density in DENSITIES
         )
-        for width, half in halves.items()
-    ]
+        found.append(
+            ScaleRow(
+                head=name,
+                width=width,
+                n=len(clips.clip[later].unique()),
+                laplace=laplace,
+                student=student,
+                gaussian=gaussian,
+                half=float(half[later].median()),
+                covered=float((weight * (error <= half)[later]).sum()),
+            )
+        )
+    return found
 
 
 def _crossed(
