@@ -10,8 +10,6 @@ import wave
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torchaudio.functional import resample
 
 from tamulag.models.data.clips import DataError, TextRow
 
@@ -19,6 +17,7 @@ from ..core.sample import SAMPLE_RATE, Array
 from ..features.asr.open import open_recogniser
 from ..features.asr.recogniser import Recogniser
 from ..features.asr.transcript import Hypothesis
+from ..features.audio_pipeline import Resampler
 from .extract import Progress
 
 SPEAKER = "espeak-ng"
@@ -88,9 +87,8 @@ def speak(text: str, place: int) -> Array:
             rate, pcm = file.getframerate(), np.frombuffer(file.readframes(1 << 30), np.int16)
     except (OSError, subprocess.SubprocessError, wave.Error, EOFError) as error:
         raise DataError(f"{SPEAKER} does not speak {text!r}: {error}") from error
-    sound = torch.from_numpy(pcm.astype(np.float32) / 32768)
-    out: Array = resample(sound, rate, SAMPLE_RATE).numpy()
-    return out
+    resampler = Resampler(rate)
+    return np.concatenate([resampler.push(pcm), resampler.finish()])
 
 
 def _recognised(recogniser: Recogniser, sound: Array, start: int) -> list[str]:
