@@ -101,6 +101,7 @@ class TuneRecipe(Table):
     head_rate: Rate = 1e-3
     bare: Share = Field(0.3, description="Share of sentences that lose their punctuation")
     prefix: Share = Field(0.1, description="Share of sentences that are cut to a random prefix")
+    fillers: Share = Field(0.0, description="Share of sentences with English fillers, and repeats")
     average: Decay = Field(0.998, description="Decay per step of the moving average of the weights")
     loss: Loss = Field("l1", description=LOSSES)
     side: Annotated[float, Field(ge=0, le=10)] = 0.0

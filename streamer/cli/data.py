@@ -41,7 +41,7 @@ Ray = Annotated[
     typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
 ]
 Corpus = Literal[
-    "texts", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
+    "texts", "spoken", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
 ]
 
 
@@ -144,6 +144,13 @@ def extract(
     about = f"{corpus or 'videos'} of {data.name}"
     if corpus in ("vader", "meld", "emobank"):
         print(f"{out}: {write_texts(out, getattr(corpora, corpus)(data))} sentences")
+        return
+    if corpus == "spoken":
+        from ..offline.spoken import spoken
+
+        rows = read_labelled(data, mode=mode)
+        with bar("extract", len(rows)) as progress:
+            print(f"{out}: {write_texts(out, spoken(rows, progress))} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)
