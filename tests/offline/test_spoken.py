@@ -39,5 +39,6 @@ def test_voice_and_pace_change() -> None:
 def test_a_missing_speaker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
     monkeypatch.setenv("PATH", "")
+    done: list[int] = []
     with pytest.raises(DataError, match=f"apt install {SPEAKER}"):
-        list(spoken([TextRow("good", 1.0, "a")], [].append))
+        list(spoken([TextRow("good", 1.0, "a")], done.append))
