@@ -4,7 +4,6 @@ Knows folders of CSVs. Parts are imported only when it runs.
 """
 
 import json
-import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bench import plain, table
+from .bench import plain, table, within
 from .data import Asr, Json, Workers, on_media, quiet_threads
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def bench_validity(
         return
     table(
         {"group": row["group"], "head": row["head"], "n": row["n"]}
-        | {key: _with(value, *row["intervals"][key]) for key, value in row["figures"].items()}
+        | {key: within(value, *row["intervals"][key]) for key, value in row["figures"].items()}
         for row in rows
     )
 
@@ -73,9 +72,3 @@ def _group(path: Path, checkpoint: str, asr: "Speech", workers: int | None) -> "
         ready = open_evaluation(checkpoint, head="all")
         clips = partial(ready.texts, read_rows(path))
     return agreements(ready.model, ready.card, clips(1.0))
-
-
-def _with(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.2f}, {high:.2f}]"

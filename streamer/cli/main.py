@@ -17,6 +17,7 @@ from ..core.errors import TamulagError
 from . import (
     bench,
     bench_clock,
+    bench_fusion,
     bench_live,
     bench_stream,
     bench_validity,
@@ -259,6 +260,7 @@ export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
+bench_fusion.register(bench.bench_app)
 bench_live.register(bench.bench_app)
 bench_validity.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
