@@ -135,6 +135,10 @@ def other_ways(
     return ways | {
         "mean": lambda triples: weighted(triples.score, alike, present),
         "shares": lambda triples: weighed(triples.score, present, shares)[0],
+        # However sure a head is, it has no more than its share; one in doubt has less.
+        "bounded": lambda triples: weighted(
+            triples.score, torch.tensor([*shares]) / (1 + triples.scale.square()), present
+        ),
         "precision": lambda triples: weighted(triples.score, 1 / error, present),
         "scales": lambda triples: weighted(triples.score, triples.scale**-2, present),
         "product": lambda triples: product(experts, triples.score, present),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.clips import DataError
 from ..evaluation.conformal import half_width
 from ..nn.tam_ulag import MODALITIES
 from .crema_votes import Votes
@@ -99,6 +100,9 @@ def compare(
         rng: Draws triples.
         triples: Their number in each half.
         splits: Random halves of the people, in each of which shares are fitted anew.
+
+    Raises:
+        DataError: If a half has no clip of a modality.
     """
     first = {name: clips.part < 2 for name, clips in held.clips.items()}
     seen, new = _halves(held, people.labels, first, rng, triples)
@@ -146,10 +150,19 @@ def _halves(
         first: Per modality whether a clip is of the first half, (N,) bool.
         rng: Draws labels and clips.
         count: Triples of each half.
+
+    Raises:
+        DataError: If a half has no clip of a modality.
     """
     out = []
     for side in (True, False):
         clips = {n: part.of_rows(first[n] == side) for n, part in held.clips.items()}
+        for name, part in clips.items():
+            if not len(part.label):
+                raise DataError(
+                    f"{name}: all validation clips are in one half of the people: name more "
+                    "speakers or videos in valid or valid_groups"
+                )
         rows = torch.from_numpy(rng.integers(0, len(labels), count))
         out.append((clips, drawn(held.model, clips, labels[rows], rng)))
     return out[0], out[1]

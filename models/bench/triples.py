@@ -87,7 +87,8 @@ def open_held(checkpoint: str, path: Path, texts: Sequence[Path] = ()) -> Held:
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
-        DataError: If a file cannot be used, or a head is untrained or has no table there.
+        DataError: If a file cannot be used, a head is untrained or has no table there, or the
+            checkpoint has no shares.
     """
     model, card = load(checkpoint)
     recipe = load_recipe(path, HeadsRecipe)
@@ -97,6 +98,11 @@ def open_held(checkpoint: str, path: Path, texts: Sequence[Path] = ()) -> Held:
         raise DataError(
             f"checkpoint {checkpoint} with {path}: {', '.join(sorted(missing))} untrained or not "
             "in the file: give a checkpoint with all four heads and the file it was trained by"
+        )
+    if not model.config.shares:
+        raise DataError(
+            f"checkpoint {checkpoint} fuses with a trained head, not with shares: give one that "
+            "was trained with [fusion] shares"
         )
     if texts and recipe.tune is not None:
         tune = recipe.tune.model_copy(update={"valid": list(texts)})

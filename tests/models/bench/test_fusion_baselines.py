@@ -101,6 +101,7 @@ def test_every_way_on_a_triple() -> None:
     assert (found["text"], found["audio"], found["vision"]) == (1.0, -1.0, 2.0)
     assert found["mean"] == pytest.approx(2 / 3)
     assert found["shares"] == pytest.approx(0.8 / 0.8)
+    assert found["bounded"] == pytest.approx((0.1 - 0.04 + 0.4) / (0.1 + 0.04 + 0.2))
     assert found["scales"] == pytest.approx((1 - 0.25 + 2) / 2.25)
     assert found["law"] == pytest.approx(0.3 - 0.3 + 1.0)
     assert found["fitted"] == pytest.approx((0.5 - 0.15 + 0.4) / 0.85)

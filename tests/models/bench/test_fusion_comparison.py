@@ -11,10 +11,22 @@ from tamulag.models.bench.crema_votes import Votes
 from tamulag.models.bench.fusion_comparison import FusionScore, compare
 from tamulag.models.bench.judgement import Judgements, Law
 from tamulag.models.bench.triples import Held, HeldClips
+from tamulag.models.data.clips import DataError
 from tamulag.models.nn.scale import Scales
 from tamulag.models.runtime.card import Card
 
-WAYS = ["shipped", "text", "audio", "vision", "mean", "shares", "precision", "scales", "product"]
+WAYS = [
+    "shipped",
+    "text",
+    "audio",
+    "vision",
+    "mean",
+    "shares",
+    "bounded",
+    "precision",
+    "scales",
+    "product",
+]
 WAYS += ["law", "regression", "fitted"]
 CLIPS = 800
 
@@ -102,6 +114,14 @@ def test_learned_intervals_hold_for_other_people(held: Held, people: Judgements)
     for way, row in of(found.scores, "text+vision").items():
         if way != "shipped":
             assert row.figures["covered"].value == pytest.approx(0.9, abs=0.04)
+
+
+def test_people_of_one_half_are_refused(held: Held, people: Judgements) -> None:
+    """There is nobody to compare on."""
+    voice = held.clips["audio"]
+    alone = held.clips | {"audio": voice.of_rows(voice.part < 2)}
+    with pytest.raises(DataError, match="audio: all validation clips are in one half"):
+        compare(held._replace(clips=alone), people, None, np.random.default_rng(1), triples=100)
 
 
 def test_votes_have_a_table_of_their_own(held: Held, people: Judgements) -> None:

@@ -63,8 +63,12 @@ def test_scores_are_those_of_the_heads_and_absent_ones_do_not_count(model: TamUl
 
 
 def test_a_checkpoint_without_a_fused_head_is_refused(model: TamUlag, tmp_path: Path) -> None:
-    """The error names what is untrained."""
+    """The error names what is untrained; neither is one whose fused head is a network."""
     trained = {"sentiment": False, "text": True, "audio": True, "vision": True}
-    save(model, Card(trained=trained), tmp_path / "some.safetensors")
+    path, config = tmp_path / "some.safetensors", ROOT / "configs" / "train" / "default.toml"
+    save(model, Card(trained=trained), path)
     with pytest.raises(DataError, match="sentiment untrained"):
-        open_held(str(tmp_path / "some.safetensors"), ROOT / "configs" / "train" / "default.toml")
+        open_held(str(path), config)
+    save(model, Card(trained=dict.fromkeys(trained, True)), path)
+    with pytest.raises(DataError, match="not with shares"):
+        open_held(str(path), config)
