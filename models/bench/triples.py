@@ -161,7 +161,8 @@ def _shares(corpus: Tensor, person: Tensor) -> Tensor:
     share = 1 / clips[who].double()
     _, where = corpus.unique(return_inverse=True)
     people = torch.zeros(int(where.max()) + 1, dtype=torch.float64).index_add(0, where, share)
-    return share / (people[where] * len(people))
+    found: Tensor = share / (people[where] * len(people))
+    return found
 
 
 @torch.no_grad()
