@@ -18,8 +18,6 @@ from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
 from .heads_recipe import FusionRecipe
 from .progress import Log
 
-CALIBRATION = 2000
-"""Pairings on which ways to fuse are compared."""
 DRAWS = 20_000
 """Pairings from which the half widths of the intervals are taken; as precise as their number of
 distinct clips allows, not as this one does."""

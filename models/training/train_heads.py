@@ -280,16 +280,26 @@ def pooled_vectors(
     most: int | None = None,
 ) -> Vectors:
     """Return the pooled vectors of one modality's clips, evenly `most` or a few more of them."""
-    table = recipe.tables[name]
-    if isinstance(table, BranchRecipe):
-        corpus = read_corpora(table, name)[part == "valid"]
-        corpus = corpus.select(np.arange(0, len(corpus), _every(len(corpus), most)))
-        corpus = repeat_pictures(corpus, name, table.still)
-    else:
-        corpus = _texts(encoder, table, part, most)
+    corpus = head_corpus(encoder, recipe, name, part, most=most)
     context = contexts(getattr(model, name), corpus, name)
     part_of = torch.from_numpy(quarters(corpus.groups, corpus.corpora))
     return Vectors(context, corpus.labels, part_of)
+
+
+def head_corpus(
+    encoder: TextEncoder, recipe: HeadsRecipe, name: str, part: Part, *, most: int | None = None
+) -> Corpus:
+    """Return one modality's clips as its head is given them, evenly `most` or a few more of them.
+
+    Raises:
+        DataError: If a file cannot be used.
+    """
+    table = recipe.tables[name]
+    if not isinstance(table, BranchRecipe):
+        return _texts(encoder, table, part, most)
+    corpus = read_corpora(table, name)[part == "valid"]
+    corpus = corpus.select(np.arange(0, len(corpus), _every(len(corpus), most)))
+    return repeat_pictures(corpus, name, table.still)
 
 
 def _texts(encoder: TextEncoder, table: TuneRecipe, part: Part, most: int | None) -> Corpus:

@@ -4,7 +4,6 @@ Knows folders of CSVs. Parts are imported only when it runs.
 """
 
 import json
-import math
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bench import plain, table
+from .bench import plain, table, within
 from .data import Asr, Json, Workers, on_media, quiet_threads, read_media_rows
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def bench_validity(
         return
     table(
         {"group": row["group"], "head": row["head"], "n": row["n"]}
-        | {key: _with(value, *row["intervals"][key]) for key, value in row["figures"].items()}
+        | {key: within(value, *row["intervals"][key]) for key, value in row["figures"].items()}
         for row in rows
     )
 
@@ -87,9 +86,3 @@ def _group(path: Path, checkpoint: str, asr: "Speech", workers: int | None) -> "
     if not found:
         print(f"{path}: no head has anything to score in it", file=sys.stderr)
     return found
-
-
-def _with(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.2f}, {high:.2f}]"

@@ -17,6 +17,7 @@ from ..core.errors import TamulagError
 from . import (
     bench,
     bench_clock,
+    bench_fusion,
     bench_live,
     bench_scales,
     bench_stream,
@@ -260,6 +261,7 @@ export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
+bench_fusion.register(bench.bench_app)
 bench_live.register(bench.bench_app)
 bench_scales.register(bench.bench_app)
 bench_validity.register(bench.bench_app)
