@@ -100,7 +100,7 @@ def fitted_shares(
     optimiser = torch.optim.Adam([free], lr=FIT_RATE)
     for _ in range(FIT_STEPS):
         optimiser.zero_grad()
-        weight = free.exp() / triples.scale
+        weight = free.exp() / (1 + triples.scale.square())
         errors = [
             (weighted(triples.score, weight, present) - target).abs().mean()
             for present, target in zip(subsets, targets, strict=True)
@@ -135,9 +135,9 @@ def other_ways(
     return ways | {
         "mean": lambda triples: weighted(triples.score, alike, present),
         "shares": lambda triples: weighed(triples.score, present, shares)[0],
-        # However sure a head is, it has no more than its share; one in doubt has less.
-        "bounded": lambda triples: weighted(
-            triples.score, torch.tensor([*shares]) / (1 + triples.scale.square()), present
+        # A head that is very sure takes all of the score.
+        "divided": lambda triples: weighted(
+            triples.score, torch.tensor([*shares]) / triples.scale, present
         ),
         "precision": lambda triples: weighted(triples.score, 1 / error, present),
         "scales": lambda triples: weighted(triples.score, triples.scale**-2, present),
@@ -146,5 +146,7 @@ def other_ways(
         "regression": lambda triples: (triples.score @ linear[:-1] + linear[-1]).clamp(
             -LIMIT, LIMIT
         ),
-        "fitted": lambda triples: weighted(triples.score, fitted / triples.scale, present),
+        "fitted": lambda triples: weighted(
+            triples.score, fitted / (1 + triples.scale.square()), present
+        ),
     }

@@ -75,7 +75,7 @@ class PairRow(NamedTuple):
 
     present: str
     way: str
-    """`shares`, or `shares / scale` as the checkpoint has it."""
+    """`shares`, or `shares / (1 + scale^2)` as the checkpoint has it."""
     MAE: float
     Corr: float
     Acc2: float
@@ -262,7 +262,7 @@ def _of_pairs(
         scale[:, 0, place] = _scales(model, name, part)
     present = torch.tensor([name in names for name in MODALITIES]).expand_as(heads)
     found = []
-    for way, divisor in (("shares", None), ("shares / scale", scale)):
+    for way, divisor in (("shares", None), ("shares / (1 + scale^2)", scale)):
         estimate, _ = weighed(heads, present, model.config.shares, divisor)
         figures = mosi_metrics(estimate[:, 0].numpy(), label.numpy())
         values = (figures[key] for key in ("MAE", "Corr", "Acc2_non0"))

@@ -135,7 +135,7 @@ class FusionRecipe(Table):
     )
     scales: bool = Field(
         False,
-        description="Fit a scale of each head's error; with shares, which are divided by it",
+        description="Fit a scale s of each head's error; shares are divided by 1 + s^2",
     )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 3000
     batch: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -148,7 +148,7 @@ class FusionRecipe(Table):
     @model_validator(mode="after")
     def _scales_want_shares(self) -> "FusionRecipe":
         if self.scales and self.shares is None:
-            raise ValueError("scales = true divides the shares: give shares, or leave scales out")
+            raise ValueError("scales = true changes the shares: give shares, or leave scales out")
         return self
 
 

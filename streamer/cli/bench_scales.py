@@ -30,7 +30,7 @@ def bench_scales(
 
     Negative log-likelihood of the errors by Laplace's, Student's and the normal density, median
     half width of the 90 % interval and the share of labels inside; then clips of strangers with
-    nearly equal labels, weighed by fixed shares and by shares / scale.
+    nearly equal labels, weighed by fixed shares and by shares / (1 + scale^2).
 
     Example: tamulag bench scales --config configs/train/default.toml
     """

@@ -22,7 +22,7 @@ WAYS = [
     "vision",
     "mean",
     "shares",
-    "bounded",
+    "divided",
     "precision",
     "scales",
     "product",

@@ -102,7 +102,7 @@ def test_pairs_weighed_by_right_scales_are_nearer() -> None:
         "text+audio+vision",
     ]
     plain, scaled = pairs[-2:]
-    assert (plain.way, scaled.way) == ("shares", "shares / scale")
+    assert (plain.way, scaled.way) == ("shares", "shares / (1 + scale^2)")
     assert scaled.MAE < plain.MAE
 
 

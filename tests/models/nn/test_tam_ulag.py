@@ -366,11 +366,11 @@ def test_scales_keep_the_contract(shares: tuple[float, ...]) -> None:
 
 
 def test_a_head_in_doubt_counts_less() -> None:
-    """The weight is share over scale; a lone modality is what its head says all the same."""
+    """The weight is share / (1 + scale^2); a lone modality is what its head says all the same."""
     model = scaled()
     x = stream(model)
     output = model.forward(x, ends(x), None, turns(x))
-    weight = torch.tensor([0.4, 0.2, 0.4]) / output.scale * output.present
+    weight = torch.tensor([0.4, 0.2, 0.4]) / (1 + output.scale.square()) * output.present
     weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
     torch.testing.assert_close(output.weight, weight)
     passes_through(model, 1)

@@ -386,7 +386,7 @@ def test_another_head_leaves_the_fusion_as_it_is(folder: Path, trained: str) -> 
 
 def test_scales_want_shares(tmp_path: Path) -> None:
     """They are what the shares are divided by."""
-    with pytest.raises(DataError, match="scales = true divides the shares"):
+    with pytest.raises(DataError, match="scales = true changes the shares"):
         load_recipe(recipe(tmp_path, RECIPE + "scales = true\n"), HeadsRecipe)
 
 
