@@ -119,7 +119,7 @@ def _fold(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = preset("stream")
-    branch = Branch(getattr(config, head), config)
+    branch = Branch(recipe.shape(getattr(config, head)), config)
     figures = train_branch(branch, head, train, valid, recipe, rng, log)
     valid = repeat_pictures(valid, head, recipe.still)
     if branch.encoder.centred:

@@ -209,7 +209,11 @@ def test_varied_copies_of_sound_become_a_feature_file(
     assert [copy.label for copy in copies] == [-1.5, -1.5, 0.5, 0.5, 2.0, 2.0]
     assert [copy.group for copy in copies[::2]] == [clip.group for clip in clips]
     assert {copy.mode for copy in copies} == {VARIED}
-    one, other, clip = copies[4].values["audio"], copies[5].values["audio"], clips[2].values["audio"]
+    one, other, clip = (
+        copies[4].values["audio"],
+        copies[5].values["audio"],
+        clips[2].values["audio"],
+    )
     assert not np.array_equal(one, other)
     assert not np.array_equal(one, clip)
 

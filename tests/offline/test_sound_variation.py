@@ -145,5 +145,3 @@ def test_file_that_cannot_be_read_is_left_out(rows: list[MediaRow], tmp_path: Pa
     assert len(problems) == 1
     assert "7.wav cannot be varied" in problems[0]
     assert copies[0].file.read_bytes() != copies[1].file.read_bytes()
-
-
