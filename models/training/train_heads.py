@@ -200,6 +200,8 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "sentiment" not in stages:
         kept += ["shares", "scales", "fused"]
     model = TamUlag(replace(config, **{name: getattr(known.config, name) for name in kept}))
+    if "sentiment" not in stages:
+        _check_sizes(model, known, base)
     parts = dict.fromkeys(("fusion", "head", "scales"), "sentiment")
     others = {
         name: value
@@ -210,6 +212,21 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "text" in stages:
         return _Start(_begun(model, begun), card, fresh, {})
     return _Start(model, card, encoder_for(base), load_tuned(base))
+
+
+def _check_sizes(model: TamUlag, known: TamUlag, base: str) -> None:
+    """Refuse a branch of another size than the base's, whose fused head cannot take it.
+
+    Raises:
+        DataError: If there is one.
+    """
+    for name in MODALITIES:
+        size, before = getattr(model, name).size, getattr(known, name).size
+        if size != before:
+            raise DataError(
+                f"[{name}] gives {size} values where that of {base} gives {before}: train what takes "
+                f"them as well, with --only {name},sentiment"
+            )
 
 
 def _begun(model: TamUlag, start: str | None) -> TamUlag:
