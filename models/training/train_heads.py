@@ -224,8 +224,8 @@ def _check_sizes(model: TamUlag, known: TamUlag, base: str) -> None:
         size, before = getattr(model, name).size, getattr(known, name).size
         if size != before:
             raise DataError(
-                f"[{name}] gives {size} values where that of {base} gives {before}: train what takes "
-                f"them as well, with --only {name},sentiment"
+                f"[{name}] gives {size} values where that of {base} gives {before}: train what "
+                f"takes them as well, with --only {name},sentiment"
             )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from torchaudio import functional as sound
 
@@ -213,5 +214,5 @@ def through_codec(
     return np.pad(out, (0, max(0, len(samples) - len(out))))[: len(samples)]
 
 
-def _pcm(samples: Array) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
+def _pcm(samples: Array) -> npt.NDArray[np.int16]:
     return np.round(32767 * np.clip(samples, -1.0, 1.0)).astype(np.int16)

@@ -414,7 +414,7 @@ def test_voice_of_another_size_wants_its_fused_head(folder: Path, trained: str) 
     path = folder / "pooled.toml"
     path.write_text(text.replace("[audio]", form))
     out = folder / "pooled.safetensors"
-    with pytest.raises(DataError, match="gives 332 values .* 96: .* --only audio,sentiment"):
+    with pytest.raises(DataError, match=r"gives 332 values .* 96: .* --only audio,sentiment"):
         train(path, out, lambda _: None, only=("audio",), base=trained)
     train(path, out, lambda _: None, only=("audio", "sentiment"), base=trained)
     model, _ = load(str(out))
