@@ -23,6 +23,8 @@ from ..nn.tam_ulag import LIMIT, MODALITIES
 FORMAT = "tamulag-features-1"
 HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
 """Columns of the human labels of each modality alone."""
+VARIED = "varied"
+"""Mode of a clip that is another one with its sound changed: it is trained on, never measured."""
 Array = npt.NDArray[np.float32]
 
 
@@ -75,6 +77,9 @@ class MediaRow:
     text: str = ""
     """Transcript; empty: unknown."""
     group: str = ""
+    corpus: str = ""
+    mode: str = ""
+    """As in `Clip`, and `corpus` too."""
 
 
 def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:

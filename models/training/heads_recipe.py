@@ -3,13 +3,17 @@
 Knows names and numbers. Knows no clip and no tensor.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..data.label_scale import Form
+from ..nn.attention import Tam
+from ..nn.config import BranchConfig
 from ..nn.constants import MODALITIES
+from ..nn.encoder import EncoderKind
 from ..runtime.checkpoint import MINILM
 from ..text.text_encoder import PRETRAINED
 from .recipe_file import Table
@@ -60,6 +64,18 @@ class BranchRecipe(Table):
     choose: bool = Field(
         True, description="Use the epoch with the lowest validation MAE; false = the last one"
     )
+    recurrent: bool = Field(True, description="An LSTM over the vectors; false: none")
+    tam: Tam = Field("softmax", description="Temporal attention; mean = all vectors count the same")
+    ridge: Annotated[float, Field(ge=0, le=100)] = Field(
+        0.0,
+        description="Penalty of a ridge regression of the pooled vectors, whose estimate is "
+        "averaged with that of the trained head; 0 = none",
+    )
+
+    def shape(self, config: BranchConfig) -> BranchConfig:
+        """Return the branch's shape as the recipe has it."""
+        encoder: EncoderKind = "lstm" if self.recurrent else "identity"
+        return replace(config, encoder=encoder, tam=self.tam)
 
 
 class TuneRecipe(Table):

@@ -183,6 +183,10 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     config = preset("stream")
     if recipe.tune and not recipe.tune.recurrent:
         config = replace(config, text=replace(config.text, encoder="identity"))
+    for modality, table in recipe.tables.items():
+        if isinstance(table, BranchRecipe):
+            shape = table.shape(getattr(config, modality))
+            config = replace(config, **{modality: shape})
     name = recipe.tune.encoder if recipe.tune else MINILM
     begun = recipe.tune.start if recipe.tune and "text" in stages else None
     fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)
@@ -196,6 +200,8 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "sentiment" not in stages:
         kept += ["shares", "scales", "fused"]
     model = TamUlag(replace(config, **{name: getattr(known.config, name) for name in kept}))
+    if "sentiment" not in stages:
+        _check_sizes(model, known, base)
     parts = dict.fromkeys(("fusion", "head", "scales"), "sentiment")
     others = {
         name: value
@@ -206,6 +212,21 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "text" in stages:
         return _Start(_begun(model, begun), card, fresh, {})
     return _Start(model, card, encoder_for(base), load_tuned(base))
+
+
+def _check_sizes(model: TamUlag, known: TamUlag, base: str) -> None:
+    """Refuse a branch of another size than the base's, whose fused head cannot take it.
+
+    Raises:
+        DataError: If there is one.
+    """
+    for name in MODALITIES:
+        size, before = getattr(model, name).size, getattr(known, name).size
+        if size != before:
+            raise DataError(
+                f"[{name}] gives {size} values where that of {base} gives {before}: train what "
+                f"takes them as well, with --only {name},sentiment"
+            )
 
 
 def _begun(model: TamUlag, start: str | None) -> TamUlag:

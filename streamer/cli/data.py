@@ -122,6 +122,15 @@ def extract(
     corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
     asr: Asr = "none",
     mode: Mode = None,
+    vary: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=10,
+            help="In place of the clips this many copies of each, 0.33 = of a third, with level, "
+            "noise, room, band or codec of the sound changed; to train on beside the clips.",
+        ),
+    ] = None,
     workers: Workers = None,
     engine: OnEngine = "processes",
     ray: Ray = None,
@@ -135,6 +144,8 @@ def extract(
     """
     if ray is not None and engine != "ray":
         raise typer.BadParameter(f"{ray} needs --engine ray beside it", param_hint="--ray")
+    if vary is not None and corpus not in (None, "ravdess", "voices"):
+        raise typer.BadParameter(f"{corpus} has no sound: leave it out", param_hint="--vary")
     quiet_threads()
     from tamulag.models.data.clips import read_labelled, read_media, write_clips, write_texts
 
@@ -167,11 +178,36 @@ def extract(
             if corpus in ("ravdess", "voices")
             else read_media(table if table.is_file() else data / table, folder=data, mode=mode)
         )
+        if vary is not None:
+            media, about = _varied(media, vary, out), f"{about}, sound varied"
         collected = partial(_collected, speech=asr, workers=workers, engine=engine, ray=ray)
         _extract_media(media, out, collected, about)
         return
     write_clips(out, clips, about=about)
     print(f"{out}: {len(clips)} clips")
+
+
+def _varied(rows: "Sequence[MediaRow]", share: float, out: Path) -> "list[MediaRow]":
+    """Write varied copies of clips' sound beside what is extracted; return them as clips."""
+    from ..offline.sound_variation import varied
+
+    folder = _parts_folder(out) / "sound"
+    with bar("vary", len(rows)) as progress:
+        return list(varied(_counted(rows, progress), share, folder, _complain))
+
+
+def _counted(rows: "Sequence[MediaRow]", progress: Callable[[int], None]) -> "Iterator[MediaRow]":
+    for number, row in enumerate(rows, 1):
+        progress(number)
+        yield row
+
+
+def _complain(problem: str) -> None:
+    print(problem, file=sys.stderr)
+
+
+def _parts_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
 
 
 def _extract_media(
@@ -186,7 +222,7 @@ def _extract_media(
 
     from ..offline.extract import clip_of
 
-    parts_folder = out.with_name(f"{out.name}.parts")
+    parts_folder = _parts_folder(out)
     parts = collected([row.file for row in rows], parts_folder)
     if not parts:
         raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")

@@ -109,18 +109,19 @@ def ravdess(folder: Path) -> Iterator[MediaRow]:
     for row in read_table(folder / "labels.csv", "file", "emotion", "intensity", "actor"):
         is_strong = row["intensity"] == "strong"
         label = voice_label(row["emotion"], *((STRONG, 1.15) if is_strong else (1.0, 0.85)))
-        yield MediaRow(folder / row["file"], label, group=row["actor"])
+        yield MediaRow(folder / row["file"], label, group=row["actor"], corpus="ravdess")
 
 
 def voices(folder: Path) -> Iterator[MediaRow]:
     """Yield read and acted speech of several corpora, one group per speaker.
 
     Args:
-        folder: Contains `labels.csv` with the columns `file,emotion,speaker`.
+        folder: Contains `labels.csv` with the columns `file,corpus,emotion,speaker`.
     """
-    for row in read_table(folder / "labels.csv", "file", "emotion", "speaker"):
+    for row in read_table(folder / "labels.csv", "file", "corpus", "emotion", "speaker"):
         label = voice_label(row["emotion"])
-        yield MediaRow(folder / row["file"], label, group=row["speaker"])
+        file = folder / row["file"]
+        yield MediaRow(file, label, group=row["speaker"], corpus=row["corpus"])
 
 
 def voice_label(emotion: str, intended: float = 1.0, heard: float = 1.0) -> float:

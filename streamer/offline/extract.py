@@ -158,7 +158,7 @@ def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, share: float = 1
     if text and sum(len(states) for states, _ in text):
         values["text"] = np.concatenate([states for states, _ in text])
         ticks["text"] = np.concatenate([time for _, time in text])
-    return Clip(row.label, row.group, values, ticks)
+    return Clip(row.label, row.group, values, ticks, corpus=row.corpus, mode=row.mode)
 
 
 def _tokens(words: Sequence[Word], encode: Encode) -> tuple[Array, npt.NDArray[np.int64]]:

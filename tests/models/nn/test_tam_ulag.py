@@ -57,6 +57,12 @@ def test_residual_gates_keep_the_contract(tam: Tam) -> None:
     verify_contract(tiny(with_tam(ModelConfig(), tam, residual=True)))
 
 
+def test_means_of_centred_features_keep_the_contract() -> None:
+    """All seven laws hold for a voice without an LSTM, of which the level alone is carried."""
+    audio = replace(ModelConfig().audio, encoder="identity", tam="mean")
+    verify_contract(tiny(replace(ModelConfig(), audio=audio)))
+
+
 def test_centred_features_keep_the_contract() -> None:
     """The running mean is state like any other: savable, resettable, the same in any chunking."""
     audio = replace(ModelConfig().audio, centred=2, horizon=30)

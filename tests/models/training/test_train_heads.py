@@ -407,6 +407,21 @@ def test_one_modality_alone_stands_for_all(folder: Path) -> None:
     assert apart < 0.1
 
 
+def test_voice_of_another_size_wants_its_fused_head(folder: Path, trained: str) -> None:
+    """Means of 332 values are not what a fused head can take that was trained on 96."""
+    text = (folder / "recipe.toml").read_text()
+    form = '[audio]\nrecurrent = false\ntam = "mean"\nridge = 0.1'
+    path = folder / "pooled.toml"
+    path.write_text(text.replace("[audio]", form))
+    out = folder / "pooled.safetensors"
+    with pytest.raises(DataError, match=r"gives 332 values .* 96: .* --only audio,sentiment"):
+        train(path, out, lambda _: None, only=("audio",), base=trained)
+    train(path, out, lambda _: None, only=("audio", "sentiment"), base=trained)
+    model, _ = load(str(out))
+    assert (model.config.audio.encoder, model.config.audio.tam) == ("identity", "mean")
+    assert model.config.vision == load(trained)[0].config.vision
+
+
 def test_words_alone_without_recurrence(tmp_path: Path) -> None:
     """Labels in [-1, 1] are stretched, the figures are those of CH-SIMS, the branch has no LSTM."""
     (tmp_path / "made").mkdir()
