@@ -267,7 +267,7 @@ def weighed(
         heads_BNM: Scores, ignored where absent.
         present_BNM: bool.
         shares: Of each modality in the mean.
-        scale_BNM: Of each head's error s, at most `LARGEST`: a share is divided by 1 + s^2, so a head
+        scale_BNM: Of each head's error s, at most `LARGEST`: a share is divided by 1 + s^2, so one
             in doubt counts less, and one that is sure no more than its share. None: by nothing.
     """
     share = torch.tensor([*shares])

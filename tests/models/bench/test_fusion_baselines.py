@@ -87,7 +87,7 @@ def test_fitted_shares_leave_the_noise_aside() -> None:
     """And give the face more than the words, as people's law does."""
     text, audio, vision = fitted_shares(triples(), LAW, [ALL], (0.4, 0.4, 0.4)).tolist()
     assert text + audio + vision == pytest.approx(1.0)
-    # Its scale divides it by 10 more than theirs; noise around 0 still shrinks the mean, as the law does.
+    # Its scale divides it by 10, theirs by 2; noise around 0 shrinks the mean, as the law does.
     assert audio / 10 < 0.2 * text / 2
     assert 1.2 < vision / text < 1.8
 
