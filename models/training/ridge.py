@@ -69,8 +69,8 @@ def reserve_units(head: Head) -> None:
 def blend_line(head: Head, line: Line) -> None:
     """Make a head's estimate the mean of what it was and of a line, by its reserved units."""
     first, last = _layers(head)
-    last.weight *= 1 - SHARE
-    last.bias *= 1 - SHARE
+    last.weight.mul_(1 - SHARE)
+    last.bias.mul_(1 - SHARE)
     signs = first.weight.new_tensor([1.0, -1.0])
     first.weight[-UNITS:] = signs[:, None] * line.weight
     first.bias[-UNITS:] = signs * line.bias

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -183,10 +183,12 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     config = preset("stream")
     if recipe.tune and not recipe.tune.recurrent:
         config = replace(config, text=replace(config.text, encoder="identity"))
-    for modality, table in recipe.tables.items():
-        if isinstance(table, BranchRecipe):
-            shape = table.shape(getattr(config, modality))
-            config = replace(config, **{modality: shape})
+    shapes: dict[str, Any] = {
+        modality: table.shape(getattr(config, modality))
+        for modality, table in recipe.tables.items()
+        if isinstance(table, BranchRecipe)
+    }
+    config = replace(config, **shapes)
     name = recipe.tune.encoder if recipe.tune else MINILM
     begun = recipe.tune.start if recipe.tune and "text" in stages else None
     fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)

@@ -161,9 +161,8 @@ def with_noise(samples: Array, ratio: float, slope: float, rng: np.random.Genera
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
     noise = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
-    return sound.add_noise(
-        torch.from_numpy(samples), torch.from_numpy(noise), torch.tensor(ratio)
-    ).numpy()
+    mixed = sound.add_noise(torch.from_numpy(samples), torch.from_numpy(noise), torch.tensor(ratio))
+    return np.asarray(mixed.numpy(), np.float32)
 
 
 def by_telephone(samples: Array, *, mu_law: bool) -> Array:

@@ -1,5 +1,6 @@
 """People's law, from their labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ ALL, WORDS_FACE = torch.tensor([True, True, True]), torch.tensor([True, False, T
 HEADER = "text,label,label_T,label_A,label_V\n"
 
 
-def write(path: Path, rows: list[tuple[float, ...]]) -> Path:
+def write(path: Path, rows: Sequence[tuple[float, ...]]) -> Path:
     """Write a CSV of labels."""
     lines = [",".join(["so", *(f"{x:.4f}" for x in row)]) for row in rows]
     path.write_text(HEADER + "\n".join(lines), encoding="utf-8")

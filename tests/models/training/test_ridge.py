@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tamulag.models.nn.branch import regressor
 from tamulag.models.training.ridge import SHARE, UNITS, blend_line, fit_ridge, reserve_units
@@ -33,16 +34,19 @@ def test_reserved_units_stay_at_zero_in_training() -> None:
     torch.manual_seed(0)
     head = regressor(3, 8, 0.0)
     reserve_units(head)
-    before = head[0].weight.clone()
+    first, last = head[0], head[-1]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    before = first.weight.clone()
     optimiser = torch.optim.AdamW(head.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(5):
         loss = (head(torch.randn(16, 3)) - 1).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert not head[0].weight[-UNITS:].any()
-    assert not head[-1].weight[:, -UNITS:].any()
-    assert not torch.equal(head[0].weight[:-UNITS], before[:-UNITS])
+    assert not first.weight[-UNITS:].any()
+    assert not last.weight[:, -UNITS:].any()
+    assert not torch.equal(first.weight[:-UNITS], before[:-UNITS])
 
 
 def test_blended_head_is_the_mean_of_both() -> None:
