@@ -3,14 +3,13 @@
 Knows the table of votes. Knows no model.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.clips import DataError
+from ..data.clips import DataError, csv_rows
 
 VALENCE = {"H": 2.4, "N": 0.0, "A": -1.5, "F": -1.65, "D": -1.8, "S": -1.95}
 """Sentiment of an emotion; the mapping that the faces' labels have."""
@@ -66,13 +65,12 @@ def _sentiments(path: Path) -> npt.NDArray[np.float64]:
     """Return (3, N): mean sentiment of the votes on voice, face and both, of each clip."""
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                counts = {emotion: float(row[emotion]) for emotion in VALENCE}
-                if total := sum(counts.values()):
-                    mean = sum(VALENCE[e] * n for e, n in counts.items()) / total
-                    found[row[""][0]][row["fileName"]] = mean
-    except (OSError, UnicodeDecodeError, csv.Error, LookupError, ValueError) as error:
+        for _, row in csv_rows(path):
+            counts = {emotion: float(row[emotion]) for emotion in VALENCE}
+            if total := sum(counts.values()):
+                mean = sum(VALENCE[e] * n for e, n in counts.items()) / total
+                found[row[""][0]][row["fileName"]] = mean
+    except (LookupError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as CREMA-D's tabulatedVotes.csv: {error!r}"
         ) from error

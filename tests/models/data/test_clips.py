@@ -173,7 +173,7 @@ def test_line_counts_what_an_editor_shows(tmp_path: Path) -> None:
 
 def test_short_row_is_refused(tmp_path: Path) -> None:
     """A row without its label does not get one."""
-    with pytest.raises(DataError, match="line 2: label None"):
+    with pytest.raises(DataError, match="line 2, column label: the row has 1 field"):
         read_texts(table(tmp_path, "text,label\nalone\n"))
 
 
