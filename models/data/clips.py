@@ -248,9 +248,8 @@ def read_media(
     for line, row in _table(path, {"file", "label"}, mode):
         file = named_file(folder or path.parent, row["file"])
         if not file.is_file():
-            raise DataError(
-                f"{path} line {line}: no file {file}: correct the column file, or remove the row"
-            )
+            remedy = "correct the column file, or remove the row"
+            raise DataError(f"{path} line {line}: no file {file}: {remedy}")
         label = _label(path, line, row, "label", limit)
         rows.append(MediaRow(file, label, row.get("text") or "", _group(row)))
     return rows
@@ -261,10 +260,8 @@ def named_file(folder: Path, name: str) -> Path:
 
     An accented letter is one character or two in Unicode; tables and disks differ in that.
     """
-    for form in (name, normalize("NFC", name), normalize("NFD", name)):
-        if (file := folder / form).is_file():
-            return file
-    return folder / name
+    forms = [folder / one for one in (name, normalize("NFC", name), normalize("NFD", name))]
+    return next((file for file in forms if file.is_file()), forms[0])
 
 
 def _group(row: Mapping[str, str]) -> str:
@@ -338,9 +335,8 @@ def _header(path: Path, lines: "csv._reader") -> list[str]:
 def _check_width(path: Path, line: int, header: list[str], row: list[str]) -> None:
     if len(row) == len(header):
         return
-    if len(row) > len(header):
-        column, remedy = header[-1], "put a text that holds commas in double quotes"
-    else:
+    column, remedy = header[-1], "put a text that holds commas in double quotes"
+    if len(row) < len(header):
         column, remedy = header[len(row)], "write a comma for each column, also for an empty one"
     raise DataError(
         f"{path} line {line}, column {column}: the row has {len(row)} fields and the header "

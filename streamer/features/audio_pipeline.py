@@ -74,6 +74,8 @@ class Resampler:
         """
         import av
 
+        if frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED):
+            frame = _mixed(frame)
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         before = np.zeros(0, np.float32) if form == self._form else self.finish()
         if self._filter is None:
@@ -90,6 +92,29 @@ class Resampler:
         frames = [] if self._filter is None else self._filter.resample(None)
         self._filter = None
         return np.concatenate([np.zeros(0, np.float32), *map(_values, frames)])
+
+
+_UNNAMED = " channels"
+"""End of a layout's name that says how many channels there are, not where they belong."""
+
+
+def _mixed(frame: "av.AudioFrame") -> "av.AudioFrame":
+    """Return the mean of channels that nobody named: FFmpeg mixes such of some counts alone."""
+    import av
+
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    mono = values.mean(0, dtype=np.float64)
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        full = (int(limits.max) - int(limits.min) + 1) / 2
+        mono = (mono - (full if limits.min == 0 else 0)) / full
+    mixed = av.AudioFrame.from_ndarray(
+        mono.astype(np.float32)[np.newaxis], format="flt", layout="mono"
+    )
+    mixed.sample_rate = frame.sample_rate
+    return mixed
 
 
 def _values(frame: "av.AudioFrame") -> Array:

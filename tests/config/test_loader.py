@@ -8,8 +8,10 @@ from typing import NamedTuple
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from tamulag.models.training.recipe_file import parsed
 from tamulag.streamer.config.loader import Config, ConfigError, load
 from tamulag.streamer.config.schema import SessionConfig
+from tamulag.streamer.config.secret_file import read_secret
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = ("webcam", "kiosk", "call-centre", "replay")
@@ -328,3 +330,14 @@ def test_examples_in_comments_are_accepted(name: str) -> None:
     for line in lines(name):
         if line.is_example:
             load(None, {line.key: line.value})
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    """Editors of Windows write one: settings, training files and secrets are read all the same."""
+    settings, secret = tmp_path / "c.toml", tmp_path / "token"
+    settings.write_text("\ufeff[session]\nhop = 1.0\n", encoding="utf-8")
+    assert load(settings, {}).session.hop == 1.0
+    assert parsed(settings) == {"session": {"hop": 1.0}}
+    secret.write_text("\ufeffopen sesame\n", encoding="utf-8")
+    secret.chmod(0o600)
+    assert read_secret(secret) == "open sesame"
