@@ -87,16 +87,16 @@ class LocalFeed:
     async def open(self) -> None:
         """Open the sources, and let the session clock begin.
 
+        With `waits` they are opened in `run`, so that nothing waits for one that is away.
+
         Raises:
-            SourceError: If a source cannot be opened, and is not waited for or never can be.
+            SourceError: If a source cannot be opened.
         """
         for source in self.sources:
-            try:
+            if self.waits:
+                self._away[source.name] = SourceError(f"{source.name} is joined when it comes")
+            else:
                 await in_thread(source.name, source.open, threads=self._threads)
-            except SourceError as error:
-                if error.is_permanent or not self.waits:
-                    raise
-                self._away[source.name] = error
         self.clock.begin()
 
     async def run(self, ending: asyncio.Event) -> None:

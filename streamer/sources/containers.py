@@ -125,15 +125,35 @@ def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "
             is_permanent=True,
         )
     limits = {"format_whitelist": _formats(), "protocol_whitelist": _NETWORK_PROTOCOLS}
+    chosen = {**(options or {}), **limits}
     try:
-        return av.open(
-            url, options={**(options or {}), **limits}, timeout=(_OPEN_LIMIT, _READ_LIMIT)
-        )
+        try:
+            return av.open(url, options=chosen, timeout=(_OPEN_LIMIT, _READ_LIMIT))
+        except av.error.InvalidDataError:
+            if pictures := _bare_pictures(url, chosen):
+                return pictures
+            raise
     except av.FFmpegError as error:
         reason, is_permanent = error.strerror, is_format_fault(error)
     # Without FFmpeg's own text: it quotes the address, with its password, in a traceback.
     remedy = "check that its server runs and that the address is right"
+    if is_permanent:
+        remedy = "it is no film, sound or picture that is known: check the address in a browser"
     raise SourceError(f"{name} cannot be read ({reason}): {remedy}", is_permanent=is_permanent)
+
+
+def _bare_pictures(url: str, options: dict[str, str]) -> "InputContainer | None":
+    """Open JPEGs that follow each other in anything, as of a camera without a first boundary."""
+    import av
+
+    if not url.startswith(("http://", "https://")):
+        return None
+    limits = (_OPEN_LIMIT, _READ_LIMIT)
+    found = av.open(url, format="mjpeg", options=options, timeout=limits)
+    if found.streams.video and found.streams.video[0].codec_context.width:
+        return found
+    found.close()
+    return None
 
 
 def is_format_fault(error: "FFmpegError") -> bool:

@@ -44,8 +44,8 @@ class MicrophoneSource:
     dropped and counted, so that processing is current again; the gap shows in later timestamps.
 
     Args:
-        device: Name (exact, or a part that only one input has), index, or None for the default; also
-            an input of PulseAudio or PipeWire, a monitor for example.
+        device: Name (exact, or a part that only one input has), index, or None for the default;
+            also of an input of PulseAudio or PipeWire, for example a monitor.
         sound: Receives the blocks; threaded if it has a recogniser.
         now: The session clock.
         rate: Hz to open the device at; None: 16 kHz if the device accepts it, else its own rate.

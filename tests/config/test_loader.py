@@ -216,7 +216,9 @@ def test_value_becomes(key: str, given: object, kept: object) -> None:
         pytest.param(
             '[mqtt]\nurl = "mqtt://me:secret@host"',
             'x.toml: mqtt.url = "mqtt://host": '
-            'must be an address such as "mqtt://localhost:1883", or mqtts:// for TLS',
+            "must be without user name and password: put them into mqtt.user and "
+            "mqtt.password_file, or into the variables TAMULAG_MQTT_USERNAME and "
+            "TAMULAG_MQTT_PASSWORD",
             id="password-is-not-shown",
         ),
         pytest.param(
@@ -341,3 +343,12 @@ def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
     secret.write_text("\ufeffopen sesame\n", encoding="utf-8")
     secret.chmod(0o600)
     assert read_secret(secret) == "open sesame"
+
+
+@pytest.mark.parametrize("url", ["mqtt://u%40x:p@127.0.0.1:18831", "mqtts://me:secret@broker"])
+def test_a_login_in_the_brokers_address_is_named(url: str) -> None:
+    """Where it belongs is told; it is not repeated."""
+    with pytest.raises(ConfigError, match=r"mqtt\.url .* without user name and password") as caught:
+        load(None, {"mqtt.url": url})
+    assert "secret" not in str(caught.value)
+    assert "u%40x" not in str(caught.value)

@@ -77,27 +77,29 @@ def test_without_a_server_there_are_none(
 @pytest.mark.parametrize("wanted", ["room.monitor", "Monitor of Null Output"])
 def test_a_monitor_is_recorded_by_its_name(tmp_path: Path, wanted: str) -> None:
     """Not the default source, which is another; and it is listed."""
-    with pulse_server(tmp_path) as server:
-        with subprocess.Popen(
+    with (
+        pulse_server(tmp_path) as server,
+        subprocess.Popen(
             [sys.executable, "-c", OPEN, wanted],
             env=server.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-        ) as process:
-            assert process.stdout is not None
-            listed, told = process.stdout.readline(), process.stdout.readline()
-            assert "Monitor of" in listed
-            assert told == "open\n"
-            query = ["pactl", "list", "source-outputs"]
-            out = subprocess.run(query, env=server.environment, check=True, capture_output=True)
-            names = subprocess.run(
-                ["pactl", "list", "short", "sources"],
-                env=server.environment,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-            number = out.stdout.decode().partition("\tSource: ")[2].split()[0]
-            assert f"{number}\troom.monitor" in names
-            process.communicate("", timeout=20)
+        ) as process,
+    ):
+        assert process.stdout is not None
+        listed, told = process.stdout.readline(), process.stdout.readline()
+        assert "Monitor of" in listed
+        assert told == "open\n"
+        query = ["pactl", "list", "source-outputs"]
+        out = subprocess.run(query, env=server.environment, check=True, capture_output=True)
+        names = subprocess.run(
+            ["pactl", "list", "short", "sources"],
+            env=server.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        number = out.stdout.decode().partition("\tSource: ")[2].split()[0]
+        assert f"{number}\troom.monitor" in names
+        process.communicate("", timeout=20)
