@@ -152,6 +152,8 @@ class SessionMessages:
         )
         if not notice.event:
             self._note(notice.modality, notice.reason)
+        elif notice.event.startswith("sound_"):
+            self._note("sound", notice.reason)
 
     def output(self, name: str, reason: str | None, detail: str, at: float) -> None:
         """Send the loss or return of a publisher, through the others, then the status."""

@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ..core.sample import SAMPLE_RATE, TICK_RATE, Modality, Notice
@@ -173,11 +174,11 @@ class MediaSource:
                 put(Notice(start / VISION_RATE, modality, reason, self.name))
         try:
             for item in self._items(start):
-                self._tell(put)
+                self._tell(put, start)
                 if not self._wait_until(item.end, stop):
                     break
                 self._push(item, put)
-            self._tell(put)
+            self._tell(put, start)
         finally:
             self._close()
             if self._sound:
@@ -256,8 +257,11 @@ class MediaSource:
         elif self.jumps == _JUMPS_TOLD + 1:
             logger.warning("%s: further jumps are counted, not told", self.name)
 
-    def _tell(self, put: Put) -> None:
+    def _tell(self, put: Put, start: int) -> None:
         told, self._told = self._told, []
+        for reader in self._readers:
+            if remark := reader.sound.remark():
+                told.append(replace(remark, timestamp=remark.timestamp + start / VISION_RATE))
         for notice in told:
             put(notice)
 

@@ -65,6 +65,7 @@ class MediaReader:
         damaged: Packets that could not be decoded.
         length: Seconds of media decoded so far.
         fault: What ended it before its end.
+        sound: Places the sound, and watches it.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class MediaReader:
         self._streams: list[AudioStream | VideoStream] = [*sounds, *pictures]
         self._video = pictures[0] if pictures else None
         self._time = time or time_line_of(container)
-        self._sound = SoundLine(self._time)
+        self.sound = SoundLine(self._time)
         self._start = start  # in vision ticks, so that sound and picture match their grids exactly
         self._pending: tuple[float, VideoFrame] | None = None
         self._shown: float | None = None  # time of the newest picture
@@ -97,10 +98,10 @@ class MediaReader:
 
         for frame in self._frames():
             if isinstance(frame, AudioFrame):
-                yield from self._blocks(self._sound.push(frame, _stamp(frame)))
+                yield from self._blocks(self.sound.push(frame, _stamp(frame)))
             else:
                 yield from self._picture_of(frame)
-        yield from self._blocks(self._sound.finish())
+        yield from self._blocks(self.sound.finish())
         yield from self._release()
 
     def _frames(self) -> "Iterator[AudioFrame | VideoFrame]":

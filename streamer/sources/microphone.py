@@ -187,6 +187,8 @@ class MicrophoneSource:
             if is_torn:
                 resampler.finish()
             self._push(block, resampler.push(block.values), put, is_torn=is_torn)
+            if remark := resampler.remark(block.arrival):
+                put(remark)
             expected = block.span[1]
 
     def _push(self, block: _Block, values: Array, put: Put, *, is_torn: bool) -> None:

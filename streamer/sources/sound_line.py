@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.sample import SAMPLE_RATE, Array
+from ..core.sample import SAMPLE_RATE, Array, Notice
 from ..features.audio_pipeline import Resampler
 from .time_line import BACK, TimeLine
 from .time_stretch import HALF, TimeStretcher
@@ -65,6 +65,10 @@ class SoundLine:
         done += self._placed(self._resampler.push_frame(frame))
         self._time.reached("audio", self._counted)
         return done
+
+    def remark(self) -> Notice | None:
+        """Return what is wrong with the sound, where that has changed; time is the container's."""
+        return self._resampler.remark(self._counted or 0.0)
 
     def finish(self) -> list[Stretch]:
         """Return what the filters still hold; the next frame may lie elsewhere."""
