@@ -3,6 +3,7 @@
 Knows file descriptors. Knows no verb and no log.
 """
 
+import contextlib
 import io
 import os
 import sys
@@ -28,5 +29,6 @@ def make_usable() -> None:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            with contextlib.suppress(OSError):  # it cannot be set in a stream of an odd kind
+                stream.reconfigure(errors="backslashreplace")
