@@ -3,7 +3,6 @@
 Knows the table of votes. Knows no model.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.clips import DataError
+from ..data.clips import DataError, csv_rows
 
 VALENCE = {"H": 2.4, "N": 0.0, "A": -1.5, "F": -1.65, "D": -1.8, "S": -1.95}
 """Sentiment of an emotion; the mapping that the faces' labels have."""
@@ -92,13 +91,12 @@ def read_votes(path: Path) -> Votes:
     """
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                counts = {emotion: float(row[emotion]) for emotion in VALENCE}
-                if total := sum(counts.values()):
-                    mean = sum(VALENCE[e] * n for e, n in counts.items()) / total
-                    found[row[""][0]][row["fileName"]] = mean
-    except (OSError, UnicodeDecodeError, csv.Error, LookupError, ValueError) as error:
+        for _, row in csv_rows(path):
+            counts = {emotion: float(row[emotion]) for emotion in VALENCE}
+            if total := sum(counts.values()):
+                mean = sum(VALENCE[e] * n for e, n in counts.items()) / total
+                found[row[""][0]][row["fileName"]] = mean
+    except (LookupError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as CREMA-D's tabulatedVotes.csv: {error!r}"
         ) from error

@@ -4,6 +4,7 @@ Knows files and pipes. Knows nothing of the content of a line.
 """
 
 import asyncio
+import errno
 import os
 import sys
 from functools import partial
@@ -129,8 +130,20 @@ def _open(path: str, unwritten: bytes) -> FileIO:
         file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
-        file = FileIO(path, "ab")
+        file = FileIO(path, "ab", opener=_opened_now)
     return open_with(file, unwritten)
+
+
+def _opened_now(path: str, flags: int) -> int:
+    """Open a file without waiting: a named pipe has a reader now, or there is an error."""
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "a pipe that nobody reads: start its reader first") from None
+        raise
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -392,7 +392,9 @@ class WebSocketPublisher:
 def _response(connection: ServerConnection, page: Page) -> Response:
     response = connection.respond(page.status, page.body)
     del response.headers["Content-Type"]
-    always = {"Content-Type": page.kind, "X-Content-Type-Options": "nosniff"}
-    for name, value in ({"Cache-Control": "no-store"} | always | dict(page.headers)).items():
+    kind = {"Content-Type": page.kind, "X-Content-Type-Options": "nosniff"}
+    for name, value in ({"Cache-Control": "no-store"} | kind | dict(page.headers)).items():
         response.headers[name] = value
+    if connection.request and connection.request.method == "HEAD":
+        response.body = b""
     return response
