@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 import numpy as np
@@ -21,6 +21,9 @@ from safetensors.numpy import save_file
 
 from ..nn.errors import TamulagError
 from ..nn.tam_ulag import LIMIT, MODALITIES
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 FORMAT = "tamulag-features-1"
 HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
@@ -321,7 +324,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 @contextmanager
-def _opened(path: Path) -> "Iterator[csv._reader]":
+def _opened(path: Path) -> "Iterator[Reader]":
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield csv.reader(file)
@@ -329,7 +332,7 @@ def _opened(path: Path) -> "Iterator[csv._reader]":
         raise DataError(f"{path} cannot be read as a CSV: {error}") from error
 
 
-def _header(path: Path, lines: "csv._reader") -> list[str]:
+def _header(path: Path, lines: "Reader") -> list[str]:
     header = [name.strip() for name in next(lines, [])]
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Protocol
 
 QUEUE = 1000
 """Lines that may wait for a slow disk or terminal; further ones are counted."""
@@ -68,6 +68,16 @@ def _times(told: _Told, now: float) -> str:
     return f" ({told.count} times more in {now - told.at:.0f} s)"
 
 
+class Stream(Protocol):
+    """What the lines are written to: a file, a terminal, or what stands for one."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
+
+
 class BackgroundHandler(logging.Handler):
     """Hands formatted lines to a thread that writes them: a slow disk delays no score.
 
@@ -75,7 +85,7 @@ class BackgroundHandler(logging.Handler):
         stream: Where they go.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__()
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE)

@@ -4,7 +4,6 @@ Knows the formats of a line and our loggers. Knows no content; callers never log
 tokens.
 """
 
-import io
 import json
 import logging
 import sys
@@ -42,7 +41,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class _Stderr(io.TextIOBase):
+class _Stderr:
     """The current standard error: while a table is drawn its lines go above the table."""
 
     def write(self, text: str) -> int:

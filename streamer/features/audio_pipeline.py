@@ -60,7 +60,7 @@ class Resampler:
         Returns:
             Shape (m,), float32 in [-1, 1].
         """
-        sound = block.astype(np.float32) / (32768 if block.dtype == np.int16 else 1)
+        sound = block.astype(np.float32) / np.float32(32768 if block.dtype == np.int16 else 1)
         channels = sound.reshape(len(sound), -1)
         self._has_news |= self._check.push(channels, self._rate)
         mono = sound if sound.ndim == 1 else sound.mean(1, dtype=np.float32)
@@ -127,9 +127,8 @@ def _channels(frame: "av.AudioFrame") -> Array:
         values = values.reshape(-1, frame.layout.nb_channels).T
     if values.dtype.kind not in "iu":
         return values.T.astype(np.float32)
-    limits = np.iinfo(values.dtype)
-    full = (int(limits.max) - int(limits.min) + 1) / 2
-    middle = full if limits.min == 0 else 0.0
+    full = 2.0 ** (8 * values.dtype.itemsize - 1)
+    middle = full if values.dtype.kind == "u" else 0.0
     return ((values.T - middle) / full).astype(np.float32)
 
 

@@ -23,7 +23,7 @@ from tamulag.models.data.clips import VARIED, MediaRow
 from ..core.sample import SAMPLE_RATE, Array
 from ..core.source import SourceError
 from ..features.audio_pipeline import Resampler
-from ..sources.media_reader import opened
+from ..sources.containers import opened
 
 TELEPHONE_RATE = 8000
 TELEPHONE_BAND = (300.0, 3400.0)

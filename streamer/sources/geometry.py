@@ -41,7 +41,7 @@ def scaled(
     height = max(round(frame.height * width / shown), 1)
     # By default each conversion starts a thread per core and ends them.
     image = frame.to_ndarray(format=form, width=width, height=height, threads=1)
-    return np.ascontiguousarray(upright(image, _matrix(frame)), np.uint8)
+    return np.ascontiguousarray(upright(np.asarray(image, np.uint8), _matrix(frame)))
 
 
 def upright(image: Image, matrix: tuple[float, float, float, float]) -> Image:
@@ -61,7 +61,8 @@ def upright(image: Image, matrix: tuple[float, float, float, float]) -> Image:
 def _matrix(frame: "VideoFrame") -> tuple[float, float, float, float]:
     from av.sidedata.sidedata import Type
 
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    # The stub of PyAV knows motion vectors alone, by name.
+    found = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     if found is None:
         return 1.0, 0.0, 0.0, 1.0
     a, b, _, c, d = struct.unpack("=5i", bytes(found)[:20])

@@ -32,7 +32,7 @@ def turned(shown: Image, matrix: tuple[int, int, int, int]) -> Image:
     """Return what is stored of a larger picture, by OpenCV."""
     a, b, c, d = matrix
     if not a:
-        shown, a, d = cv2.transpose(shown), b, c
+        shown, a, d = np.asarray(cv2.transpose(shown), np.uint8), b, c
     codes = {(1, 1): None, (-1, 1): 1, (1, -1): 0, (-1, -1): -1}
     code = codes[a, d]
     return np.asarray(shown if code is None else cv2.flip(shown, code), np.uint8)
@@ -88,8 +88,10 @@ def test_a_face_is_found_and_described_alike_in_every_orientation(
     tmp_path: Path, pixel: Fraction
 ) -> None:
     """Eight orientations by two shapes of a pixel: the same face, nearly the same values."""
-    portrait = cv2.cvtColor(cv2.imread(str(demo_files()[0])), cv2.COLOR_BGR2RGB)
-    portrait = np.asarray(cv2.resize(portrait, (256, 300), interpolation=cv2.INTER_AREA), np.uint8)
+    face = cv2.imread(str(demo_files()[0]))
+    assert face is not None
+    small = cv2.resize(face, (256, 300), interpolation=cv2.INTER_AREA)
+    portrait = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)
     found = {}
     for name in ORIENTATIONS:
         path = film(tmp_path / f"{name}.mp4", portrait, name, pixel)

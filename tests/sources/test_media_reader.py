@@ -7,7 +7,7 @@ import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -163,7 +163,7 @@ def film(
     order: Sequence[str] = (),
     sound_at: float = 0.0,
     strays: Sequence[int] = (),
-    codec: str = "pcm_s16le",
+    codec: Literal["pcm_s16le", "mp2"] = "pcm_s16le",
 ) -> Path:
     """Write grey pictures and a tone; `order` writes one track after the other.
 
@@ -180,7 +180,7 @@ def film(
         video.width = video.height = 64
         video.codec_context.max_b_frames = 0
         audio = out.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
-        packets: dict[str, list[av.Packet]] = {"vision": [], "audio": []}
+        packets: dict[str, list[av.Packet[Any]]] = {"vision": [], "audio": []}
         for n in range(round(seconds * RATE)):
             grey = np.full((64, 64, 3), 60 + 5 * n % 150, np.uint8)
             frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
@@ -301,6 +301,7 @@ def test_a_file_with_nothing_in_it_ends_with_its_reason(tmp_path: Path, name: st
     path = sound_file(path, 0.0) if name == "empty.wav" else head_of(path)
     with pytest.raises((SourceLost, SourceError), match=name) as caught:
         Play(path)
+    assert isinstance(caught.value, SourceLost | SourceError)
     assert caught.value.is_permanent
 
 
@@ -325,6 +326,7 @@ def test_what_is_no_film_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(TEXTS[name])
     with pytest.raises(SourceError, match=r"cannot be read|has no audio") as caught:
         Play(tmp_path / name)
+    assert isinstance(caught.value, SourceLost | SourceError)
     assert caught.value.is_permanent
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -27,6 +28,8 @@ from tamulag.models.data.clips import (
     text_clips,
     write_clips,
 )
+
+NormalForm = Literal["NFC", "NFD"]
 
 DIMS = {"text": 3, "audio": 2, "vision": 1}
 
@@ -392,7 +395,9 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
 @pytest.mark.parametrize("in_table", ["NFC", "NFD"])
-def test_a_file_is_found_in_either_normal_form(tmp_path: Path, on_disk: str, in_table: str) -> None:
+def test_a_file_is_found_in_either_normal_form(
+    tmp_path: Path, on_disk: NormalForm, in_table: NormalForm
+) -> None:
     """An accented letter is one character or two: table and disk need not agree."""
     name = "caf\u00e9 \u00fc.wav"
     (tmp_path / normalize(on_disk, name)).write_bytes(b"")
