@@ -112,6 +112,7 @@ def build(config: Config) -> Built:
             duration=config.session.duration,
             recorder=recorder,
             sends_words=shows_words,
+            blame=sender.blame if sender else None,
         )
         service = Service(
             feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat

@@ -222,4 +222,5 @@ def _workers(config: Config, registry: SessionRegistry) -> FeatureWorkerPool | N
         config=pipeline,
         deliver=deliver,
         notify=registry.set_workers_lost,
+        fail=registry.fail_named,
     )

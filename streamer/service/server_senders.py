@@ -24,6 +24,8 @@ from ..webserver.connection import Connection, text_frame
 from .admission import LATER, RETRY, Admission
 from .feature_workers.pool import FeatureWorkerPool
 from .session import ServerSession
+from .session_faults import Fault, log_fault
+from .session_handover import hand_over
 from .sessions import POLL, SessionRegistry
 from .snapshot_store import SnapshotStore, StoredSnapshot
 
@@ -125,7 +127,7 @@ class ServerSenders:
             while self._registry.backend.waiting:  # noqa: ASYNC110 (`drain` has a limit)
                 await asyncio.sleep(POLL)
             return
-        async with aclosing(self._registry.hand_over(partial(_save, self._store))) as ended:
+        async with aclosing(hand_over(self._registry, partial(_save, self._store))) as ended:
             async for session, is_stored in ended:
                 how = "connect again, with your resume key" if is_stored else "not handed over"
                 sender = self._attached.get(session.name)
@@ -238,7 +240,7 @@ class SessionReceiver:
         session = self.session
         self._deliver(self.registry.hello(session))
         self.attached[self.name] = self
-        self.registry.attach_sender(session, self._deliver)
+        self.registry.attach_sender(session, self._deliver, self._reject)
         if self.resumed:
             session.messages.status()
         else:
@@ -275,6 +277,12 @@ class SessionReceiver:
             await self.workers.finish(self.name)
         await self.registry.end(self.session, "end")
 
+    def fail(self, error: Exception) -> Fault:
+        """End the session, unless another connection has it; see `Receiver`."""
+        if self.attached.get(self.name) in (None, self):
+            self.registry.fail(self.session, error)
+        return self.session.fault or log_fault(f"sender of {self.name}", error)
+
     def detach(self, detail: str) -> None:
         """Let the session wait for its sender, unless another connection has it; see `Receiver`."""
         if not self.is_attached:
@@ -288,6 +296,11 @@ class SessionReceiver:
 
     def _deliver(self, line: str) -> None:
         self.connection.deliver(text_frame(line))
+
+    def _reject(self, code: int, reason: str) -> None:
+        """Close the connection of a session that has failed; the name may be used again at once."""
+        self.detach(reason)
+        self.connection.reject(reason, code)
 
     def _push_rows(self, header: FeaturesHeader, placed: PlacedFrame) -> None:
         place, rows = placed.place, placed.frame.rows

@@ -214,11 +214,11 @@ class Connection(ServerConnection):
         else:
             super().process_event(event)
 
-    def reject(self, reason: str) -> None:
-        """Close with 1008 at once, and cut the connection soon after."""
+    def reject(self, reason: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        """Close with a code at once, and cut the connection soon after."""
         if self.protocol.state is State.OPEN:
             logger.warning("subscriber %s from %s: %s", self.id, self.peer, reason)
-            self.protocol.fail(CloseCode.POLICY_VIOLATION, reason)
+            self.protocol.fail(code, reason)
             self.send_data()
             self.loop.call_later(_CLOSE_FRAME_LIMIT, self.transport.abort)
 

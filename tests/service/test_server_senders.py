@@ -250,7 +250,7 @@ class Silent(Connection):
     def deliver(self, frame: bytes) -> int:
         return 0
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, code: int = 1008) -> None:
         self.reason = reason
 
 
