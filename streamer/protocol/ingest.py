@@ -11,9 +11,10 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from ..core.errors import TamulagError
+from ..core.plain_text import plain
 from ..core.sample import Array
 from .jpeg import BadPicture, picture_size
 from .messages import Role, WireModel
@@ -38,6 +39,16 @@ MOST_VALUE = 1e6
 
 Timestamp = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _readable(text: str) -> str:
+    if not (clean := plain(text).strip()):
+        raise ValueError("a word has nothing that can be read")
+    return clean
+
+
+ReadableText = Annotated[str, AfterValidator(_readable)]
+"""Without escape sequences and control characters, which leave here."""
 
 
 class IngestError(TamulagError):
@@ -126,7 +137,7 @@ class PictureHeader(WireModel):
 class SentWord(WireModel):
     """A recognised word."""
 
-    text: str = Field(min_length=1, max_length=64)
+    text: ReadableText = Field(min_length=1, max_length=64)
     start: Timestamp
     end: Timestamp
     confidence: Share | None = None
@@ -304,7 +315,9 @@ def _first(error: ValidationError) -> str:
     problem = error.errors(include_input=False, include_url=False)[0]
     # A key chosen by the sender must not add lines to a log.
     place = ".".join(str(part) if _is_plain(part) else "?" for part in problem["loc"])
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
+    # The message of a wrong kind quotes the kind that was sent.
+    what = "unknown kind" if "tag" in problem["type"] else problem["msg"]
+    return f"{place}: {what}" if place else what
 
 
 def _is_plain(part: int | str) -> bool:

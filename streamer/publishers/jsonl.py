@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..aio.background_writer import PATIENCE, BackgroundWriter, duplicate, open_with
 from ..aio.threads import in_thread
+from ..config.secret_file import owner_only
 from .publisher import LossCallback, PublisherError, ignore_loss
 
 QUEUE = 1000
@@ -129,7 +130,7 @@ def _open(path: str, unwritten: bytes) -> FileIO:
         file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
-        file = FileIO(path, "ab")
+        file = FileIO(path, "ab", opener=owner_only)  # words are in it
     return open_with(file, unwritten)
 
 

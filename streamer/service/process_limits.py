@@ -1,4 +1,4 @@
-"""Limits of a process that the system keeps: address space.
+"""Limits of a process that the system keeps: files, address space, dumps of its memory.
 
 Knows the system's limits. Where there are none (Windows), nothing is limited.
 """
@@ -9,6 +9,24 @@ try:
     import resource
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
+
+
+FILES = 65_536
+"""Open files that are enough for every server: two for each connection at most."""
+
+
+def prepare_process() -> None:
+    """Take as many files as the system allows, up to `FILES`, and dump no memory at a crash.
+
+    A dump would hold words, tokens and pictures. Processes that are started later have the same.
+    """
+    if resource is None:
+        return
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def limit_growth(more: int) -> None:

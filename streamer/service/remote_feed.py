@@ -103,7 +103,9 @@ class RemoteFeed:
             raise ExceptionGroup("the server cannot go on", failures)
 
     async def close(self) -> None:
-        """End the workers, and write the last rows of recordings."""
+        """End the workers, write the last rows of recordings, let old snapshots be deleted."""
+        if self.store is not None:
+            self.store.sweep_later()
         closing = [one.close() for one in (self.workers, self.recorders) if one is not None]
         await asyncio.gather(*closing)
 

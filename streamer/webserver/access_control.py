@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.secret_file import SecretError, read_secret
+from ..config.secret_file import SecretError, check_key, read_secret
 from ..publishers.publisher import PublisherError
 
 VARIABLE = "TAMULAG_TOKEN"
@@ -173,6 +173,10 @@ def _tls(auth: AuthSettings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     keys = "websocket.certificate, websocket.key"
     values = f"{auth.certificate} and {auth.key or 'no key (it may stand in the certificate file)'}"
+    try:
+        check_key(Path(auth.key or auth.certificate))
+    except SecretError as error:
+        raise PublisherError(f"{keys.rpartition(' ')[2]}: {error}") from None
     try:
         # With an empty password an encrypted key is an error, not a prompt on the terminal.
         context.load_cert_chain(auth.certificate, auth.key, password="")
