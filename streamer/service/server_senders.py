@@ -47,6 +47,8 @@ class ServerSenders:
         server: Name of the server itself, which no session may have.
         listens: Whether the server recognises words in sound.
         store: Snapshots of an earlier server's sessions; None: sessions are not handed over.
+        per_address: Sessions of one address, those whose sender has vanished included; None: as
+            many as there are seats.
     """
 
     logger = logger
@@ -60,6 +62,7 @@ class ServerSenders:
         server: str,
         listens: bool,
         store: SnapshotStore | None = None,
+        per_address: int | None = None,
     ) -> None:
         self._registry = registry
         self._workers = workers
@@ -67,6 +70,7 @@ class ServerSenders:
         self._server = server
         self._listens = listens
         self._store = store
+        self._per_address = per_address
         self._attached: dict[str, SessionReceiver] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -84,11 +88,13 @@ class ServerSenders:
         if workers is not None and not (has_workers or workers.has_room(hello)):
             raise IngestError(FULL, f"the front ends are full: {LATER}")
         if session is None:
+            self._make_room_of(connection.peer)
             load = 0.0 if workers is None else workers.load()
             reason = self._admission.admit(len(self._registry.open), load)
             if reason is not None:
                 raise IngestError(FULL, reason)
             session, resumed = self._begin_session(hello, asked)
+        session.peer = connection.peer
         if before is not None:
             before.detach("another connection has its key")
             before.connection.reject("another connection has the key of this session")
@@ -136,6 +142,16 @@ class ServerSenders:
                     task = asyncio.create_task(closing, name="tamulag.restart")
                     self._closing.add(task)
                     task.add_done_callback(self._closing.discard)
+
+    def _make_room_of(self, peer: str) -> None:
+        """End the session of an address whose sender vanished first, if the address has its share.
+
+        Connections of one address are bounded by the port; sessions that wait for theirs are not.
+        """
+        same = [one for one in self._registry.open.values() if one.peer == peer and not one.closing]
+        away = sorted((one.away_since, one.name) for one in same if one.away_since is not None)
+        if self._per_address is not None and away and len(same) >= self._per_address:
+            self._registry.finish(self._registry.open[away[0][1]], "stopped")
 
     def _workers_for(self, hello: SenderHello) -> FeatureWorkerPool | None:
         """Return the workers for the sender's sound, pictures or words; None: it sends none."""

@@ -44,6 +44,8 @@ class ServerSession:
     send: Callable[[str], None] | None = None
     reject: Callable[[int, str], None] | None = None
     """Closes the sender with a code and a reason; None: it is away."""
+    peer: str = ""
+    """Address of its newest sender."""
     is_new: bool = True
     """No sender has been there yet."""
     fault: Fault | None = None
