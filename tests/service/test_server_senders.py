@@ -245,7 +245,7 @@ class Silent(Connection):
     """A connection whose peer is not there."""
 
     def __init__(self) -> None:  # no socket
-        self.reason = ""
+        self.reason, self.peer = "", "127.0.0.1"
 
     def deliver(self, frame: bytes) -> int:
         return 0
