@@ -64,6 +64,7 @@ class RingState:
         """What a step changes beside the places of the rings that it fills."""
         return self.h, self.c, self.level, self.written
 
+    @torch.inference_mode()  # a ring that has grown was made in it
     def clear(self, slot: int) -> None:
         """Empty the rings of a slot: a number that is not finite counts even behind a mask."""
         self.hidden[slot] = 0.0
