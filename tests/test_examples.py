@@ -383,3 +383,59 @@ def test_ready_features() -> None:
     assert [line.split()[0] for line in lines] == [f"{0.5 * (k + 1):.1f}" for k in range(20)]
     without = [line.split()[0] for line in lines if "audio 0.00" in line]
     assert without == ["0.5", "5.5", "6.0", "6.5", "7.0", "7.5"]
+
+
+def jsonl(folder: Path, *messages: dict[str, Any]) -> Path:
+    path = folder / "session.jsonl"
+    path.write_text("".join(f"{json.dumps(message)}\n" for message in messages))
+    return path
+
+
+def scored(session: str, end: float, **changed: object) -> dict[str, Any]:
+    window = {"start": 0.0, "end": end, "warmup": True}
+    return SCORE | {"session": session, "window": window, "trend": 1.0} | changed
+
+
+def test_plot_timeline_of_a_session(tmp_path: Path) -> None:
+    """The messages of a real run, with the old ones before it in the file, become a picture."""
+    sound = tmp_path / "talk.wav"
+    with wavefile.open(str(sound), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(wave()[: 4 * 16000].tobytes())
+    lines = jsonl(tmp_path, scored("before", 0.5), scored("before", 99.0), {"type": "status"})
+    stream = [str(Path(sys.executable).parent / "tamulag-stream"), "--source", str(sound)]
+    options = ["--speed", "max", "--asr", "none", "--websocket", "none", "--jsonl", str(lines)]
+    subprocess.run([*stream, *options], check=True, capture_output=True, timeout=100)
+    picture = tmp_path / "session.png"
+    done = subprocess.run(
+        [*command("plot_timeline.py"), str(lines), str(picture)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split()[1:] == ["8", "scores,", "4.0", "s"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_timeline_has_a_line_for_what_is_there() -> None:
+    """A face that never was has none, and a score that is missing leaves a gap."""
+    none = {"sentiment": None, "weight": 0.0, "status": "off"}
+    parts = {"text": PART, "audio": PART, "vision": none}
+    gap = {"sentiment": None, "interval": None, "trend": None}
+    rows = [scored("one", 0.5, modalities=parts), scored("one", 1.0, modalities=parts, **gap)]
+    [axes] = example("plot_timeline").draw(rows).axes
+    lines = {line.get_label(): [*line.get_ydata()] for line in axes.get_lines()}
+    assert {"words", "voice", "fused", "trend"} <= lines.keys()
+    assert "face" not in lines
+    assert lines["fused"][0] == 1.25
+    assert lines["fused"][1] != lines["fused"][1]
+
+
+@pytest.mark.parametrize("text", ["", "no json\n", '{"type": "hello"}\n'])
+def test_plot_timeline_says_what_it_wants(tmp_path: Path, text: str) -> None:
+    """A file without a score: one line with its name and the remedy."""
+    (tmp_path / "other.jsonl").write_text(text)
+    line = told(*command("plot_timeline.py"), str(tmp_path / "other.jsonl"), "picture.png")
+    assert "other.jsonl" in line
+    assert "--jsonl" in line

@@ -1,12 +1,12 @@
-"""Compare the fused head with other ways to fuse, on pairs of clips that it was not trained on.
+"""Compare what ships with other ways to fuse, by what people would say of the same labels.
 
-Knows a model, the recipe of its training and pooled vectors. Knows no stream. What it cannot show:
-no corpus here has words, voice and face of one person, so how people judge a conflict is not known,
-but for the votes of CREMA-D on voice and face.
+Knows a checkpoint, clips that no head was trained on, people's law and votes. Knows no stream.
+
+A triple's clips are of different people, so that what one person's words, voice and face have in
+common is missing: how they err together, and what only their conjunction says.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,225 +14,283 @@ import torch
 from torch import Tensor
 
 from ..data.clips import DataError
-from ..evaluation.metrics import mosi_metrics
-from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
-from ..runtime.checkpoint import load
-from ..text.text_encoder import encoder_for
-from ..training.heads_recipe import FusionRecipe, HeadsRecipe
-from ..training.recipe_file import load_recipe
-from ..training.train_fusion import CALIBRATION, SUBSETS, Vectors, fused, halves, paired
-from ..training.train_heads import pooled_vectors
-from .fusion_baselines import by_agreement, by_precision, fit, product
+from ..evaluation.conformal import half_width
+from ..nn.tam_ulag import MODALITIES
+from .crema_votes import Votes
+from .fusion_baselines import Way, fitted_shares, other_ways
+from .judgement import Judgements, Law
+from .triples import Held, HeldClips, Triples, decided, drawn
+from .weighted_figures import SIDE, Figure, draws, figures, summary
 
-PAIRINGS = 4000
-RESAMPLES = 20
-"""Draws of the validation clips with replacement, each with pairings of its own."""
-CLEAR = 1.0
-"""In a conflict one label is at most -1 and the other at least 1."""
-PAIRS = ((0, 1), (0, 2), (1, 2))
-
-Fuse = Callable[[dict[str, Tensor], Tensor], Tensor]
-"""(pooled vectors (B, H) per modality, present (M,) bool) -> estimates (B,)."""
+SUBSETS = tuple(
+    torch.tensor(present).bool() for present in ((1, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1))
+)
+"""Sets of present modalities in which there is something to fuse."""
+VOICE_FACE = SUBSETS[3]
+DRAWS = 500
+REPEATS = 10
+"""Draws of clips for each conflict of the votes."""
+SHIPPED = "shipped"
 
 
 class FusionScore(NamedTuple):
-    """One way to fuse on one set of present modalities: means over the resamples."""
+    """One way to fuse on one set of present modalities."""
 
-    way: str
+    people: str
+    """Whose labels come together and whose law makes the targets: `judgements` or `votes`."""
     present: str
-    MAE: float
-    MAE_interval: float
-    """1.96 deviations of MAE over the resamples."""
-    better: float
-    """MAE of the fused head minus this MAE; above 0: this is better."""
-    better_interval: float
-    """1.96 deviations of that difference, taken resample by resample."""
-    Corr: float
-    Acc2: float
-    """Negative against positive, labels of 0 left out."""
+    clips: str
+    """`all`, or `conflicts`: one label is at least 0.5 and another at most -0.5."""
+    way: str
+    n: int
     half: float
-    """0.9 quantile of the distance from the label."""
+    """Median half width of its 90 % intervals."""
+    figures: dict[str, Figure]
+    """MAE, Corr, sign (share of the targets beyond 0.5 whose sign is right), covered; and `less`,
+    the MAE of what ships minus this one, and `more`, Corr minus that of what ships: above 0 this
+    way is better."""
 
 
-class Conflict(NamedTuple):
-    """One way to fuse on two modalities of which one is clearly negative, the other positive."""
+class Siding(NamedTuple):
+    """One way on voice and face as in those conflicts of CREMA-D that people decide by the face."""
 
     way: str
-    present: str
-    to_first: float
-    """Mean distance to the label of the modality that is named first."""
-    to_second: float
-    nearer_first: float
-    """Share of estimates that are nearer to the first."""
-    size: float
-    """Mean distance from 0: how far it takes a side at all."""
+    n: int
+    """Conflicts."""
+    figures: dict[str, Figure]
+    """sign: share of the estimates on the face's side of 0; nearer: of those nearer to the face's
+    label than to the voice's."""
 
 
-class Validation(NamedTuple):
-    """A checkpoint and the clips that none of its branches was trained on."""
+class Split(NamedTuple):
+    """Shares that were fitted on one half of the people, compared on the other half."""
 
-    model: TamUlag
-    clips: dict[str, Vectors]
-    recipe: FusionRecipe
+    shares: tuple[float, ...]
+    less: dict[str, float]
+    """Per set of modalities the MAE of what ships minus that of these shares."""
+    more: dict[str, float]
+    """Per set Corr of these shares minus that of what ships."""
 
 
-def open_validation(checkpoint: str, path: Path) -> Validation:
-    """Load a checkpoint and run its branches over the validation clips of its training file.
+class Comparison(NamedTuple):
+    """All that is compared."""
+
+    scores: list[FusionScore]
+    sidings: list[Siding]
+    splits: list[Split]
+    shares: tuple[float, ...]
+    """Those of way `fitted`."""
+
+
+def compare(
+    held: Held,
+    people: Judgements,
+    votes: Votes | None,
+    rng: np.random.Generator,
+    *,
+    triples: int,
+    splits: int = 0,
+) -> Comparison:
+    """Compare the ways on the half of the people on whom neither scale nor way was fitted.
 
     Args:
-        checkpoint: Name or path; all four heads must be trained.
-        path: Training file; relative paths in it count from the working directory.
+        held: Of a checkpoint with shares.
+        people: Which labels come together, and what people make of them.
+        votes: Of CREMA-D; None: no table of them.
+        rng: Draws triples.
+        triples: Their number in each half.
+        splits: Random halves of the people, in each of which shares are fitted anew.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be used.
-        DataError: If the file cannot be used, or a head is untrained or has no table there.
+        DataError: If a half has no clip of a modality.
     """
-    model, card = load(checkpoint)
-    recipe = load_recipe(path, HeadsRecipe)
-    trained = {name for name, is_trained in card.trained.items() if is_trained}
-    missing = {*MODALITIES, "sentiment"} - (trained & {*recipe.tables, "sentiment"})
-    if missing:
-        raise DataError(
-            f"checkpoint {checkpoint} with {path}: {', '.join(sorted(missing))} untrained or not "
-            "in the file: give a checkpoint with all four heads and the file it was trained by"
-        )
-    encoder = encoder_for(checkpoint)
-    clips = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in MODALITIES}
-    return Validation(model, clips, recipe.fusion)
+    first = {name: clips.part < 2 for name, clips in held.clips.items()}
+    seen, new = _halves(held, people.labels, first, rng, triples)
+    shares = held.model.config.shares
+    fitted = fitted_shares(seen[1], people.law, SUBSETS, shares)
+    rows = [
+        row
+        for present in SUBSETS
+        for row in _scored(held, seen, new, people.law, present, fitted, "judgements")
+    ]
+    sidings = []
+    if votes is not None:
+        labels = _triples_of(votes.labels())
+        halves = _halves(held, labels, first, rng, triples)
+        rows += _scored(held, *halves, _law_of(votes), VOICE_FACE, fitted, "votes")
+        ways = other_ways(seen[1], people.law, VOICE_FACE, shares, fitted)
+        sidings = _sidings(held, new[0], ways, labels[votes.face_decides(SIDE)], rng)
+    found = [_split(held, people, rng, triples) for _ in range(splits)]
+    return Comparison(rows, sidings, found, tuple(fitted.tolist()))
 
 
-def ways(
-    model: TamUlag, clips: Mapping[str, Vectors], recipe: FusionRecipe, rng: np.random.Generator
-) -> dict[str, Fuse]:
-    """Return every way to fuse, those that learn having learned from the head's own half.
+_Half = tuple[dict[str, HeldClips], Triples]
+
+
+def _triples_of(voice_face: Tensor) -> Tensor:
+    """Return wanted labels (N, M); words, which are not present, have 0."""
+    # Fewer distinct ones are quicker to draw, and finer than the labels are.
+    wanted = voice_face.round(decimals=1)
+    return torch.cat([torch.zeros(len(wanted), 1), wanted], dim=1)
+
+
+def _law_of(votes: Votes) -> Law:
+    found = votes.weighing()
+    return Law((0.0, found.voice, found.face), found.fit**0.5, found.clips)
+
+
+def _halves(
+    held: Held, labels: Tensor, first: Mapping[str, Tensor], rng: np.random.Generator, count: int
+) -> tuple[_Half, _Half]:
+    """Return clips and triples of the first half and of the other one.
 
     Args:
-        model: With its fused head, way `head`.
-        clips: Those that the head was trained on.
-        recipe: How they are paired.
-        rng: Draws the pairings.
+        held: The clips.
+        labels: (R, M) that come together.
+        first: Per modality whether a clip is of the first half, (N,) bool.
+        rng: Draws labels and clips.
+        count: Triples of each half.
+
+    Raises:
+        DataError: If a half has no clip of a modality.
     """
-    many = recipe.model_copy(update={"batch": PAIRINGS})
-    vectors, label = paired(clips, many, rng)
-    experts = fit(scores(model, vectors), label)
-
-    def head(drawn: dict[str, Tensor], present: Tensor) -> Tensor:
-        return fused(model, drawn, present.expand(len(drawn["text"]), -1))
-
-    def mean_by(weight: Tensor) -> Fuse:
-        return lambda drawn, present: weighed(scores(model, drawn), present, weight.tolist())[0]
-
-    return {
-        "head": head,
-        "mean": mean_by(torch.ones(len(MODALITIES))),
-        "agreement": mean_by(by_agreement()),
-        "precision": mean_by(by_precision(experts)),
-        "product": lambda drawn, present: product(experts, scores(model, drawn), present),
-    }
-
-
-def scores(model: TamUlag, vectors: Mapping[str, Tensor]) -> Tensor:
-    """Return the unimodal estimates (B, M) of pooled vectors."""
-    return torch.cat([bounded(getattr(model, n).head(vectors[n])) for n in MODALITIES], dim=-1)
-
-
-@torch.inference_mode()
-def compare(
-    validation: Validation, rng: np.random.Generator
-) -> tuple[list[FusionScore], list[Conflict]]:
-    """Compare the ways on the half of the validation clips that did not train the fused head.
-
-    Args:
-        validation: One half of its clips trained the fused head; the other ones are compared on.
-        rng: Draws pairs.
-
-    Returns:
-        A row per way and set of modalities, on clips with nearly equal labels; and one per way and
-        pair of modalities, on clips with labels on opposite sides.
-    """
-    seen, new = ({n: halves(v)[side] for n, v in validation.clips.items()} for side in (0, 1))
-    fuses = ways(validation.model, seen, validation.recipe, rng)
-    many = validation.recipe.model_copy(update={"batch": CALIBRATION})
-    draws = [paired(_resampled(new, rng), many, rng) for _ in range(RESAMPLES)]
-    rows = []
-    for subset in torch.from_numpy(SUBSETS):
-        found = {
-            way: [_figures(fuse(drawn, subset), label) for drawn, label in draws]
-            for way, fuse in fuses.items()
-        }
-        rows += [_row(way, subset, figures, found["head"]) for way, figures in found.items()]
-    return rows, [row for pair in PAIRS for row in _conflicts(fuses, new, pair, rng)]
-
-
-def _resampled(clips: Mapping[str, Vectors], rng: np.random.Generator) -> dict[str, Vectors]:
-    out = {}
-    for name, vectors in clips.items():
-        count = len(vectors.label)
-        out[name] = vectors.of_rows(torch.from_numpy(rng.integers(0, count, count)))
-    return out
-
-
-def _figures(estimate: Tensor, label: Tensor) -> dict[str, float]:
-    figures = mosi_metrics(estimate.numpy(), label.numpy())
-    return figures | {"half": float((estimate - label).abs().quantile(0.9))}
-
-
-def _row(
-    way: str,
-    subset: Tensor,
-    found: list[dict[str, float]],
-    head: list[dict[str, float]],
-) -> FusionScore:
-    def of(key: str) -> np.ndarray:
-        return np.array([figures[key] for figures in found])
-
-    better = np.array([figures["MAE"] for figures in head]) - of("MAE")
-    return FusionScore(
-        way,
-        _names(subset.nonzero().flatten().tolist()),
-        float(of("MAE").mean()),
-        float(1.96 * of("MAE").std(ddof=1)),
-        float(better.mean()),
-        float(1.96 * better.std(ddof=1)),
-        *(float(of(key).mean()) for key in ("Corr", "Acc2_non0", "half")),
-    )
-
-
-def _conflicts(
-    fuses: Mapping[str, Fuse],
-    clips: Mapping[str, Vectors],
-    pair: tuple[int, int],
-    rng: np.random.Generator,
-) -> list[Conflict]:
-    """Return a row per way: one of the two modalities clearly negative, the other positive."""
-    signs = torch.from_numpy(rng.choice([-1.0, 1.0], CALIBRATION)).float()
-    present = torch.zeros(len(MODALITIES), dtype=torch.bool)
-    present[list(pair)] = True
-    drawn = {name: clips[name].context[:1].expand(CALIBRATION, -1) for name in MODALITIES}
-    labels = []
-    for place, side in zip(pair, (signs, -signs), strict=True):
-        vectors = clips[MODALITIES[place]]
-        rows = _rows_with(vectors.label, side, rng)
-        drawn[MODALITIES[place]] = vectors.context[rows]
-        labels.append(vectors.label[rows])
     out = []
-    for way, fuse in fuses.items():
-        estimate = fuse(drawn, present)
-        first, second = ((estimate - label).abs() for label in labels)
-        means = (first, second, (first < second).float(), estimate.abs())
-        out.append(Conflict(way, _names(pair), *(float(x.mean()) for x in means)))
-    return out
+    for side in (True, False):
+        clips = {n: part.of_rows(first[n] == side) for n, part in held.clips.items()}
+        for name, part in clips.items():
+            if not len(part.label):
+                raise DataError(
+                    f"{name}: all validation clips are in one half of the people: name more "
+                    "speakers or videos in valid or valid_groups"
+                )
+        rows = torch.from_numpy(rng.integers(0, len(labels), count))
+        out.append((clips, drawn(held.model, clips, labels[rows], rng)))
+    return out[0], out[1]
 
 
-def _rows_with(label: Tensor, side: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draw for each entry of `side` a row whose label is clearly on that side."""
-    rows = torch.zeros(len(side), dtype=torch.int64)
-    for sign in (-1.0, 1.0):
-        there = (label * sign >= CLEAR).nonzero().flatten()
-        chosen = side == sign
-        rows[chosen] = there[torch.from_numpy(rng.integers(0, len(there), int(chosen.sum())))]
+def _scored(
+    held: Held,
+    seen: _Half,
+    new: _Half,
+    law: Law,
+    present: Tensor,
+    fitted: Tensor,
+    people: str,
+) -> list[FusionScore]:
+    """Return a row per way on all triples, and on those that contradict each other."""
+    ways = other_ways(seen[1], law, present, held.model.config.shares, fitted)
+    target = law.of(new[1].label, present)
+    weight = draws(new[1].person[:, present], DRAWS, 1)
+    shipped, its_half = shipped_estimates(held, new[0], new[1], present)
+    estimates = {SHIPPED: (shipped, its_half)}
+    learned = law.of(seen[1].label, present)
+    for name, way in ways.items():
+        half = half_width((way(seen[1]) - learned).abs(), len(learned)) or torch.inf
+        estimates[name] = way(new[1]), torch.full_like(target, half)
+    there = new[1].label[:, present]
+    apart = (there.amax(dim=1) >= SIDE) & (there.amin(dim=1) <= -SIDE)
+    rows = []
+    for clips, chosen in (("all", torch.ones_like(apart)), ("conflicts", apart)):
+        if not chosen.any():
+            continue
+        found = {
+            name: figures(x[chosen], target[chosen], half[chosen], weight[:, chosen])
+            for name, (x, half) in estimates.items()
+        }
+        rows += [
+            FusionScore(
+                people,
+                _names(present),
+                clips,
+                name,
+                int(chosen.sum()),
+                float(estimates[name][1][chosen].median()),
+                {key: summary(x) for key, x in _beside(its, found[SHIPPED]).items()},
+            )
+            for name, its in found.items()
+        ]
     return rows
 
 
-def _names(places: tuple[int, ...] | list[int]) -> str:
-    return "+".join(MODALITIES[place] for place in places)
+def _beside(its: Mapping[str, Tensor], shipped: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    less, more = shipped["MAE"] - its["MAE"], its["Corr"] - shipped["Corr"]
+    return {**its, "less": less, "more": more}
+
+
+def shipped_estimates(
+    held: Held, clips: Mapping[str, HeldClips], triples: Triples, present: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the model's own estimates (B,), and the half widths of their intervals."""
+    output = decided(held.model, clips, triples.rows, present)
+    spread = (output.weight * output.scale)[:, 0]
+    steps = [clips[n].steps[triples.rows[:, m]].tolist() for m, n in enumerate(MODALITIES)]
+    names = [name for name, there in zip(MODALITIES, present.tolist(), strict=True) if there]
+    halves = []
+    for heard, wide in zip(zip(*steps, strict=True), spread.tolist(), strict=True):
+        known = dict(zip(MODALITIES, zip(heard, wide, strict=True), strict=True))
+        half = held.card.half_width(
+            {name: known[name][0] for name in names},
+            {name: known[name][1] for name in names} if held.model.config.scales else None,
+        )
+        halves.append(torch.inf if half is None else half)
+    return output.sentiment[:, 0], torch.tensor(halves)
+
+
+def _sidings(
+    held: Held,
+    clips: Mapping[str, HeldClips],
+    ways: Mapping[str, Way],
+    wanted: Tensor,
+    rng: np.random.Generator,
+) -> list[Siding]:
+    """Return a row per way, on clips with the labels (K, M) of conflicts that the face decided."""
+    # Many draws of each conflict, as the heads err on some clips and not on others.
+    triples = drawn(held.model, clips, wanted.repeat(REPEATS, 1), rng)
+    voice, face = triples.label[:, 1], triples.label[:, 2]
+    weight = draws(triples.person[:, VOICE_FACE], DRAWS, 1)
+    estimates = {SHIPPED: shipped_estimates(held, clips, triples, VOICE_FACE)[0]}
+    estimates |= {name: way(triples) for name, way in ways.items()}
+    total = weight.sum(dim=1)
+    return [
+        Siding(
+            name,
+            len(wanted),
+            {
+                "sign": summary(weight @ (x * face > 0).float() / total),
+                "nearer": summary(weight @ ((x - face).abs() < (x - voice).abs()).float() / total),
+            },
+        )
+        for name, x in estimates.items()
+    ]
+
+
+def _split(held: Held, people: Judgements, rng: np.random.Generator, count: int) -> Split:
+    """Fit shares on a random half of the people of each corpus, and compare on the others."""
+    first = {name: _random_half(clips, rng) for name, clips in held.clips.items()}
+    seen, new = _halves(held, people.labels, first, rng, count)
+    shares = held.model.config.shares
+    fitted = fitted_shares(seen[1], people.law, SUBSETS, shares)
+    everybody, less, more = torch.ones(1, count), {}, {}
+    for present in SUBSETS:
+        target = people.law.of(new[1].label, present)
+        ways = other_ways(seen[1], people.law, present, shares, fitted)
+        shipped, half = shipped_estimates(held, new[0], new[1], present)
+        old = figures(shipped, target, half, everybody)
+        beside = _beside(figures(ways["fitted"](new[1]), target, half, everybody), old)
+        less[_names(present)], more[_names(present)] = float(beside["less"]), float(beside["more"])
+    return Split(tuple(fitted.tolist()), less, more)
+
+
+def _random_half(clips: HeldClips, rng: np.random.Generator) -> Tensor:
+    """Return for each clip whether it is of the first half, (N,) bool."""
+    first = torch.zeros(len(clips.label), dtype=torch.bool)
+    for corpus in clips.corpus.unique():
+        people = clips.person[clips.corpus == corpus].unique().numpy()
+        # Of an odd number chance decides which half has one more; so of one alone.
+        count = (len(people) + int(rng.integers(0, 2))) // 2
+        first |= torch.isin(clips.person, torch.from_numpy(rng.permutation(people)[:count]))
+    return first
+
+
+def _names(present: Iterable[Tensor]) -> str:
+    return "+".join(name for name, there in zip(MODALITIES, present, strict=True) if there)

@@ -8,9 +8,11 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,8 @@ from ..nn.tam_ulag import LIMIT, MODALITIES
 FORMAT = "tamulag-features-1"
 HUMAN = {"text": "label_T", "audio": "label_A", "vision": "label_V"}
 """Columns of the human labels of each modality alone."""
+VARIED = "varied"
+"""Mode of a clip that is another one with its sound changed: it is trained on, never measured."""
 Array = npt.NDArray[np.float32]
 
 
@@ -75,6 +79,9 @@ class MediaRow:
     text: str = ""
     """Transcript; empty: unknown."""
     group: str = ""
+    corpus: str = ""
+    mode: str = ""
+    """As in `Clip`, and `corpus` too."""
 
 
 def write_clips(path: Path, clips: Sequence[Clip], *, about: str) -> None:
@@ -244,14 +251,22 @@ def read_media(
     """
     rows = []
     for line, row in _table(path, {"file", "label"}, mode):
-        file = (folder or path.parent) / (row["file"] or "")
+        file = named_file(folder or path.parent, row["file"])
         if not file.is_file():
-            raise DataError(
-                f"{path} line {line}: no file {file}: correct the column file, or remove the row"
-            )
+            remedy = "correct the column file, or remove the row"
+            raise DataError(f"{path} line {line}: no file {file}: {remedy}")
         label = _label(path, line, row, "label", limit)
         rows.append(MediaRow(file, label, row.get("text") or "", _group(row)))
     return rows
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """Return the file of a name, also where the disk has its letters in the other normal form.
+
+    An accented letter is one character or two in Unicode; tables and disks differ in that.
+    """
+    forms = [folder / one for one in (name, normalize("NFC", name), normalize("NFD", name))]
+    return next((file for file in forms if file.is_file()), forms[0])
 
 
 def _group(row: Mapping[str, str]) -> str:
@@ -268,7 +283,7 @@ def is_media(path: Path) -> bool:
     Raises:
         DataError: If it cannot be read.
     """
-    return "file" in _columns(path)
+    return "file" in csv_columns(path)
 
 
 def has_modes(path: Path) -> bool:
@@ -277,42 +292,83 @@ def has_modes(path: Path) -> bool:
     Raises:
         DataError: If it cannot be read.
     """
-    return "mode" in _columns(path)
+    return "mode" in csv_columns(path)
 
 
-def _columns(path: Path) -> list[str]:
+def csv_columns(path: Path) -> list[str]:
+    """Return the names of a CSV's columns, without blanks around them.
+
+    Raises:
+        DataError: If it cannot be read, or names a column twice.
+    """
+    with _opened(path) as lines:
+        return _header(path, lines)
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield last line and fields of each row, by column.
+
+    Raises:
+        DataError: If it cannot be read, or a row has more or fewer fields than there are columns:
+            it holds a comma too many or too few, and nobody can say where.
+    """
+    with _opened(path) as lines:
+        header = _header(path, lines)
+        for row in lines:
+            if row:
+                _check_width(path, lines.line_num, header, row)
+                yield lines.line_num, dict(zip(header, row, strict=True))
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[csv._reader]":
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file), [])
+            yield csv.reader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV: {error}") from error
+
+
+def _header(path: Path, lines: "csv._reader") -> list[str]:
+    header = [name.strip() for name in next(lines, [])]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} line 1: column {', '.join(twice)} is there twice: rename one")
+    return header
+
+
+def _check_width(path: Path, line: int, header: list[str], row: list[str]) -> None:
+    if len(row) == len(header):
+        return
+    column, remedy = header[-1], "put a text that holds commas in double quotes"
+    if len(row) < len(header):
+        column, remedy = header[len(row)], "write a comma for each column, also for an empty one"
+    raise DataError(
+        f"{path} line {line}, column {column}: the row has {len(row)} fields and the header "
+        f"{len(header)}: {remedy}"
+    )
 
 
 def _table(path: Path, wanted: set[str], mode: str | None) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield last line and values of each row; DataError without a column or a row of the mode."""
-    wanted = wanted | ({"mode"} if mode else set())
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = wanted - set(reader.fieldnames or ())
-            if missing:
-                remedy = ""
-                if missing == {"text"} and "file" in (reader.fieldnames or ()):
-                    remedy = "; add it, or have the words recognised with --asr moonshine"
-                raise DataError(
-                    f"{path}: column {', '.join(sorted(missing))} is missing: "
-                    f"found {','.join(reader.fieldnames or ()) or 'nothing'}{remedy}"
-                )
-            seen = set()
-            for row in reader:
-                seen.add(row.get("mode"))
-                if mode is None or row["mode"] == mode:
-                    yield reader.line_num, row
-            if mode and seen and mode not in seen:
-                there = ", ".join(sorted(map(str, seen)))
-                raise DataError(f"{path}: no row has the mode {mode!r}: there are {there}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV: {error}") from error
+    columns = csv_columns(path)
+    missing = (wanted | ({"mode"} if mode else set())) - set(columns)
+    if missing:
+        remedy = ""
+        if missing == {"text"} and "file" in columns:
+            remedy = "; add it, or have the words recognised with --asr moonshine"
+        raise DataError(
+            f"{path}: column {', '.join(sorted(missing))} is missing: "
+            f"found {','.join(columns) or 'nothing'}{remedy}"
+        )
+    seen = set()
+    for line, row in csv_rows(path):
+        seen.add(row.get("mode"))
+        if mode is None or row["mode"] == mode:
+            yield line, row
+    if mode and seen and mode not in seen:
+        there = ", ".join(sorted(map(str, seen)))
+        raise DataError(f"{path}: no row has the mode {mode!r}: there are {there}")
 
 
 def _label(path: Path, line: int, row: dict[str, str], column: str, limit: float) -> float:

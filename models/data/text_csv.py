@@ -23,6 +23,10 @@ MARKS = string.punctuation + "".join(
     character for character in map(chr, range(0x10000)) if category(character)[0] == "P"
 )
 """Punctuation of all scripts."""
+FILLERS = ("um", "uh", "er", "well", "so", "like", "you know", "I mean")
+"""Of English; each as often as the others."""
+FILLED, REPEATED = 0.1, 0.03
+"""Probabilities that a filler, or the word itself, comes before a word of a halting sentence."""
 
 
 def read_part(files: Sequence[Path], part: Part, form: Form) -> list[TextRow]:
@@ -68,10 +72,33 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def vary_words(words: list[str], bare: float, prefix: float, rng: np.random.Generator) -> list[str]:
-    """Return words without punctuation, or cut to a prefix, each with its probability."""
+def vary_words(
+    words: list[str], rng: np.random.Generator, *, bare: float, prefix: float, fillers: float = 0.0
+) -> list[str]:
+    """Return words without punctuation, halting, or cut to a prefix, each with its probability.
+
+    Args:
+        words: Of a sentence.
+        rng: Draws all of it.
+        bare: Probability that punctuation is lost.
+        prefix: Probability that only a beginning is left.
+        fillers: Probability that it is spoken haltingly: before some words comes a filler, or the
+            word itself.
+    """
     if rng.random() < bare:
         words = [word.strip(MARKS) for word in words]
+    if fillers and rng.random() < fillers:
+        words = [part for word in words for part in (*_halting(word, rng), word)]
     if len(words) > 3 and rng.random() < prefix:
         words = words[: int(rng.integers(3, len(words)))]
     return words
+
+
+def _halting(word: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return what is said before a word, mostly nothing."""
+    drawn = rng.random()
+    if drawn < REPEATED:
+        return (word,)
+    if drawn < REPEATED + FILLED:
+        return tuple(FILLERS[int(rng.integers(len(FILLERS)))].split())
+    return ()

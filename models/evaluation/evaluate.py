@@ -9,7 +9,7 @@ clip in which a modality is missing scores 0 there, and is counted.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -70,21 +70,18 @@ class Evaluation:
             DataError: If no clip has anything that the head could score.
         """
         found = self._compared(clips)
-        if found["missing"] == len(clips):
-            raise DataError(
-                f"none of {len(clips)} clips has anything for the head {self.head}: nothing to "
-                "measure; give other clips or another modality"
-            )
+        refuse_nothing(found, self.head)
         return found
 
     def _compared(self, clips: Sequence[Clip]) -> dict[str, float]:
-        _check_sizes(self.model, clips)
+        check_sizes(
+            self.model,
+            {n: {c.values[n].shape[1] for c in clips if n in c.values} for n in MODALITIES},
+        )
         scores, present = estimates(self.model, clips, self.head)
-        predicted = np.where(present, scores, 0.0) * label_scale(self.form)
+        inside = insides(self.model, self.card, clips, self.head, self.form)
         truth = np.array([clip.label for clip in clips])
-        found = METRICS[self.form](predicted, truth) | {"missing": int((~present).sum())}
-        inside = covered(self.model, self.card, clips, self.head, self.form)
-        return found | _spread(scores[present]) | {"covered": inside}
+        return compared(scores, present, inside, truth, self.form)
 
     def anytime(self, clips: Callable[[float], Sequence[Clip]]) -> list[dict[str, float]]:
         """Return the figures after each share of `SHARES`, under `heard`.
@@ -96,6 +93,36 @@ class Evaluation:
         for share in SHARES:
             rows.append({"heard": share, **self._compared(clips(share))})
         return rows
+
+
+def compared(
+    scores: np.ndarray, present: np.ndarray, inside: np.ndarray, truth: np.ndarray, form: Form
+) -> dict[str, float]:
+    """Compare estimates with labels, see `Evaluation.figures`.
+
+    Args:
+        scores: (N,) estimates in [-3, 3].
+        present: (N,) bool, whether there is an estimate.
+        inside: (N,) whether the label is inside the interval: 1, 0 or NaN, see `insides`.
+        truth: (N,) labels in the range of the form.
+        form: Of the figures.
+    """
+    predicted = np.where(present, scores, 0.0) * label_scale(form)
+    found = METRICS[form](predicted, truth) | {"missing": int((~present).sum())}
+    return found | _spread(scores[present]) | {"covered": _share(inside)}
+
+
+def refuse_nothing(figures: Mapping[str, float], head: str) -> None:
+    """Refuse figures of estimates that are all missing.
+
+    Raises:
+        DataError: If they are.
+    """
+    if figures["missing"] == figures["n"]:
+        raise DataError(
+            f"none of {figures['n']} clips has anything for the head {head}: nothing to "
+            "measure; give other clips or another modality"
+        )
 
 
 def open_evaluation(
@@ -185,7 +212,10 @@ def covered(
     Returns:
         In [0, 1], or NaN where no clip counts.
     """
-    inside = insides(model, card, clips, head, form)
+    return _share(insides(model, card, clips, head, form))
+
+
+def _share(inside: np.ndarray) -> float:
     return float(np.nanmean(inside)) if np.isfinite(inside).any() else math.nan
 
 
@@ -234,10 +264,18 @@ def _spread(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def _check_sizes(model: TamUlag, clips: Sequence[Clip]) -> None:
-    for name in MODALITIES:
+def check_sizes(model: TamUlag, sizes: Mapping[str, set[int]]) -> None:
+    """Compare the vectors that come with those that the model takes.
+
+    Args:
+        model: The model.
+        sizes: Lengths of vectors that come, per modality.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    for name, found in sizes.items():
         taken = getattr(model.config, name).dim
-        found = {clip.values[name].shape[1] for clip in clips if name in clip.values}
         if found - {taken}:
             raise CheckpointError(
                 f"the checkpoint takes {name} vectors of {taken} values, the front end gives "

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize, tanhshrink
 
 from .encoder import Ticks
 
-Tam = Literal["softmax", "softmax_gate", "gate_sum", "gate_last", "gate_first", "none"]
+Tam = Literal["softmax", "softmax_gate", "mean", "gate_sum", "gate_last", "gate_first", "none"]
 """Forms of temporal attention; `TemporalAttention` has their equations."""
 
 
@@ -76,6 +76,7 @@ class TemporalAttention(nn.Module):
 
     - `softmax`: w_t = exp(e_t) / sum_u exp(e_u). Additive attention, 1.7 c; what ships.
     - `softmax_gate`: w_t = exp(g_t) / sum_u exp(g_u), 1.7 d.
+    - `mean`: w_t = 1 / n. Nothing of where to look can be learned by heart from few voices.
     - `gate_sum`: w_t = g_t / n, 1.7 b: weights over time, as the paper's abstract describes.
     - `gate_last`: w = g at the newest state inside, else 0, 1.7 a. The release's audio and vision
       (Sun and Wang 2024, 1.2), but the last VALID state and with gradients into the encoder.
@@ -109,10 +110,10 @@ class TemporalAttention(nn.Module):
         if kind == "softmax":
             self.project = nn.Linear(hidden, hidden)
             self.score = nn.Linear(hidden, 1, bias=False)
-        elif kind != "none":
+        elif kind not in ("mean", "none"):
             self.alpha = nn.Linear(hidden, 1)
             self.beta = nn.Linear(hidden, 1)
-        # `none` has no parameter that shows the device of the memory.
+        # `mean` and `none` have no parameter that shows the device of the memory.
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def initial_memory(self, batch: int, size: int) -> Memory:
@@ -195,7 +196,7 @@ class TemporalAttention(nn.Module):
         if self.kind == "softmax":
             energy: Tensor = self.score(torch.tanh(self.project(h_BTH))).squeeze(-1)
             return energy
-        if self.kind == "none":
+        if self.kind in ("mean", "none"):
             return h_BTH.new_ones(h_BTH.shape[:2])
         gate = torch.tanh(self.alpha(h_BTH)) * tanhshrink(self.beta(h_BTH))
         return gate.squeeze(-1) + float(self.residual)
@@ -204,7 +205,7 @@ class TemporalAttention(nn.Module):
         """Return the factor of each state in the context, (..., S), 0 where it is not inside."""
         if self.kind.startswith("softmax"):
             return masked_softmax(energy, inside)
-        if self.kind == "gate_sum":
+        if self.kind in ("mean", "gate_sum"):
             count = inside.sum(dim=-1, keepdim=True).clamp(min=1)
             return energy.masked_fill(~inside, 0.0) / count
         return energy.masked_fill(~_end(inside, first=self.kind == "gate_first"), 0.0)

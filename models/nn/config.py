@@ -90,7 +90,7 @@ class ModelConfig:
     """Text, audio, vision: the fused score is the mean of the scores of the heads that are there,
     weighed by these shares; empty: it is that of the fused head."""
     scales: bool = False
-    """Beside its score each head gives a scale, by which its share is divided; see `Scales`."""
+    """Beside its score each head gives a scale s, and its share is over 1 + s^2; see `Scales`."""
     fused: tuple[str, ...] = MODALITIES
     """Modalities that the fused head was trained on; others count as absent in every estimate."""
 

@@ -267,12 +267,15 @@ def weighed(
         heads_BNM: Scores, ignored where absent.
         present_BNM: bool.
         shares: Of each modality in the mean.
-        scale_BNM: What each share is divided by, at most `LARGEST`: a head in doubt counts less.
-            None: nothing.
+        scale_BNM: Of each head's error s, at most `LARGEST`: a share is divided by 1 + s^2, so one
+            in doubt counts less, and one that is sure no more than its share. None: by nothing.
     """
     share = torch.tensor([*shares])
-    share_BNM = torch.where(present_BNM, share if scale_BNM is None else share / scale_BNM, 0.0)
-    weight = share_BNM / share_BNM.sum(dim=-1, keepdim=True).clamp(min=min(shares) / LARGEST)
+    if scale_BNM is not None:
+        share = share / (1 + scale_BNM.square())
+    share_BNM = torch.where(present_BNM, share, 0.0)
+    least = min(shares) / (1 + LARGEST**2)
+    weight = share_BNM / share_BNM.sum(dim=-1, keepdim=True).clamp(min=least)
     return (weight * torch.where(present_BNM, heads_BNM, 0.0)).sum(dim=-1), weight
 
 

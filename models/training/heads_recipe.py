@@ -3,13 +3,17 @@
 Knows names and numbers. Knows no clip and no tensor.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..data.label_scale import Form
+from ..nn.attention import Tam
+from ..nn.config import BranchConfig
 from ..nn.constants import MODALITIES
+from ..nn.encoder import EncoderKind
 from ..runtime.checkpoint import MINILM
 from ..text.text_encoder import PRETRAINED
 from .recipe_file import Table
@@ -60,6 +64,18 @@ class BranchRecipe(Table):
     choose: bool = Field(
         True, description="Use the epoch with the lowest validation MAE; false = the last one"
     )
+    recurrent: bool = Field(True, description="An LSTM over the vectors; false: none")
+    tam: Tam = Field("softmax", description="Temporal attention; mean = all vectors count the same")
+    ridge: Annotated[float, Field(ge=0, le=100)] = Field(
+        0.0,
+        description="Penalty of a ridge regression of the pooled vectors, whose estimate is "
+        "averaged with that of the trained head; 0 = none",
+    )
+
+    def shape(self, config: BranchConfig) -> BranchConfig:
+        """Return the branch's shape as the recipe has it."""
+        encoder: EncoderKind = "lstm" if self.recurrent else "identity"
+        return replace(config, encoder=encoder, tam=self.tam)
 
 
 class TuneRecipe(Table):
@@ -101,6 +117,7 @@ class TuneRecipe(Table):
     head_rate: Rate = 1e-3
     bare: Share = Field(0.3, description="Share of sentences that lose their punctuation")
     prefix: Share = Field(0.1, description="Share of sentences that are cut to a random prefix")
+    fillers: Share = Field(0.0, description="Share of sentences with English fillers, and repeats")
     average: Decay = Field(0.998, description="Decay per step of the moving average of the weights")
     loss: Loss = Field("l1", description=LOSSES)
     side: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -134,7 +151,7 @@ class FusionRecipe(Table):
     )
     scales: bool = Field(
         False,
-        description="Fit a scale of each head's error; with shares, which are divided by it",
+        description="Fit a scale s of each head's error; shares are divided by 1 + s^2",
     )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 3000
     batch: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -147,7 +164,7 @@ class FusionRecipe(Table):
     @model_validator(mode="after")
     def _scales_want_shares(self) -> "FusionRecipe":
         if self.scales and self.shares is None:
-            raise ValueError("scales = true divides the shares: give shares, or leave scales out")
+            raise ValueError("scales = true changes the shares: give shares, or leave scales out")
         return self
 
 

@@ -68,7 +68,7 @@ def parsed(path: Path) -> dict[str, object]:
         DataError: If the file cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a training file: {error}") from error
 

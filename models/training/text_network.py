@@ -6,6 +6,7 @@ Knows sentences as words. Knows no file, no stream and no other modality.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -151,7 +152,10 @@ def train_epoch(
     """Train one epoch, which `progress` reports as `work`; return the mean loss."""
     net = run.net
     net.train()
-    drawn = [(vary_words(words, recipe.bare, recipe.prefix, rng), label) for words, label in rows]
+    vary = partial(
+        vary_words, rng=rng, bare=recipe.bare, prefix=recipe.prefix, fillers=recipe.fillers
+    )
+    drawn = [(vary(words), label) for words, label in rows]
     tokens = [encoder.tokens(words)[0] for words, _ in drawn]
     labels = torch.tensor([label for _, label in drawn])
     carried: EncoderState | None = None

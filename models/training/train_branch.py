@@ -16,6 +16,7 @@ from ..nn.tam_ulag import bounded
 from .branch_batches import Variation, branch_batch, contexts, repeat_pictures, standardise
 from .heads_recipe import BranchRecipe
 from .progress import Log, Progress, silent
+from .ridge import blend_line, fit_ridge, reserve_units
 from .speaker_level import EARLIER, SpeakerLevels
 from .state_carry import carry_states, detached
 from .weights import copied, replaced, update_average
@@ -34,7 +35,7 @@ def train_branch(
     """Train one modality with the loss of the recipe; return figures on the validation clips.
 
     The averaged weights are used: of the epoch with the best valid MAE, or of the last one, as the
-    recipe has it.
+    recipe has it. With a ridge the head's estimate is then averaged with it.
 
     Args:
         branch: Trained in place.
@@ -53,6 +54,8 @@ def train_branch(
     centred = branch.encoder.centred
     speakers = SpeakerLevels(branch.encoder, clips, train.groups) if centred else None
     classes = nn.Linear(branch.size, 7)
+    if recipe.ridge:
+        reserve_units(branch.head)
     parameters = [*branch.parameters(), *classes.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
@@ -85,6 +88,9 @@ def train_branch(
         log(f"  epoch {epoch}/{recipe.epochs}: valid MAE {mae:.4f}, best {best:.4f}")
     branch.load_state_dict(chosen if recipe.choose else average)
     branch.eval()
+    if recipe.ridge:
+        seen = contexts(branch, repeat_pictures(train, name, recipe.still), name)
+        blend_line(branch.head, fit_ridge(seen, train.labels, train.corpora, recipe.ridge))
     return mosi_metrics(predict(branch, valid, name).numpy(), valid.labels.numpy())
 
 

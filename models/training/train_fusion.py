@@ -18,8 +18,6 @@ from ..nn.tam_ulag import MODALITIES, TamUlag, bounded, weighed
 from .heads_recipe import FusionRecipe
 from .progress import Log
 
-CALIBRATION = 2000
-"""Pairings on which ways to fuse are compared."""
 DRAWS = 20_000
 """Pairings from which the half widths of the intervals are taken; as precise as their number of
 distinct clips allows, not as this one does."""
@@ -220,7 +218,7 @@ def intervals(
     found = {}
     for subset in _subsets(clips):
         names = [name for name, present in zip(MODALITIES, subset, strict=True) if present]
-        rows = _drawn([clips[name] for name in names], recipe.near, rng)
+        rows = drawn_rows([clips[name] for name in names], recipe.near, rng)
         parts = [clips[name].of_rows(chosen) for name, chosen in zip(names, rows, strict=True)]
         vectors = {name: part.context for name, part in zip(names, parts, strict=True)}
         estimate = fused(model, vectors, torch.from_numpy(subset).expand(len(rows[0]), -1))
@@ -237,8 +235,16 @@ def intervals(
     return dependent(widths(found), dict(zip(MODALITIES, model.config.shares, strict=True)))
 
 
-def _drawn(clips: Sequence[PrefixVectors], near: float, rng: np.random.Generator) -> list[Tensor]:
-    """Return the rows of each modality that make up the estimates to calibrate on."""
+def drawn_rows(
+    clips: Sequence[PrefixVectors], near: float, rng: np.random.Generator
+) -> list[Tensor]:
+    """Return the rows of each modality that make up the estimates to calibrate on.
+
+    Args:
+        clips: Of one modality, all of whose rows are returned, or of several, which are paired.
+        near: How far apart paired labels are at most, where there is such a pair.
+        rng: Draws the pairs: labels are as frequent as in the modalities' own clips.
+    """
     if len(clips) == 1:
         return [torch.arange(len(clips[0].label))]
     count = DRAWS // len(clips)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -183,6 +183,12 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     config = preset("stream")
     if recipe.tune and not recipe.tune.recurrent:
         config = replace(config, text=replace(config.text, encoder="identity"))
+    shapes: dict[str, Any] = {
+        modality: table.shape(getattr(config, modality))
+        for modality, table in recipe.tables.items()
+        if isinstance(table, BranchRecipe)
+    }
+    config = replace(config, **shapes)
     name = recipe.tune.encoder if recipe.tune else MINILM
     begun = recipe.tune.start if recipe.tune and "text" in stages else None
     fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)
@@ -196,6 +202,8 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "sentiment" not in stages:
         kept += ["shares", "scales", "fused"]
     model = TamUlag(replace(config, **{name: getattr(known.config, name) for name in kept}))
+    if "sentiment" not in stages:
+        _check_sizes(model, known, base)
     parts = dict.fromkeys(("fusion", "head", "scales"), "sentiment")
     others = {
         name: value
@@ -206,6 +214,21 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     if "text" in stages:
         return _Start(_begun(model, begun), card, fresh, {})
     return _Start(model, card, encoder_for(base), load_tuned(base))
+
+
+def _check_sizes(model: TamUlag, known: TamUlag, base: str) -> None:
+    """Refuse a branch of another size than the base's, whose fused head cannot take it.
+
+    Raises:
+        DataError: If there is one.
+    """
+    for name in MODALITIES:
+        size, before = getattr(model, name).size, getattr(known, name).size
+        if size != before:
+            raise DataError(
+                f"[{name}] gives {size} values where that of {base} gives {before}: train what "
+                f"takes them as well, with --only {name},sentiment"
+            )
 
 
 def _begun(model: TamUlag, start: str | None) -> TamUlag:
@@ -239,12 +262,12 @@ def _fuse(
         seen = pooled_vectors(model, encoder, recipe, names[0], "train")
         copy_head(model, names[0], seen, recipe.fusion, rng)
         if model.scales is None:
-            prefixes = {names[0]: _prefixes(model, encoder, recipe, names[0], rng)}
+            prefixes = {names[0]: prefixes_of(model, encoder, recipe, names[0], rng)}
             return intervals(model, prefixes, recipe.fusion, rng)
     valid = {name: pooled_vectors(model, encoder, recipe, name, "valid") for name in names}
     if not recipe.fusion.shares:
         train_fusion(model, valid, recipe.fusion, rng, log)
-    prefixes = {name: _prefixes(model, encoder, recipe, name, rng) for name in names}
+    prefixes = {name: prefixes_of(model, encoder, recipe, name, rng) for name in names}
     part = {name: valid[name].part[prefixes[name].clip] for name in names}
     later = {name: prefixes[name].of_rows(part[name] >= 2) for name in names}
     if model.scales is None:
@@ -259,7 +282,7 @@ def _fuse(
     return scaled_intervals(model, model.scales, later)
 
 
-def _prefixes(
+def prefixes_of(
     model: TamUlag, encoder: TextEncoder, recipe: HeadsRecipe, name: str, rng: np.random.Generator
 ) -> PrefixVectors:
     """Return the pooled vectors of one modality's validation clips and of prefixes of them."""
@@ -280,16 +303,26 @@ def pooled_vectors(
     most: int | None = None,
 ) -> Vectors:
     """Return the pooled vectors of one modality's clips, evenly `most` or a few more of them."""
-    table = recipe.tables[name]
-    if isinstance(table, BranchRecipe):
-        corpus = read_corpora(table, name)[part == "valid"]
-        corpus = corpus.select(np.arange(0, len(corpus), _every(len(corpus), most)))
-        corpus = repeat_pictures(corpus, name, table.still)
-    else:
-        corpus = _texts(encoder, table, part, most)
+    corpus = head_corpus(encoder, recipe, name, part, most=most)
     context = contexts(getattr(model, name), corpus, name)
     part_of = torch.from_numpy(quarters(corpus.groups, corpus.corpora))
     return Vectors(context, corpus.labels, part_of)
+
+
+def head_corpus(
+    encoder: TextEncoder, recipe: HeadsRecipe, name: str, part: Part, *, most: int | None = None
+) -> Corpus:
+    """Return one modality's clips as its head is given them, evenly `most` or a few more of them.
+
+    Raises:
+        DataError: If a file cannot be used.
+    """
+    table = recipe.tables[name]
+    if not isinstance(table, BranchRecipe):
+        return _texts(encoder, table, part, most)
+    corpus = read_corpora(table, name)[part == "valid"]
+    corpus = corpus.select(np.arange(0, len(corpus), _every(len(corpus), most)))
+    return repeat_pictures(corpus, name, table.still)
 
 
 def _texts(encoder: TextEncoder, table: TuneRecipe, part: Part, most: int | None) -> Corpus:

@@ -4,9 +4,9 @@ Knows entries and one open file of lines. Knows neither their content nor their 
 """
 
 import asyncio
-import errno
 import logging
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 STOP_LIMIT = 1.8
 """Seconds that the last entries have to be written."""
+
+_READY = 0.5  # seconds between two looks at a reader that is not ready
 
 LINES_LIMIT = 1.5
 """Seconds that the last lines have to be written."""
@@ -236,13 +238,13 @@ def write(file: FileIO, data: bytes) -> None:
     """Write all data; blocks while the reader does not read.
 
     Raises:
-        OSError: If the system refuses, or the file is non-blocking and its reader is not ready.
+        OSError: If the system refuses.
     """
     while data:
         written = file.write(data)
-        if written is None:
-            raise BlockingIOError(errno.EAGAIN, "its reader is not ready")
-        data = data[written:]
+        if written is None:  # another program has made it non-blocking
+            select.select([], [file], [], _READY)
+        data = data[written or 0 :]
 
 
 def open_with(file: FileIO, first: bytes) -> FileIO:

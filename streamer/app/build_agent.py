@@ -86,7 +86,8 @@ def build(config: Config) -> Built:
         sources = sender.sources if sender else _sources(config, clock.now, resources)
         asked = {modality for source in sources for modality in _wanted(config, source)}
         about = about_of(config, card, [source.name for source in sources])
-        outputs = Outputs()
+        waits = config.session.wait and config.source.path is None
+        outputs = Outputs(waits=waits)
         sent = SessionMessages(
             uuid.uuid4().hex[:8], about, wall_now=clock.wall_now, send=outputs.publish
         )
@@ -113,6 +114,7 @@ def build(config: Config) -> Built:
             recorder=recorder,
             sends_words=shows_words,
             blame=sender.blame if sender else None,
+            waits=waits,
         )
         service = Service(
             feed=feed, outputs=outputs, messages=sent, heartbeat=config.websocket.heartbeat

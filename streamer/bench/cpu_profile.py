@@ -27,7 +27,8 @@ from ..features.audio_pipeline import Resampler
 from ..features.speech_encoder import CONTEXT, SpeechEncoder
 from ..features.vision import VisionFeatures
 from ..protocol import messages
-from ..sources.media_reader import opened, picture_of
+from ..sources.containers import opened
+from ..sources.media_reader import picture_of
 
 BLOCK = SAMPLE_RATE // 10
 """Samples of a tenth of a second; there is one picture for each."""

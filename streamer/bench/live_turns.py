@@ -1,16 +1,14 @@
 """The live score of one turn after the other, beside the same turn alone.
 
-Knows inputs of turns, sessions and estimates. Knows no file, no text encoder and no media.
+Knows turns as they are played, and estimates. Knows no file, no text encoder and no media.
 
-A turn is what one person says in one piece: a sentence of a video, a clip of an actor. The turns of
-a person go through one session in their order, with a pause between them; `alone` is the same turn
-in a session of its own. In both the score is that of the first hop that ends at or after the turn's
-end, and a turn without a score counts as 0.
+A turn is what one person says in one piece: a sentence of a video, a clip of an actor. `alone` is
+the same turn in a session of its own. In both the score is that of the first hop that ends at or
+after the turn's end, and a turn without a score counts as 0.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,10 +19,11 @@ from tamulag.models.evaluation.metrics import mosi_metrics
 from tamulag.models.evaluation.resampling import intervals
 
 from ..core.estimate import Estimate, scores_of
-from ..core.sample import Input, Phrase, Word
 from ..core.score_events import EventDetector
 from ..core.session import Session
 from ..core.trend import Label, Trend
+from ..offline.turn_inputs import TurnInputs
+from ..offline.turn_player import Said, play_turns, said
 
 DELAYS = (0.0, 1.0, 2.0)
 """Seconds after a turn's end at which its sign is looked at, where the pause is that long."""
@@ -37,27 +36,15 @@ MINUTE = 60.0
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class TurnInputs:
-    """What one turn brings to a session."""
-
-    inputs: Sequence[Input]
-    """By the time at which each is known, in seconds from the turn's begin."""
-    length: float
-    """Seconds."""
-    label: float
-    """In [-3, 3]."""
-
-
 class TurnScores(NamedTuple):
     """What a session gave for one turn."""
 
     label: float
     before: float | None
     """Label of the turn before; None: it was the first."""
-    alone: float
-    at: tuple[float, ...]
-    """Score at each of `DELAYS` that is within the pause."""
+    alone: Said
+    at: tuple[Said, ...]
+    """At each of `DELAYS` that is within the pause."""
     detected: float | None
     """Seconds from the turn's begin until the sign is right up to its end; None: never."""
 
@@ -84,27 +71,24 @@ def person_scores(
         head: `fused`, `text`, `audio` or `vision`.
         pause: Seconds between two turns.
     """
-    session, start, before = opened(), 0.0, None
+    session, before, end = opened(), None, 0.0
     hop = session.timing.hop
+    delays = [delay for delay in DELAYS if delay <= pause + 1e-6]
     rows: list[TurnScores] = []
     stream: list[Estimate] = []
-    for number, turn in enumerate(turns):
-        found = _played(session, turn, start, number, pause)
+    for turn, start, end, found in play_turns(session, turns, pause=pause):
         stream += found
-        begin = start % hop
-        lone = _played(opened(), turn, begin, 0, 0.0)
-        end = start + turn.length
-        delays = [delay for delay in DELAYS if delay <= pause + 1e-6]
+        [lone] = play_turns(opened(), [turn], pause=0.0, start=start % hop)
         rows.append(
             TurnScores(
                 turn.label,
                 before,
-                _score(lone, begin + turn.length, head),
-                tuple(_score(found, end + delay, head) for delay in delays),
+                said(lone.estimates, lone.end, head),
+                tuple(said(found, end + delay, head) for delay in delays),
                 _detected(found, start, end + hop, turn.label, head),
             )
         )
-        before, start = turn.label, end + pause
+        before = turn.label
     scores = [s for s in (scores_of(one)[head] for one in stream) if s is not None]
     detector = EventDetector()
     return PersonScores(
@@ -112,7 +96,7 @@ def person_scores(
         scores,
         sum(one != other for one, other in pairwise(_labels(stream, head))),
         sum(event.event != "silence" for one in stream for event in detector.look(one)),
-        start / MINUTE,
+        (end + pause) / MINUTE,
     )
 
 
@@ -131,7 +115,8 @@ def figures(persons: Sequence[PersonScores]) -> dict[str, float]:
     """Return what the turns of all persons show.
 
     Returns:
-        n, alone_MAE, alone_Corr, alone_Acc2, turn_MAE, turn_Corr, turn_Acc2; opposite, the turns
+        n, alone_MAE, alone_Corr, alone_Acc2, alone_covered, the share of labels inside the
+        interval, turn_MAE, turn_Corr, turn_Acc2, turn_covered; opposite, the turns
         after one of opposite sign, opposite_sign_0s, 1s and 2s, the share of them whose sign is
         right so long after their end, and opposite_detected, the median seconds until it is. Where
         all labels are 0 also neutral_mean, neutral_deviation (within a minute, the mean of all),
@@ -140,17 +125,20 @@ def figures(persons: Sequence[PersonScores]) -> dict[str, float]:
     turns = [turn for person in persons for turn in person.turns]
     truth = np.array([turn.label for turn in turns])
     found: dict[str, float] = {"n": len(turns)}
-    for name, scores in (
+    for name, at_end in (
         ("alone", [turn.alone for turn in turns]),
         ("turn", [turn.at[0] for turn in turns]),
     ):
-        measured = mosi_metrics(np.array(scores), truth)
+        measured = mosi_metrics(np.array([one.value for one in at_end]), truth)
         found |= {f"{name}_{key}": measured[key] for key in ("MAE", "Corr")}
         found[f"{name}_Acc2"] = measured["Acc2_non0"]
+        inside = [one.holds(turn.label) for one, turn in zip(at_end, turns, strict=True)]
+        known = [is_inside for is_inside in inside if is_inside is not None]
+        found[f"{name}_covered"] = float(np.mean(known)) if known else math.nan
     opposite = [t for t in turns if t.before is not None and _is_opposite(t.before, t.label)]
     found["opposite"] = len(opposite)
     for place, delay in enumerate(DELAYS):
-        right = [t.at[place] * t.label > 0 for t in opposite if place < len(t.at)]
+        right = [t.at[place].value * t.label > 0 for t in opposite if place < len(t.at)]
         found[f"opposite_sign_{delay:g}s"] = float(np.mean(right)) if right else math.nan
     times = [math.inf if t.detected is None else t.detected for t in opposite]
     median = float(np.median(times)) if times else math.nan
@@ -163,67 +151,6 @@ def figures(persons: Sequence[PersonScores]) -> dict[str, float]:
 def figure_intervals(persons: Sequence[PersonScores]) -> dict[str, tuple[float, float]]:
     """Return the central 95 % of each figure over resampled persons."""
     return intervals(lambda places: figures([persons[place] for place in places]), len(persons))
-
-
-def text_turn(
-    words: Sequence[str],
-    label: float,
-    encoded: Callable[[Sequence[str]], tuple[npt.NDArray[np.float32], tuple[int, ...]]],
-    *,
-    seconds: float,
-    step: float,
-) -> TurnInputs:
-    """Return a sentence whose words come evenly spread over its length, as a recogniser gives them.
-
-    Args:
-        words: At least one.
-        label: In [-3, 3].
-        encoded: Words -> token states (K, D) and word indices.
-        seconds: Length of the sentence.
-        step: Seconds from one phrase to the next; the last is final.
-    """
-    each = seconds / len(words)
-    spread = [Word(word, k * each, (k + 1) * each) for k, word in enumerate(words)]
-    phrases = []
-    for time in [*np.arange(step, seconds - 1e-6, step), seconds]:
-        count = len(words) if time == seconds else int(time / each + 1e-6)
-        if count:
-            values, index = encoded([*words[:count]])
-            final = time == seconds
-            phrases.append(Phrase(float(time), 0, tuple(spread[:count]), values, index, final))
-    return TurnInputs(phrases, seconds, label)
-
-
-def _played(
-    session: Session, turn: TurnInputs, start: float, number: int, pause: float
-) -> list[Estimate]:
-    """Return the estimates of a turn and of the pause behind it."""
-    found: list[Estimate] = []
-    lateness = session.timing.lateness
-    for item in turn.inputs:
-        moved = _moved(item, start, number)
-        # Words are known to the hop that ends with them: what has ended before is closed first.
-        found += session.advance(moved.timestamp + lateness - 1e-3)
-        found += session.push(moved)
-    hop = session.timing.hop
-    # The hop in which the turn ends has ended by then.
-    found += session.advance(start + turn.length + max(pause, hop) + lateness)
-    return found
-
-
-def _moved(item: Input, start: float, number: int) -> Input:
-    if isinstance(item, Phrase):
-        words = tuple(
-            replace(word, start=word.start + start, end=word.end + start) for word in item.words
-        )
-        return replace(item, timestamp=item.timestamp + start, utterance=number, words=words)
-    return replace(item, timestamp=item.timestamp + start)
-
-
-def _score(found: Sequence[Estimate], time: float, head: str) -> float:
-    """Return the score of the first hop that ends at `time` or later; the last, if none does."""
-    after = [one for one in found if one.end >= time - 1e-6] or [*found[-1:]]
-    return (scores_of(after[0])[head] if after else None) or 0.0
 
 
 def _detected(

@@ -30,7 +30,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     bench_app.command("train")(bench_train)
     bench_app.command("labels")(bench_labels)
-    bench_app.command("fusion")(bench_fusion)
     bench_app.command("text")(bench_text)
     bench_app.command("long")(bench_long)
     bench_app.command("fanout")(bench_fanout)
@@ -153,48 +152,6 @@ def _clips(path: Path, encoder: "TextEncoder") -> "list[Clip]":
     return text_clips(rows, states)
 
 
-def bench_fusion(
-    checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
-    config: Annotated[Path, typer.Option(help="The training file that made it.")] = Path(
-        "configs/train/default.toml"
-    ),
-    votes: Annotated[
-        Path | None, typer.Option(help="CREMA-D's tabulatedVotes.csv: what people do.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pairings.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Compare the fused head with means and a product of experts on held-out pairings.
-
-    On clips of different people with nearly equal labels, per set of modalities; and on conflicts,
-    where one modality is clearly negative and the other positive.
-
-    Example: tamulag bench fusion --votes data/crema_d/tabulatedVotes.csv
-    """
-    quiet_threads()
-    import numpy as np
-
-    from tamulag.models.bench.crema_votes import weighing
-    from tamulag.models.bench.fusion_comparison import compare, open_validation
-
-    people = weighing(votes) if votes else None
-    rows, conflicts = compare(open_validation(checkpoint, config), np.random.default_rng(seed))
-    if as_json:
-        report = {
-            "rows": [row._asdict() for row in rows],
-            "conflicts": [row._asdict() for row in conflicts],
-            "people": people._asdict() if people else None,
-        }
-        print(json.dumps(report))
-        return
-    table(row._asdict() for row in rows)
-    print()
-    table(row._asdict() for row in conflicts)
-    if people:
-        print()
-        table([people._asdict()])
-
-
 def bench_text(
     checkpoint: Annotated[str, typer.Option(help="Name or .safetensors file.")] = "default",
     updates: Annotated[int, typer.Option(min=1, help="Timed per length.")] = 100,
@@ -230,8 +187,7 @@ def bench_long(
     quiet_threads()
     from ..bench.drift import MAX_DRIFT
 
-    rows: list[dict[str, object]] = []
-    broken = False
+    rows, broken = list[dict[str, object]](), False
     for path in data:
         found = _hour(path, checkpoint, duration)
         rows += [{"file": path.name, **drift._asdict()} for drift in found]
@@ -269,6 +225,8 @@ def plain(value: object) -> object:
     """Return a value for JSON, which has no nan."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -276,6 +234,13 @@ def _with(value: float, interval: float | None) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
+
+
+def within(value: float, low: float, high: float) -> str:
+    """Return a figure with its interval for people; nan is what is unknown."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> None:

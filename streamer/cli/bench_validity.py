@@ -4,7 +4,7 @@ Knows folders of CSVs. Parts are imported only when it runs.
 """
 
 import json
-import math
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bench import plain, table
-from .data import Asr, Json, Workers, on_media, quiet_threads
+from .bench import plain, table, within
+from .data import Asr, Json, Workers, on_media, quiet_threads, read_media_rows
 
 if TYPE_CHECKING:
+    from tamulag.models.data.clips import MediaRow, TextRow
     from tamulag.models.evaluation.validity import Agreement
 
     from ..offline.extract import Speech
@@ -47,6 +48,8 @@ def bench_validity(
     files = sorted(data.glob("*.csv")) if data.is_dir() else [data]
     if not files:
         raise DataError(f"{data} holds no CSV: give a folder of CSVs with file,label or text,label")
+    for path in files:
+        _read(path)  # a wrong table is told before hours of media are played
     rows = [
         {"group": path.stem, **asdict(one)}
         for path in files
@@ -57,9 +60,16 @@ def bench_validity(
         return
     table(
         {"group": row["group"], "head": row["head"], "n": row["n"]}
-        | {key: _with(value, *row["intervals"][key]) for key, value in row["figures"].items()}
+        | {key: within(value, *row["intervals"][key]) for key, value in row["figures"].items()}
         for row in rows
     )
+
+
+def _read(path: Path) -> "list[MediaRow] | list[TextRow]":
+    from tamulag.models.data.clips import is_media
+    from tamulag.models.evaluation.evaluate import read_rows
+
+    return read_media_rows(path, "mosi", None) if is_media(path) else read_rows(path)
 
 
 def _group(path: Path, checkpoint: str, asr: "Speech", workers: int | None) -> "list[Agreement]":
@@ -72,10 +82,7 @@ def _group(path: Path, checkpoint: str, asr: "Speech", workers: int | None) -> "
     else:
         ready = open_evaluation(checkpoint, head="all")
         clips = partial(ready.texts, read_rows(path))
-    return agreements(ready.model, ready.card, clips(1.0))
-
-
-def _with(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.2f}, {high:.2f}]"
+    found = agreements(ready.model, ready.card, clips(1.0))
+    if not found:
+        print(f"{path}: no head has anything to score in it", file=sys.stderr)
+    return found

@@ -41,7 +41,7 @@ Ray = Annotated[
     typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
 ]
 Corpus = Literal[
-    "texts", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
+    "texts", "spoken", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
 ]
 
 
@@ -66,6 +66,9 @@ def evaluate(
     anytime: Annotated[
         bool, typer.Option("--anytime", help="Also after 20, 40, 60, 80, 100 % of each clip.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="As streams: rows of one video_id or speaker in order.")
+    ] = False,
     asr: Asr = "none",
     mode: Mode = None,
     workers: Workers = None,
@@ -77,6 +80,10 @@ def evaluate(
     score is 0; `missing` counts these. `mean`, `deviation`, `beyond_1` (share further than 1
     from 0) are of the estimates; `covered` is the share of labels inside the 90 % interval.
 
+    With `--live` the same figures are of what a session says at the end of each row, when the rows
+    of one video or speaker are played one after the other, a second between two; of texts 2.5
+    words are said per second. `tamulag bench live` compares that with each row alone.
+
     Example: tamulag evaluate --data valid.csv --json
     """
     quiet_threads()
@@ -85,6 +92,14 @@ def evaluate(
 
     media = is_media(data)
     head = modality or ("all" if media else "text")
+    if live:
+        if anytime:
+            raise typer.BadParameter("cannot be used with --live", param_hint="--anytime")
+        from .turns import figures_at_the_end, open_live
+
+        streams = open_live(data, checkpoint, head, form=metrics, mode=mode, asr=asr)
+        show(figures_at_the_end(streams, metrics) | {"live": True}, as_json)
+        return
     clips: Callable[[float], list[Clip]]
     if media and (head != "text" or asr != "none"):
         ready, clips = on_media(data, checkpoint, head, metrics, asr, mode, workers)
@@ -107,6 +122,15 @@ def extract(
     corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
     asr: Asr = "none",
     mode: Mode = None,
+    vary: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=10,
+            help="In place of the clips this many copies of each, 0.33 = of a third, with level, "
+            "noise, room, band or codec of the sound changed; to train on beside the clips.",
+        ),
+    ] = None,
     workers: Workers = None,
     engine: OnEngine = "processes",
     ray: Ray = None,
@@ -120,6 +144,8 @@ def extract(
     """
     if ray is not None and engine != "ray":
         raise typer.BadParameter(f"{ray} needs --engine ray beside it", param_hint="--ray")
+    if vary is not None and corpus not in (None, "ravdess", "voices"):
+        raise typer.BadParameter(f"{corpus} has no sound: leave it out", param_hint="--vary")
     quiet_threads()
     from tamulag.models.data.clips import read_labelled, read_media, write_clips, write_texts
 
@@ -129,6 +155,13 @@ def extract(
     about = f"{corpus or 'videos'} of {data.name}"
     if corpus in ("vader", "meld", "emobank"):
         print(f"{out}: {write_texts(out, getattr(corpora, corpus)(data))} sentences")
+        return
+    if corpus == "spoken":
+        from ..offline.spoken import spoken
+
+        rows = read_labelled(data, mode=mode)
+        with bar("extract", len(rows)) as progress:
+            print(f"{out}: {write_texts(out, spoken(rows, progress))} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)
@@ -145,11 +178,36 @@ def extract(
             if corpus in ("ravdess", "voices")
             else read_media(table if table.is_file() else data / table, folder=data, mode=mode)
         )
+        if vary is not None:
+            media, about = _varied(media, vary, out), f"{about}, sound varied"
         collected = partial(_collected, speech=asr, workers=workers, engine=engine, ray=ray)
         _extract_media(media, out, collected, about)
         return
     write_clips(out, clips, about=about)
     print(f"{out}: {len(clips)} clips")
+
+
+def _varied(rows: "Sequence[MediaRow]", share: float, out: Path) -> "list[MediaRow]":
+    """Write varied copies of clips' sound beside what is extracted; return them as clips."""
+    from ..offline.sound_variation import varied
+
+    folder = _parts_folder(out) / "sound"
+    with bar("vary", len(rows)) as progress:
+        return list(varied(_counted(rows, progress), share, folder, _complain))
+
+
+def _counted(rows: "Sequence[MediaRow]", progress: Callable[[int], None]) -> "Iterator[MediaRow]":
+    for number, row in enumerate(rows, 1):
+        progress(number)
+        yield row
+
+
+def _complain(problem: str) -> None:
+    print(problem, file=sys.stderr)
+
+
+def _parts_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
 
 
 def _extract_media(
@@ -164,7 +222,7 @@ def _extract_media(
 
     from ..offline.extract import clip_of
 
-    parts_folder = out.with_name(f"{out.name}.parts")
+    parts_folder = _parts_folder(out)
     parts = collected([row.file for row in rows], parts_folder)
     if not parts:
         raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")
@@ -191,20 +249,18 @@ def on_media(
     workers: int | None,
 ) -> "tuple[Evaluation, Callable[[float], list[Clip]]]":
     """Run the front end over a CSV of media files and open the checkpoint for their lengths."""
-    from tamulag.models.data.clips import DataError, read_media
-    from tamulag.models.data.label_scale import LIMITS
+    from tamulag.models.data.clips import DataError
     from tamulag.models.evaluation.evaluate import open_evaluation
 
     from ..offline.extract import MediaFeatures, clip_of
 
-    rows = read_media(data, mode=mode, limit=LIMITS[form])
-    if not rows:
-        raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
+    rows = read_media_rows(data, form, mode)
     # Opened twice, so that a wrong name is reported before the files are played.
     open_evaluation(checkpoint, head=head, form=form)
     with tempfile.TemporaryDirectory() as folder:
         files = [row.file for row in rows]
-        parts = _collected(files, Path(folder), speech=speech, workers=workers)
+        about = f"extract {data.name}"
+        parts = _collected(files, Path(folder), speech=speech, workers=workers, about=about)
     if not parts:
         raise DataError(f"{data}: none of {len(rows)} files could be read")
     longest = max(part.length for part in parts.values())
@@ -218,6 +274,21 @@ def on_media(
     return ready, clips
 
 
+def read_media_rows(data: Path, form: "Form", mode: str | None) -> "list[MediaRow]":
+    """Read a CSV of media files, with labels in the range of the form.
+
+    Raises:
+        DataError: If the CSV cannot be used or is empty.
+    """
+    from tamulag.models.data.clips import DataError, read_media
+    from tamulag.models.data.label_scale import LIMITS
+
+    rows = read_media(data, mode=mode, limit=LIMITS[form])
+    if not rows:
+        raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
+    return rows
+
+
 def _collected(
     files: Sequence[Path],
     folder: Path,
@@ -226,13 +297,14 @@ def _collected(
     workers: int | None,
     engine: "Engine" = "processes",
     ray: str | None = None,
+    about: str = "extract",
 ) -> "dict[Path, MediaFeatures]":
     """Extract features of files with a progress bar; report files that cannot be read."""
     from ..offline.extract_pool import extract_all, load_features
 
     problems: list[str] = []
     unique = len(set(files))
-    with bar("extract", unique) as progress:
+    with bar(about, unique) as progress:
         finished = 0
 
         def done(_: Path, problem: str | None) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..core.sample import SAMPLE_RATE, Array, Input, Sample
+from ..core.sample import SAMPLE_RATE, Array, Input, Notice, Sample
 from ..core.source import Source, SourceError, SourceLost
 from ..core.urls import redacted
 from ..features.audio_pipeline import AudioPipeline
 from ..features.pretrained import AssetError
+from ..features.sound_check import QUIET
 from ..sources.camera import CameraSource
 from ..sources.microphone import MicrophoneSource
 from .doctor import Check, Device
@@ -24,9 +25,6 @@ LENGTH = 3.0
 
 START_LIMIT = 6.0
 """Seconds granted until the first picture or sound."""
-
-QUIET = -60.0
-"""Peak in dB of full scale below which a microphone is muted or unplugged."""
 
 _STEP = 0.05
 _STOP_LIMIT = 3.0
@@ -93,8 +91,9 @@ def try_microphone(device: int | str | None) -> Check:
     source = MicrophoneSource(
         device, AudioPipeline(meter, None, threaded=False), now=time.monotonic
     )
+    told: list[Input] = []
     try:
-        _run(source, [], lambda: meter.count > 0)
+        _run(source, told, lambda: meter.count > 0)
     except (SourceError, SourceLost, OSError) as error:
         return Check(name, False, str(error), "choose another: tamulag devices")
     peak = _decibel(meter.peak)
@@ -103,7 +102,9 @@ def try_microphone(device: int | str | None) -> Check:
         f"peak {peak:.0f} dBFS"
     )
     remedy = "silence: unmute it, plug it in, or speak while this runs"
-    return Check(name, peak > QUIET, detail, remedy, required=False)
+    faults = [one.detail for one in told if isinstance(one, Notice) and one.event == "sound_fault"]
+    remedy = faults[0] if faults else remedy
+    return Check(name, peak > QUIET and not faults, detail, remedy, required=False)
 
 
 def _run(source: Source, into: list[Input], has_begun: Callable[[], bool]) -> None:

@@ -24,6 +24,7 @@ from ..features.pretrained import AssetError, AssetState, inventory
 from ..publishers.mqtt_login import MqttLogin, parse_broker
 from ..publishers.mqtt_login import remedy as broker_remedy
 from ..publishers.publisher import PublisherError
+from ..sources.pulse_inputs import DEVICE, pulse_inputs
 
 CAMERA_INDICES = range(4)
 RATES = (8000, 16000, 44100, 48000)
@@ -45,7 +46,8 @@ class Device:
     """A camera or a microphone that the machine offers."""
 
     kind: Literal["camera", "microphone"]
-    index: int
+    index: int | str
+    """Of the option; of an input of PulseAudio or PipeWire its name."""
     name: str
     detail: str
     """Picture size and rate; or host API, channels and default rate."""
@@ -105,13 +107,15 @@ def cameras() -> tuple[Device, ...]:
 def microphones() -> tuple[Device, ...]:
     """List the inputs that PortAudio offers, and the rates that each of them takes.
 
+    Those of a sound server follow by their names, where PortAudio records through it.
+
     Raises:
         OSError: If PortAudio is not installed.
     """
     import sounddevice
 
     apis = sounddevice.query_hostapis()
-    return tuple(
+    found = tuple(
         Device(
             "microphone",
             int(device["index"]),
@@ -121,6 +125,11 @@ def microphones() -> tuple[Device, ...]:
         )
         for device in sounddevice.query_devices()
         if device["max_input_channels"] > 0
+    )
+    served = pulse_inputs() if any(one.name == DEVICE for one in found) else ()
+    return found + tuple(
+        Device("microphone", one.name, one.description, f"sound server, {one.form}")
+        for one in served
     )
 
 

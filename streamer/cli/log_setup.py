@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, Self
 
+from .log_lines import BackgroundHandler, Repeats
+
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 logger = logging.getLogger("tamulag")
@@ -72,11 +74,14 @@ class Log:
         self._lines = JsonLines() if form == "json" else None
         self._level = logging.getLevelNamesMapping()[level.upper()]
         self._program = program
-        self._handler = logging.StreamHandler(_Stderr())
+        self._handler = BackgroundHandler(_Stderr())
+        self._repeats = Repeats()
+        self._handler.addFilter(self._repeats)
         self._handler.setFormatter(self._lines or logging.Formatter(LINE))
 
     def __enter__(self) -> Self:
         """Start logging."""
+        self._handler.begin()
         logging.root.addHandler(self._handler)
         logging.root.setLevel(max(self._level, logging.WARNING))
         logger.setLevel(self._level)
@@ -90,6 +95,8 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         """Stop logging; with JSON lines log an unexpected error first."""
+        for message in self._repeats.rest():
+            logger.warning("%s", message)
         is_bug = self._lines is not None and isinstance(error, Exception)
         if is_bug:
             logger.critical("%s: %s", type(error).__name__, error, exc_info=error)
@@ -97,6 +104,7 @@ class Log:
         logger.setLevel(logging.NOTSET)
         logging.root.setLevel(logging.WARNING)
         logging.root.removeHandler(self._handler)
+        self._handler.end()
         if is_bug:
             raise SystemExit(1) from error
 

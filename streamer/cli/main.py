@@ -8,6 +8,7 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,9 @@ from ..core.errors import TamulagError
 from . import (
     bench,
     bench_clock,
+    bench_fusion,
     bench_live,
+    bench_scales,
     bench_stream,
     bench_validity,
     data,
@@ -29,13 +32,13 @@ from . import (
 )
 from .data import Json, quiet_threads
 from .replay_verify import address
+from .standard_streams import make_usable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
     name="tamulag",
-    help="Live sentiment from face, voice and words.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +49,23 @@ stream_app = typer.Typer(
 )
 models_app = typer.Typer(help="Pretrained parts: list what is here, fetch what is not.")
 app.add_typer(models_app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(metadata.version("tamulag-stream"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="Print it, and end."),
+]
+
+
+@app.callback()
+def tamulag(version: Version = False) -> None:
+    """Live sentiment from face, voice and words."""
 
 
 @stream_app.command()
@@ -86,6 +106,10 @@ def stream(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
     log: Annotated[str | None, typer.Option(help="Form of the log: text or json.")] = None,
+    wait: Annotated[
+        bool | None, typer.Option("--wait", help="Join devices and broker when they come.")
+    ] = None,
+    version: Version = False,
 ) -> None:
     """Score live input and send the results out.
 
@@ -115,6 +139,7 @@ def stream(
         "session.privacy": privacy,
         "session.duration": duration,
         "log.format": log,
+        "session.wait": wait,
     }
     overrides = {key: value for key, value in chosen.items() if value is not None}
     # The kind of input that is named here replaces the other kind in a file.
@@ -259,7 +284,9 @@ export.register(app)
 serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
+bench_fusion.register(bench.bench_app)
 bench_live.register(bench.bench_app)
+bench_scales.register(bench.bench_app)
 bench_validity.register(bench.bench_app)
 bench_stream.register(bench.bench_app)
 
@@ -288,9 +315,11 @@ def _run(program: str, command: Callable[[], object]) -> int:
 
 def main() -> int:
     """Run `tamulag`."""
+    make_usable()
     return _run("tamulag", app)
 
 
 def stream_main() -> int:
     """Run `tamulag-stream`, which is `tamulag stream`."""
+    make_usable()
     return _run("tamulag-stream", stream_app)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -108,10 +108,17 @@ def _refuse(options: dict[str, object], why: str) -> None:
 def crossval(
     config: Annotated[Path, typer.Option(help="TOML file, e.g. configs/train/default.toml.")],
     head: Annotated[str, typer.Option(help="Head to train: audio, vision or text.")],
-    folds: Annotated[int, typer.Option(min=2, help="Parts into which the groups are split.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Parts into which they are split.")] = 5,
+    by: Annotated[
+        Literal["groups", "corpora"],
+        typer.Option(help="What is split: people and videos, or whole data sets."),
+    ] = "groups",
     as_json: Json = False,
 ) -> None:
     """Cross-validate one head by groups: actors, speakers or videos; no checkpoint is written.
+
+    With `--by corpora` and as many folds as there are data sets each is left out once; the
+    `valid_groups` of the others are held out as well, and measured beside it.
 
     Example: tamulag crossval --config configs/train/default.toml --head audio
     """
@@ -119,13 +126,24 @@ def crossval(
     from tamulag.models.training.cross_validation import crossval as run_folds
 
     with show_progress() as (log, _):
-        report = run_folds(config, head, folds, log)
+        report = run_folds(config, head, folds, log, by)
     if as_json:
         print(json.dumps(report))
         return
     for key, value in report.items():
-        if key != "rows":
+        if not isinstance(value, (dict, list)):
             print(key, f"{value:.4f}" if isinstance(value, float) else value)
+    _show_corpora("each data set", report["of_corpora"])
+    for row in report["rows"]:
+        if "held_out" in row:
+            _show_corpora(f"held out, without {', '.join(row['groups'])}", row["held_out"])
+
+
+def _show_corpora(title: str, corpora: dict[str, dict[str, float]]) -> None:
+    print(title)
+    for name, figures in corpora.items():
+        told = "  ".join(f"{k} {v:.3f}" if k != "n" else f"n {v}" for k, v in figures.items())
+        print(f"  {name:12} {told}")
 
 
 def ablate(

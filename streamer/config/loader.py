@@ -21,7 +21,6 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from ..core.errors import TamulagError
@@ -157,7 +156,7 @@ def _read(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file: give the path of a TOML file")
     try:
-        return dict(TomlConfigSettingsSource(Config, path).toml_data)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
     except OSError as error:

@@ -42,7 +42,7 @@ AgeLimit = Annotated[float, Field(ge=0.1, le=60)]
 Speed = Annotated[Literal["1", "max"], BeforeValidator(_speed)]
 TopicLevel = Annotated[str, Field(pattern=r"^[^/+#\s]+$")]
 RayAddress = Annotated[str, Field(pattern=r"^(local|\S+:\d+)$")]
-BrokerUrl = Annotated[str, Field(pattern=r"^mqtts?://[^/@\s]+/?$")]
+BrokerUrl = Annotated[str, Field(pattern=r"^(mqtts?://[^/@\s]+/?|.*@.*)$")]  # `@`: see MqttConfig
 Sentence = Annotated[str, Field(pattern=r"\S", max_length=2000)]
 Pseudonym = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 
@@ -97,6 +97,8 @@ class SessionConfig(Table):
     """How long a hop waits for stragglers: a number of seconds from 0 to 2"""
     duration: Annotated[float | None, Field(gt=0)] = None
     """Stop after this much stream time: a number of seconds above 0"""
+    wait: bool = False
+    """Begin although a device or the broker is away, and join it when it comes: true or false"""
     site: TopicLevel = "site"
     """Place, a level of the MQTT topic: a string without / + # and blanks"""
     device: TopicLevel = "device"
@@ -259,6 +261,16 @@ class MqttConfig(Table):
     """Let Home Assistant find the device: true or false"""
     discovery_prefix: TopicLevel = "homeassistant"
     """First level of Home Assistant's topics: a string without / + # and blanks"""
+
+    @model_validator(mode="after")
+    def _check_url(self) -> Self:
+        """Refuse a login in the address: process lists and logs would show it."""
+        allowed = (
+            "without user name and password: put them into mqtt.user and mqtt.password_file, "
+            "or into the variables TAMULAG_MQTT_USERNAME and TAMULAG_MQTT_PASSWORD"
+        )
+        require("@" not in (self.url or ""), "mqtt.url", self.url, allowed)
+        return self
 
 
 class JsonlConfig(Table):

@@ -37,7 +37,7 @@ def read_secret(path: Path) -> str:
             # The mode of the open file is checked: the path could name another file by now.
             _check_mode(path, os.fstat(file.fileno()).st_mode)
             content = file.read(MAX_BYTES + 1)
-        secret = content.decode().strip()
+        secret = content.decode("utf-8-sig").strip()
     except OSError as error:
         raise SecretError(f"cannot read {path} ({error.strerror}): give a readable file") from None
     except UnicodeDecodeError:

@@ -23,6 +23,13 @@ import numpy.typing as npt
 
 from .sample import PERIOD, TICK_RATE, VISION_TICKS, Array, Block, Sample, tick_of
 
+FURTHEST = 60.0
+"""Seconds beyond the open hop after which a sample counts as lost: what a single stamp can make
+wait, or close, is bounded by that. Sources keep below it; see `sources.time_line`."""
+
+
+_FURTHEST = round(FURTHEST * TICK_RATE)
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -89,7 +96,7 @@ class Aligner:
         self.end = 0
         """End of the hop that closes next, in ticks."""
         self.late = dict.fromkeys(dims, 0)
-        """Samples that came after their hop had closed; they are dropped."""
+        """Samples that were dropped: of hops that had closed, or further ahead than `FURTHEST`."""
         self._dims = dict(dims)
         self._lateness = lateness
         self.newest = dict.fromkeys(dims, -math.inf)
@@ -118,7 +125,7 @@ class Aligner:
         name = sample.modality
         self._check(name, None if sample.values is None else len(sample.values))
         slot = tick_of(sample.timestamp) // PERIOD[name]
-        if slot * PERIOD[name] < self.end - self.hop:
+        if not self.end - self.hop <= slot * PERIOD[name] < self.end + _FURTHEST:
             self.late[name] += 1
             return []
         held = self.held[name].get(slot)
@@ -134,7 +141,8 @@ class Aligner:
         last = first + len(block.values) - 1
         late = min(max(-(-(self.end - self.hop) // PERIOD[name]) - first, 0), len(block.values))
         self.late[name] += late
-        if late == len(block.values):
+        if late == len(block.values) or (last + 1) * PERIOD[name] > self.end + _FURTHEST:
+            self.late[name] += len(block.values) - late
             return []
         rows = map(Held, repeat(block), range(late, len(block.values)))
         self.held[name].update(zip(range(first + late, last + 1), rows, strict=True))

@@ -141,7 +141,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A source reports that its modality is lost, or back."""
+    """A source reports that its modality is lost, or back, or something that changes neither."""
 
     timestamp: float
     modality: Modality
@@ -149,6 +149,8 @@ class Notice:
     """`camera_lost`, `microphone_lost`, `asr_lost`, ...; None: it is back."""
     detail: str = ""
     """For people: the device and its error."""
+    event: str = ""
+    """Name of the event that is told, as `time_jump`; empty: that of a loss or a return."""
 
 
 Input = Sample | Phrase | Notice

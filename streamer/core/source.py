@@ -19,23 +19,40 @@ Now = Callable[[], float]
 """Seconds on the session clock."""
 
 
+FAILED = "source_failed"
+"""Reason of a permanent fault: that of a local file, or of a stream's format. It ends its source.
+Any other fault is passing, of a device, a network or a recogniser: the source is opened again."""
+
+
 class SourceError(TamulagError):
     """A source cannot be opened: wrong name, missing file, no permission.
 
     The text names the value and the remedy, in one or two lines.
+
+    Attributes:
+        is_permanent: Whether it is useless to try again: see `FAILED`.
     """
+
+    def __init__(self, detail: str, *, is_permanent: bool = False) -> None:
+        super().__init__(detail)
+        self.is_permanent = is_permanent
 
 
 class SourceLost(TamulagError):
-    """A source that worked has stopped: cable pulled, stream ended, driver gone.
+    """A source that worked has stopped: cable pulled, stream ended, driver gone, file damaged.
 
     Attributes:
-        reason: `camera_lost`, `microphone_lost`, `source_lost` or `asr_lost`.
+        reason: `camera_lost`, `microphone_lost`, `source_lost`, `asr_lost` or `FAILED`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether it is useless to open it again."""
+        return self.reason == FAILED
 
 
 class Source(Protocol):
@@ -78,5 +95,6 @@ class Source(Protocol):
         Runs in a thread of its own. Checks `stop` at least every 0.5 s.
 
         Raises:
-            SourceLost: If the device went away; `open` and `run` may be called again.
+            SourceLost: If the device went away: `open` and `run` may be called again, unless the
+                fault is permanent.
         """

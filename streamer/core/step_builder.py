@@ -109,7 +109,7 @@ class StepBuilder:
                 raise ValueError("text phrase: text was not asked for in this session")
             self.late_phrases += len(self.waiting) == WAITING_PHRASES
             self.waiting.append(item)
-        elif item.modality in self.presence:
+        elif item.modality in self.presence and not item.event:
             self.presence[item.modality].lost = item.reason
         return []
 

@@ -24,8 +24,17 @@ def redacted(address: str) -> str:
 
     That is scheme, host, port, and the path up to the first parameter. User name and password go,
     query and fragment too. An `@` after the host may end a password that holds an unescaped `/`,
-    `?` or `#`: then only the scheme is shown. What is no address, as a path, stays as it is.
+    `?` or `#`: then only the scheme is shown. What is no address, as a path, stays as it is, but
+    for line breaks and bytes that are no text: a message is one line of UTF-8.
     """
+    return _printable(_bare(address))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _bare(address: str) -> str:
     if "://" not in address:
         return HIDDEN if _UNFINISHED.search(address) else address
     if parts := _ADDRESS.fullmatch(address):

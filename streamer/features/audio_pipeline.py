@@ -3,18 +3,23 @@
 Knows blocks and sample counts. Knows no device, no file and no clock.
 """
 
+import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core.sample import SAMPLE_RATE, Array, Modality, Sample
+from ..core.sample import SAMPLE_RATE, Array, Modality, Notice, Sample
 from ..core.source import Put
 from .asr.worker_thread import PhraseExtractor, RecogniserThread
+from .sound_check import SoundCheck
 
 if TYPE_CHECKING:
     import av
+
+
+logger = logging.getLogger("tamulag.sound")
 
 
 class AudioExtractor(Protocol):
@@ -41,6 +46,8 @@ class Resampler:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
+        self._check = SoundCheck()
+        self._has_news = False
         self._filter: av.AudioResampler | None = None
         self._form: tuple[str, str, int] | None = None
 
@@ -53,16 +60,11 @@ class Resampler:
         Returns:
             Shape (m,), float32 in [-1, 1].
         """
-        import av
-
-        mono = block.astype(np.float32) if block.ndim == 1 else block.mean(1, dtype=np.float32)
-        if block.dtype == np.int16:
-            mono /= 32768
-        if self._rate == SAMPLE_RATE:
-            return mono
-        frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
-        frame.sample_rate = self._rate
-        return self.push_frame(frame)
+        sound = block.astype(np.float32) / (32768 if block.dtype == np.int16 else 1)
+        channels = sound.reshape(len(sound), -1)
+        self._has_news |= self._check.push(channels, self._rate)
+        mono = sound if sound.ndim == 1 else sound.mean(1, dtype=np.float32)
+        return mono if self._rate == SAMPLE_RATE else self._resampled(_frame(mono, self._rate))
 
     def push_frame(self, frame: "av.AudioFrame") -> Array:
         """Resample a decoded frame of any rate, sample format and channel layout.
@@ -72,6 +74,28 @@ class Resampler:
         Returns:
             Shape (m,), float32 in [-1, 1].
         """
+        channels = _channels(frame)
+        self._has_news |= self._check.push(channels, frame.sample_rate)
+        if frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED):
+            # FFmpeg mixes such of some counts alone.
+            frame = _frame(channels.mean(1, dtype=np.float32), frame.sample_rate)
+        return self._resampled(frame)
+
+    def remark(self, at: float) -> Notice | None:
+        """Return what is wrong with the sound, or that it is good again, where that has changed.
+
+        Args:
+            at: Session time, seconds.
+        """
+        if not self._has_news:
+            return None
+        self._has_news = False
+        reason, detail = self._check.fault or (None, "the sound is good again")
+        if reason:
+            logger.warning("%s", detail)
+        return Notice(at, "audio", reason, detail, "sound_fault" if reason else "sound_good")
+
+    def _resampled(self, frame: "av.AudioFrame") -> Array:
         import av
 
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -90,6 +114,31 @@ class Resampler:
         frames = [] if self._filter is None else self._filter.resample(None)
         self._filter = None
         return np.concatenate([np.zeros(0, np.float32), *map(_values, frames)])
+
+
+_UNNAMED = " channels"
+"""End of a layout's name that says how many channels there are, not where they belong."""
+
+
+def _channels(frame: "av.AudioFrame") -> Array:
+    """Return a decoded frame as float32, shape (n, channels), in [-1, 1]."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype.kind not in "iu":
+        return values.T.astype(np.float32)
+    limits = np.iinfo(values.dtype)
+    full = (int(limits.max) - int(limits.min) + 1) / 2
+    middle = full if limits.min == 0 else 0.0
+    return ((values.T - middle) / full).astype(np.float32)
+
+
+def _frame(mono: Array, rate: int) -> "av.AudioFrame":
+    import av
+
+    frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
+    frame.sample_rate = rate
+    return frame
 
 
 def _values(frame: "av.AudioFrame") -> Array:

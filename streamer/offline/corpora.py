@@ -4,7 +4,6 @@ Knows the folders of RAVDESS, of voices of several corpora and of FER2013 with t
 rated sentences in the source archive of vaderSentiment, MELD and EmoBank. Knows no features.
 """
 
-import csv
 import html
 import io
 import tarfile
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tamulag.models.data.clips import DataError, MediaRow
+from tamulag.models.data.clips import DataError, MediaRow, csv_columns, csv_rows, named_file
 
 VALENCE = {
     "happy": 2.0,
@@ -89,19 +88,13 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
         columns: Those that it must have.
 
     Raises:
-        DataError: If it cannot be read, or a column is missing.
+        DataError: If it cannot be read, a column is missing, or a row does not fit the columns.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            missing = [name for name in columns if name not in (table.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}: is it a table of this corpus?"
-                )
-            return list(table)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    there = csv_columns(path)
+    missing = [name for name in columns if name not in there]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(missing)}: is it a table of this corpus?")
+    return [row for _, row in csv_rows(path)]
 
 
 def ravdess(folder: Path) -> Iterator[MediaRow]:
@@ -109,18 +102,20 @@ def ravdess(folder: Path) -> Iterator[MediaRow]:
     for row in read_table(folder / "labels.csv", "file", "emotion", "intensity", "actor"):
         is_strong = row["intensity"] == "strong"
         label = voice_label(row["emotion"], *((STRONG, 1.15) if is_strong else (1.0, 0.85)))
-        yield MediaRow(folder / row["file"], label, group=row["actor"])
+        file = named_file(folder, row["file"])
+        yield MediaRow(file, label, group=row["actor"], corpus="ravdess")
 
 
 def voices(folder: Path) -> Iterator[MediaRow]:
     """Yield read and acted speech of several corpora, one group per speaker.
 
     Args:
-        folder: Contains `labels.csv` with the columns `file,emotion,speaker`.
+        folder: Contains `labels.csv` with the columns `file,corpus,emotion,speaker`.
     """
-    for row in read_table(folder / "labels.csv", "file", "emotion", "speaker"):
+    for row in read_table(folder / "labels.csv", "file", "corpus", "emotion", "speaker"):
         label = voice_label(row["emotion"])
-        yield MediaRow(folder / row["file"], label, group=row["speaker"])
+        file = named_file(folder, row["file"])
+        yield MediaRow(file, label, group=row["speaker"], corpus=row["corpus"])
 
 
 def voice_label(emotion: str, intended: float = 1.0, heard: float = 1.0) -> float:

@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from tamulag.models.data.clips import Clip, MediaRow, TextRow, text_clips
 from tamulag.models.text.text_encoder import encoder_for
 
 from ..core.sample import TICK_RATE, VISION_TICKS, Array, Input, Phrase, Sample, Word, tick_of
+from ..core.source import SourceError
 from ..features.asr.open import open_recogniser
 from ..features.asr.recogniser import Encode, PhraseRecogniser
 from ..features.asr.transcript import MAX_WORDS, spread
@@ -34,6 +36,9 @@ Speech = Literal["none", "moonshine"]
 """Recogniser of the words where no text is given."""
 
 BATCH = 256
+
+APART = 1.0
+"""Seconds between the ends of sound and picture beyond which jumped stamps are not believed."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +80,54 @@ def pictures(rows: Iterable[Picture], progress: Progress) -> list[Clip]:
     return clips
 
 
-def play(path: Path, speech: Speech = "none") -> list[Input]:
+def _unencoded(_: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
+    return np.zeros((0, 0), np.float32), ()
+
+
+def play(path: Path, speech: Speech = "none", encode: Encode = _unencoded) -> list[Input]:
     """Play a media file through the live path at full speed and return its inputs.
 
     Args:
         path: File with sound, picture or both.
-        speech: With a recogniser there are phrases too; their words are not encoded here.
+        speech: With a recogniser there are phrases too.
+        encode: Words -> token states and word indices; by default phrases have none.
 
     Raises:
-        SourceError: If the file cannot be read, or has neither sound nor picture.
+        SourceError: If the file cannot be read, has neither sound nor picture, or has stamps by
+            which its sound and pictures cannot be placed: such a clip would spoil a training.
         SourceLost: If nothing in it can be decoded.
     """
     found: list[Input] = []
     recogniser = open_recogniser(speech, None)
-    listener = PhraseRecogniser(recogniser, _unencoded) if recogniser else None
+    listener = PhraseRecogniser(recogniser, encode) if recogniser else None
     sound = AudioPipeline(AudioFeatures(), listener, threaded=False)
     try:
         with VisionFeatures() as vision:
             source = MediaSource(str(path), sound=sound, vision=vision, now=None, speed="max")
             source.open()
             source.run(found.append, threading.Event())
+            _check_places(found, source)
     finally:
         if listener:
             listener.close()
     return found
 
 
-def _unencoded(_: Sequence[str]) -> tuple[Array, tuple[int, ...]]:
-    return np.zeros((0, 0), np.float32), ()
+def _check_places(found: Iterable[Input], source: MediaSource) -> None:
+    """Refuse inputs whose times do not rise, or whose sound and pictures cover other times."""
+    ticks: dict[str, list[int]] = {}
+    for item in found:
+        if isinstance(item, Sample):
+            ticks.setdefault(item.modality, []).append(tick_of(item.timestamp))
+    for name, times in ticks.items():
+        if any(after <= before for before, after in pairwise(times)):
+            raise SourceError(f"{source.name} has {name} out of order: convert it with ffmpeg")
+    ends = [times[-1] / TICK_RATE for times in ticks.values()]
+    if source.jumps and max(ends) - min(ends) > APART:
+        raise SourceError(
+            f"{source.name} has stamps that jump, after which sound and picture end "
+            f"{max(ends) - min(ends):.1f} s apart: convert it with ffmpeg"
+        )
 
 
 def stack_inputs(found: Iterable[Input]) -> MediaFeatures:
@@ -157,7 +182,7 @@ def clip_of(row: MediaRow, part: MediaFeatures, encode: Encode, share: float = 1
     if text and sum(len(states) for states, _ in text):
         values["text"] = np.concatenate([states for states, _ in text])
         ticks["text"] = np.concatenate([time for _, time in text])
-    return Clip(row.label, row.group, values, ticks)
+    return Clip(row.label, row.group, values, ticks, corpus=row.corpus, mode=row.mode)
 
 
 def _tokens(words: Sequence[Word], encode: Encode) -> tuple[Array, npt.NDArray[np.int64]]:

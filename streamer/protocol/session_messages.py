@@ -141,15 +141,19 @@ class SessionMessages:
         self.send(messages.text_message(phrase, **self.envelope()))
 
     def notice(self, notice: Notice) -> None:
-        """Send the loss or return of a modality's source, then the status."""
+        """Send the loss or return of a modality's source, then the status; or what it remarks."""
+        change = "source_back" if notice.reason is None else "source_lost"
         self.event(
-            "source_back" if notice.reason is None else "source_lost",
+            notice.event or change,
             notice.timestamp,
             modality=notice.modality,
             reason=notice.reason,
             detail=notice.detail,
         )
-        self._note(notice.modality, notice.reason)
+        if not notice.event:
+            self._note(notice.modality, notice.reason)
+        elif notice.event.startswith("sound_"):
+            self._note("sound", notice.reason)
 
     def output(self, name: str, reason: str | None, detail: str, at: float) -> None:
         """Send the loss or return of a publisher, through the others, then the status."""

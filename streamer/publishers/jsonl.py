@@ -4,6 +4,7 @@ Knows files and pipes. Knows nothing of the content of a line.
 """
 
 import asyncio
+import errno
 import os
 import sys
 from functools import partial
@@ -130,8 +131,20 @@ def _open(path: str, unwritten: bytes) -> FileIO:
         file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
-        file = FileIO(path, "ab", opener=owner_only)  # words are in it
+        file = FileIO(path, "ab", opener=_opened_now)  # words are in it
     return open_with(file, unwritten)
+
+
+def _opened_now(path: str, flags: int) -> int:
+    """Open a file for its owner without waiting: a named pipe has a reader now, or it is an error."""
+    try:
+        descriptor = owner_only(path, flags | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "a pipe that nobody reads: start its reader first") from None
+        raise
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _ends_within_a_line(path: Path) -> bool:

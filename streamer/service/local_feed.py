@@ -17,7 +17,7 @@ from ..core.estimate import Estimate
 from ..core.load_shedding import LoadShedder, steps_for
 from ..core.sample import Input, Notice, Phrase, Sample
 from ..core.session import Session
-from ..core.source import Put, Source
+from ..core.source import Put, Source, SourceError, SourceLost
 from ..core.source_watchdog import SourceWatchdog
 from ..protocol.messages import Latency
 from ..protocol.session_messages import SessionMessages
@@ -29,6 +29,9 @@ from .outputs import Outputs
 from .supervisor import STOP_LIMIT, keep_alive
 
 logger = logging.getLogger("tamulag.agent")
+
+Keeper = asyncio.Task[SourceLost | None]
+"""Keeps a source alive; its result is the permanent fault that ended it."""
 
 POLL = 0.1
 """Seconds to wait for input before the clock is looked at."""
@@ -51,6 +54,7 @@ class LocalFeed:
         sends_words: False: no text message is sent (`--privacy strict`).
         blame: Called with what went wrong with an input or a step; returns whether a remote sender
             was closed for it. Else, and without it, that is a bug, which ends the run.
+        waits: Whether a source that is away at the start is joined when it comes (`--wait`).
     """
 
     session: Session
@@ -63,9 +67,11 @@ class LocalFeed:
     recorder: Recorder | None = None
     sends_words: bool = True
     blame: Callable[[Exception], bool] | None = None
+    waits: bool = False
     inbox: Inbox = field(default_factory=Inbox)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _away: dict[str, SourceError] = field(default_factory=dict)
     _wait: float = 0.0
     _latest: Latency | None = None
 
@@ -85,15 +91,24 @@ class LocalFeed:
     async def open(self) -> None:
         """Open the sources, and let the session clock begin.
 
+        With `waits` they are opened in `run`, so that nothing waits for one that is away.
+
         Raises:
             SourceError: If a source cannot be opened.
         """
         for source in self.sources:
-            await in_thread(source.name, source.open, threads=self._threads)
+            if self.waits:
+                self._away[source.name] = SourceError(f"{source.name} is joined when it comes")
+            else:
+                await in_thread(source.name, source.open, threads=self._threads)
         self.clock.begin()
 
     async def run(self, ending: asyncio.Event) -> None:
-        """Feed the session until the end, then publish what it still holds; see `Feed`."""
+        """Feed the session until the end, then publish what it still holds; see `Feed`.
+
+        Raises:
+            SourceLost: If it ends because permanent faults left no source.
+        """
         self.messages.begin(0.0)
         async with asyncio.TaskGroup() as group:
             keepers = [
@@ -104,11 +119,14 @@ class LocalFeed:
                         now=self.clock.now,
                         stop=self._stop,
                         threads=self._threads,
+                        away=self._away.get(source.name),
                     ),
                     name=f"tamulag.{source.name}",
                 )
                 for source in self.sources
             ]
+            for keeper in keepers:
+                keeper.add_done_callback(partial(_tell_fault, keepers))
             await self._consume(keepers, ending)
             self._stop.set()
             await self._abandon(keepers)
@@ -120,6 +138,8 @@ class LocalFeed:
         self.messages.end(max(self._now(), self.session.now), reason)
         if not self.paced:
             await self.outputs.wait_for_backlog(ending, is_all=True)
+        if reason == "end":
+            _raise_fault(keepers)
 
     async def close(self) -> None:
         """Wait for the sources' threads, also after a failure: what they use is freed next."""
@@ -146,7 +166,7 @@ class LocalFeed:
         """Publish that an output is lost, or back; the others carry it."""
         self.messages.output(name, reason, detail, self._now())
 
-    async def _consume(self, keepers: Sequence[asyncio.Task[None]], ending: asyncio.Event) -> None:
+    async def _consume(self, keepers: Sequence[Keeper], ending: asyncio.Event) -> None:
         while not (ending.is_set() or self._is_over() or all(k.done() for k in keepers)):
             items = await self.inbox.get(timeout=POLL)
             got = self.clock.now()
@@ -175,7 +195,7 @@ class LocalFeed:
             if self.blame is None or not self.blame(error):
                 raise
 
-    async def _abandon(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+    async def _abandon(self, keepers: Sequence[Keeper]) -> None:
         """Give the sources a moment to end; abandon one that hangs in its driver."""
         _, hanging = await asyncio.wait(keepers, timeout=STOP_LIMIT) if keepers else (0, ())
         for keeper in hanging:
@@ -206,6 +226,8 @@ class LocalFeed:
             self.messages.words(item)
         if isinstance(item, Notice):
             self.messages.notice(item)
+            if item.event:
+                return
         if isinstance(item, Sample):
             now = self.clock.now()
             self._watchdog.saw(item.modality, now)
@@ -260,3 +282,17 @@ class LocalFeed:
             total=round(max(0.0, self.clock.now() - end), 4),
         )
         return self._latest
+
+
+def _tell_fault(keepers: Sequence[Keeper], ended: Keeper) -> None:
+    """Log the permanent fault of a source while others go on."""
+    fault = None if ended.cancelled() or ended.exception() else ended.result()
+    if fault and not all(keeper.done() for keeper in keepers):
+        logger.warning("%s", fault)
+
+
+def _raise_fault(keepers: Sequence[Keeper]) -> None:
+    """Raise the first permanent fault of those that have ended, if there is one."""
+    for keeper in keepers:
+        if fault := keeper.result():
+            raise fault

@@ -33,13 +33,15 @@ class Outputs:
 
     Args:
         publishers: Not yet open; `add` takes more until `open`.
+        waits: Whether a broker that is away at the start is joined when it comes.
     """
 
-    def __init__(self, publishers: Iterable[Publisher] = ()) -> None:
+    def __init__(self, publishers: Iterable[Publisher] = (), *, waits: bool = False) -> None:
         self.publishers: list[Publisher] = []
         self.newest = time.monotonic()
         """Steady clock at the newest message of the service itself."""
         self._of_sessions: list[SessionOutput] = []
+        self._waits = waits
         for publisher in publishers:
             self.add(publisher)
 
@@ -57,7 +59,8 @@ class Outputs:
         """
         self.newest = time.monotonic()
         for publisher in self.publishers:
-            await publisher.open()
+            if not self._is_joined(publisher):
+                await publisher.open()
 
     async def run(self, changed: OutputChanged) -> None:
         """Run all until cancelled; whatever is lost is closed and opened again.
@@ -68,7 +71,11 @@ class Outputs:
         async with asyncio.TaskGroup() as group:
             for publisher in self.publishers:
                 group.create_task(
-                    keep_publishing(publisher, partial(changed, publisher.name)),
+                    keep_publishing(
+                        publisher,
+                        partial(changed, publisher.name),
+                        is_open=not self._is_joined(publisher),
+                    ),
                     name=f"tamulag.{publisher.name}",
                 )
 
@@ -82,6 +89,10 @@ class Outputs:
         for error in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise error
+
+    def _is_joined(self, publisher: Publisher) -> bool:
+        """Return whether an output is opened in `run`: only of a broker the fault is passing."""
+        return self._waits and publisher.name == "mqtt"
 
     def publish(self, kind: str, line: str) -> None:
         """Hand one message of the service to every output."""
@@ -111,25 +122,31 @@ class Outputs:
         return {name: float(count) for name, count in dropped.items()}
 
 
-async def keep_publishing(publisher: Publisher, notify: Callable[[str | None, str], None]) -> None:
-    """Run an open publisher until cancelled; whenever it is lost, close it and open it again.
+async def keep_publishing(
+    publisher: Publisher, notify: Callable[[str | None, str], None], *, is_open: bool = True
+) -> None:
+    """Run a publisher until cancelled; whenever it is lost, close it and open it again.
 
     Args:
-        publisher: Already open.
+        publisher: Already open, unless it is to be joined when it comes.
         notify: Called with `publisher_lost` and the reason, and with None when it is back.
+        is_open: Whether it is open.
 
     Raises:
         Exception: Whatever the publisher raised that is not a `PublisherError`.
     """
     backoff = Backoff()
+    if not is_open:
+        notify("publisher_lost", f"{publisher.name} is joined when it comes")
     while True:
-        backoff.opened()
-        try:
-            await publisher.run()
-        except PublisherError as lost:
-            logger.warning("%s: %s", publisher.name, lost)
-            notify("publisher_lost", str(lost))
-        await publisher.close()
+        if is_open:
+            backoff.opened()
+            try:
+                await publisher.run()
+            except PublisherError as lost:
+                logger.warning("%s: %s", publisher.name, lost)
+                notify("publisher_lost", str(lost))
+            await publisher.close()
         is_open = False
         while not is_open:
             await asyncio.sleep(backoff.next())

@@ -15,7 +15,7 @@ from ..core.sample import Modality, Sample
 from ..core.source import Now, Put, SourceError, SourceLost
 from ..core.urls import redacted
 from .frame_grabber import FrameGrabber, frame_grabber
-from .media_reader import MAX_WIDTH, Image
+from .geometry import MAX_WIDTH, Image
 
 _FIRST_FRAME_LIMIT, _FRAME_LIMIT, _FAILURE_LIMIT = 5.0, 1.5, 1.0
 _RETRY = 0.05

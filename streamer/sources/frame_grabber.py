@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.source import SourceError
 from ..core.urls import redacted
-from .media_reader import Image, scaled, streamed
+from .containers import streamed
+from .geometry import Image, scaled
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -43,7 +44,8 @@ def frame_grabber(device: int | str) -> FrameGrabber:
     if isinstance(device, str) and not device.startswith("/dev/"):
         raise SourceError(
             f"camera '{redacted(device)}' is no index and no URL: "
-            "play a file with --source (MediaFile)"
+            "play a file with --source (MediaFile)",
+            is_permanent=True,
         )
     return _device(device)
 
@@ -74,7 +76,9 @@ class _Stream:
         self._container: InputContainer = streamed(url, name, _OPTIONS)
         if not self._container.streams.video:
             self._container.close()
-            raise SourceError(f"{name} has no pictures: give the address of its video")
+            text = f"{name} has no pictures: give the address of its video"
+            raise SourceError(text, is_permanent=True)
+        self._video = self._container.streams.video[0]
         self._frames = self._decoded()
         self._frame: VideoFrame | None = None
 
@@ -93,10 +97,12 @@ class _Stream:
 
     def retrieve(self) -> tuple[bool, Image | None]:
         frame, self._frame = self._frame, None
-        return frame is not None, None if frame is None else scaled(frame, "bgr24")
+        if frame is None:
+            return False, None
+        return True, scaled(frame, "bgr24", aspect=self._video.sample_aspect_ratio)
 
     def release(self) -> None:
         self._container.close()
 
     def _decoded(self) -> "Iterator[VideoFrame]":
-        return self._container.decode(self._container.streams.video[0])
+        return self._container.decode(self._video)

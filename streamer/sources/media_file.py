@@ -3,29 +3,32 @@
 Knows containers and pacing. Knows no features and no session.
 """
 
+import heapq
 import logging
 import math
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ..core.sample import SAMPLE_RATE, TICK_RATE, Modality, Notice
-from ..core.source import Now, Put, SourceError, SourceLost
+from ..core.source import FAILED, Now, Put, SourceError, SourceLost
 from ..core.urls import redacted
 from ..features.audio_pipeline import AudioPipeline
 from .camera import VisionExtractor
+from .containers import is_format_fault, is_network, is_whole_file, moving, opened
+from .geometry import Image
 from .media_reader import (
     VISION_RATE,
-    Image,
     Item,
     MediaReader,
     TimedPicture,
     in_time_order,
-    is_network,
-    moving,
-    opened,
+    moment,
     picture_of,
+    time_line_of,
 )
+from .time_line import Track
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,6 +46,13 @@ which a sample is too late for its hop."""
 _CAUGHT_UP = 0.1
 """Seconds behind at which skipped sound resumes: few long gaps, not many short ones."""
 
+_JUMPS_TOLD = 5
+"""Jumps of the stamps that are told one by one."""
+
+_SAME_END = 0.1  # seconds
+
+_SHOWN: dict[Track, str] = {"audio": "sound", "vision": "picture"}
+
 logger = logging.getLogger("tamulag.media")
 
 
@@ -50,9 +60,11 @@ class MediaSource:
     """Play a file or stream through the same path as camera and microphone.
 
     Time is the container's. It starts with the session, at both speeds alike; a source opened later
-    starts at the next tenth of a second of the session clock. Tracks out of order are buffered for
-    at most 2 s, 0.2 s from a network. At speed `1` a file that falls behind the clock skips
-    pictures, then sound, and counts them; otherwise nothing is dropped here.
+    starts at the next tenth of a second of the session clock. Stamps pass a `TimeLine`: a jump is
+    told as the event `time_jump`. The tracks of a file are read each for itself, however far apart
+    they lie; from a pipe one waits for the other for at most 2 s, from a network for 0.2 s.
+    At speed `1` a file that falls behind the clock skips pictures, then sound, and counts them;
+    otherwise nothing is dropped here.
 
     Args:
         path: File, or URL of a stream.
@@ -65,6 +77,7 @@ class MediaSource:
 
     Attributes:
         modalities: What is wanted and, once it is open, available.
+        jumps: Times at which stamps jumped and a new segment began.
     """
 
     def __init__(
@@ -88,7 +101,11 @@ class MediaSource:
         self._loop = loop
         self._still = still
         self._still_image: Image | None = None
-        self._container: InputContainer | None = None
+        self._containers: list[InputContainer] = []
+        self._readers: list[MediaReader] = []
+        self._told: list[Notice] = []
+        self.jumps = 0
+        self._read: float | None = None  # seconds after which a stream ended before
         self._stride = 1
         self._skipped_pictures = 0
         self._skipped_samples = 0
@@ -100,7 +117,7 @@ class MediaSource:
         self.modalities = self._wanted
 
     def losses(self) -> dict[str, int]:
-        """Return the lost ticks; see `Source`. At speed `max` nothing is lost."""
+        """Return the lost ticks; see `Source`. At speed `max` only what is damaged is lost."""
         skipped = round(self._skipped_samples * TICK_RATE / SAMPLE_RATE)
         losses = {"audio": skipped, "vision": self._skipped_pictures}
         if self._sound and "text" in self._sound.modalities:
@@ -136,14 +153,17 @@ class MediaSource:
         )
         if not self.modalities:
             container.close()
-            raise SourceError(f"{self.name} has no {' or '.join(self._wanted)}: play another file")
-        self._container = container
+            wanted = " or ".join(self._wanted)
+            text = f"{self.name} has no {wanted}: play another file"
+            raise SourceError(text, is_permanent=True)
+        self._containers.append(container)
 
     def run(self, put: Put, stop: threading.Event) -> None:
         """Put the content of the media, until its end or until `stop` is set.
 
         Raises:
-            SourceLost: If a network stream breaks off, or nothing can be decoded.
+            SourceLost: If a network stream breaks off, or there is nothing that can be decoded:
+                of a file this is permanent.
         """
         now = 0.0 if self._now is None else self._now()
         # At a session's start the media starts with it, so that both speeds give the same ticks.
@@ -154,9 +174,11 @@ class MediaSource:
                 put(Notice(start / VISION_RATE, modality, reason, self.name))
         try:
             for item in self._items(start):
+                self._tell(put, start)
                 if not self._wait_until(item.end, stop):
                     break
                 self._push(item, put)
+            self._tell(put, start)
         finally:
             self._close()
             if self._sound:
@@ -173,28 +195,80 @@ class MediaSource:
                 yield item
             self._close()
             if end == start / VISION_RATE:
-                raise SourceLost("source_lost", f"{self.name} holds nothing that can be decoded")
+                raise self._lost("holds nothing that can be decoded")
             if not self._loop:
                 return
+            if not is_network(self._path) and not is_whole_file(self._path):
+                raise self._lost("is a pipe: it can be played once, without --loop")
             start = math.ceil(end * VISION_RATE - 1e-5)
-            self._container = opened(self._path)
+            self._containers.append(opened(self._path))
 
     def _one_pass(self, start: int) -> Iterator[Item]:
-        import av
-
-        container = self._container
-        assert container is not None, "open() comes before run()"
-        reader = MediaReader(container, self.modalities, start, self._still_image)
+        assert self._containers, "open() comes before run()"
+        length, jumps = self._containers[0].duration, self.jumps
         try:
-            yield from reader.items()
-        except av.FFmpegError as error:
+            yield from heapq.merge(*self._tracks(start), key=moment)
+        finally:
+            self._count_damage()
+        read = max(reader.length for reader in self._readers)
+        fault = next((reader.fault for reader in self._readers if reader.fault), None)
+        # The length is of the stamps: where these jumped it says nothing.
+        is_known = length is not None and self.jumps == jumps
+        is_whole = is_known and read >= (length or 0) / 1e6 - 1.0
+        if fault and not (is_whole and is_network(self._path)):
             # Without FFmpeg's own text, which quotes the address with its password.
-            raise SourceLost("source_lost", f"{self.name} broke off: {error.strerror}") from None
-        if reader.damaged:
-            logger.warning("%s: %d damaged packets were left out", self.name, reader.damaged)
-        length = container.duration
-        if is_network(self._path) and (length is None or reader.length < length / 1e6 - 1.0):
-            raise SourceLost("source_lost", f"{self.name} ended unexpectedly")
+            raise self._lost(f"broke off: {fault.strerror}", is_permanent=is_format_fault(fault))
+        if is_network(self._path) and not is_whole:
+            self._check_end(read)
+
+    def _check_end(self, read: float) -> None:
+        """Raise that a stream was lost, unless it ended at the same place before: a film."""
+        before, self._read = self._read, read
+        if before is None or abs(read - before) > _SAME_END:
+            raise self._lost("ended unexpectedly")
+        logger.warning("%s ended at %.1f s again: it is taken for a film", self.name, read)
+
+    def _tracks(self, start: int) -> list[Iterator[Item]]:
+        """Return what reads the tracks: of a file each one for itself, so that none waits."""
+        first = self._containers[0]
+        time = time_line_of(first, lambda *jump: self._note_jump(start, *jump))
+        both = [(name,) for name in ("audio", "vision") if name in self.modalities]
+        is_split = is_whole_file(self._path) and len(both) == 2 and moving(first)
+        parts = both if is_split else [self.modalities]
+        self._containers += [opened(self._path) for _ in parts[1:]]
+        self._readers = [
+            MediaReader(container, part, start, self._still_image, time)
+            for container, part in zip(self._containers, parts, strict=True)
+        ]
+        return [reader.items() for reader in self._readers]
+
+    def _lost(self, fault: str, *, is_permanent: bool = False) -> SourceLost:
+        """Return how it is lost: what is wrong with a file will not mend itself."""
+        is_permanent |= not is_network(self._path)
+        return SourceLost(FAILED if is_permanent else "source_lost", f"{self.name} {fault}")
+
+    def _note_jump(self, start: int, track: Track, time: float, jump: float) -> None:
+        self.jumps += 1
+        at = time + start / VISION_RATE
+        detail = f"the time stamps of the {_SHOWN[track]} jump by {jump:+.1f} s: it goes on at once"
+        if self.jumps <= _JUMPS_TOLD:
+            logger.warning("%s, at %.1f s: %s", self.name, at, detail)
+            self._told.append(Notice(at, track, None, detail, "time_jump"))
+        elif self.jumps == _JUMPS_TOLD + 1:
+            logger.warning("%s: further jumps are counted, not told", self.name)
+
+    def _tell(self, put: Put, start: int) -> None:
+        told, self._told = self._told, []
+        for reader in self._readers:
+            if remark := reader.sound.remark():
+                told.append(replace(remark, timestamp=remark.timestamp + start / VISION_RATE))
+        for notice in told:
+            put(notice)
+
+    def _count_damage(self) -> None:
+        damaged = sum(reader.damaged for reader in self._readers)
+        if damaged:
+            logger.warning("%s: %d damaged packets were left out", self.name, damaged)
 
     def _wait_until(self, time: float, stop: threading.Event) -> bool:
         """Wait for the session clock; return False once `stop` is set."""
@@ -232,6 +306,6 @@ class MediaSource:
             put(self._vision.push(item.image, item.timestamp))
 
     def _close(self) -> None:
-        container, self._container = self._container, None
-        if container is not None:
+        containers, self._containers = self._containers, []
+        for container in containers:
             container.close()

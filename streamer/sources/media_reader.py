@@ -5,40 +5,28 @@ Knows containers and their time stamps. Knows no pacing, no features and no sess
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.sample import SAMPLE_RATE, Array, Modality
 from ..core.source import SourceError
-from ..core.urls import SCHEMES, redacted
-from ..features.audio_pipeline import Resampler
+from ..core.urls import redacted
+from .containers import moving, opened
+from .geometry import Image, scaled
+from .sound_line import SoundLine, Stretch
+from .time_line import Jumped, TimeLine
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream, Packet, VideoFrame, VideoStream
+    from av import AudioFrame, AudioStream, FFmpegError, VideoFrame, VideoStream
     from av.container import InputContainer
-    from av.stream import Stream
-
-Image = npt.NDArray[np.uint8]
-
-MAX_WIDTH = 640
-"""Pixels; wider pictures are scaled down before their features are computed."""
 
 VISION_RATE = 10
 """Hz: the last frame of each tenth of a second is described."""
 
+_FRAME, _LONGEST = 0.04, 1.0  # seconds that a picture is shown: where nothing is said; at most
 _PIECE = SAMPLE_RATE // VISION_RATE  # samples; sound is passed on in blocks of a tenth of a second
-_JUMP = 0.02  # seconds, one tick; a smaller difference of count and stamp of sound is rounding
-_OPEN_LIMIT, _READ_LIMIT = 5.0, 2.0
-# A playlist from the network must not read files of this machine, nor a file reach the network.
-_FILE_PROTOCOLS = "file,crypto,data"
-_NETWORK_PROTOCOLS = ",".join((*SCHEMES, "httpproxy", "tls", "crypto", "data"))
-# Lists of further inputs, not media; a whitelist is the only way to exclude them.
-_LISTS = {"concat", "dash", "imf", "sdp"}
 
 
 class SoundBlock(NamedTuple):
@@ -70,11 +58,14 @@ class MediaReader:
         container: Open container; the caller closes it.
         modalities: `audio`, `vision` or both; only their first tracks are decoded.
         start: Vision tick of the session at which the container's time 0 lies.
-        still: TimedPicture used as the video where the container has none.
+        still: Picture used as the video where the container has none.
+        time: Gate of its stamps; None: one of its own.
 
     Attributes:
         damaged: Packets that could not be decoded.
         length: Seconds of media decoded so far.
+        fault: What ended it before its end.
+        sound: Places the sound, and watches it.
     """
 
     def __init__(
@@ -83,19 +74,21 @@ class MediaReader:
         modalities: Iterable[Modality],
         start: int,
         still: Image | None,
+        time: TimeLine | None = None,
     ) -> None:
         sounds = container.streams.audio[:1] if "audio" in modalities else ()
         pictures = moving(container)[:1] if "vision" in modalities else ()
         self.damaged = 0
         self.length = 0.0
+        self.fault: FFmpegError | None = None
         self._container = container
         self._streams: list[AudioStream | VideoStream] = [*sounds, *pictures]
-        self._zero = _start_of(container)
+        self._video = pictures[0] if pictures else None
+        self._time = time or time_line_of(container)
+        self.sound = SoundLine(self._time)
         self._start = start  # in vision ticks, so that sound and picture match their grids exactly
-        self._resampler = Resampler(SAMPLE_RATE)
-        self._next: int | None = None
-        self._delivered = 0
         self._pending: tuple[float, VideoFrame] | None = None
+        self._shown: float | None = None  # time of the newest picture
         self._still = still if "vision" in modalities and not pictures else None
         self._stills = 0
 
@@ -103,62 +96,73 @@ class MediaReader:
         """Yield sound and pictures; each rises in time, the two may be out of step."""
         from av import AudioFrame
 
-        for packet in self._container.demux(self._streams):
-            for frame in self._decoded(packet):
-                if isinstance(frame, AudioFrame):
-                    yield from self._sound_of(frame)
-                else:
-                    yield from self._picture_of(frame)
-        yield from self._pieces(self._resampler.finish())
+        for frame in self._frames():
+            if isinstance(frame, AudioFrame):
+                yield from self._blocks(self.sound.push(frame, _stamp(frame)))
+            else:
+                yield from self._picture_of(frame)
+        yield from self._blocks(self.sound.finish())
         yield from self._release()
 
-    def _decoded(self, packet: "Packet[Stream]") -> "list[AudioFrame | VideoFrame]":
+    def _frames(self) -> "Iterator[AudioFrame | VideoFrame]":
+        """Yield what is decoded; what a decoder still holds comes also where reading breaks off."""
+        from av import FFmpegError
+
+        try:
+            for packet in self._container.demux(self._streams):
+                yield from self._decoded(packet.decode)
+        except FFmpegError as error:
+            self.fault = error
+            for stream in self._streams:
+                yield from self._decoded(partial(stream.decode, None))
+
+    def _decoded(self, decode: "Callable[[], Sequence[object]]") -> "list[AudioFrame | VideoFrame]":
         from av import AudioFrame, VideoFrame
+        from av.error import EOFError as Ended
         from av.error import InvalidDataError
 
         try:
-            frames = packet.decode()
+            frames = decode()
+        except Ended:
+            return []
         except InvalidDataError:
             self.damaged += 1
             return []
-        kinds = (AudioFrame, VideoFrame)
-        return [f for f in frames if isinstance(f, kinds) and f.pts is not None]
+        return [frame for frame in frames if isinstance(frame, (AudioFrame, VideoFrame))]
 
-    def _sound_of(self, frame: "AudioFrame") -> Iterator[Item]:
-        time = self._time(frame)
-        if self._next is None:
-            self._next = round(time * SAMPLE_RATE)
-        elif abs(time - self._next / SAMPLE_RATE) > _JUMP:
-            yield from self._pieces(self._resampler.finish())
-            self._next = round(time * SAMPLE_RATE)
-        yield from self._pieces(self._resampler.push_frame(frame))
-
-    def _pieces(self, values: Array) -> Iterator[Item]:
-        for at in range(0, len(values), _PIECE):
-            piece, start = values[at : at + _PIECE], self._next or 0
-            self._next = start + len(piece)
-            # Stamps that step back: samples that would be repeated are cut.
-            piece = piece[max(self._delivered - start, 0) :]
-            if not len(piece):
-                continue
-            start = max(start, self._delivered)
-            self._delivered = self._next
-            self.length = max(self.length, self._next / SAMPLE_RATE)
-            begin = start + self._start * _PIECE
-            yield SoundBlock((begin + len(piece)) / SAMPLE_RATE, begin, piece)
-            yield from self._show_still()
+    def _blocks(self, stretches: Iterable[Stretch]) -> Iterator[Item]:
+        for first, values in stretches:
+            for at in range(0, len(values), _PIECE):
+                start, piece = first + at, values[at : at + _PIECE]
+                self.length = max(self.length, (start + len(piece)) / SAMPLE_RATE)
+                begin = start + self._start * _PIECE
+                yield SoundBlock((begin + len(piece)) / SAMPLE_RATE, begin, piece)
+                yield from self._show_still()
 
     def _picture_of(self, frame: "VideoFrame") -> Iterator[Item]:
-        time = self._time(frame)
+        stamp, length = _stamp(frame), self._length_of(frame)
+        if stamp is None:
+            time = 0.0 if self._shown is None else self._shown + length
+        else:
+            time = self._time.place("vision", stamp)
+        time = max(time, self._shown or 0.0)  # those that come out of order
         if self._pending and _tick(time) > _tick(self._pending[0]):
             yield from self._release()
-        self._pending = (time, frame)
+        self._pending, self._shown = (time, frame), time
+        self._time.reached("vision", time + length)
         self.length = max(self.length, time)
+
+    def _length_of(self, frame: "VideoFrame") -> float:
+        """Return how long a picture is shown, seconds."""
+        rate = self._video and (self._video.average_rate or self._video.guessed_rate)
+        own = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        return min(own or (float(1 / rate) if rate else _FRAME), _LONGEST)
 
     def _release(self) -> Iterator[Item]:
         if self._pending:
             (time, frame), self._pending = self._pending, None
-            yield self._picture(_tick(time), time, scaled(frame))
+            aspect = self._video.sample_aspect_ratio if self._video else None
+            yield self._picture(_tick(time), time, scaled(frame, aspect=aspect))
 
     def _show_still(self) -> Iterator[Item]:
         while self._still is not None and self.length >= (self._stills + 1) / VISION_RATE:
@@ -169,13 +173,32 @@ class MediaReader:
         end = (tick + 1 + self._start) / VISION_RATE
         return TimedPicture(end, time + self._start / VISION_RATE, image)
 
-    def _time(self, frame: "AudioFrame | VideoFrame") -> float:
-        assert frame.pts is not None
-        assert frame.time_base is not None
-        time = float(frame.pts * frame.time_base)
-        if self._zero is None:
-            self._zero = time
-        return time - self._zero
+
+def time_line_of(container: "InputContainer", jumped: Jumped = lambda *_: None) -> TimeLine:
+    """Return the gate of a container's stamps, for all of its tracks.
+
+    Args:
+        container: Open container.
+        jumped: See `TimeLine`.
+    """
+    streams = [*container.streams.audio, *moving(container)]
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream.start_time is not None and stream.time_base is not None
+    ]
+    return TimeLine(min(starts, default=None), jumped)
+
+
+def _stamp(frame: "AudioFrame | VideoFrame") -> float | None:
+    """Return when a frame is shown or heard, seconds; None where its container does not say."""
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return None if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
+
+
+def moment(item: Item) -> int:
+    """Return when an item is complete, in tenths of a millisecond: equal where it is equal."""
+    return round(item.end * 1e4)
 
 
 def in_time_order(items: Iterable[Item], tracks: int, hold: float) -> Iterator[Item]:
@@ -186,81 +209,18 @@ def in_time_order(items: Iterable[Item], tracks: int, hold: float) -> Iterator[I
         tracks: Number of kinds of items.
         hold: Seconds by which one track may run ahead before it stops waiting for the others.
     """
-    waiting: list[tuple[float, int, Item]] = []
-    newest: dict[type, float] = {}
+    waiting: list[tuple[int, int, Item]] = []
+    newest: dict[type, int] = {}
     arrival = count()
     for item in items:
-        heapq.heappush(waiting, (item.end, next(arrival), item))
-        newest[type(item)] = item.end
+        heapq.heappush(waiting, (moment(item), next(arrival), item))
+        newest[type(item)] = moment(item)
         behind = min(newest.values()) if len(newest) == tracks else -math.inf
-        complete = max(behind, max(newest.values()) - hold)
+        complete = max(behind, max(newest.values()) - hold * 1e4)
         while waiting and waiting[0][0] <= complete:
             yield heapq.heappop(waiting)[2]
     while waiting:
         yield heapq.heappop(waiting)[2]
-
-
-def is_network(path: str) -> bool:
-    """Return whether a path is a URL."""
-    return "://" in path
-
-
-def opened(path: str) -> "InputContainer":
-    """Open a file or stream.
-
-    Raises:
-        SourceError: If it cannot be read; the text names the remedy.
-    """
-    import av
-
-    name = f"source {redacted(path)}"
-    if is_network(path):
-        return streamed(path, name)
-    options = {"format_whitelist": _formats(), "protocol_whitelist": _FILE_PROTOCOLS}
-    try:
-        # An absolute path is never parsed as a protocol of FFmpeg, such as `concat:`.
-        # A playlist whose parts may not be opened is retried for ever without a limit.
-        return av.open(str(Path(path).resolve()), options=options, timeout=_OPEN_LIMIT)
-    except av.FFmpegError as error:
-        reason = error.strerror
-    raise SourceError(f"{name} cannot be read ({reason}): check the path and the file")
-
-
-def streamed(url: str, name: str, options: Mapping[str, str] | None = None) -> "InputContainer":
-    """Open a network stream within 5 s; each read waits at most 2 s.
-
-    Args:
-        url: Address; it may redirect, but never to a file of this machine.
-        name: What is opened, without a password, for messages.
-        options: Further FFmpeg options of the format.
-
-    Raises:
-        SourceError: If the URL is not of a network stream, or cannot be read.
-    """
-    import av
-
-    # FFmpeg's other protocols are refused here: some read or join files of this machine.
-    if url.partition("://")[0] not in SCHEMES:
-        raise SourceError(
-            f"{name} cannot be read: give an address of {', '.join(SCHEMES)}, "
-            "or play a file by its plain path with --source (MediaFile)"
-        )
-    limits = {"format_whitelist": _formats(), "protocol_whitelist": _NETWORK_PROTOCOLS}
-    try:
-        return av.open(
-            url, options={**(options or {}), **limits}, timeout=(_OPEN_LIMIT, _READ_LIMIT)
-        )
-    except av.FFmpegError as error:
-        reason = error.strerror
-    # Without FFmpeg's own text: it quotes the address, with its password, in a traceback.
-    remedy = "check that its server runs and that the address is right"
-    raise SourceError(f"{name} cannot be read ({reason}): {remedy}")
-
-
-def _formats() -> str:
-    import av
-
-    return ",".join(sorted(av.formats_available - _LISTS))
 
 
 def picture_of(path: str) -> Image:
@@ -273,36 +233,12 @@ def picture_of(path: str) -> Image:
 
     with opened(path) as container:
         try:
-            return scaled(next(container.decode(container.streams.video[0])))
+            video = container.streams.video[0]
+            return scaled(next(container.decode(video)), aspect=video.sample_aspect_ratio)
         except (av.FFmpegError, IndexError, StopIteration):
             pass
-    raise SourceError(f"source {redacted(path)} holds no picture: name an image file")
-
-
-def moving(container: "InputContainer") -> "list[VideoStream]":
-    """Return the video tracks without cover art."""
-    from av.stream import Disposition
-
-    return [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
-
-
-def _start_of(container: "InputContainer") -> float | None:
-    streams = [*container.streams.audio, *moving(container)]
-    starts = [
-        float(stream.start_time * stream.time_base)
-        for stream in streams
-        if stream.start_time is not None and stream.time_base is not None
-    ]
-    return min(starts, default=None)
-
-
-def scaled(frame: "VideoFrame", form: Literal["rgb24", "bgr24"] = "rgb24") -> Image:
-    """Return a frame as uint8 (H, W, 3), upright, at most `MAX_WIDTH` wide before rotation."""
-    width = min(frame.width, MAX_WIDTH)
-    height = round(frame.height * width / frame.width)
-    # By default each conversion starts a thread per core and ends them.
-    image = frame.to_ndarray(format=form, width=width, height=height, threads=1)
-    return np.asarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
+    name = f"source {redacted(path)}"
+    raise SourceError(f"{name} holds no picture: name an image file", is_permanent=True)
 
 
 def _tick(time: float) -> int:

@@ -16,6 +16,7 @@ from ..core.sample import SAMPLE_RATE, TICK_RATE, Array, Modality
 from ..core.source import Now, Put, SourceError, SourceLost
 from ..features.audio_pipeline import AudioPipeline, Resampler
 from .clock_sync import ClockSync
+from .pulse_inputs import DEVICE, led_to, matching, pulse_inputs
 
 if TYPE_CHECKING:
     from sounddevice import CallbackFlags, InputStream
@@ -43,7 +44,8 @@ class MicrophoneSource:
     dropped and counted, so that processing is current again; the gap shows in later timestamps.
 
     Args:
-        device: Name (exact, or a part that only one input has), index, or None for the default.
+        device: Name (exact, or a part that only one input has), index, or None for the default;
+            also of an input of PulseAudio or PipeWire, for example a monitor.
         sound: Receives the blocks; threaded if it has a recogniser.
         now: The session clock.
         rate: Hz to open the device at; None: 16 kHz if the device accepts it, else its own rate.
@@ -131,18 +133,19 @@ class MicrophoneSource:
         self._is_list_stale = True
         self._begin()
         try:
-            index = _find_input(sounddevice, self._device)
-            self._rate, channels = _format(sounddevice, index, self._wanted_rate)
-            self._stream = sounddevice.InputStream(
-                samplerate=self._rate,
-                blocksize=self._rate // _BLOCK_RATE,
-                device=index,
-                channels=channels,
-                dtype="float32",
-                callback=self._queue_block,
-                finished_callback=self._finished.set,
-            )
-            self._stream.start()
+            index, source = _find_input(sounddevice, self._device)
+            with led_to(source):
+                self._rate, channels = _format(sounddevice, index, self._wanted_rate)
+                self._stream = sounddevice.InputStream(
+                    samplerate=self._rate,
+                    blocksize=self._rate // _BLOCK_RATE,
+                    device=index,
+                    channels=channels,
+                    dtype="float32",
+                    callback=self._queue_block,
+                    finished_callback=self._finished.set,
+                )
+                self._stream.start()
         except sounddevice.PortAudioError as error:
             self._close()
             raise SourceError(
@@ -184,6 +187,8 @@ class MicrophoneSource:
             if is_torn:
                 resampler.finish()
             self._push(block, resampler.push(block.values), put, is_torn=is_torn)
+            if remark := resampler.remark(block.arrival):
+                put(remark)
             expected = block.span[1]
 
     def _push(self, block: _Block, values: Array, put: Put, *, is_torn: bool) -> None:
@@ -257,28 +262,35 @@ def _portaudio() -> ModuleType:
     return module
 
 
-def _find_input(sounddevice: ModuleType, device: str | int | None) -> int | None:
-    """Return the index of an input, by exact name, part of a name or index."""
+def _find_input(sounddevice: ModuleType, device: str | int | None) -> tuple[int | None, str | None]:
+    """Return the index of an input, by exact name, part of a name or index.
+
+    With it comes the source of the sound server that it is to record, if it is one of those.
+    """
     inputs = {
         index: str(found["name"])
         for index, found in enumerate(sounddevice.query_devices())
         if found["max_input_channels"] > 0
     }
-    listed = "; ".join(f"{index} {name}" for index, name in inputs.items()) or "none"
     if not inputs:
         raise SourceError(
             "there is no microphone: connect one, or use --microphone none (no Microphone)"
         )
     if device is None:
-        return None
+        return None, None
     text = str(device)
     exact = [index for index, name in inputs.items() if text in (name, str(index))]
     part = [index for index, name in inputs.items() if text.lower() in name.lower()]
     fitting = exact or part
     if len(fitting) == 1 or exact:
-        return fitting[0]
-    problem = "fits several inputs" if fitting else "is not among the inputs"
-    raise SourceError(f"microphone {device!r} {problem}: choose one of {listed}")
+        return fitting[0], None
+    served = pulse_inputs() if DEVICE in inputs.values() else ()
+    sources = [] if fitting else matching(served, text)
+    if len(sources) == 1:
+        return next(i for i, name in inputs.items() if name == DEVICE), sources[0].name
+    listed = [f"{i} {name}" for i, name in inputs.items()] + [one.description for one in served]
+    problem = "fits several inputs" if fitting or sources else "is not among the inputs"
+    raise SourceError(f"microphone {device!r} {problem}: choose one of {'; '.join(listed)}")
 
 
 def _format(sounddevice: ModuleType, index: int | None, wanted: int | None) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from ..protocol.ingest import FeaturesHeader, Frame, PlacedFrame, SenderHello, W
 from ..protocol.messages import Role
 from .camera import VisionExtractor
 from .clock_sync import ClockSync
-from .media_reader import MAX_WIDTH, Image
+from .geometry import MAX_WIDTH, Image
 
 _FLUSH_LIMIT = 1.0
 """Seconds granted to the recogniser for its last words."""

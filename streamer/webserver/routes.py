@@ -19,6 +19,8 @@ from .access_control import Access, FailedAttempts, is_loopback
 logger = logging.getLogger("tamulag.websocket")
 
 UNKNOWN_HOST = "unknown name in Host: use the address or localhost, or list its page in origins"
+READING = ("GET", "HEAD")
+"""Methods of a request for a page; to HEAD the page's head alone is the answer."""
 
 _WHERE = 'send it as `Authorization: Bearer ...`, or as first message {"token": "..."}'
 
@@ -106,7 +108,7 @@ class Router:
 
     def _choose(self, path: str, request: HttpRequest, is_known: bool) -> Page | None:
         route, make = self._find(request.target)
-        if request.is_upgrade:
+        if request.is_upgrade and request.method == "GET":
             return (
                 None
                 if path in self.websockets
@@ -114,8 +116,8 @@ class Router:
             )
         if route is None and path != "/":
             return _page(404, f"not here; here are: {' '.join(['/', *self.routes])}")
-        if request.method != "GET":
-            return _page(405, "only GET", ("Allow", "GET"))
+        if request.method not in READING:
+            return _page(405, "only GET and HEAD", ("Allow", ", ".join(READING)))
         if route is None:
             return _page(426, "this is a WebSocket", ("Upgrade", "websocket"))
         if not (is_known or route.is_public):

@@ -1,49 +1,32 @@
 """Turns one after the other: what is compared, and that a turn is scored as if it were alone."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from support.turns import by_length
 from tamulag.models import TamUlag
 from tamulag.models.runtime.card import Card
 from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.bench.live_turns import (
     PersonScores,
-    TurnInputs,
     TurnScores,
     figure_intervals,
     figures,
     person_scores,
-    text_turn,
 )
 from tamulag.streamer.core.estimate import Timing
-from tamulag.streamer.core.sample import Phrase
 from tamulag.streamer.core.session import Session
+from tamulag.streamer.offline.turn_inputs import TurnInputs, phrases
+from tamulag.streamer.offline.turn_player import Said
 
 CARD = Card(trained=dict.fromkeys(("sentiment", "text", "audio", "vision"), True))
 
 
-def encoded(words: Sequence[str]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return a state per word that depends on the word alone."""
-    rows = [np.random.default_rng(len(word)).standard_normal(5) for word in words]
-    return np.array(rows, np.float32).reshape(-1, 5), tuple(range(len(words)))
-
-
 def turn(text: str, seconds: float = 2.0) -> TurnInputs:
-    return text_turn(text.split(), 1.0, encoded, seconds=seconds, step=0.5)
-
-
-def test_the_words_of_a_sentence_come_as_it_is_said() -> None:
-    """Every half second those that have ended; the last phrase is final and whole."""
-    phrases = [item for item in turn("a bb ccc dddd").inputs if isinstance(item, Phrase)]
-    assert [(one.timestamp, len(one.words), one.final) for one in phrases] == [
-        (0.5, 1, False),
-        (1.0, 2, False),
-        (1.5, 3, False),
-        (2.0, 4, True),
-    ]
+    said = phrases(text.split(), by_length, seconds=seconds, step=0.5)
+    return TurnInputs(said, seconds, 1.0)
 
 
 @pytest.mark.parametrize(("attention", "is_equal"), [("turn", True), ("window", False)])
@@ -64,11 +47,16 @@ def test_the_sentence_before_has_no_part_in_the_context(
         "text",
         pause=0.5,
     )
-    assert (person.turns[1].at[0] == pytest.approx(person.turns[1].alone, abs=1e-5)) == is_equal
+    after = person.turns[1]
+    assert (after.at[0].value == pytest.approx(after.alone.value, abs=1e-5)) == is_equal
 
 
 def scores(label: float, before: float | None, alone: float, *at: float) -> TurnScores:
-    return TurnScores(label, before, alone, at, 0.5)
+    return TurnScores(label, before, near(alone), tuple(map(near, at)), 0.5)
+
+
+def near(score: float) -> Said:
+    return Said(score, (score - 0.5, score + 0.5))
 
 
 def test_figures_count_what_follows_an_opposite_turn() -> None:
@@ -85,7 +73,15 @@ def test_figures_count_what_follows_an_opposite_turn() -> None:
     assert np.isnan(found["opposite_sign_2s"])
     assert found["alone_MAE"] == pytest.approx((0 + 1 + 0 + 0.3) / 4)
     assert found["turn_MAE"] == pytest.approx((1 + 3 + 0 + 1.3) / 4)
+    assert (found["alone_covered"], found["turn_covered"]) == (0.75, 0.25)
     assert "neutral_mean" not in found
+
+
+def test_without_intervals_nothing_is_covered() -> None:
+    """A checkpoint that was not calibrated has none: no share of none."""
+    none = Said(1.0, None)
+    found = figures([PersonScores([TurnScores(1.0, None, none, (none,), 0.5)], [1.0], 0, 0, 1.0)])
+    assert np.isnan(found["turn_covered"])
 
 
 def test_neutral_streams_have_a_deviation_and_changes_per_minute() -> None:

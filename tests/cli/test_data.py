@@ -18,7 +18,7 @@ from support.figure_names import MOSI, SIMS
 from support.sound_files import sound_file, tone
 from support.speech import packaged, read
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
-from tamulag.models.data.clips import read_clips
+from tamulag.models.data.clips import VARIED, read_clips
 from tamulag.models.runtime.checkpoint import Card, save
 from tamulag.streamer.cli.data import bar, show
 from tamulag.streamer.features.audio import AUDIO_DIM
@@ -164,6 +164,8 @@ def test_unreadable_file_is_reported_and_scores_by_its_text(
         (("evaluate", "--data", "no.csv", "--metrics", "bleu"), 2, "bleu"),
         (("evaluate", "--data", "no.csv", "--workers", "0"), 2, "workers"),
         (("extract", ".", "--out", "x", "--corpus", "none"), 2, "corpus"),
+        (("extract", ".", "--out", "x", "--corpus", "texts", "--vary", "1"), 2, "has no sound"),
+        (("extract", ".", "--out", "x", "--vary", "0"), 2, "vary"),
         (("extract", "nowhere", "--out", "x.safetensors"), 1, "labels.csv"),
     ],
 )
@@ -192,6 +194,28 @@ def test_videos_become_a_feature_file(videos: Path, tmp_path: Path, tamulag: Run
     np.testing.assert_array_equal(bad.ticks["audio"], expected.ticks["audio"])
     assert 0 == bad.ticks["text"][0] < bad.ticks["text"][-1] < expected.length
     assert "text" not in silent.values
+
+
+def test_varied_copies_of_sound_become_a_feature_file(
+    videos: Path, tmp_path: Path, tamulag: Run
+) -> None:
+    """Two of each clip, marked as what is never measured; none of the copies is left."""
+    out, plain = tmp_path / "varied.safetensors", tmp_path / "plain.safetensors"
+    code, told, _ = tamulag("extract", videos, "--vary", 2, "--out", out, "--workers", 1)
+    assert (code, told.strip()) == (0, f"{out}: 6 clips, 0 left out")
+    assert not list(tmp_path.glob("*.parts"))
+    tamulag("extract", videos, "--out", plain, "--workers", 1)
+    copies, clips = read_clips(out), read_clips(plain)
+    assert [copy.label for copy in copies] == [-1.5, -1.5, 0.5, 0.5, 2.0, 2.0]
+    assert [copy.group for copy in copies[::2]] == [clip.group for clip in clips]
+    assert {copy.mode for copy in copies} == {VARIED}
+    one, other, clip = (
+        copies[4].values["audio"],
+        copies[5].values["audio"],
+        clips[2].values["audio"],
+    )
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, clip)
 
 
 def test_unreadable_video_is_skipped_and_the_rest_used(

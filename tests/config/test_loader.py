@@ -8,8 +8,10 @@ from typing import NamedTuple
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from tamulag.models.training.recipe_file import parsed
 from tamulag.streamer.config.loader import Config, ConfigError, load
 from tamulag.streamer.config.schema import SessionConfig
+from tamulag.streamer.config.secret_file import read_secret
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = ("webcam", "kiosk", "call-centre", "replay")
@@ -214,7 +216,9 @@ def test_value_becomes(key: str, given: object, kept: object) -> None:
         pytest.param(
             '[mqtt]\nurl = "mqtt://me:secret@host"',
             'x.toml: mqtt.url = "mqtt://host": '
-            'must be an address such as "mqtt://localhost:1883", or mqtts:// for TLS',
+            "must be without user name and password: put them into mqtt.user and "
+            "mqtt.password_file, or into the variables TAMULAG_MQTT_USERNAME and "
+            "TAMULAG_MQTT_PASSWORD",
             id="password-is-not-shown",
         ),
         pytest.param(
@@ -328,3 +332,23 @@ def test_examples_in_comments_are_accepted(name: str) -> None:
     for line in lines(name):
         if line.is_example:
             load(None, {line.key: line.value})
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    """Editors of Windows write one: settings, training files and secrets are read all the same."""
+    settings, secret = tmp_path / "c.toml", tmp_path / "token"
+    settings.write_text("\ufeff[session]\nhop = 1.0\n", encoding="utf-8")
+    assert load(settings, {}).session.hop == 1.0
+    assert parsed(settings) == {"session": {"hop": 1.0}}
+    secret.write_text("\ufeffopen sesame\n", encoding="utf-8")
+    secret.chmod(0o600)
+    assert read_secret(secret) == "open sesame"
+
+
+@pytest.mark.parametrize("url", ["mqtt://u%40x:p@127.0.0.1:18831", "mqtts://me:secret@broker"])
+def test_a_login_in_the_brokers_address_is_named(url: str) -> None:
+    """Where it belongs is told; it is not repeated."""
+    with pytest.raises(ConfigError, match=r"mqtt\.url .* without user name and password") as caught:
+        load(None, {"mqtt.url": url})
+    assert "secret" not in str(caught.value)
+    assert "u%40x" not in str(caught.value)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamulag.streamer.core.aligner import Aligner, Hop
-from tamulag.streamer.core.sample import Block, Sample
+from tamulag.streamer.core.aligner import FURTHEST, Aligner, Hop
+from tamulag.streamer.core.sample import PERIOD, TICK_RATE, Block, Sample
 
 DIMS = {"audio": 2, "vision": 3}
 LATENESS = 0.3
@@ -233,3 +233,23 @@ def test_rows_of_a_block_that_are_late_are_counted() -> None:
     hops = aligner.push_block(Block("audio", 0.04, np.ones((8, 1), np.float32)))
     assert aligner.late["audio"] == 3
     assert hops[0].grids["audio"].values[:, 0].tolist() == [1] * 5
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(-1e9, 1e9) | st.floats(-5, 200)), max_size=40))
+def test_no_time_stamps_close_or_hold_more_than_a_minute(stamps: list[tuple[bool, float]]) -> None:
+    """What one sample closes, and all that waits, is bounded; what is dropped is counted."""
+    core = aligner()
+    for taken, (is_sound, time) in enumerate(stamps, 1):
+        hops = core.push(Sample("audio", time, None) if is_sound else vision(time))
+        assert len(hops) <= FURTHEST / 0.5 + 2
+        assert sum(map(len, core.held.values())) + sum(core.late.values()) <= taken
+        for name, slots in core.held.items():
+            assert all(slot * PERIOD[name] <= core.end + FURTHEST * TICK_RATE for slot in slots)
+    assert len(core.close()) <= FURTHEST / 0.5 + 2
+
+
+def test_blocks_far_ahead_are_counted() -> None:
+    """A block of a minute too late in the stream closes nothing."""
+    core = Aligner({"audio": 1}, hop=25, lateness=LATENESS)
+    assert core.push_block(Block("audio", 500.0, np.zeros((4, 1), np.float32))) == []
+    assert core.late["audio"] == 4

@@ -49,10 +49,11 @@ def test_emotion_and_intensity_make_the_label(
     (row,) = ravdess(spoken(tmp_path, f"a/b.flac,{emotion},{intensity},07"))
     assert row.label == pytest.approx(label)
     assert (row.group, row.file) == ("07", tmp_path / "a" / "b.flac")
+    assert row.corpus == "ravdess"
 
 
 def test_voices_of_other_corpora_have_the_same_labels(tmp_path: Path) -> None:
-    """Their emotions have other names, and read speech is neutral."""
+    """Their emotions have other names, and read speech is neutral; each is a corpus of its own."""
     table = (
         "file,corpus,emotion,speaker,text\na.opus,nemo,anger,nemo_1,\nb.opus,read,none,read_1,\n"
     )
@@ -61,6 +62,7 @@ def test_voices_of_other_corpora_have_the_same_labels(tmp_path: Path) -> None:
     assert angry.label == pytest.approx(-0.2 * 2.0 - 0.8 * 1.18)
     assert (angry.group, angry.file) == ("nemo_1", tmp_path / "a.opus")
     assert read.label == 0.0
+    assert (angry.corpus, read.corpus) == ("nemo", "read")
 
 
 def test_mapped_labels_lie_on_the_scale() -> None:

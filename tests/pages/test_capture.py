@@ -249,3 +249,75 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         face = taken.sources[1]
         # Its begin, and the two newest pictures.
         wait_for(lambda: face.gauges()["ingest_vision_waiting"] == 3.0, 20.0, "pictures come")
+
+
+TABLET = """(() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
+    const pen = canvas.getContext("2d");
+    const draw = () => pen.fillRect(0, 0, canvas.width, canvas.height * Math.random());
+    setInterval(draw, 50);
+    window.turn = () => { [canvas.width, canvas.height] = [canvas.height, canvas.width]; draw(); };
+    window.stopped = false;
+    const Own = AudioContext;
+    window.AudioContext = class extends Own {
+        constructor(...rest) { super(...rest); window.sound = this; }
+        resume() { return window.stopped ? Promise.reject(new Error("a call")) : super.resume(); }
+    };
+    navigator.mediaDevices.getUserMedia = async () => {
+        const device = new Own();
+        const tone = device.createOscillator(), out = device.createMediaStreamDestination();
+        tone.connect(out);
+        tone.start();
+        const pictures = canvas.captureStream(20);
+        return new MediaStream([...out.stream.getTracks(), ...pictures.getTracks()]);
+    };
+    const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (data) {
+        if (data instanceof Uint8Array) {
+            const length = new DataView(data.buffer).getUint32(0);
+            const header = JSON.parse(new TextDecoder().decode(data.slice(4, 4 + length)));
+            const rest = new Blob([data.slice(4 + length)]);
+            const keep = (picture) => { window.shape = picture.width > picture.height; };
+            if (header.kind === "image") createImageBitmap(rest).then(keep);
+            else window.newest = header;
+        }
+        return send.call(this, data);
+    };
+})()"""
+
+
+def test_the_sign_follows_what_goes_out_and_pictures_follow_the_tablet(browser: Browser) -> None:
+    """Turned while it sends; its sound stopped by the system, and let go on."""
+    taken = SingleSender(
+        voice=IdlePipeline("text", "audio"),
+        face=IdlePipeline("vision"),
+        takes_words=False,
+        now=time.monotonic,
+    )
+    plain = partial(
+        WebSocketPublisher,
+        Access(),
+        0,
+        hello=lambda: "hello",
+        missed=missed,
+        routes=widgets.routes(captures=True),
+        receive=IngestEndpoint(taken, subject="customer").receive,
+    )
+    with aside(plain) as running, opened(browser, "about:blank") as page:
+        page.add_init_script(TABLET)
+        page.goto(f"http://127.0.0.1:{running.server.port}/capture")
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Start").click()
+        sign = page.get_by_role("status")
+        expect(sign).to_contain_text("You are being seen and heard.")
+        wait_for(lambda: page.evaluate("shape") is True, 20.0, "a wide picture is sent")
+        page.evaluate("turn()")
+        wait_for(lambda: page.evaluate("shape") is False, 20.0, "a high picture is sent")
+        page.evaluate("stopped = true; sound.suspend()")
+        expect(sign).to_contain_text("You are being seen. The system has stopped the microphone")
+        before = page.evaluate("newest")
+        page.evaluate("stopped = false")
+        expect(sign).to_contain_text("You are being seen and heard.")
+        after = page.evaluate("newest")
+        passed = after["timestamp"] - before["timestamp"]
+        assert (after["position"] - before["position"]) / 16000 == pytest.approx(passed, abs=0.3)

@@ -304,3 +304,16 @@ async def lines_read(pipe: Pipe, count: int) -> None:
         got = pipe.read()
         count -= got.count(b"\n")
         await asyncio.sleep(0 if got else 0.001)
+
+
+def test_a_pipe_without_a_reader_is_told_at_once(tmp_path: Path) -> None:
+    """The start does not wait for somebody who may never come."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(5):
+            with pytest.raises(PublisherError, match="nobody reads: start its reader first"):
+                await JsonlPublisher(str(path)).open()
+
+    asyncio.run(scenario())

@@ -17,9 +17,9 @@ from support.services import Live, live
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.core.sample import Input, Modality, Phrase, Sample, Word
+from tamulag.streamer.core.sample import Input, Modality, Notice, Phrase, Sample, Word
 from tamulag.streamer.core.session import Session
-from tamulag.streamer.core.source import Put, SourceError, SourceLost
+from tamulag.streamer.core.source import FAILED, Put, SourceError, SourceLost
 from tamulag.streamer.protocol import messages
 from tamulag.streamer.protocol.session_messages import RunInfo
 from tamulag.streamer.publishers.jsonl import JsonlPublisher
@@ -112,6 +112,10 @@ def lose(put: Put, stop: threading.Event) -> None:
     raise SourceLost("microphone_lost", "microphone: no block for 2 s")
 
 
+def fail(put: Put, stop: threading.Event) -> None:
+    raise SourceLost(FAILED, "a.wav holds nothing that can be decoded")
+
+
 def idle(put: Put, stop: threading.Event) -> None:
     stop.wait(10)
 
@@ -201,6 +205,43 @@ def test_stop_ends_in_order(model: TamUlag) -> None:
     asyncio.run(run())
     assert recorded.of("session_end")[0].model_dump()["reason"] == "stopped"
     assert recorded.is_closed
+
+
+def test_a_permanent_fault_ends_the_run_with_its_reason(model: TamUlag) -> None:
+    """Nothing is left: what was scored is sent, then the run ends as failed."""
+    recorded = RecordingPublisher()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(agent(model, Scripted(fail), recorded, paced=True).service.run())
+    assert caught.group_contains(SourceLost, match="holds nothing")
+    assert [m.lost for m in recorded.all() if isinstance(m, messages.State)][-1] == {
+        "audio": FAILED
+    }
+    assert recorded.of("session_end")[0].model_dump()["reason"] == "end"
+
+
+def test_a_remark_of_a_source_is_told_and_changes_nothing(model: TamUlag) -> None:
+    """A jump of the time stamps is an event; nothing is lost by it."""
+    recorded = RecordingPublisher()
+    remark = Notice(0.1, "audio", None, "jumps by +9 s", "time_jump")
+    asyncio.run(agent(model, Scripted(play([remark, *sound(1)])), recorded).service.run())
+    events = [m for m in recorded.all() if isinstance(m, messages.Event)]
+    assert [(m.event, m.detail) for m in events] == [("time_jump", "jumps by +9 s")]
+    assert len([m for m in recorded.all() if isinstance(m, messages.State)]) == 1
+
+
+def test_a_source_that_is_away_is_waited_for(model: TamUlag) -> None:
+    """With `waits` the run begins without it, and joins it."""
+    recorded = RecordingPublisher()
+    source = Scripted(play([]), refuse="no device")
+    core = agent(model, source, recorded, paced=True, waits=True)
+
+    async def run() -> None:
+        asyncio.get_running_loop().call_later(0.2, setattr, source, "_refuse", "")
+        await core.service.run()
+
+    asyncio.run(run())
+    states = [m.lost for m in recorded.all() if isinstance(m, messages.State)]
+    assert states == [{}, {"audio": "source_lost"}, {}]
 
 
 def test_a_bug_in_a_source_is_not_hidden(model: TamUlag) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from tamulag.streamer.core.sample import Input, Modality, Notice
-from tamulag.streamer.core.source import Put, SourceError, SourceLost
+from tamulag.streamer.core.source import FAILED, Put, SourceError, SourceLost
 from tamulag.streamer.service.supervisor import keep_alive
 
 
@@ -20,6 +20,7 @@ class Scripted:
 
     def __init__(self, *script: str) -> None:
         self.script = list(script)
+        self.fault: SourceLost | None = None
 
     def losses(self) -> dict[str, int]:
         return {}
@@ -31,28 +32,41 @@ class Scripted:
         pass
 
     def open(self) -> None:
-        if self.script and self.script[0] == "refuse":
-            self.script.pop(0)
-            raise SourceError("scripted cannot be opened: plug it in")
+        if self.script and self.script[0] in ("refuse", "forbid"):
+            is_permanent = self.script.pop(0) == "forbid"
+            raise SourceError("scripted cannot be opened: plug it in", is_permanent=is_permanent)
 
     def run(self, put: Put, stop: threading.Event) -> None:
         step = self.script.pop(0) if self.script else "end"
         if step == "lose":
             raise SourceLost("microphone_lost", "scripted: no block for 2 s")
+        if step == "fail":
+            raise SourceLost(FAILED, "scripted holds nothing")
         if step == "bug":
             raise ZeroDivisionError("a bug")
         if step == "wait":
             stop.wait(5)
 
 
-def supervise(source: Scripted, stop: threading.Event | None = None) -> list[Input]:
+def supervise(
+    source: Scripted, stop: threading.Event | None = None, away: SourceError | None = None
+) -> list[Input]:
     found: list[Input] = []
-    asyncio.run(
+    source.fault = asyncio.run(
         keep_alive(
-            source, put=found.append, now=time.monotonic, stop=stop or threading.Event(), threads=[]
+            source,
+            put=found.append,
+            now=time.monotonic,
+            stop=stop or threading.Event(),
+            threads=[],
+            away=away,
         )
     )
     return found
+
+
+def reasons(found: list[Input]) -> list[str | None]:
+    return [n.reason for n in found if isinstance(n, Notice) and n.modality == "audio"]
 
 
 def test_a_lost_source_is_reported_and_reopened() -> None:
@@ -85,3 +99,21 @@ def test_stop_ends_the_wait_for_a_lost_source() -> None:
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     supervise(Scripted("lose", *["refuse"] * 50), stop)
+
+
+@pytest.mark.parametrize("script", [("fail", "bug"), ("lose", "refuse", "forbid", "bug")])
+def test_a_permanent_fault_ends_a_source(script: tuple[str, ...]) -> None:
+    """It is told with its reason and handed back; nothing is opened again."""
+    source = Scripted(*script)
+    assert reasons(supervise(source))[-1] == FAILED
+    assert source.script == ["bug"]
+    assert source.fault is not None
+    assert source.fault.is_permanent
+
+
+def test_a_source_that_is_away_at_the_start_is_joined() -> None:
+    """It is reported as lost, then opened until it comes."""
+    source = Scripted("refuse", "end")
+    found = supervise(source, away=SourceError("scripted is not there"))
+    assert reasons(found) == ["source_lost", None]
+    assert source.fault is None

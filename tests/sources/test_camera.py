@@ -14,7 +14,7 @@ from tamulag.streamer.core.sample import Input, Sample
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.sources import camera as camera_module
 from tamulag.streamer.sources.camera import CameraSource
-from tamulag.streamer.sources.media_reader import Image
+from tamulag.streamer.sources.geometry import Image
 
 
 class Seeing:

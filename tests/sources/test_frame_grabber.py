@@ -5,8 +5,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -181,3 +183,38 @@ def test_a_camera_that_ends_gives_no_more_frames(camera: Camera) -> None:
     assert not grab.grab()
     assert grab.retrieve() == (False, None)
     grab.release()
+
+
+def jpeg(grey: int) -> bytes:
+    whole, content = cv2.imencode(".jpg", np.full((48, 64, 3), grey, np.uint8))
+    assert whole
+    return content.tobytes()
+
+
+@pytest.mark.parametrize("first", [b"", b"--frame\r\n"], ids=["no first boundary", "a boundary"])
+def test_a_camera_is_read_with_and_without_a_first_boundary(tmp_path: Path, first: bytes) -> None:
+    """Cheap cameras send the first picture at once."""
+    parts = []
+    for grey in range(40, 200, 8):
+        picture = jpeg(grey)
+        length = f"Content-Length: {len(picture)}\r\n\r\n".encode()
+        parts.append(b"Content-Type: image/jpeg\r\n" + length + picture + b"\r\n--frame\r\n")
+    kind = "200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=frame"
+    with serving("http", first + b"".join(parts), tmp_path, kind) as url:
+        grab = frame_grabber(url)
+        seen = [grab.retrieve()[1] for _ in range(12) if grab.grab()]
+        grab.release()
+    assert len(seen) == 12
+    assert [np.asarray(one).shape for one in seen] == [(48, 64, 3)] * 12
+    assert all(np.asarray(b).mean() > np.asarray(a).mean() for a, b in pairwise(seen))
+
+
+def test_a_page_of_the_web_is_no_camera(tmp_path: Path) -> None:
+    """It is refused for good, with a hint."""
+    page = b"<html>please log in</html>" * 200
+    with (
+        serving("http", page, tmp_path, "200 OK\r\nContent-Type: text/html") as url,
+        pytest.raises(SourceError, match="check the address in a browser") as caught,
+    ):
+        frame_grabber(url)
+    assert caught.value.is_permanent

@@ -98,10 +98,19 @@ def test_a_token_in_an_address_opens_nothing(target: str) -> None:
     assert not is_known
 
 
-@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE", "get"])
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "DELETE", "get"])
 def test_pages_are_only_read(method: str) -> None:
     """Nothing can be changed from outside."""
     assert status(door(), "/metrics", GOOD, method=method) == 405
+
+
+def test_head_is_answered_as_get_is() -> None:
+    """On every page, with the same rules; it begins no WebSocket."""
+    for target in ("/metrics", "/nothing", "/"):
+        given, asked = (status(door(), target, GOOD, method=m) for m in ("GET", "HEAD"))
+        assert given == asked
+    assert status(door(), "/metrics", method="HEAD") == 401
+    assert status(door(), "/", GOOD, method="HEAD", is_upgrade=True) == 426
 
 
 def test_too_many_wrong_tokens_are_answered_with_429() -> None:

@@ -371,6 +371,11 @@ def test_pages_are_served_on_the_same_port() -> None:
             assert line in text
         assert [(await ask(server, path))[0] for path in ("/metrics", "/x", "/")] == [401, 404, 426]
         assert (await ask(server, "/metrics", method="POST"))[0] == 405
+        bearer = f"Authorization: Bearer {SECRET}"
+        status, text = await ask(server, "/metrics", bearer, method="HEAD")
+        assert status == 200
+        assert "Content-Length: 7" in text
+        assert text.endswith("\r\n\r\n")
 
     serve(scenario, locked())
 

@@ -83,6 +83,9 @@ class MoonshineRecogniser:
             # Moonshine refuses an empty block.
             if len(rest):
                 self._stream.add_audio(rest.tolist(), SAMPLE_RATE)
+            if self._skipped:
+                # `stop` fails where a line has ended that was never transcribed.
+                self._stream.update_transcription()
             transcript = self._stream.stop()
         if transcript is None:
             raise SourceLost("asr_lost", "moonshine failed at the end; restart if it stays")

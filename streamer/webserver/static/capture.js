@@ -4,6 +4,8 @@
 const PICTURES = 10; // a second
 const WIDTH = 640; // pixels
 const QUALITY = 0.7;
+const RATE = 16000; // Hz, of the sound that is sent
+const QUIET = 1500; // ms without anything sent after which the sign says so
 const BACKLOG = 500_000; // bytes that may wait to be sent; above it the newest is dropped
 
 const at = (id) => document.getElementById(id);
@@ -58,6 +60,7 @@ function askFor() {
 class Run {
   #undo = [];
   #sent = { sound: 0, pictures: 0, left: 0 };
+  #newest = {}; // page time in ms at which sound and pictures last went out
   #isOver = false;
 
   async start() {
@@ -66,7 +69,7 @@ class Run {
     for (const track of stream.getTracks()) track.onended = () => this.stop("The browser has taken the device away.");
     const sounds = stream.getAudioTracks().length > 0 && (await this.#sound(stream));
     const hello = { type: "hello", v: 1 };
-    if (sounds) hello.audio = { encoding: "pcm_s16le", rate: sounds.context.sampleRate, channels: 1 };
+    if (sounds) hello.audio = { encoding: "pcm_s16le", rate: RATE, channels: 1 };
     if (stream.getVideoTracks().length > 0) hello.vision = { encoding: "jpeg" };
     const { socket, ready } = connect(hello, at("token").value);
     this.#undo.push(() => socket.close(1000, "stopped"));
@@ -75,9 +78,10 @@ class Run {
     if (this.#isOver) return;
     if (sounds) this.#sendSound(socket, sounds);
     if (hello.vision) await this.#sendPictures(socket, stream);
-    const timer = setInterval(() => this.#count(), 500);
+    const wanted = { sound: sounds && { context: sounds.context, track: stream.getAudioTracks()[0] }, picture: hello.vision };
+    const timer = setInterval(() => this.#count(wanted), 500);
     this.#undo.push(() => clearInterval(timer));
-    show("ON", "You are being seen and heard.");
+    show("\u2026", "Waiting for the first sound and picture.");
   }
 
   stop(why) {
@@ -93,23 +97,35 @@ class Run {
   }
 
   async #sound(stream) {
-    // The server reads 8, 16 and 48 kHz; the browser resamples the microphone to it.
-    const context = new AudioContext({ sampleRate: 16000 });
+    const context = new AudioContext(); // of the device's rate; the worklet resamples
     this.#undo.push(() => context.close());
     await context.audioWorklet.addModule("capture-worklet.js");
     const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
     context.createMediaStreamSource(stream).connect(recorder);
     await context.resume();
+    const wake = () => context.state === "running" || context.resume().catch(() => {});
+    addEventListener("pointerdown", wake);
+    this.#undo.push(() => removeEventListener("pointerdown", wake));
     return { context, recorder };
   }
 
   #sendSound(socket, { context, recorder }) {
     let shift = Infinity; // page time less audio time: messages come late by chance, never early
+    let skipped = 0; // samples that were never recorded, while the system had stopped the sound
+    let next = null; // page time at which the next block begins
+    context.onstatechange = () => {
+      if (context.state === "running") shift = Infinity; // its time stood still meanwhile
+    };
     recorder.port.onmessage = ({ data: { block, position, end } }) => {
+      const length = block.length / RATE;
       shift = Math.min(shift, now() - end);
-      const timestamp = end + shift - block.length / context.sampleRate;
-      const header = { kind: "audio", timestamp: Math.max(0, timestamp), position };
-      if (this.#send(socket, header, block.buffer)) this.#sent.sound += block.length / context.sampleRate;
+      const timestamp = Math.max(0, end + shift - length);
+      if (next !== null && timestamp - next > 0.5) skipped += Math.round((timestamp - next) * RATE);
+      next = timestamp + length;
+      const header = { kind: "audio", timestamp, position: position + skipped };
+      if (!this.#send(socket, header, block.buffer)) return;
+      this.#sent.sound += length;
+      this.#newest.sound = performance.now();
     };
   }
 
@@ -119,18 +135,23 @@ class Run {
     view.hidden = false;
     await view.play();
     const canvas = document.createElement("canvas");
-    canvas.width = Math.min(WIDTH, view.videoWidth);
-    canvas.height = Math.round((view.videoHeight * canvas.width) / view.videoWidth);
     const pen = canvas.getContext("2d", { alpha: false });
     let isBusy = false;
     const timer = setInterval(() => {
-      if (isBusy) return;
+      if (isBusy || !view.videoWidth) return;
       isBusy = true;
+      const width = Math.min(WIDTH, view.videoWidth);
+      const height = Math.round((view.videoHeight * width) / view.videoWidth);
+      // A tablet may be turned while it sends. Setting a size clears the canvas, so only where it changes.
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
       const timestamp = now();
       pen.drawImage(view, 0, 0, canvas.width, canvas.height);
       canvas.toBlob(async (blob) => {
         const payload = await blob?.arrayBuffer();
-        if (payload && this.#send(socket, { kind: "image", timestamp }, payload)) this.#sent.pictures += 1;
+        if (payload && this.#send(socket, { kind: "image", timestamp }, payload)) {
+          this.#sent.pictures += 1;
+          this.#newest.picture = performance.now();
+        }
         isBusy = false;
       }, "image/jpeg", QUALITY);
     }, 1000 / PICTURES);
@@ -147,7 +168,29 @@ class Run {
     return true;
   }
 
-  #count() {
+  // The sign follows what went out, not what was meant to.
+  #tell({ sound, picture }) {
+    const flows = (kind) => performance.now() - (this.#newest[kind] ?? -Infinity) < QUIET;
+    const heard = sound && flows("sound");
+    const seen = picture && flows("picture");
+    const began = this.#newest.sound !== undefined || this.#newest.picture !== undefined;
+    const gone = [];
+    if (sound && !heard) gone.push(this.#whyQuiet(sound));
+    else if (sound?.track.muted) gone.push("The system has muted the microphone.");
+    if (picture && !seen) gone.push("No picture is sent: is the camera covered, or this page hidden?");
+    const done = [seen && "seen", heard && "heard"].filter(Boolean).join(" and ");
+    if (done) show("ON", [`You are being ${done}.`, ...gone].join(" "));
+    else if (began) show("PAUSED", ["Nothing is sent.", ...gone].join(" "));
+  }
+
+  #whyQuiet({ context }) {
+    if (context.state === "running") return "The microphone gives no sound.";
+    context.resume().catch(() => {}); // allowed without a tap only in some browsers; `begin` has another
+    return "The system has stopped the microphone (a call?): tap this page to go on.";
+  }
+
+  #count(wanted) {
+    this.#tell(wanted);
     const { sound, pictures, left } = this.#sent;
     const late = left ? ` ${left} left out, because the network is slow.` : "";
     at("figures").textContent = `Sent: ${sound.toFixed(0)} s of sound, ${pictures} pictures.${late}`;

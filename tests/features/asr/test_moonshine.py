@@ -147,6 +147,17 @@ def test_loses_no_word_at_a_new_stream(
     assert starts[1] == pytest.approx(starts[0], abs=0.3)
 
 
+@pytest.mark.parametrize("pause", [0.7, 0.9, 1.2, 2.0])
+def test_finishes_in_a_pause_without_partials(
+    engine: MoonshineRecogniser, beckett: Array, pause: float
+) -> None:
+    """A line that has ended and was not transcribed yet is no failure, nor is it lost."""
+    engine.partials = False
+    silence = np.zeros(round(pause * SAMPLE_RATE), np.float32)
+    heard = finals(hear(engine, np.concatenate([beckett[: 3 * SAMPLE_RATE], silence])))
+    assert [words[0].text for words in heard] == ["Ever", "Ever"]
+
+
 def test_finishes_without_sound(engine: MoonshineRecogniser) -> None:
     """Nothing heard has no words, and closing twice is allowed."""
     assert engine.finish() == []

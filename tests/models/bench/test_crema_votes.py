@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tamulag.models.bench.crema_votes import VALENCE, weighing
+from tamulag.models.bench.crema_votes import VALENCE, read_votes
 from tamulag.models.data.clips import DataError
 
 
@@ -27,24 +27,37 @@ def test_weights_are_those_by_which_the_table_was_made(tmp_path: Path) -> None:
             (f"{kind}{clip:05}", f"clip{clip}", {"H": count, "S": 32 - count})
             for kind, count in happy.items()
         ]
-    found = weighing(write(tmp_path / "votes.csv", rows))
+    found = read_votes(write(tmp_path / "votes.csv", rows)).weighing()
     assert (found.clips, found.nearer_face) == (200, 1.0)
     assert (found.voice, found.face) == pytest.approx((0.25, 0.75), abs=1e-6)
     assert found.fit == pytest.approx(1.0)
 
 
+def test_conflicts_that_the_face_decides(tmp_path: Path) -> None:
+    """Not those where the voice does, nor where neither is clearly on its side of 0."""
+    rows = [("1", "a", 8, 0), ("2", "a", 0, 8), ("3", "a", 1, 7)]
+    rows += [("1", "b", 8, 0), ("2", "b", 0, 8), ("3", "b", 7, 1)]
+    rows += [("1", "c", 4, 4), ("2", "c", 0, 8), ("3", "c", 0, 8)]
+    table = [(f"{k}{clip}", clip, {"H": h, "S": s}) for k, clip, h, s in rows]
+    votes = read_votes(write(tmp_path / "votes.csv", table))
+    assert votes.labels()[0].tolist() == pytest.approx([2.4, -1.95])
+    assert votes.face_decides(0.5).tolist() == [True, False, False]
+    assert votes.face_decides(0.2).tolist() == [True, False, True]
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     """Neither a table without votes nor one whose clips were not voted on three times."""
     with pytest.raises(DataError, match="tabulatedVotes"):
-        weighing(Path(__file__))
+        read_votes(Path(__file__))
     with pytest.raises(DataError, match="no clip with votes"):
-        weighing(write(tmp_path / "votes.csv", [("100001", "a", {"H": 1})]))
+        read_votes(write(tmp_path / "votes.csv", [("100001", "a", {"H": 1})]))
 
 
 @pytest.mark.data
 def test_people_follow_the_face(data: Path) -> None:
     """The figures of docs/explanation/results.md."""
-    found = weighing(data / "crema_d" / "tabulatedVotes.csv")
+    votes = read_votes(data / "crema_d" / "tabulatedVotes.csv")
+    found = votes.weighing()
     assert (found.clips, found.conflicts) == (7442, 1087)
     assert (found.voice, found.face) == pytest.approx((0.234, 0.853), abs=5e-4)
     assert (found.nearer_face, found.fit) == pytest.approx((0.930, 0.915), abs=5e-4)

@@ -1,79 +1,141 @@
-"""Ways to fuse, compared on the same pairings."""
+"""Ways to fuse, compared by people's law on heads whose errors are known."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tamulag.models import MODALITIES, TamUlag
-from tamulag.models.bench.fusion_comparison import Validation, compare, open_validation
+from tamulag.models import MODALITIES, ModelConfig, TamUlag
+from tamulag.models.bench.crema_votes import Votes
+from tamulag.models.bench.fusion_comparison import FusionScore, compare
+from tamulag.models.bench.judgement import Judgements, Law
+from tamulag.models.bench.triples import Held, HeldClips
 from tamulag.models.data.clips import DataError
-from tamulag.models.runtime.checkpoint import Card, save
-from tamulag.models.training.heads_recipe import FusionRecipe
-from tamulag.models.training.train_fusion import Vectors
+from tamulag.models.nn.scale import Scales
+from tamulag.models.runtime.card import Card
 
-ROOT = Path(__file__).parents[3]
-WAYS = ["head", "mean", "agreement", "precision", "product"]
+WAYS = [
+    "shipped",
+    "text",
+    "audio",
+    "vision",
+    "mean",
+    "shares",
+    "divided",
+    "precision",
+    "scales",
+    "product",
+]
+WAYS += ["law", "regression", "fitted"]
+CLIPS = 800
 
 
-@pytest.fixture
-def validation(model: TamUlag) -> Validation:
-    """Return random clips; text's scores are made right, so that it is to be trusted."""
+@pytest.fixture(scope="module")
+def held() -> Held:
+    """Return heads that give the first unit of a context; that of the voice is noise."""
     torch.manual_seed(1)
-    label = torch.rand(600) * 5 - 2.5
-    part = torch.arange(600) // 60 % 2 * 2
-    clips = {name: Vectors(torch.randn(600, 6), label, part) for name in MODALITIES}
-    head = model.text.head
-    inputs = torch.cat([clips["text"].context, torch.ones(600, 1)], dim=1)
-    inputs[:, 0] = label
-    clips["text"] = Vectors(inputs[:, :6], label, part)
+    model = _model()
+    label = torch.rand(CLIPS) * 5 - 2.5
+    person = torch.arange(CLIPS) // 4
+    part, one = person % 4, torch.zeros(CLIPS, dtype=torch.int64)
+    clips = {}
+    for name in MODALITIES:
+        context = torch.zeros(CLIPS, 6)
+        context[:, 0] = torch.randn(CLIPS) if name == "audio" else label + 0.4 * torch.randn(CLIPS)
+        clips[name] = HeldClips(context, one + 4, label, person, one, part)
+    quantile = {"text": 2.3, "audio": 2.3, "vision": 2.3}
+    return Held(model, Card(trained={}, quantile=quantile), clips)
+
+
+def _model() -> TamUlag:
+    config = ModelConfig(scales=True, shares=(0.4, 0.3, 0.4))
+    branches = {name: replace(getattr(config, name), hidden=6, layers=1) for name in MODALITIES}
+    model = TamUlag(replace(config, **branches)).eval()
     with torch.no_grad():
-        hidden = head.features(clips["text"].context)
-        last = [layer for layer in head if isinstance(layer, torch.nn.Linear)][-1]
-        wanted = 3 * torch.atanh(label / 3)
-        solved = torch.linalg.lstsq(
-            torch.cat([hidden, torch.ones(600, 1)], dim=1), wanted.unsqueeze(-1)
-        ).solution
-        last.weight.copy_(solved[:-1].T)
-        last.bias.copy_(solved[-1])
-    return Validation(model, clips, FusionRecipe(near=0.2))
+        for name in MODALITIES:
+            first, last = (x for x in getattr(model, name).head if isinstance(x, torch.nn.Linear))
+            for part in (*first.parameters(), *last.parameters()):
+                part.zero_()
+            # relu(x) - relu(-x) = x.
+            first.weight[:2, 0] = last.weight[0, :2] = torch.tensor([1.0, -1.0])
+        assert isinstance(model.scales, Scales)
+        model.scales.bias.copy_(torch.tensor([0.4, 2.0, 0.4]).log())
+    return model
 
 
-def test_every_way_has_every_row(validation: Validation) -> None:
-    """Seven sets of modalities and three conflicts."""
-    rows, conflicts = compare(validation, np.random.default_rng(1))
-    assert [row.way for row in rows] == WAYS * 7
-    assert {row.present for row in rows} >= {"text", "audio+vision", "text+audio+vision"}
-    assert [(row.present, row.way) for row in conflicts[:2]] == [
-        ("text+audio", "head"),
-        ("text+audio", "mean"),
+@pytest.fixture(scope="module")
+def people() -> Judgements:
+    """Return labels that come together by chance."""
+    labels = (
+        torch.randint(-5, 6, (500, 3), generator=torch.Generator().manual_seed(1)) / 2
+    ).float()
+    return Judgements(Law((0.4, 0.2, 0.5), 0.9, 500), labels)
+
+
+def of(rows: list[FusionScore], present: str, clips: str = "all") -> dict[str, FusionScore]:
+    """Return the rows of one table by their way."""
+    return {row.way: row for row in rows if (row.present, row.clips) == (present, clips)}
+
+
+def test_every_way_has_every_row(held: Held, people: Judgements) -> None:
+    """Four sets of modalities, on all triples and on conflicts."""
+    found = compare(held, people, None, np.random.default_rng(1), triples=600, splits=2)
+    rows = of(found.scores, "text+audio+vision")
+    assert [*rows] == WAYS
+    assert len(found.scores) == 2 * (len(WAYS) + 3 * (len(WAYS) - 1))
+    assert not found.sidings
+    assert all(sum(split.shares) == pytest.approx(1.0) for split in found.splits)
+    assert [*found.splits[0].less] == [
+        "text+audio+vision",
+        "text+audio",
+        "text+vision",
+        "audio+vision",
     ]
-    assert len(conflicts) == 15
+    conflicts = of(found.scores, "text+audio+vision", "conflicts")
+    assert 0 < conflicts["mean"].n < rows["mean"].n == 600
 
 
-def test_the_product_finds_the_head_to_trust(validation: Validation) -> None:
-    """Where one head is right and the others are noise it beats the mean, and follows it."""
-    rows, conflicts = compare(validation, np.random.default_rng(1))
-    error = {row.way: row.MAE for row in rows if row.present == "text+audio+vision"}
-    assert error["product"] < 0.8 * error["mean"]
-    nearer = {row.way: row.nearer_first for row in conflicts if row.present == "text+audio"}
-    assert nearer["product"] > 0.9
+def test_heads_that_know_better_count_more(held: Held, people: Judgements) -> None:
+    """The voice is noise and has a scale of its own: what ships beats shares and the mean."""
+    found = compare(held, people, None, np.random.default_rng(1), triples=2000)
+    rows = of(found.scores, "text+audio")
+    assert rows["shipped"].figures["less"].value == 0.0
+    for worse in ("mean", "shares", "law", "audio"):
+        assert rows[worse].figures["less"].high < 0 > rows[worse].figures["more"].high
+    assert rows["regression"].figures["MAE"].value <= rows["shipped"].figures["MAE"].value
+    # A voice that is noise cannot have more of the fitted shares than it had.
+    assert found.shares[1] < 0.3 / 1.1
 
 
-def test_better_is_against_the_head(validation: Validation) -> None:
-    """The head is no better than itself; the others' figure is the difference of MAE."""
-    rows, _ = compare(validation, np.random.default_rng(1))
-    head = {row.present: row for row in rows if row.way == "head"}
-    assert all(row.better == row.better_interval == 0 for row in head.values())
-    assert all(row.better == pytest.approx(head[row.present].MAE - row.MAE) for row in rows)
+def test_learned_intervals_hold_for_other_people(held: Held, people: Judgements) -> None:
+    """Half widths come from one half of the people and are counted on the other."""
+    found = compare(held, people, None, np.random.default_rng(1), triples=2000)
+    for way, row in of(found.scores, "text+vision").items():
+        if way != "shipped":
+            assert row.figures["covered"].value == pytest.approx(0.9, abs=0.04)
 
 
-def test_a_checkpoint_without_a_fused_head_is_refused(model: TamUlag, tmp_path: Path) -> None:
-    """The error names what is untrained."""
-    trained = {"sentiment": False, "text": True, "audio": True, "vision": True}
-    save(model, Card(trained=trained), tmp_path / "some.safetensors")
-    with pytest.raises(DataError, match="sentiment untrained"):
-        open_validation(
-            str(tmp_path / "some.safetensors"), ROOT / "configs" / "train" / "default.toml"
-        )
+def test_people_of_one_half_are_refused(held: Held, people: Judgements) -> None:
+    """There is nobody to compare on."""
+    voice = held.clips["audio"]
+    alone = held.clips | {"audio": voice.of_rows(voice.part < 2)}
+    with pytest.raises(DataError, match="audio: all validation clips are in one half"):
+        compare(held._replace(clips=alone), people, None, np.random.default_rng(1), triples=100)
+
+
+def test_votes_have_a_table_of_their_own(held: Held, people: Judgements) -> None:
+    """The face is what counts in it; a face that is never wrong is always sided with."""
+    noise = torch.Generator().manual_seed(1)
+    voice = torch.rand(400, generator=noise).double() * 2 - 1
+    face = -2.0 * voice.sign()
+    votes = Votes(voice, face, 0.2 * voice + 0.8 * face)
+    found = compare(held, people, votes, np.random.default_rng(1), triples=600)
+    sides = {row.way: row for row in found.sidings}
+    expected = int(((voice.abs() >= 0.5) & ((voice - face).abs() > 1.5)).sum())
+    assert sides["vision"].n == expected
+    assert sides["vision"].figures["nearer"].value > 0.95
+    assert sides["audio"].figures["nearer"].value < 0.7
+    assert sides["shipped"].figures["sign"].value > sides["mean"].figures["sign"].value
+    by_votes = [row for row in found.scores if row.people == "votes"]
+    assert {row.present for row in by_votes} == {"audio+vision"}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from tamulag.models.data.clips import (
     DataError,
     MediaRow,
     TextRow,
+    csv_columns,
+    csv_rows,
     has_modes,
     is_media,
     read_clips,
@@ -173,7 +176,7 @@ def test_line_counts_what_an_editor_shows(tmp_path: Path) -> None:
 
 def test_short_row_is_refused(tmp_path: Path) -> None:
     """A row without its label does not get one."""
-    with pytest.raises(DataError, match="line 2: label None"):
+    with pytest.raises(DataError, match="line 2, column label: the row has 1 field"):
         read_texts(table(tmp_path, "text,label\nalone\n"))
 
 
@@ -349,3 +352,49 @@ def test_a_speaker_is_a_group_and_a_clip_has_a_place(tmp_path: Path) -> None:
     path = tmp_path / "texts.csv"
     path.write_text("text,label,video_id,clip_id\na,0,v,0012\nb,0,v,x7\n")
     assert [row.place for row in read_labelled(path)] == [12.0, 0.0]
+
+
+MARK = "\ufeff"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("text,label\nfine,1\nI like it, a little,1\n", r"line 3, column label: .* 3 fields .* 2"),
+        ("label,text\n1,fine\n1,fine,\n", r"line 3, column text: .* 3 fields .* double quotes"),
+        ("text,label,mode\nfine,1\n", r"line 2, column mode: .* 2 fields .* 3: write a comma"),
+        ('text,label\n"two\nlines",1\nodd\n', r"line 4, column label"),
+    ],
+    ids=["unquoted", "one too many", "one too few", "after a text of two lines"],
+)
+def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    """File, line and column are named; nothing is cut and nothing is left empty."""
+    with pytest.raises(DataError, match=rf"a\.csv {told}"):
+        list(csv_rows(written(tmp_path / "a.csv", text)))
+
+
+def test_blanks_in_the_header_do_not_matter(tmp_path: Path) -> None:
+    """`text, label` has a column label."""
+    path = written(tmp_path / "a.csv", f"{MARK} text , label\nfine, 2\n")
+    assert csv_columns(path) == ["text", "label"]
+    assert read_texts(path) == [("fine", 2.0, "2")]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: column label is there twice"):
+        read_texts(written(tmp_path / "a.csv", "text,label,label\nfine,1,2\n"))
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_table", ["NFC", "NFD"])
+def test_a_file_is_found_in_either_normal_form(tmp_path: Path, on_disk: str, in_table: str) -> None:
+    """An accented letter is one character or two: table and disk need not agree."""
+    name = "caf\u00e9 \u00fc.wav"
+    (tmp_path / normalize(on_disk, name)).write_bytes(b"")
+    table = written(tmp_path / "labels.csv", f"file,label\n{normalize(in_table, name)},1\n")
+    assert read_media(table)[0].file.is_file()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tamulag.models.data.clips import DataError, has_modes
-from tamulag.models.data.text_csv import Part, names_of, read_part, vary_words
+from tamulag.models.data.text_csv import FILLERS, Part, names_of, read_part, vary_words
 from tamulag.models.data.validation_split import refuse_shared
 
 FIELD = "text,label,mode\ngood,2,train\nfine,1,train\nbad,-2,valid\nsecret,3,test\n"
@@ -69,12 +69,27 @@ def test_two_files_of_one_name_are_refused() -> None:
 def test_a_bare_sentence_has_no_punctuation(bare: float, prefix: float, text: str) -> None:
     """Some recognisers give none."""
     rng = np.random.default_rng(0)
-    assert vary_words(["well,", "done", "all!"], bare, prefix, rng) == text.split()
+    words = ["well,", "done", "all!"]
+    assert vary_words(words, rng, bare=bare, prefix=prefix) == text.split()
 
 
 def test_a_prefix_has_the_first_words() -> None:
     """Live words come one after the other."""
     words = list("abcdefgh")
-    cut = [vary_words(words, 0.0, 1.0, np.random.default_rng(seed)) for seed in range(50)]
+    cut = [vary_words(words, np.random.default_rng(seed), bare=0, prefix=1) for seed in range(50)]
     assert {len(part) for part in cut} == {3, 4, 5, 6, 7}
     assert all(part == words[: len(part)] for part in cut)
+
+
+def test_a_halting_sentence_has_all_its_words_and_fillers_between() -> None:
+    """About an eighth of its words have something before them; others are as they were."""
+    words = [f"word{number}" for number in range(1000)]
+    rng = np.random.default_rng(0)
+    spoken = vary_words(words, rng, bare=0, prefix=0, fillers=1)
+    kept = [word for word in spoken if word.startswith("word")]
+    assert list(dict.fromkeys(kept)) == words
+    assert 15 < len(kept) - len(words) < 50
+    between = [word for word in spoken if not word.startswith("word")]
+    assert 70 < len(between) < 160
+    assert set(between) == {part for filler in FILLERS for part in filler.split()}
+    assert vary_words(words, rng, bare=0, prefix=0) == words

@@ -199,6 +199,16 @@ def test_softmax_gate_follows_its_equation() -> None:
     torch.testing.assert_close(out.context[0, 0], expected @ memory.hidden[0, 1:])
 
 
+def test_mean_counts_every_state_inside_the_same() -> None:
+    """2 is too old, 11 is masked and 13 not yet known; there is nothing to learn."""
+    layer = attention("mean")
+    memory = memory_of([2, 4, 9, 11, 12, 13], [3, 5, 10, 12, 13, 20], [1, 1, 1, 0, 1, 1], layer)
+    out = layer.pool(memory, torch.tensor([[14]]), WINDOW)
+    torch.testing.assert_close(out.context[0, 0], memory.hidden[0, [1, 2, 4]].mean(dim=0))
+    assert out.weight[0, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 0, 1 / 3, 0])
+    assert not list(layer.parameters())
+
+
 def test_without_attention_the_newest_state_inside_is_taken() -> None:
     """Newest is the last that entered, whatever its time; each hop has its own."""
     layer = attention("none")
@@ -252,7 +262,7 @@ def test_gradient_reaches_attention_and_states(kind: Tam) -> None:
         assert part.any(), name
 
 
-@pytest.mark.parametrize("kind", ["softmax", "softmax_gate", "none"])
+@pytest.mark.parametrize("kind", ["softmax", "softmax_gate", "mean", "none"])
 def test_residual_is_refused_where_it_would_change_nothing(kind: Tam) -> None:
     """The message names both keys and the forms that have a residual."""
     with pytest.raises(ValueError, match=rf"residual = true .*{kind}.*gate_last"):

@@ -57,6 +57,12 @@ def test_residual_gates_keep_the_contract(tam: Tam) -> None:
     verify_contract(tiny(with_tam(ModelConfig(), tam, residual=True)))
 
 
+def test_means_of_centred_features_keep_the_contract() -> None:
+    """All seven laws hold for a voice without an LSTM, of which the level alone is carried."""
+    audio = replace(ModelConfig().audio, encoder="identity", tam="mean")
+    verify_contract(tiny(replace(ModelConfig(), audio=audio)))
+
+
 def test_centred_features_keep_the_contract() -> None:
     """The running mean is state like any other: savable, resettable, the same in any chunking."""
     audio = replace(ModelConfig().audio, centred=2, horizon=30)
@@ -366,11 +372,11 @@ def test_scales_keep_the_contract(shares: tuple[float, ...]) -> None:
 
 
 def test_a_head_in_doubt_counts_less() -> None:
-    """The weight is share over scale; a lone modality is what its head says all the same."""
+    """The weight is share / (1 + scale^2); a lone modality is what its head says all the same."""
     model = scaled()
     x = stream(model)
     output = model.forward(x, ends(x), None, turns(x))
-    weight = torch.tensor([0.4, 0.2, 0.4]) / output.scale * output.present
+    weight = torch.tensor([0.4, 0.2, 0.4]) / (1 + output.scale.square()) * output.present
     weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
     torch.testing.assert_close(output.weight, weight)
     passes_through(model, 1)

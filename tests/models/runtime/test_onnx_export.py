@@ -28,6 +28,9 @@ FORMS = {
     "softmax_gate": with_tam(ModelConfig(fusion="both"), "softmax_gate"),
     "gate_sum": with_tam(ModelConfig(fusion="concat"), "gate_sum", residual=True),
     "none": UNFUSED,
+    "mean": replace(
+        ModelConfig(), audio=replace(ModelConfig().audio, encoder="identity", tam="mean")
+    ),
 }
 """With what ships, every form of attention, encoder, fusion and head."""
 

@@ -1,11 +1,12 @@
 """Cross-validation by groups."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tamulag.models.data.clips import Clip, DataError, write_clips
+from tamulag.models.data.clips import VARIED, Clip, DataError, read_clips, write_clips
 from tamulag.models.nn.config import preset
 from tamulag.models.training.cross_validation import crossval
 
@@ -70,6 +71,42 @@ def test_a_corpus_can_be_left_out(config: Path) -> None:
     rows = crossval(config, "audio", 2, lambda _: None, by="corpora")["rows"]
     assert isinstance(rows, list)
     assert [(row["groups"], row["n"]) for row in rows] == [(["audio"], 60), (["more"], 60)]
+
+
+def test_varied_clips_are_trained_on_and_never_measured(config: Path) -> None:
+    """Copies with labels of the other sign spoil the head, but not the count."""
+    before = crossval(config, "audio", 2, lambda _: None)
+    path = config.parent / "audio.safetensors"
+    clips = read_clips(path)
+    copies = [replace(clip, label=-clip.label, mode=VARIED) for clip in clips for _ in range(3)]
+    write_clips(path, [*clips, *copies], about="a test")
+    after = crossval(config, "audio", 2, lambda _: None)
+    assert (before["n"], after["n"]) == (60, 60)
+    assert before["Corr"] > 0.5
+    assert after["Corr"] < 0
+
+
+def test_each_corpus_has_figures_of_its_own(config: Path) -> None:
+    """Of clips that are left out, and of held-out people of corpora that were heard."""
+    path = config.parent / "audio.safetensors"
+    clips = [replace(c, corpus="odd" if int(c.group) % 2 else "even") for c in read_clips(path)]
+    calm = replace(clips[0], label=0.0, corpus="calm", group="7")
+    write_clips(path, [*clips, calm, calm], about="a test")
+    report = crossval(config, "audio", 3, lambda _: None, by="corpora")
+    of = report["of_corpora"]
+    assert {name: of[name]["n"] for name in of} == {"calm": 2, "even": 30, "odd": 30}
+    assert of["odd"]["Corr"] > 0.5
+    assert np.isnan(of["calm"]["Corr"])
+    assert of["calm"]["deviation"] == 0
+    assert (abs(of["calm"]["mean"]) > 1) == (of["calm"]["beyond_1"] == 1)
+    assert np.isfinite(report["Corr"])
+    held = {row["groups"][0]: row.get("held_out") for row in report["rows"]}
+    assert held["odd"] is None
+    assert held["calm"]["odd"]["n"] == held["even"]["odd"]["n"] == 10
+    assert held["calm"].keys() == {"odd"}
+    by_groups = crossval(config, "audio", 7, lambda _: None)
+    assert "held_out" not in by_groups["rows"][0]
+    assert by_groups["of_corpora"]["even"]["n"] == 30
 
 
 def test_head_without_feature_files_is_refused(config: Path) -> None:

@@ -49,6 +49,21 @@ def test_best_or_last_epoch_is_used() -> None:
     assert (best, last) == pytest.approx((maes[0], maes[-1]), abs=1e-4)
 
 
+def test_ridge_is_averaged_with_the_trained_head() -> None:
+    """A trained head that learned nothing leaves half of the line, which finds the labels."""
+    train, valid = rows(0), rows(1)
+    config = recipe(recurrent=False, tam="mean").shape(BranchConfig(dim=4))
+    assert (config.encoder, config.tam) == ("identity", "mean")
+    scores = []
+    for ridge in (0.0, 1e-3):
+        torch.manual_seed(0)
+        trained = Branch(config, ModelConfig())
+        how = recipe(rate=1e-9, epochs=1, choose=False, ridge=ridge)
+        train_branch(trained, "audio", train, valid, how, np.random.default_rng(0), lambda _: None)
+        scores.append(torch.atanh(predict(trained, valid, "audio") / 3) * 3)
+    torch.testing.assert_close(scores[1] - scores[0] / 2, valid.labels / 2, atol=0.25, rtol=0)
+
+
 def test_level_of_the_speaker_moves_the_estimate() -> None:
     """A branch that takes features relative to their level is scored from the level given."""
     train, how = rows(0), recipe()

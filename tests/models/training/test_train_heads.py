@@ -386,7 +386,7 @@ def test_another_head_leaves_the_fusion_as_it_is(folder: Path, trained: str) -> 
 
 def test_scales_want_shares(tmp_path: Path) -> None:
     """They are what the shares are divided by."""
-    with pytest.raises(DataError, match="scales = true divides the shares"):
+    with pytest.raises(DataError, match="scales = true changes the shares"):
         load_recipe(recipe(tmp_path, RECIPE + "scales = true\n"), HeadsRecipe)
 
 
@@ -405,6 +405,21 @@ def test_one_modality_alone_stands_for_all(folder: Path) -> None:
     assert output.present[:160, 0, 1].all()
     apart = (output.sentiment - output.heads[..., 1])[:160].abs().mean()
     assert apart < 0.1
+
+
+def test_voice_of_another_size_wants_its_fused_head(folder: Path, trained: str) -> None:
+    """Means of 332 values are not what a fused head can take that was trained on 96."""
+    text = (folder / "recipe.toml").read_text()
+    form = '[audio]\nrecurrent = false\ntam = "mean"\nridge = 0.1'
+    path = folder / "pooled.toml"
+    path.write_text(text.replace("[audio]", form))
+    out = folder / "pooled.safetensors"
+    with pytest.raises(DataError, match=r"gives 332 values .* 96: .* --only audio,sentiment"):
+        train(path, out, lambda _: None, only=("audio",), base=trained)
+    train(path, out, lambda _: None, only=("audio", "sentiment"), base=trained)
+    model, _ = load(str(out))
+    assert (model.config.audio.encoder, model.config.audio.tam) == ("identity", "mean")
+    assert model.config.vision == load(trained)[0].config.vision
 
 
 def test_words_alone_without_recurrence(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""A program that is started without standard streams runs as with them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROBE = """
+import os, socket, sys
+from tamulag.streamer.cli.standard_streams import make_usable
+make_usable()
+print("told", "caf\\udce9", flush=True)
+print("warned", file=sys.stderr, flush=True)
+assert sys.stdin is not None
+opened = socket.socket()
+with open(sys.argv[1], "w") as out:
+    out.write(f"{opened.fileno() > 2}")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_become_the_null_device(tmp_path: Path, closed: str) -> None:
+    """No socket gets their numbers, and printing is no error."""
+    out = tmp_path / "out"
+    command = ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, PROBE, str(out)]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert out.read_text() == "True"
+
+
+def test_a_character_that_the_terminal_lacks_is_written_as_its_number(tmp_path: Path) -> None:
+    """A file's name may hold bytes that are no text."""
+    command = [sys.executable, "-c", PROBE, str(tmp_path / "out")]
+    done = subprocess.run(command, timeout=60, check=True, capture_output=True, text=True)
+    assert done.stdout == "told caf\\udce9\n"
