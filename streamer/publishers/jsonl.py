@@ -136,7 +136,7 @@ def _open(path: str, unwritten: bytes) -> FileIO:
 
 
 def _opened_now(path: str, flags: int) -> int:
-    """Open a file for its owner without waiting: a named pipe has a reader now, or it is an error."""
+    """Open a file for its owner without waiting: a named pipe without a reader is an error."""
     try:
         descriptor = owner_only(path, flags | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:

@@ -3,13 +3,11 @@
 Knows the system's limits. Where there are none (Windows), nothing is limited.
 """
 
+import sys
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
-
 
 FILES = 65_536
 """Open files that are enough for every server: two for each connection at most."""
@@ -20,7 +18,7 @@ def prepare_process() -> None:
 
     A dump would hold words, tokens and pictures. Processes that are started later have the same.
     """
-    if resource is None:
+    if sys.platform == "win32":
         return
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
@@ -36,7 +34,7 @@ def limit_growth(more: int) -> None:
     machine without memory.
     """
     status = Path("/proc/self/statm")
-    if resource is None or not status.exists():
+    if sys.platform == "win32" or not status.exists():
         return
     taken = int(status.read_text().split()[0]) * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
