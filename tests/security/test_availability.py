@@ -38,9 +38,7 @@ async def silent(
     """Open connections that say nothing, from an address of this machine."""
     opened = []
     for _ in range(count):
-        opened.append(
-            await asyncio.open_connection("127.0.0.1", server.port, local_addr=(host, 0))
-        )
+        opened.append(await asyncio.open_connection("127.0.0.1", server.port, local_addr=(host, 0)))
     try:
         yield [reader for reader, _ in opened]
     finally:
