@@ -148,7 +148,7 @@ def read_clips(path: Path) -> list[Clip]:
         return _clips(tensors, json.loads(meta["groups"]), corpora, modes)
     except (LookupError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            f"feature file {path} is damaged ({type(error).__name__} {error}): run tamulag extract"
+            f"feature file {path} is damaged ({type(error).__name__}): run tamulag extract"
         ) from error
 
 

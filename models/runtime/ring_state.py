@@ -59,6 +59,17 @@ class RingState:
         """Length of the ring, P."""
         return self.branch.memory + self.room
 
+    @property
+    def progress(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a step changes beside the places of the rings that it fills."""
+        return self.h, self.c, self.level, self.written
+
+    @torch.inference_mode()  # a ring that has grown was made in it
+    def clear(self, slot: int) -> None:
+        """Empty the rings of a slot: a number that is not finite counts even behind a mask."""
+        self.hidden[slot] = 0.0
+        self.energy[slot] = 0.0
+
     def reset(self, rows: Rows) -> None:
         """Empty the state of sessions."""
         for mine, fresh in zip((self.h, self.c, self.level), self._fresh, strict=True):

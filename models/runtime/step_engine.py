@@ -114,6 +114,9 @@ class StepEngine(Protocol):
     def step(self, slots: Sequence[int], inputs: Sequence[StepInput]) -> StepArrays:
         """Advance different sessions by one hop each; the output is in the order of `slots`.
 
+        A step that fails, for whatever reason, leaves every state as it was: it can be made again
+        without the session that it failed for.
+
         Raises:
             ValueError: If a hop brings more than there can be room for.
         """

@@ -81,6 +81,8 @@ class TorchEngine:
     def open(self) -> int:
         """Return the slot of a new session; see `StepEngine`."""
         slot = self._free.pop()
+        for ring in self._rings.values():
+            ring.clear(slot)
         self._reset([slot], MODALITIES)
         return slot
 
@@ -91,6 +93,14 @@ class TorchEngine:
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Sequence[StepInput]) -> StepArrays:
         """Advance different sessions by one hop each; see `StepEngine`."""
+        before = self._undo_point(slots)
+        try:
+            return self._advanced(slots, inputs)
+        except Exception:
+            self._undo(slots, before)
+            raise
+
+    def _advanced(self, slots: Sequence[int], inputs: Sequence[StepInput]) -> StepArrays:
         pairs = list(zip(slots, inputs, strict=True))
         for name in MODALITIES:
             self._reset([slot for slot, one in pairs if name in one.fresh], (name,))
@@ -158,6 +168,20 @@ class TorchEngine:
             ring.write(slot, parts[modality])
         for name, part in parts["anchor"].items():
             self._anchor[name][slot] = torch.from_numpy(np.array(part))
+
+    def _changing(self) -> list[Tensor]:
+        """Return what a step changes and cannot compute again; what it adds to rings, it can."""
+        rings = [part for ring in self._rings.values() for part in ring.progress]
+        return [*rings, *self._anchor.values()]
+
+    def _undo_point(self, slots: Sequence[int]) -> list[Tensor]:
+        rows = _rows(slots)
+        return [part[rows].clone() for part in self._changing()]
+
+    def _undo(self, slots: Sequence[int], before: Sequence[Tensor]) -> None:
+        rows = _rows(slots)
+        for part, old in zip(self._changing(), before, strict=True):
+            part[rows] = old
 
     def _in_place(
         self,

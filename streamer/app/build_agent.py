@@ -113,6 +113,7 @@ def build(config: Config) -> Built:
             duration=config.session.duration,
             recorder=recorder,
             sends_words=shows_words,
+            blame=sender.blame if sender else None,
             waits=waits,
         )
         service = Service(

@@ -39,7 +39,7 @@ from ..service.snapshot_store import SnapshotStore
 from ..storage.session_recorders import SessionRecorders
 from .build_agent import about_of, publishers_of, timing_of
 from .build_recording import recorders_of
-from .build_web import WebOptions, endpoint_of
+from .build_web import WebOptions, endpoint_of, limits_of
 from .checkpoint_check import check_streamable
 
 logger = logging.getLogger("tamulag.serve")
@@ -87,6 +87,7 @@ def build(config: Config, until: ExitStack) -> BuiltServer:
         server=config.session.device,
         listens=config.asr.engine != "none",
         store=store,
+        per_address=limits_of(config.websocket, chosen.seats).per_address,
     )
     sent = SessionMessages(config.session.device, about, wall_now=time.time, send=outputs.publish)
     feed = RemoteFeed(
@@ -222,4 +223,5 @@ def _workers(config: Config, registry: SessionRegistry) -> FeatureWorkerPool | N
         config=pipeline,
         deliver=deliver,
         notify=registry.set_workers_lost,
+        fail=registry.fail_named,
     )

@@ -68,7 +68,7 @@ def build_web(
             **history,
             **web.routes,
         },
-        limits=_limits(chosen, web.senders),
+        limits=limits_of(chosen, web.senders),
         receive=web.receive,
         greet=web.greet,
     )
@@ -93,7 +93,8 @@ def endpoint_of(config: Config, senders: "Senders") -> "IngestEndpoint":
     )
 
 
-def _limits(chosen: WebSocketConfig, senders: int) -> Limits:
+def limits_of(chosen: WebSocketConfig, senders: int) -> Limits:
+    """Return the limits of connections, with so many senders at once."""
     # All of this machine is one address, and so is a proxy for many others.
     # After a restart all senders come at once: they are refused with a time, not disconnected.
     pending = max(chosen.max_pending, senders)

@@ -24,6 +24,7 @@ from ..cluster.worker_pool import WorkerLost
 from ..core.commands import Push
 from ..core.estimate import Estimate, Timing, difference
 from ..core.sample import Block, Phrase, Word
+from ..service.backend import FailedStep
 from .rig.ray_nodes import Nodes, two_nodes
 from .rig.senders import HOP, rows
 from .rig.subscribers import percentile
@@ -206,6 +207,8 @@ class Gateway:
                 if not run.killed and now >= kill_at:
                     self._kill(report)
                 for scored in await cluster.turn():
+                    if isinstance(scored, FailedStep):
+                        raise scored.error
                     received = ReceivedScore(time.monotonic(), scored.estimate, scored.waited)
                     run.received[scored.name].append(received)
             run.cores = (time.process_time() - worked) / (time.monotonic() - begun)

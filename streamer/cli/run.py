@@ -13,6 +13,8 @@ import torch
 from ..aio.shutdown import leaves
 from ..config.loader import Config, ConfigError
 from ..core.errors import TamulagError
+from ..features.picture_limits import limit_pictures
+from ..service.process_limits import prepare_process
 from .log_setup import Log
 
 
@@ -43,6 +45,8 @@ def run(
     if why := refuses(config):
         print(f"{program}: {why}", file=sys.stderr)
         return 2
+    limit_pictures()
+    prepare_process()
     if number := threads(config):
         torch.set_num_threads(number)
     code = 0

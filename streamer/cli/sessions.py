@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..config.secret_file import owner_only
 from .data import Json
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def export(
         past, lines = store.session(session), store.messages(session)
         if out != "-":
             try:
-                with Path(out).open("xb") as file:
+                with open(out, "xb", opener=owner_only) as file:
                     write(form, past, lines, file)
             except OSError as error:
                 raise typer.BadParameter(

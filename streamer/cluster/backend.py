@@ -13,7 +13,8 @@ from zlib import crc32
 
 from ..core.commands import Push, SessionCommand
 from ..core.session_batch import BatchFull
-from ..service.backend import ScoredStep
+from ..service.backend import FailedStep, ScoredStep
+from ..service.session_faults import SessionFault
 from .autoscaler import Autoscaler
 from .command_log import CommandLog
 from .remote_session import RemoteSession
@@ -79,7 +80,7 @@ class ClusterBackend:
         """Sessions that could not continue and were restarted without their state."""
         self._sessions: dict[str, RemoteSession] = {}
         self._waiting: dict[str, None] = {}
-        self._scores: list[ScoredStep] = []
+        self._scores: list[ScoredStep | FailedStep] = []
         self._capacity = seats
         self._hop = hop
         self._check = check
@@ -153,7 +154,7 @@ class ClusterBackend:
         """Number of sessions that wait for an answer."""
         return len(self._waiting)
 
-    async def turn(self) -> list[ScoredStep]:
+    async def turn(self) -> list[ScoredStep | FailedStep]:
         """Exchange commands and answers with the workers; return new scores; waits for `POLL`."""
         await self._exchange()
         scores, self._scores = self._scores, []
@@ -165,7 +166,7 @@ class ClusterBackend:
             if session.packed is None:
                 self._request_snapshot(session)
 
-    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+    async def pack(self, names: Collection[str]) -> dict[str, bytes | Exception]:
         """Request snapshots of these, and return those that are ready; see `SessionBackend`."""
         for session in [self._sessions[name] for name in names]:
             if session.packed is None:
@@ -234,8 +235,13 @@ class ClusterBackend:
         for packed in answer.packed:
             if (session := self._session_on(worker, packed.name)) is not None:
                 self._store_snapshot(session, packed.number, packed.packed)
+        ended = dict(answer.ended)
         for name, why in answer.failed.items():
-            if (session := self._session_on(worker, name)) is not None:
+            if (session := self._session_on(worker, name)) is None:
+                continue
+            if name in ended:
+                self._scores.append(FailedStep(name, SessionFault(why, ended[name])))
+            else:
                 self._restart(session, why)
         if answer.pending:
             worker.ready.update(

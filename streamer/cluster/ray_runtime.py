@@ -65,19 +65,27 @@ def _own(processors: int | None) -> Iterator[Any]:
     _stay_inside()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(24))
-    # Not below the user's TMPDIR: the path of a Unix socket may have 107 bytes.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.name == "posix" else None)
+    private = private_folder()
     try:
         with _connected(
             address="local",
             num_cpus=processors,
             object_store_memory=STORE,
             include_dashboard=False,
-            _temp_dir=folder,
+            _temp_dir=f"{private}/ray",
         ) as ray:
             yield ray
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def private_folder() -> str:
+    """Make a folder that only we may enter, for a Ray to make its own below it.
+
+    Ray lets everybody write to its folder, whoever made it. Ours is not below the user's TMPDIR:
+    the path of a Unix socket may have 107 bytes, of which Ray takes some 70.
+    """
+    return tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.name == "posix" else None)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Knows commands and a batch. Knows neither the gateway, nor its machine, nor how 
 
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,8 +16,7 @@ from tamulag.models.runtime.checkpoint import load
 from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..core.commands import Push, SessionCommand
-from ..core.errors import TamulagError
-from ..core.estimate import Estimate, Timing
+from ..core.estimate import Estimate, NotFinite, Timing
 from ..core.sample import TICK_RATE, Notice
 from ..core.session_batch import SessionBatch
 from ..core.snapshot import dump, restore
@@ -83,6 +83,9 @@ class Answer(NamedTuple):
     """Seconds spent in calls so far."""
     process: int
     """Identifier of the process."""
+    ended: tuple[tuple[str, str], ...] = ()
+    """Those of `failed` that must not go on, with the traceback; "": by what was sent. The others
+    could not begin from their snapshot."""
 
 
 class WorkerConfig(NamedTuple):
@@ -133,15 +136,15 @@ class SessionWorker:
         """Run the commands, then one step for each waiting session, up to a batch.
 
         A session that is to be packed is packed when none of its steps is pending. A session whose
-        command fails is forgotten and reported; the others go on.
+        command or step fails is forgotten and reported; the others go on.
         """
         began = time.monotonic()
         for command in commands:
             self._run(command)
         self._step()
-        for name, session in self._sessions.items():
+        for name, session in [*self._sessions.items()]:
             if session.wants_snapshot and not self._batch.backlog(name):
-                self._pack(name, session)
+                self._pack_or_fail(name, session)
         pending = {name: n for name in self._sessions if (n := self._batch.backlog(name))}
         worked = self._answer.worked + time.monotonic() - began
         answer = self._answer._replace(pending=pending, worked=worked)
@@ -155,9 +158,12 @@ class SessionWorker:
                 self._begin(name, number, do)
             elif name in self._sessions:  # else it has failed, which the gateway did not know yet
                 self._follow(name, number, do)
-        except (ValueError, TamulagError) as error:
-            self._answer.failed[name] = str(error)
-            self._drop(name)
+        except Exception as error:  # one session's; the others go on
+            if isinstance(do, Begin):
+                self._answer.failed[name] = str(error)
+                self._drop(name)
+            else:
+                self._fail(name, error)
 
     def _begin(self, name: str, number: int, how: Begin) -> None:
         if how.packed is None:
@@ -180,10 +186,25 @@ class SessionWorker:
                 session.newest = number
 
     def _move(self, name: str, session: _WorkerSession) -> None:
-        while self._batch.backlog(name):
+        while name in self._sessions and self._batch.backlog(name):
             self._step()
-        self._pack(name, session)
+        if name in self._sessions:
+            self._pack(name, session)
+            self._drop(name)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Report a session that must not go on, and drop it."""
+        is_sent = isinstance(error, NotFinite)
+        trace = "" if is_sent else "".join(traceback.format_exception(error))
+        self._answer.failed[name] = f"{type(error).__name__}: {error}"
+        self._answer = self._answer._replace(ended=(*self._answer.ended, (name, trace)))
         self._drop(name)
+
+    def _pack_or_fail(self, name: str, session: _WorkerSession) -> None:
+        try:
+            self._pack(name, session)
+        except Exception as error:  # one session's; the others are packed
+            self._fail(name, error)
 
     def _pack(self, name: str, session: _WorkerSession) -> None:
         packed = dump(self._batch, name, self._checkpoint)
@@ -192,7 +213,10 @@ class SessionWorker:
 
     def _step(self) -> None:
         before = time.monotonic()
-        scored = self._batch.step()
+        failed: dict[str, Exception] = {}
+        scored = self._batch.step(failed)
+        for name, error in failed.items():
+            self._fail(name, error)
         spent = (time.monotonic() - before) / max(1, len(scored))
         self._answer.scores.extend(
             WorkerScore(one.name, one.estimate, int(one.tag), spent) for one in scored

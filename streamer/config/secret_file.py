@@ -1,8 +1,9 @@
-"""Read a password or a token from a file that nobody else can read.
+"""Files that nobody else can read: read a password or a token, create one for words.
 
 Knows files and their permissions. Knows not what a secret opens, and never prints one.
 """
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 from ..core.errors import TamulagError
 
 MAX_BYTES = 4096
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Open a file that is created for its owner alone (mode 0600); an `opener` of `open`."""
+    return os.open(path, flags, 0o600)
 
 
 class SecretError(TamulagError):
@@ -39,6 +45,35 @@ def read_secret(path: Path) -> str:
     if not secret or len(content) > MAX_BYTES or "\n" in secret:
         raise SecretError(f"{path} holds no secret: put it there as one line, {MAX_BYTES} bytes")
     return secret
+
+
+def check_key(path: Path) -> None:
+    """Check that nobody else can read a private key, by the rules of `read_secret`.
+
+    Raises:
+        SecretError: If its permissions let others read it. One that is not there is no matter of
+            this function.
+    """
+    with contextlib.suppress(OSError):
+        _check_mode(path, path.stat().st_mode)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder is ours, and that nobody else can enter it.
+
+    Raises:
+        SecretError: If it is not.
+    """
+    found = path.stat()
+    if os.name != "posix":
+        return
+    if found.st_uid != os.geteuid():
+        raise SecretError(f"{path} belongs to another user: name a folder of your own")
+    if found.st_mode & (stat.S_IRWXO | stat.S_IRWXG):
+        raise SecretError(
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others can enter it: "
+            f"chmod 700 {path}"
+        )
 
 
 def _check_mode(path: Path, mode: int) -> None:

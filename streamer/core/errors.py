@@ -14,8 +14,11 @@ Each class is defined where it is raised:
     * SourceLost (streamer.core.source): a source that worked has stopped; it is tried again
     * PublisherError (streamer.publishers.publisher): an output cannot be opened or is lost
     * BatchFull (streamer.core.session_batch): no further session has room
+    * NotFinite (streamer.core.estimate): a session's inputs give a score that is no number
+    * SessionFault (streamer.service.session_faults): one session cannot go on, the others do
     * SnapshotError (streamer.core.snapshot): a saved session is damaged or of another model
     * SnapshotStoreError (streamer.service.snapshot_store): the folder of snapshots cannot be used
+    * BadPicture (streamer.protocol.jpeg): bytes are no JPEG file that is decoded here
     * IngestError (streamer.protocol.ingest): a remote sender broke the protocol
     * PoolFull (streamer.service.feature_workers.pool): no feature worker has room for a session
     * WorkerError (streamer.service.feature_workers.process): a feature worker did not start

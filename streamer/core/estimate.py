@@ -13,6 +13,7 @@ import numpy as np
 from tamulag.models.runtime.card import Card
 from tamulag.models.runtime.step_engine import Attention, StepArrays
 
+from .errors import TamulagError
 from .sample import LIMIT, MODALITIES, TICK_RATE
 from .trend import Label
 
@@ -137,6 +138,23 @@ def difference(one: object, other: object) -> float:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         return max((difference(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     return 0.0 if one == other else APART
+
+
+class NotFinite(TamulagError):
+    """A score is not a finite number: the inputs of its session are damaged."""
+
+
+def check_finite(estimate: Estimate) -> None:
+    """Refuse an estimate with a number that no message can have.
+
+    Raises:
+        NotFinite: If there is one.
+    """
+    numbers = [estimate.sentiment, estimate.conflict, *(estimate.interval or ())]
+    for one in estimate.modalities.values():
+        numbers += (one.sentiment, one.weight, one.scale)
+    if not all(math.isfinite(number) for number in numbers if number is not None):
+        raise NotFinite("the features give a score that is not a finite number")
 
 
 class StepOutput(NamedTuple):

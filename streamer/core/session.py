@@ -143,6 +143,8 @@ class Session:
 
         Raises:
             ValueError: If it is of a modality that was not asked for, or of a wrong size.
+            NotFinite: If what was given makes no finite score; the session goes on from an empty
+                state of the model.
         """
         return self._apply(Push(item))
 
@@ -164,7 +166,9 @@ class Session:
         pending = self._batch.apply(_NAME, command)
         if self.observer and (pending or not isinstance(command, Advance)):
             self.observer.on_command(command)
-        estimates = [scored.estimate for _ in range(pending) for scored in self._batch.step()]
+        estimates = []
+        while self._batch.waiting:
+            estimates += [scored.estimate for scored in self._batch.step()]
         if self.observer:
             for estimate in estimates:
                 self.observer.on_estimate(estimate)

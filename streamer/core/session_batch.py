@@ -5,7 +5,7 @@ Knows pending steps, slots and the order of turns. Knows no clock, no connection
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from tamulag.models.runtime.step_engine import StepEngine
 
 from .commands import SessionCommand, apply
 from .errors import TamulagError
-from .estimate import Estimate, Timing, step_outputs
+from .estimate import Estimate, StepOutput, Timing, check_finite, step_outputs
 from .step_builder import PendingStep, StepBuilder
 
 BATCH = 256
@@ -149,29 +149,79 @@ class SessionBatch:
         self._ready.pop(name, None)
         self._engine.close(self._sessions.pop(name).slot)
 
-    def step(self) -> list[Scored]:
+    def step(self, failed: dict[str, Exception] | None = None) -> list[Scored]:
         """Run one step for each waiting session, up to the size of a batch.
 
+        Whatever goes wrong with the step of one session costs that session its step, and the
+        state of its model, which is empty afterwards; the others have theirs.
+
+        Args:
+            failed: Gets the sessions whose step failed, with the reason; None: it is raised.
+
         Returns:
-            Their estimates, in the order in which they waited.
+            The estimates, in the order in which the sessions waited.
+
+        Raises:
+            Exception: Whatever went wrong, without `failed`.
         """
         names = list(islice(self._ready, self._batch))
         if not names:
             return []
-        sessions = [self._sessions[name] for name in names]
-        arrays = self._engine.step(
-            [session.slot for session in sessions],
-            [session.pending[0][0].inputs for session in sessions],
-        )
+        faults: dict[str, Exception] = {}
+        outputs = self._outputs(names, faults)
+        taken = {name: self._take(name) for name in names}
         scored = []
-        for name, session, output in zip(names, sessions, step_outputs(arrays), strict=True):
-            step, tag = session.pending.popleft()
-            scored.append(Scored(name, session.builder.estimate(step, output), tag))
-            if self._rotates or not session.pending:
-                del self._ready[name]
-            if session.pending:
-                self._ready[name] = None
+        for name, output in outputs.items():
+            step, tag = taken[name]
+            try:
+                estimate = self._sessions[name].builder.estimate(step, output)
+                check_finite(estimate)
+            except Exception as error:  # one session's; the others have their estimates
+                faults[name] = error
+            else:
+                scored.append(Scored(name, estimate, tag))
+        for name in faults:
+            self._empty(name)
+        if failed is None and faults:
+            raise next(iter(faults.values()))
+        if failed is not None:
+            failed.update(faults)
         return scored
+
+    def _outputs(self, names: Sequence[str], faults: dict[str, Exception]) -> dict[str, StepOutput]:
+        """Advance sessions together; if that fails halves of them, until the faulty ones are found.
+
+        A step that fails has changed no state, see `StepEngine`.
+        """
+        sessions = [self._sessions[name] for name in names]
+        try:
+            arrays = self._engine.step(
+                [session.slot for session in sessions],
+                [session.pending[0][0].inputs for session in sessions],
+            )
+            return dict(zip(names, step_outputs(arrays), strict=True))
+        except Exception as error:  # of some of them, maybe of all
+            if len(names) == 1:
+                faults[names[0]] = error
+                return {}
+        half = len(names) // 2
+        return self._outputs(names[:half], faults) | self._outputs(names[half:], faults)
+
+    def _take(self, name: str) -> tuple[PendingStep, float]:
+        """Remove the oldest pending step of a session whose turn this is, and return it."""
+        session = self._sessions[name]
+        taken = session.pending.popleft()
+        if self._rotates or not session.pending:
+            del self._ready[name]
+        if session.pending:
+            self._ready[name] = None
+        return taken
+
+    def _empty(self, name: str) -> None:
+        """Empty a session's model state: what is not finite would stay in it for ever."""
+        session = self._sessions[name]
+        self._engine.close(session.slot)
+        session.slot = self._engine.open()
 
     def read(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
         """Return a copy of the model's state of a session.

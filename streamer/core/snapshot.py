@@ -119,12 +119,14 @@ def restore(batch: SessionBatch, name: str, packed: bytes, checkpoint: str) -> N
         saved = _SAVED_SESSION.validate_json(_header(packed))
         arrays = load(packed)
     except (SafetensorError, ValidationError, KeyError, ValueError) as error:
-        raise SnapshotError(f"the session's snapshot is damaged: {error}") from None
+        # The error's own text may quote words.
+        raise SnapshotError(f"the session's snapshot is damaged ({type(error).__name__})") from None
     timing = (batch.timing.window, batch.timing.hop, batch.timing.lateness)
     mine, given = (VERSION, checkpoint, timing), (saved.version, saved.checkpoint, saved.timing)
     if mine != given:
         raise SnapshotError(
-            f"the session's snapshot is of {given}, which is not {mine}: start a new session"
+            f"the session's snapshot is of another version, model or timing than {mine}: "
+            "start a new session"
         )
     builder = batch.open(name, saved.asked)
     try:
@@ -133,7 +135,8 @@ def restore(batch: SessionBatch, name: str, packed: bytes, checkpoint: str) -> N
         batch.write(name, state)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         batch.remove(name)
-        raise SnapshotError(f"the session's snapshot does not fit: {error}") from error
+        why = type(error).__name__
+        raise SnapshotError(f"the session's snapshot does not fit ({why})") from None
 
 
 def _header(packed: bytes) -> str:

@@ -148,7 +148,7 @@ def _ends(row: Row) -> bool:
     try:
         return decode(row.text or "").type == "session_end"
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+        problem = error.errors()[0]["type"]  # its text may quote words
         raise RecordingError(f"recording holds a damaged message ({problem})") from error
 
 
@@ -158,7 +158,7 @@ def _recorded(row: Row) -> dict[str, object]:
         estimate = asdict(ESTIMATE.validate_json(row.text or ""))
         return {name: estimate[name] for name in json.loads(row.text or "")}
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+        problem = error.errors()[0]["type"]  # its text may quote words
         raise RecordingError(f"recording holds a damaged estimate ({problem})") from error
 
 

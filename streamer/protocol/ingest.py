@@ -11,10 +11,12 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from ..core.errors import TamulagError
+from ..core.plain_text import plain
 from ..core.sample import Array
+from .jpeg import BadPicture, picture_size
 from .messages import Role, WireModel
 
 BAD_DATA, POLICY, TOO_BIG = 1007, 1008, 1009
@@ -32,8 +34,21 @@ MAX_SIDE = 1920
 MAX_ROWS = 64
 """Feature rows or words in one frame."""
 
+MOST_VALUE = 1e6
+"""Largest magnitude of a feature; those of a voice or face are below some hundreds."""
+
 Timestamp = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _readable(text: str) -> str:
+    if not (clean := plain(text).strip()):
+        raise ValueError("a word has nothing that can be read")
+    return clean
+
+
+ReadableText = Annotated[str, AfterValidator(_readable)]
+"""Without escape sequences and control characters, which leave here."""
 
 
 class IngestError(TamulagError):
@@ -60,7 +75,9 @@ class SoundForm(WireModel):
 class PictureForm(WireModel):
     """Encoding of the pictures."""
 
-    encoding: Literal["jpeg"] = Field(description="Baseline or progressive, sides up to 1920")
+    encoding: Literal["jpeg"] = Field(
+        description="Baseline or progressive of 32 scans, sides up to 1920"
+    )
 
 
 class SenderHello(WireModel):
@@ -120,7 +137,7 @@ class PictureHeader(WireModel):
 class SentWord(WireModel):
     """A recognised word."""
 
-    text: str = Field(min_length=1, max_length=64)
+    text: ReadableText = Field(min_length=1, max_length=64)
     start: Timestamp
     end: Timestamp
     confidence: Share | None = None
@@ -249,24 +266,11 @@ def build_frame(header: Header, payload: bytes = b"") -> bytes:
     return len(text).to_bytes(4, "big") + text + payload
 
 
-def picture_size(jpeg: bytes) -> tuple[int, int]:
-    """Return width and height as a JPEG file states them.
-
-    Raises:
-        IngestError: If it is no JPEG file, or states no size.
-    """
-    place = 2
-    while jpeg[:2] == b"\xff\xd8" and place + 9 <= len(jpeg) and jpeg[place] == 0xFF:
-        marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (int.from_bytes(jpeg[place + i : place + i + 2], "big") for i in (5, 7))
-            return width, height
-        place += 2 + max(length, 2)
-    raise IngestError(BAD_DATA, "an image is no JPEG file")
-
-
 def _check_picture(jpeg: bytes) -> None:
-    width, height = picture_size(jpeg)
+    try:
+        width, height = picture_size(jpeg)
+    except BadPicture as error:
+        raise IngestError(BAD_DATA, str(error)) from None
     # Checked before decoding: a small file may expand to gigabytes.
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise IngestError(TOO_BIG, f"an image of {width}x{height}: sides up to {MAX_SIDE}")
@@ -287,8 +291,11 @@ def _rows(payload: bytes, header: FeaturesHeader, dim: int) -> Array:
     if len(payload) % (4 * dim) or len(payload) > 4 * dim * MAX_ROWS:
         raise IngestError(BAD_DATA, f"{len(payload)} bytes are not 1 to {MAX_ROWS} rows of {dim}")
     rows = np.frombuffer(payload, "<f4").astype(np.float32).reshape(-1, dim)
-    if (len(rows) == 0) != (header.reason is not None) or not np.isfinite(rows).all():
-        raise IngestError(BAD_DATA, "features must be finite rows, or none and a reason")
+    # NaN is within no bounds.
+    if (len(rows) == 0) != (header.reason is not None) or not (np.abs(rows) <= MOST_VALUE).all():
+        raise IngestError(
+            BAD_DATA, f"features must be rows within +-{MOST_VALUE:g}, or none and a reason"
+        )
     return rows
 
 
@@ -308,7 +315,9 @@ def _first(error: ValidationError) -> str:
     problem = error.errors(include_input=False, include_url=False)[0]
     # A key chosen by the sender must not add lines to a log.
     place = ".".join(str(part) if _is_plain(part) else "?" for part in problem["loc"])
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
+    # The message of a wrong kind quotes the kind that was sent.
+    what = "unknown kind" if "tag" in problem["type"] else problem["msg"]
+    return f"{place}: {what}" if place else what
 
 
 def _is_plain(part: int | str) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..core.estimate import Estimate
+from ..core.plain_text import plain
 from ..core.sample import LIMIT, MODALITIES, Phrase
 from ..core.trend import Label
 
@@ -17,6 +18,8 @@ VERSION = 1
 
 Sentiment = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PlainText = Annotated[str, AfterValidator(plain)]
+"""Of a recogniser, a device or a file: without what acts on a terminal."""
 Status = Literal["ok", "stale", "missing", "off", "untrained"]
 StateWord = Literal["online", "degraded", "offline"]
 Role = Literal["customer", "agent", "visitor"]
@@ -98,7 +101,7 @@ class Modalities(WireModel):
 class Attention(WireModel):
     """The heaviest ticks of each present modality."""
 
-    text: list[tuple[str, float, Share]] = Field([], description="word, session time, weight")
+    text: list[tuple[PlainText, float, Share]] = Field([], description="word, session time, weight")
     audio: list[tuple[float, Share]] = Field([], description="session time, weight")
     vision: list[tuple[float, Share]] = Field([], description="session time, weight")
 
@@ -153,7 +156,7 @@ class Hello(Message):
     checkpoint: str
     heads: dict[str, Head] = Field(description="sentiment (fused), text, audio, vision")
     modalities: list[str] = Field(description="Those that were asked for")
-    sources: list[str]
+    sources: list[PlainText]
     window: float = Field(description="Seconds")
     hop: float = Field(description="Seconds")
     lateness: float = Field(description="Seconds")
@@ -163,7 +166,7 @@ class Hello(Message):
 class SpokenWord(WireModel):
     """A committed word."""
 
-    text: str
+    text: PlainText
     start: float = Field(description="Seconds since the session's start")
     end: float = Field(description="Seconds since the session's start")
     confidence: float | None = Field(None, ge=0, le=1)
@@ -175,7 +178,7 @@ class Text(Message):
     type: Literal["text"] = "text"
     utterance: int
     words: list[SpokenWord]
-    tail: str = Field("", description="Unstable words, for display only; never scored")
+    tail: PlainText = Field("", description="Unstable words, for display only; never scored")
     final: bool
 
 
@@ -186,7 +189,7 @@ class Event(Message):
     event: str = Field(description="source_lost, source_back, ...")
     modality: Literal["text", "audio", "vision"] | None = None
     reason: str | None = None
-    detail: str = ""
+    detail: PlainText = ""
     at: float = Field(description="Seconds since the session's start")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..aio.background_writer import PATIENCE, BackgroundWriter, duplicate, open_with
 from ..aio.threads import in_thread
+from ..config.secret_file import owner_only
 from .publisher import LossCallback, PublisherError, ignore_loss
 
 QUEUE = 1000
@@ -130,14 +131,14 @@ def _open(path: str, unwritten: bytes) -> FileIO:
         file = duplicate(sys.__stdout__ or sys.stdout)
     else:
         unwritten = b"\n" * _ends_within_a_line(Path(path)) + unwritten
-        file = FileIO(path, "ab", opener=_opened_now)
+        file = FileIO(path, "ab", opener=_opened_now)  # words are in it
     return open_with(file, unwritten)
 
 
 def _opened_now(path: str, flags: int) -> int:
-    """Open a file without waiting: a named pipe has a reader now, or there is an error."""
+    """Open a file for its owner without waiting: a named pipe without a reader is an error."""
     try:
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+        descriptor = owner_only(path, flags | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(error.errno, "a pipe that nobody reads: start its reader first") from None

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,31 @@ from .mqtt_login import CREDENTIALS, MqttLogin, parse_broker, remedy
 from .publisher import LossCallback, Outbox, PublisherError, ignore_loss
 
 logger = logging.getLogger("tamulag.mqtt")
+
+REPEAT = 60.0
+"""Seconds in which the client library's lines of one kind become one line of the log."""
+
+
+class _OncePerKind(logging.Filter):
+    """Lets one line of each kind through in `REPEAT` seconds: a broker must not fill the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._newest: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is logged; see logging.Filter."""
+        kind, now = str(record.msg)[:80], time.monotonic()
+        if now - self._newest.get(kind, -REPEAT) < REPEAT:
+            return False
+        self._newest = {one: at for one, at in self._newest.items() if now - at < REPEAT}
+        self._newest[kind] = now
+        return True
+
+
+_client_logger = logging.getLogger("tamulag.mqtt.client")
+_client_logger.setLevel(logging.WARNING)  # lower levels log every packet
+_client_logger.addFilter(_OncePerKind())
 
 _ACK_TIMEOUT = 1.2
 """Seconds for an answer of the broker: to the connect packet, or for a QoS 1 acknowledgement.
@@ -37,8 +63,8 @@ class _Route:
     topic: str
     qos: int = 0
     retain: bool = False
-    device: str | None = None
-    """Instead of our own device, in the topic."""
+    session: str | None = None
+    """One of many sessions, whose topics lie below ours: it cannot publish in another's name."""
 
 
 _EVENT = _Route("event")
@@ -64,6 +90,8 @@ _Message = tuple[_Route, str]
 
 class MqttPublisher:
     """Publishes every message to `tamulag/v1/<site>/<device>/{state,text,event,status}`.
+
+    Those of one of many sessions go to the same names below `<device>/sessions/<session>`.
 
     The outbox drops its oldest message when the broker is slow. While it is away only the newest
     `state` is queued, because an outdated score is of no use; events stay in order. The retained
@@ -105,8 +133,7 @@ class MqttPublisher:
         report: LossCallback = ignore_loss,
     ) -> None:
         self._broker = parse_broker(url, login)
-        self._site = f"tamulag/v1/{_level('site', site)}"
-        self._root = f"{self._site}/{_level('device', device)}"
+        self._root = f"tamulag/v1/{_level('site', site)}/{_level('device', device)}"
         self._make_status = status
         self._retained = retained or {}
         self._report = report
@@ -160,7 +187,7 @@ class MqttPublisher:
         if kind in ("hello", "heartbeat") or self._client is None:
             return
         route = _SESSION_ROUTES.get(kind, _EVENT)
-        self._outbox.put((replace(route, device=session), payload))
+        self._outbox.put((replace(route, session=session), payload))
 
     async def run(self) -> None:
         """Deliver, and reconnect whenever the broker is lost."""
@@ -243,6 +270,7 @@ class MqttPublisher:
             ),
             # Nothing is subscribed to, and Nagle's algorithm delays acknowledgements by 20 ms.
             max_queued_incoming_messages=1,
+            logger=_client_logger,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         # The thread that connects cannot be cancelled, and the interpreter waits for it at exit.
@@ -272,7 +300,7 @@ class MqttPublisher:
 
     async def _send(self, client: aiomqtt.Client, message: _Message) -> None:
         route, payload = message
-        root = f"{self._site}/{route.device}" if route.device else self._root
+        root = f"{self._root}/sessions/{route.session}" if route.session else self._root
         topic = f"{root}/{route.topic}"
         with _reraising_cancellation():
             await client.publish(topic, payload, qos=route.qos, retain=route.retain)

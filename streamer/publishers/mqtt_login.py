@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..config.secret_file import SecretError, read_secret
+from ..config.secret_file import SecretError, check_key, read_secret
 from ..core.urls import redacted
 from .publisher import PublisherError
 
@@ -109,6 +109,10 @@ def _context(login: MqttLogin) -> ssl.SSLContext:
         raise PublisherError(_unusable("mqtt.ca", login.ca, error)) from error
     context.sslsocket_class = _ClosedOnFailure
     if login.certificate is not None:
+        try:
+            check_key(Path(login.key or login.certificate))
+        except SecretError as error:
+            raise PublisherError(f"mqtt.key: {error}") from None
         try:
             # With an empty password an encrypted key is an error, not a prompt on the terminal.
             context.load_cert_chain(login.certificate, login.key, password="")

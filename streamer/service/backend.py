@@ -29,6 +29,13 @@ class ScoredStep(NamedTuple):
     """Seconds of the model, its share of the step."""
 
 
+class FailedStep(NamedTuple):
+    """A session that cannot go on, and why; the others do."""
+
+    name: str
+    error: Exception
+
+
 class SessionBackend(Protocol):
     """Sessions, wherever their state is.
 
@@ -52,16 +59,20 @@ class SessionBackend(Protocol):
     def backlog(self, name: str) -> int:
         """Return how many steps of a session are pending."""
 
-    async def turn(self) -> list[ScoredStep]:
-        """Run one step for each waiting session; return the estimates, in order per session."""
+    async def turn(self) -> list[ScoredStep | FailedStep]:
+        """Run one step for each waiting session; return the estimates, in order per session.
+
+        A session whose step failed is to `leave`.
+        """
 
     def drain(self) -> None:
         """Prepare to pack all sessions: from now on finish one before the next."""
 
-    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+    async def pack(self, names: Collection[str]) -> dict[str, bytes | Exception]:
         """Return some of these sessions as bytes, by name; ask again for the others.
 
-        A session with pending steps or unpublished estimates is not among them.
+        A session with pending steps or unpublished estimates is not among them. One that cannot
+        be packed is there as the reason.
         """
 
     @property
@@ -95,18 +106,26 @@ class LocalBackend:
         """Give a session a command; see `SessionBackend`."""
         self._batch.apply(name, command, tag=time.monotonic())
 
-    async def turn(self) -> list[ScoredStep]:
+    async def turn(self) -> list[ScoredStep | FailedStep]:
         """Step; see `SessionBackend`."""
         before = time.monotonic()
-        scored = self._batch.step()
+        failed: dict[str, Exception] = {}
+        scored = self._batch.step(failed)
         now = time.monotonic()
         spent = (now - before) / max(1, len(scored))
-        return [ScoredStep(one.name, one.estimate, now - one.tag, spent) for one in scored]
+        steps = [ScoredStep(one.name, one.estimate, now - one.tag, spent) for one in scored]
+        return [*steps, *(FailedStep(name, error) for name, error in failed.items())]
 
-    async def pack(self, names: Collection[str]) -> dict[str, bytes]:
+    async def pack(self, names: Collection[str]) -> dict[str, bytes | Exception]:
         """Return `SNAPSHOTS` sessions at most as bytes; see `SessionBackend`."""
         ready = islice((name for name in names if not self.backlog(name)), SNAPSHOTS)
-        return {name: dump(self._batch, name, self._checkpoint) for name in ready}
+        return {name: self._packed(name) for name in ready}
+
+    def _packed(self, name: str) -> bytes | Exception:
+        try:
+            return dump(self._batch, name, self._checkpoint)
+        except Exception as error:  # one session's; the others are packed
+            return error
 
     @property
     def waiting(self) -> int:

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed
@@ -32,6 +33,7 @@ from ..protocol.ingest import (
 from ..protocol.messages import Role
 from ..sources.remote import SenderClock
 from ..webserver.connection import Connection, TokenBucket, text_frame
+from .session_faults import Fault, log_fault
 
 DIMS = {"audio": AUDIO_DIM, "vision": VISION_DIM}
 """Numbers in a row of features."""
@@ -88,6 +90,9 @@ class Receiver(Protocol):
     async def finish(self) -> None:
         """Process what is pending: after the `end` frame, or when `feed` returned False."""
 
+    def fail(self, error: Exception) -> Fault:
+        """End what is received of a sender, as something unexpected went wrong; log it once."""
+
     def detach(self, detail: str) -> None:
         """Release the place of a sender that has left or is closed; `detail` is the reason."""
 
@@ -131,7 +136,10 @@ class IngestEndpoint:
         self._logger = senders.logger
 
     async def receive(self, connection: Connection) -> None:
-        """Receive until the sender leaves, or is closed with a code and a reason."""
+        """Receive until the sender leaves, or is closed with a code and a reason.
+
+        Whatever goes wrong with one sender closes that one, with 1011.
+        """
         who = connection.peer
         receiver: Receiver | None = None
         code, reason = int(CloseCode.NORMAL_CLOSURE), "the sender has left"
@@ -147,10 +155,20 @@ class IngestEndpoint:
             code, reason = error.code, str(error)
         except ConnectionClosed:
             self._logger.info("sender %s has left", who)
+        except Exception as error:
+            named = partial(log_fault, f"sender {who}", log=self._logger)
+            fault = named(error) if receiver is None else receiver.fail(error)
+            code, reason = fault.code, fault.reason
         finally:
             if receiver is not None:
-                receiver.detach(reason)
+                self._detach(receiver, who, reason)
         await connection.close(code, reason)
+
+    def _detach(self, receiver: Receiver, who: str, reason: str) -> None:
+        try:
+            receiver.detach(reason)
+        except Exception as error:  # of this sender, who leaves
+            log_fault(f"sender {who}", error, self._logger)
 
     def _begin(self, connection: Connection, receiver: Receiver) -> None:
         limits = self._limits

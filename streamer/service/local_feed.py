@@ -7,7 +7,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,6 +52,8 @@ class LocalFeed:
         duration: Seconds of stream time after which it ends; None: when the sources end.
         recorder: Also among `outputs`; here so that its end is published. None: no recording.
         sends_words: False: no text message is sent (`--privacy strict`).
+        blame: Called with what went wrong with an input or a step; returns whether a remote sender
+            was closed for it. Else, and without it, that is a bug, which ends the run.
         waits: Whether a source that is away at the start is joined when it comes (`--wait`).
     """
 
@@ -63,6 +66,7 @@ class LocalFeed:
     duration: float | None = None
     recorder: Recorder | None = None
     sends_words: bool = True
+    blame: Callable[[Exception], bool] | None = None
     waits: bool = False
     inbox: Inbox = field(default_factory=Inbox)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -127,7 +131,8 @@ class LocalFeed:
             self._stop.set()
             await self._abandon(keepers)
         for item in await self.inbox.get(timeout=0):
-            self._push(item)
+            with self._contained():
+                self._push(item)
         self._score(partial(self.session.close, self.clock.now() if self.paced else None))
         reason = "duration" if self._is_over() else "stopped" if ending.is_set() else "end"
         self.messages.end(max(self._now(), self.session.now), reason)
@@ -166,18 +171,29 @@ class LocalFeed:
             items = await self.inbox.get(timeout=POLL)
             got = self.clock.now()
             for item in items:
-                self._push(item)
+                with self._contained():
+                    self._push(item)
                 self._shed(got)
             self._check_recording()
             now = self.clock.now()
             if self.paced:
                 # Not by the present time: what came while the others were worked on is not late.
-                self._score(partial(self.session.advance, got - SILENCE))
+                with self._contained():
+                    self._score(partial(self.session.advance, got - SILENCE))
                 self._shed(now)
                 for notice in self._watchdog.poll(got, self.messages.lost):
                     self._push(notice)
             else:
                 await self.outputs.wait_for_backlog(ending)
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Let what goes wrong within close the remote sender, if there is one."""
+        try:
+            yield
+        except Exception as error:
+            if self.blame is None or not self.blame(error):
+                raise
 
     async def _abandon(self, keepers: Sequence[Keeper]) -> None:
         """Give the sources a moment to end; abandon one that hangs in its driver."""

@@ -76,22 +76,36 @@ class RemoteFeed:
         """Do nothing: senders come through the port, which is an output; see `Feed`."""
 
     async def run(self, ending: asyncio.Event) -> None:
-        """Serve until the end, then hand the sessions over; see `Feed`."""
+        """Serve until the end, then hand the sessions over; see `Feed`.
+
+        What goes wrong with one session is not raised here, see `SessionRegistry`. After a failure
+        of what they share, here or in an output, all are handed over before it is raised.
+        """
         self.messages.status()
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self.registry.run(), name="tamulag.sessions"),
-                group.create_task(self._observe(), name="tamulag.admission"),
-            ]
-            if self.workers is not None:
-                tasks.append(group.create_task(self.workers.run(), name="tamulag.workers"))
-            await ending.wait()
-            await self.senders.drain()
-            for task in tasks:
-                task.cancel()
+        tasks = [
+            asyncio.create_task(self.registry.run(), name="tamulag.sessions"),
+            asyncio.create_task(self._observe(), name="tamulag.admission"),
+            asyncio.create_task(ending.wait(), name="tamulag.ending"),
+        ]
+        if self.workers is not None:
+            tasks.append(asyncio.create_task(self.workers.run(), name="tamulag.workers"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            try:
+                await self.senders.drain()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [one for one in ended if isinstance(one, Exception)]
+        if failures:
+            raise ExceptionGroup("the server cannot go on", failures)
 
     async def close(self) -> None:
-        """End the workers, and write the last rows of recordings."""
+        """End the workers, write the last rows of recordings, let old snapshots be deleted."""
+        if self.store is not None:
+            self.store.sweep_later()
         closing = [one.close() for one in (self.workers, self.recorders) if one is not None]
         await asyncio.gather(*closing)
 

@@ -146,7 +146,7 @@ class ReplayFeed:
         try:
             recorded = decode(line)
         except ValidationError as error:
-            problem = error.errors()[0]["msg"]
+            problem = error.errors()[0]["type"]  # its text may quote words
             raise RecordingError(f"recording holds a damaged message ({problem})") from error
         if isinstance(recorded, SentimentMessage):
             recorded = self._scored(recorded)

@@ -24,6 +24,8 @@ from ..webserver.connection import Connection, text_frame
 from .admission import LATER, RETRY, Admission
 from .feature_workers.pool import FeatureWorkerPool
 from .session import ServerSession
+from .session_faults import Fault, log_fault
+from .session_handover import hand_over
 from .sessions import POLL, SessionRegistry
 from .snapshot_store import SnapshotStore, StoredSnapshot
 
@@ -45,6 +47,8 @@ class ServerSenders:
         server: Name of the server itself, which no session may have.
         listens: Whether the server recognises words in sound.
         store: Snapshots of an earlier server's sessions; None: sessions are not handed over.
+        per_address: Sessions of one address, those whose sender has vanished included; None: as
+            many as there are seats.
     """
 
     logger = logger
@@ -58,6 +62,7 @@ class ServerSenders:
         server: str,
         listens: bool,
         store: SnapshotStore | None = None,
+        per_address: int | None = None,
     ) -> None:
         self._registry = registry
         self._workers = workers
@@ -65,6 +70,7 @@ class ServerSenders:
         self._server = server
         self._listens = listens
         self._store = store
+        self._per_address = per_address
         self._attached: dict[str, SessionReceiver] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -82,11 +88,13 @@ class ServerSenders:
         if workers is not None and not (has_workers or workers.has_room(hello)):
             raise IngestError(FULL, f"the front ends are full: {LATER}")
         if session is None:
+            self._make_room_of(connection.peer)
             load = 0.0 if workers is None else workers.load()
             reason = self._admission.admit(len(self._registry.open), load)
             if reason is not None:
                 raise IngestError(FULL, reason)
             session, resumed = self._begin_session(hello, asked)
+        session.peer = connection.peer
         if before is not None:
             before.detach("another connection has its key")
             before.connection.reject("another connection has the key of this session")
@@ -125,7 +133,7 @@ class ServerSenders:
             while self._registry.backend.waiting:  # noqa: ASYNC110 (`drain` has a limit)
                 await asyncio.sleep(POLL)
             return
-        async with aclosing(self._registry.hand_over(partial(_save, self._store))) as ended:
+        async with aclosing(hand_over(self._registry, partial(_save, self._store))) as ended:
             async for session, is_stored in ended:
                 how = "connect again, with your resume key" if is_stored else "not handed over"
                 sender = self._attached.get(session.name)
@@ -134,6 +142,16 @@ class ServerSenders:
                     task = asyncio.create_task(closing, name="tamulag.restart")
                     self._closing.add(task)
                     task.add_done_callback(self._closing.discard)
+
+    def _make_room_of(self, peer: str) -> None:
+        """End the session of an address whose sender vanished first, if the address has its share.
+
+        Connections of one address are bounded by the port; sessions that wait for theirs are not.
+        """
+        same = [one for one in self._registry.open.values() if one.peer == peer and not one.closing]
+        away = sorted((one.away_since, one.name) for one in same if one.away_since is not None)
+        if self._per_address is not None and away and len(same) >= self._per_address:
+            self._registry.finish(self._registry.open[away[0][1]], "stopped")
 
     def _workers_for(self, hello: SenderHello) -> FeatureWorkerPool | None:
         """Return the workers for the sender's sound, pictures or words; None: it sends none."""
@@ -238,7 +256,7 @@ class SessionReceiver:
         session = self.session
         self._deliver(self.registry.hello(session))
         self.attached[self.name] = self
-        self.registry.attach_sender(session, self._deliver)
+        self.registry.attach_sender(session, self._deliver, self._reject)
         if self.resumed:
             session.messages.status()
         else:
@@ -275,6 +293,12 @@ class SessionReceiver:
             await self.workers.finish(self.name)
         await self.registry.end(self.session, "end")
 
+    def fail(self, error: Exception) -> Fault:
+        """End the session, unless another connection has it; see `Receiver`."""
+        if self.attached.get(self.name) in (None, self):
+            self.registry.fail(self.session, error)
+        return self.session.fault or log_fault(f"sender of {self.name}", error)
+
     def detach(self, detail: str) -> None:
         """Let the session wait for its sender, unless another connection has it; see `Receiver`."""
         if not self.is_attached:
@@ -288,6 +312,11 @@ class SessionReceiver:
 
     def _deliver(self, line: str) -> None:
         self.connection.deliver(text_frame(line))
+
+    def _reject(self, code: int, reason: str) -> None:
+        """Close the connection of a session that has failed; the name may be used again at once."""
+        self.detach(reason)
+        self.connection.reject(reason, code)
 
     def _push_rows(self, header: FeaturesHeader, placed: PlacedFrame) -> None:
         place, rows = placed.place, placed.frame.rows

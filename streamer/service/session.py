@@ -6,11 +6,14 @@ Knows what belongs to one session. Knows neither the others nor how it is steppe
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..core.sample import Modality
+from ..core.sample import Block, Input, Modality, Notice, Phrase
+from ..protocol.messages import Latency
 from ..protocol.session_messages import SessionMessages
 from ..storage.recorder import Recorder
+from .backend import ScoredStep
+from .session_faults import Fault
 from .snapshot_store import StoredSnapshot
 
 
@@ -39,6 +42,14 @@ class ServerSession:
     hop: float
     described: tuple[Modality, ...] = ()
     send: Callable[[str], None] | None = None
+    reject: Callable[[int, str], None] | None = None
+    """Closes the sender with a code and a reason; None: it is away."""
+    peer: str = ""
+    """Address of its newest sender."""
+    is_new: bool = True
+    """No sender has been there yet."""
+    fault: Fault | None = None
+    """What went wrong with it; while set nothing more is sent."""
     input_at: float = 0.0
     """Steady clock at the newest input."""
     reached: float = 0.0
@@ -61,6 +72,33 @@ class ServerSession:
     def now(self) -> float:
         """Return the session time in seconds."""
         return self.reached if self.by_sender else time.monotonic() - self.start
+
+    def saw(self, item: Input | Block) -> None:
+        """Note when the newest input came, and how far it reaches."""
+        self.input_at = time.monotonic()
+        if not isinstance(item, Notice):
+            self.reached = max(self.reached, item.timestamp)
+
+    def numbered(self, phrase: Phrase) -> Phrase:
+        """Return a phrase with the number of its utterance in the session."""
+        first, newest = self.utterances
+        phrase = replace(phrase, utterance=phrase.utterance + first)
+        self.utterances = (first, max(newest, phrase.utterance + 1))
+        return phrase
+
+    def renumber(self) -> None:
+        """Let utterances begin at 0 again, as those of a new recogniser or sender do."""
+        self.utterances = (self.utterances[1], self.utterances[1])
+
+    def latency(self, step: ScoredStep) -> Latency:
+        """Return the times of a step that is sent now; a sender's own clock measures none."""
+        total = max(0.0, time.monotonic() - self.start - step.estimate.end)
+        return Latency(
+            align=None if self.by_sender else round(max(0.0, total - step.waited), 4),
+            features=None,
+            model=round(step.spent, 5),
+            total=None if self.by_sender else round(total, 4),
+        )
 
     def snapshot(self, state: bytes) -> StoredSnapshot:
         """Return what another server needs to resume the session once `session_end` was sent."""

@@ -2,24 +2,27 @@
 
 Knows sessions, their clocks and which of them are silent or without a sender. Knows no connection,
 no process and no device: a sender is a function that takes lines.
+
+What goes wrong in the work for one session ends that session, with the reason `failed`, and closes
+its sender: all such work is done within `guard`.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 
 from ..core.commands import Advance, Close, Push, SessionCommand, SetHop
 from ..core.estimate import Timing
-from ..core.sample import Block, Input, Modality, Notice, Phrase, Sample
-from ..protocol import messages
+from ..core.sample import Block, Input, Modality, Notice, Phrase
 from ..protocol.session_messages import RunInfo, SessionMessages
 from ..storage.session_recorders import SessionRecorders
-from .backend import ScoredStep, SessionBackend
+from .backend import FailedStep, ScoredStep, SessionBackend
 from .clock import SILENCE
 from .session import ServerSession
+from .session_faults import log_fault
 from .snapshot_store import StoredSnapshot
 
 POLL = 0.015
@@ -47,9 +50,6 @@ REASONS: Mapping[Modality, str] = {
 }
 """Why a modality is lost whose sender has left."""
 
-
-Save = Callable[[StoredSnapshot], bool]
-"""Stores a session; returns whether another server will find it."""
 
 PublishOf = Callable[[str, str, str], None]
 """Takes a session's name, the kind of a message and its line."""
@@ -124,6 +124,18 @@ class SessionRegistry:
         if name in self.open:
             raise ValueError(f"session {name} is here already: take another name")
         self.backend.open(name, asked, None if before is None else before.state)
+        try:
+            session = self._new_session(name, asked, by_sender, before)
+        except Exception:
+            self.backend.leave(name)
+            raise
+        with self.guard(session):
+            self._shed_in(session)
+        return session
+
+    def _new_session(
+        self, name: str, asked: tuple[Modality, ...], by_sender: bool, before: StoredSnapshot | None
+    ) -> ServerSession:
         now = time.monotonic()
         session = ServerSession(
             name=name,
@@ -142,13 +154,13 @@ class SessionRegistry:
             input_at=now,
             reached=0.0 if before is None else before.reached,
             utterances=(0, 0) if before is None else (before.utterance, before.utterance),
+            away_since=now,  # until its sender is attached
         )
         session.has_room.set()
-        self.open[name] = session
         # One that is resumed has a state that no replay of its rest could have.
         if self._recorders is not None and before is None:
             session.recorder = self._recorders.begin(name, asked, time.time, session.now)
-        self._shed_in(session)
+        self.open[name] = session
         return session
 
     def hello(self, session: ServerSession) -> str:
@@ -156,17 +168,28 @@ class SessionRegistry:
         epoch = time.time() - session.now()
         return session.messages.hello(session.asked, self.timing, hop=session.hop, epoch=epoch)
 
-    def attach_sender(self, session: ServerSession, send: Callable[[str], None]) -> None:
-        """Send a session's messages to its sender, the first time or again."""
-        session.send, session.input_at = send, time.monotonic()
-        if session.away_since is not None:
-            session.away_since = None
-            self._renumber(session)
+    def attach_sender(
+        self,
+        session: ServerSession,
+        send: Callable[[str], None],
+        reject: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """Send a session's messages to its sender, the first time or again.
+
+        Args:
+            session: The session.
+            send: Takes its messages.
+            reject: Closes the sender with a code and a reason.
+        """
+        session.send, session.reject, session.input_at = send, reject, time.monotonic()
+        was_new, session.is_new, session.away_since = session.is_new, False, None
+        if not was_new:
+            session.renumber()
             self._notice_all(session, None, "the sender is back")
 
     def detach_sender(self, session: ServerSession, detail: str) -> None:
         """Mark a session's sender as away; the session waits for it."""
-        session.send, session.away_since = None, time.monotonic()
+        session.send, session.reject, session.away_since = None, None, time.monotonic()
         self._notice_all(session, "lost", detail)
 
     def push(self, name: str, item: Input | Block) -> None:
@@ -174,32 +197,30 @@ class SessionRegistry:
         session = self.open.get(name)
         if session is None or session.closing or self.is_draining:
             return
-        if _modality(item) not in session.asked:
-            return
+        if _modality(item) in session.asked:
+            with self.guard(session):
+                self._push(session, item)
+
+    def _push(self, session: ServerSession, item: Input | Block) -> None:
         if isinstance(item, Phrase):
-            first, newest = session.utterances
-            item = replace(item, utterance=item.utterance + first)
-            session.utterances = (first, max(newest, item.utterance + 1))
+            item = session.numbered(item)
             if self._sends_words:
                 session.messages.words(item)
         elif isinstance(item, Notice):
             session.messages.notice(item)
-        session.input_at = time.monotonic()
-        session.reached = max(session.reached, _end(item))
+        session.saw(item)
         self._apply(session, Push(item))
         if session.by_sender and isinstance(item, Phrase):
             self._apply(session, Advance(session.reached - SILENCE))
-        if self.backend.backlog(name) > BACKLOG:
+        if self.backend.backlog(session.name) > BACKLOG:
             session.has_room.clear()
 
     def set_workers_lost(self, name: str, reason: str | None, detail: str) -> None:
         """Publish that a session's feature workers are lost, or with None that they are back."""
-        session = self.open.get(name)
-        if session is None:
-            return
-        self._renumber(session)
-        for modality in session.described:
-            self.push(name, Notice(session.now(), modality, reason, detail))
+        if (session := self.open.get(name)) is not None:
+            session.renumber()
+            for modality in session.described:
+                self.push(name, Notice(session.now(), modality, reason, detail))
 
     def set_backend_lost(self, name: str, reason: str | None) -> None:
         """Mark a session as degraded while its backend does not respond; None: it does again."""
@@ -210,36 +231,69 @@ class SessionRegistry:
             session.messages.lost.pop(SCORES, None)
         else:
             session.messages.lost[SCORES] = reason
-        session.messages.status()
+        with self.guard(session):
+            session.messages.status()
+
+    def fail(self, session: ServerSession, error: Exception) -> None:
+        """End one session at once, as something went wrong with it, and close its sender.
+
+        Args:
+            session: May have ended since.
+            error: Logged once; decides between 1007, for data, and 1011, for our own fault.
+        """
+        if session.fault is not None or self.open.get(session.name) is not session:
+            return
+        session.fault = log_fault(f"session {session.name}", error)
+        reject = session.reject
+        self.remove(session, "failed")
+        if reject is not None:
+            reject(session.fault.code, session.fault.reason)
+
+    @contextlib.contextmanager
+    def guard(self, session: ServerSession) -> Iterator[None]:
+        """Let whatever is raised within end that session, and no other."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(session, error)
+
+    def fail_named(self, name: str, error: Exception) -> None:
+        """End the session of a name, if there is one; see `fail`."""
+        if (session := self.open.get(name)) is not None:
+            self.fail(session, error)
 
     async def run(self) -> None:
         """Step whenever a session waits, until cancelled."""
         looked, before = 0.0, time.monotonic()
         while True:
             for step in await self.backend.turn():
-                if step.name in self.open:  # else it has ended while its step was elsewhere
-                    self._score(self.open[step.name], step)
+                self._take(step)
             now = time.monotonic()
             for session in [one for one in self.open.values() if one.closing]:
                 is_late = now - session.closing_since > CLOSING
                 if is_late or not self.backend.backlog(session.name):
-                    self._forget(session, str(session.closing))
+                    self.remove(session, str(session.closing))
             self._slowest, before = max(self._slowest, now - before), now
             if not self.is_draining and now - looked >= LOOK:
                 looked = now
                 self._look(now)
             await asyncio.sleep(0 if self.backend.waiting else POLL)
 
-    def shed(self, steps: tuple[str, ...]) -> None:
-        """Give up work in every session, the present ones and new ones, and publish that.
+    def _take(self, step: ScoredStep | FailedStep) -> None:
+        if isinstance(step, FailedStep):
+            self.fail_named(step.name, step.error)
+        elif step.name in self.open:  # else it has ended while its step was elsewhere
+            session = self.open[step.name]
+            with self.guard(session):
+                self._score(session, step)
 
-        Args:
-            steps: All that is given up from now on; see `LoadShedder`.
-        """
+    def shed(self, steps: tuple[str, ...]) -> None:
+        """Give up work in every session, present and new, and publish it; see `LoadShedder`."""
         self._shed = steps
-        for session in self.open.values():
-            self._shed_in(session)
-            session.messages.status()
+        for session in [*self.open.values()]:
+            with self.guard(session):
+                self._shed_in(session)
+                session.messages.status()
 
     def _shed_in(self, session: ServerSession) -> None:
         session.messages.pressure = self._shed
@@ -262,46 +316,27 @@ class SessionRegistry:
         """Flush what a session still holds; `run` ends it afterwards."""
         if session.closing is None and session.name in self.open:
             session.closing, session.closing_since = reason, time.monotonic()
-            self._apply(session, Close(session.now()))
+            with self.guard(session):
+                self._apply(session, Close(session.now()))
 
     async def end(self, session: ServerSession, reason: str) -> None:
         """Finish a session and wait for its end, for `CLOSING` seconds at most."""
         self.finish(session, reason)
         await session.ended.wait()
 
-    async def hand_over(self, save: Save) -> AsyncGenerator[tuple[ServerSession, bool], None]:
-        """End one session after the other so that another server can resume it.
-
-        Input is ignored from now on; pending steps are published before. The caller sets a limit,
-        and ends with `close_all` those that are left.
-
-        Args:
-            save: Stores a session; where it returns True the end is `handed_over`.
-
-        Yields:
-            Each session once it has ended, and whether it was stored.
-        """
-        self.is_draining = True
-        self.backend.drain()
-        while self.open:
-            packed = await self.backend.pack([*self.open])
-            for session in [self.open[name] for name in packed if name in self.open]:
-                state = packed[session.name]
-                is_stored = session.closing is None and save(session.snapshot(state))
-                reason = "handed_over" if is_stored else session.closing or "stopped"
-                self._forget(session, reason)
-                yield session, is_stored
-            await asyncio.sleep(0 if packed else POLL)
-
     def close_all(self) -> list[ServerSession]:
         """End every session that is still open, as it is, and return them."""
         left = [*self.open.values()]
         for session in left:
-            self._forget(session, session.closing or "stopped")
+            self.remove(session, session.closing or "stopped")
         return left
 
-    def _forget(self, session: ServerSession, reason: str) -> None:
-        session.messages.end(session.now(), reason)
+    def remove(self, session: ServerSession, reason: str) -> None:
+        """End a session as it is, whatever it still holds."""
+        try:
+            session.messages.end(session.now(), reason)
+        except Exception as error:  # its end was not sent everywhere; it ends all the same
+            session.fault = session.fault or log_fault(f"session {session.name}", error)
         if self._recorders is not None and session.recorder is not None:
             self._recorders.end(session.recorder)
         del self.open[session.name]
@@ -316,33 +351,30 @@ class SessionRegistry:
         self.scores += 1
         if self.backend.backlog(session.name) <= BACKLOG:
             session.has_room.set()
-        total = time.monotonic() - session.start - step.estimate.end
-        latency = messages.Latency(
-            align=None if session.by_sender else round(max(0.0, total - step.waited), 4),
-            features=None,
-            model=round(step.spent, 5),
-            total=None if session.by_sender else round(max(0.0, total), 4),
-        )
         if session.recorder is not None:
             session.recorder.on_estimate(step.estimate)
-        session.messages.estimate(step.estimate, latency, session.dropped)
+        session.messages.estimate(step.estimate, session.latency(step), session.dropped)
 
     def _look(self, now: float) -> None:
         """Close hops of silent sessions, and sessions whose senders do not come back.
 
         Also publish which recordings have ended before their session.
         """
-        for session in list(self.open.values()):
-            if self.backend.backlog(session.name) <= BACKLOG:
-                session.has_room.set()
-            is_silent = now - session.input_at > SILENCE / 2
-            if is_silent and not (session.by_sender or session.closing):
-                self._apply(session, Advance(session.now() - SILENCE))
-            lost = session.recorder.lost if session.recorder else None
-            if lost is not None and "recording" not in session.messages.lost:
-                session.messages.recording(*lost, session.now())
-            if session.away_since is not None and now - session.away_since > self._linger:
-                self.finish(session, "stopped")
+        for session in [*self.open.values()]:
+            with self.guard(session):
+                self._look_at(session, now)
+
+    def _look_at(self, session: ServerSession, now: float) -> None:
+        if self.backend.backlog(session.name) <= BACKLOG:
+            session.has_room.set()
+        is_silent = now - session.input_at > SILENCE / 2
+        if is_silent and not (session.by_sender or session.closing):
+            self._apply(session, Advance(session.now() - SILENCE))
+        lost = session.recorder.lost if session.recorder else None
+        if lost is not None and "recording" not in session.messages.lost:
+            session.messages.recording(*lost, session.now())
+        if session.away_since is not None and now - session.away_since > self._linger:
+            self.finish(session, "stopped")
 
     def _publish(self, name: str, kind: str, line: str) -> None:
         session = self.open[name]
@@ -363,14 +395,6 @@ class SessionRegistry:
             reason = None if lost is None else REASONS[modality]
             self.push(session.name, Notice(session.now(), modality, reason, detail))
 
-    def _renumber(self, session: ServerSession) -> None:
-        """Let utterances begin at 0 again, as those of a new recogniser or sender do."""
-        session.utterances = (session.utterances[1], session.utterances[1])
-
 
 def _modality(item: Input | Block) -> str:
     return "text" if isinstance(item, Phrase) else item.modality
-
-
-def _end(item: Input | Block) -> float:
-    return item.timestamp if isinstance(item, Sample | Block | Phrase) else 0.0

@@ -13,6 +13,7 @@ from ..core.source import Now, Source
 from ..protocol.ingest import POLICY, IngestError, PictureHeader, PlacedFrame, SenderHello
 from ..sources.remote import PICTURES, SOUNDS, FramePipeline, RemoteSource
 from ..webserver.connection import Connection
+from .session_faults import Fault, log_fault
 
 
 class SingleSender:
@@ -36,13 +37,24 @@ class SingleSender:
         self.now = now
         self.ready: dict[str, Any] = {}
         self._voice = RemoteSource(
-            "sender's voice", voice, now=now, reason="microphone_lost", bound=SOUNDS
+            "sender's voice",
+            voice,
+            now=now,
+            reason="microphone_lost",
+            bound=SOUNDS,
+            on_fault=self._frame_failed,
         )
         self._face = RemoteSource(
-            "sender's face", face, now=now, reason="camera_lost", bound=PICTURES
+            "sender's face",
+            face,
+            now=now,
+            reason="camera_lost",
+            bound=PICTURES,
+            on_fault=self._frame_failed,
         )
         self._takes_words = takes_words
         self._hello: SenderHello | None = None  # of the admitted sender
+        self._connection: Connection | None = None
 
     @property
     def sources(self) -> list[Source]:
@@ -57,8 +69,30 @@ class SingleSender:
             raise IngestError(POLICY, "clock, session and resume are for `tamulag serve`")
         if hello.words and not self._takes_words:
             raise IngestError(POLICY, "words are recognised here: start it with --asr none")
-        self._hello = hello
+        self._hello, self._connection = hello, connection
         return self
+
+    def fail(self, error: Exception) -> Fault:
+        """Close the sender, as something went wrong with what it sent; see `Receiver`."""
+        fault = log_fault("the sender", error, self.logger)
+        if self._connection is not None:
+            self._connection.reject(fault.reason, fault.code)
+        return fault
+
+    def blame(self, error: Exception) -> bool:
+        """Close the sender for an error of the session; False: nobody sends."""
+        if self._connection is None:
+            return False
+        self.fail(error)
+        return True
+
+    def _frame_failed(self, hello: SenderHello | None, error: Exception) -> None:
+        """Close the sender of that hello, if it is still there; called from a source's thread."""
+        connection = self._connection
+        if connection is None or hello is not self._hello:
+            log_fault("a sender that has left", error, self.logger)
+        else:
+            connection.loop.call_soon_threadsafe(self.fail, error)
 
     def begin(self) -> None:
         """Start the sources; see `Receiver`."""
@@ -78,6 +112,6 @@ class SingleSender:
 
     def detach(self, detail: str) -> None:
         """Report what the sender offered as lost; see `Receiver`."""
-        self._hello = None
+        self._hello = self._connection = None
         for source in (self._voice, self._face):
             source.end("nobody sends any more")

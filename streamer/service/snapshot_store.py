@@ -10,11 +10,14 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..config.secret_file import SecretError, check_folder
 from ..core.errors import TamulagError
 from ..core.sample import Modality
 
@@ -24,6 +27,21 @@ PATIENCE = 60.0
 """Seconds after which a snapshot is not resumed: its window is over many times."""
 
 _SUFFIX = ".session"
+
+_SWEEPER = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+folder, suffix, patience = sys.argv[1], sys.argv[2], float(sys.argv[3])
+time.sleep(patience + 1)
+for file in os.scandir(folder):
+    try:
+        if file.name.endswith(suffix) and time.time() - file.stat().st_mtime > patience:
+            os.unlink(file.path)
+    except OSError:
+        pass
+"""
+"""Program that does what `sweep` does, a little after the last file's time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +100,7 @@ class SnapshotStore:
         self._wall = wall
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_folder(folder)
             trial = folder / f"{os.getpid()}.partial"
             trial.touch(mode=0o600)
             trial.unlink()
@@ -90,6 +109,8 @@ class SnapshotStore:
             raise SnapshotStoreError(
                 f"--handover {folder} cannot be used ({error.strerror}): choose another folder"
             ) from error
+        except SecretError as error:
+            raise SnapshotStoreError(f"--handover {error}") from None
 
     def put(self, snapshot: StoredSnapshot) -> None:
         """Store a session under its key.
@@ -129,7 +150,8 @@ class SnapshotStore:
                 age=self._wall() - head["at"],
             )
         except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): that session starts fresh", path, error)
+            why = type(error).__name__  # its text may quote words
+            logger.warning("%s is damaged (%s): that session starts fresh", path, why)
             return None
         return found if 0 <= found.age <= PATIENCE else None
 
@@ -149,6 +171,25 @@ class SnapshotStore:
                     path.unlink()
                     gone += 1
         return gone
+
+    def sweep_later(self) -> None:
+        """Let what nobody resumes be deleted after its time, though this process ends before.
+
+        It takes a small process of its own, which ends then; a service manager that ends it with
+        this one needs a folder that it empties itself.
+        """
+        if os.name != "posix" or not any(self._folder.glob(f"*{_SUFFIX}")):
+            return
+        words = [str(self._folder.resolve()), _SUFFIX, str(PATIENCE)]
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _SWEEPER, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            check=False,
+        )
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{_SUFFIX}"

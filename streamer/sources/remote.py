@@ -6,11 +6,11 @@ frames (see remote_features.py); the connection calls `begin`, `feed` and `end`.
 
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from ..core.sample import Modality, Notice
-from ..core.source import Now, Put
+from ..core.source import Now, Put, SourceLost
 from ..protocol.ingest import POLICY, IngestError, PlacedFrame, SenderHello, WordsHeader
 from .clock_fit import ClockFit
 
@@ -100,19 +100,30 @@ class RemoteSource:
     When more than `bound` frames are queued the oldest is dropped and counted; when they span more
     than 5 s, all but words and the newest are dropped, so that processing is current again.
 
+    Whatever goes wrong with a sender's frame is that sender's: its further frames are ignored.
+
     Args:
         name: For logs.
         pipeline: Turns frames into inputs.
         now: Session clock.
         reason: Reason of the loss, `microphone_lost` or `camera_lost`.
         bound: Frames that may be queued.
+        on_fault: Called from the source's thread with the hello of a sender whose frame failed,
+            and the error.
 
     Attributes:
         dropped: Frames dropped so far.
     """
 
     def __init__(
-        self, name: str, pipeline: FramePipeline, *, now: Now, reason: str, bound: int
+        self,
+        name: str,
+        pipeline: FramePipeline,
+        *,
+        now: Now,
+        reason: str,
+        bound: int,
+        on_fault: Callable[[SenderHello | None, Exception], None] = lambda hello, error: None,
     ) -> None:
         self.name = name
         self.modalities = pipeline.modalities
@@ -121,6 +132,9 @@ class RemoteSource:
         self._now = now
         self._reason = reason
         self._bound = bound
+        self._on_fault = on_fault
+        self._hello: SenderHello | None = None
+        self._has_failed = False
         self._lost: tuple[Modality, ...] = ()
         self._sent: tuple[Modality, ...] = ()
         self._waiting: deque[_Item | _Begin | _End] = deque()
@@ -173,9 +187,23 @@ class RemoteSource:
             while not stop.is_set():
                 item = self._next()
                 if item is not None:
-                    self._handle(item, put)
+                    self._contain(item, put)
         finally:
             self._pipeline.end(put)
+
+    def _contain(self, item: "_Item | _Begin | _End", put: Put) -> None:
+        """Handle an item; what goes wrong with it is reported, and no more of that sender taken."""
+        if isinstance(item, _Begin):
+            self._hello, self._has_failed = item.hello, False
+        elif isinstance(item, _Item) and self._has_failed:
+            return
+        try:
+            self._handle(item, put)
+        except SourceLost:
+            raise
+        except Exception as error:
+            self._has_failed = True
+            self._on_fault(self._hello, error)
 
     def _add(self, item: "_Item | _Begin | _End") -> None:
         with self._changed:
@@ -211,9 +239,11 @@ class RemoteSource:
             )
             self._lost = tuple(m for m in self._lost if m not in self._sent)
         else:
-            self._pipeline.end(put)
-            self._put_notices(self._sent, self._reason, item.detail, put)
-            self._lost, self._sent = (*self._lost, *self._sent), ()
+            try:
+                self._pipeline.end(put)
+            finally:
+                self._put_notices(self._sent, self._reason, item.detail, put)
+                self._lost, self._sent = (*self._lost, *self._sent), ()
 
     def _put_notices(
         self, modalities: Sequence[Modality], reason: str | None, detail: str, put: Put

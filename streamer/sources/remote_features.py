@@ -12,6 +12,7 @@ from ..core.sample import SAMPLE_RATE, TICK_RATE, VISION_TICKS, Modality, Phrase
 from ..core.source import Put
 from ..features.asr.recogniser import Encode
 from ..features.audio_pipeline import AudioPipeline, Resampler
+from ..features.picture_limits import limit_pictures
 from ..protocol.ingest import FeaturesHeader, Frame, PlacedFrame, SenderHello, WordsHeader, channel
 from ..protocol.messages import Role
 from .camera import VisionExtractor
@@ -57,6 +58,8 @@ class RemoteAudio:
     def push(self, placed: PlacedFrame, put: Put) -> None:
         """Put samples and phrases; see `FramePipeline`."""
         frame, place = placed.frame, placed.place
+        if frame.sound is not None and not len(frame.sound):
+            return  # no sound is neither a gap nor silence
         if frame.sound is not None:
             self._push_sound(frame.sound, place, placed.span, put)
         elif isinstance(frame.header, WordsHeader):
@@ -171,9 +174,13 @@ def _put_rows(frame: Frame, header: FeaturesHeader, place: float, step: float, p
 
 def _decode_jpeg(jpeg: bytes) -> Image | None:
     """Decode a picture to RGB, as small as a camera's; None if the file is damaged."""
+    limit_pictures()
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:  # larger than allowed, or what else no decoder takes
+        return None
     if image is None:
         return None
     height, width = image.shape[:2]

@@ -54,6 +54,9 @@ SCHEMA = pa.schema(
 order."""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""With what a formula begins in a spreadsheet, in wide forms too."""
+
 SAME = {"session", "seq", "time", "sentiment", "trend", "label", "conflict"}
 """Keys of a score that are columns as they are."""
 
@@ -75,12 +78,15 @@ def write(form: Form, past: PastSession, lines: Iterable[str], out: BinaryIO) ->
         for line in document(_scores(lines), past.started, about):
             out.write(line.encode())
     else:
-        _write_table(csv.CSVWriter if form == "csv" else parquet.ParquetWriter, lines, out)
+        _write_table(form, lines, out)
 
 
-def _write_table(writer: Callable[..., pa.Table], lines: Iterable[str], out: BinaryIO) -> None:
+def _write_table(form: Form, lines: Iterable[str], out: BinaryIO) -> None:
+    writer: Callable[..., pa.Table] = csv.CSVWriter if form == "csv" else parquet.ParquetWriter
     with writer(out, SCHEMA) as table:
         rows = map(_row, _scores(lines))
+        if form == "csv":
+            rows = map(_as_cells, rows)
         while batch := list(islice(rows, ROWS)):
             table.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
 
@@ -90,6 +96,14 @@ def _scores(lines: Iterable[str]) -> Iterator[SentimentMessage]:
         sent = messages.decode(line)
         if isinstance(sent, SentimentMessage):
             yield sent
+
+
+def _as_cells(row: dict[str, object]) -> dict[str, object]:
+    """Return a row whose texts a spreadsheet shows: it would run one that begins a formula."""
+    return {
+        key: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+        for key, value in row.items()
+    }
 
 
 def _row(score: SentimentMessage) -> dict[str, object]:

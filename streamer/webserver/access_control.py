@@ -12,12 +12,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.secret_file import SecretError, read_secret
+from ..config.secret_file import SecretError, check_key, read_secret
 from ..publishers.publisher import PublisherError
 
 VARIABLE = "TAMULAG_TOKEN"
 SHORTEST = 16
 """Least characters of a token; a shorter one could be guessed."""
+
+FIRST_DELAY, LONGEST_DELAY = 0.05, 4.0
+"""Seconds that the answer to a wrong token waits, at first and at most."""
 
 _MAKE_ONE = "make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
 
@@ -123,8 +126,11 @@ def network(address: str) -> str:
 class FailedAttempts:
     """Counts wrong tokens per peer, for a bounded number of peers, the newest.
 
+    A right token is never counted and never delayed: who guesses beside somebody else, from the
+    same address or page, must not shut that one out.
+
     Args:
-        allowed: Wrong tokens after which a peer is blocked.
+        allowed: Wrong tokens after which a peer is told to wait.
         period: Seconds after which a peer's count restarts.
         remembered: Most peers to remember.
     """
@@ -136,9 +142,14 @@ class FailedAttempts:
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def is_blocked(self, peer: str, now: float) -> bool:
-        """Return whether the peer must wait; `now` in seconds of a monotonic clock."""
+        """Return whether the peer has guessed too often; `now`: seconds, monotonic."""
         started, count = self._wrong.get(peer, (now, 0))
         return count >= self._allowed and now - started < self._period
+
+    def delay(self, peer: str, now: float) -> float:
+        """Return the seconds that the answer to a wrong token waits: more with each of a peer."""
+        started, count = self._wrong.get(peer, (now, 0))
+        return min(LONGEST_DELAY, FIRST_DELAY * 2**count) if now - started < self._period else 0.0
 
     def add(self, peer: str, now: float) -> None:
         """Count a wrong token."""
@@ -173,6 +184,10 @@ def _tls(auth: AuthSettings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     keys = "websocket.certificate, websocket.key"
     values = f"{auth.certificate} and {auth.key or 'no key (it may stand in the certificate file)'}"
+    try:
+        check_key(Path(auth.key or auth.certificate))
+    except SecretError as error:
+        raise PublisherError(f"{keys.rpartition(' ')[2]}: {error}") from None
     try:
         # With an empty password an encrypted key is an error, not a prompt on the terminal.
         context.load_cert_chain(auth.certificate, auth.key, password="")

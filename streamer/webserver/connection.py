@@ -25,6 +25,9 @@ logger = logging.getLogger("tamulag.websocket")
 _SEND_BUFFER = 64 * 1024
 """Bytes the kernel may buffer for one subscriber: what is there cannot be dropped for newer."""
 
+MAX_REQUEST = 32 * 1024
+"""Bytes that a peer may send until its request is read: a request line, headers, cookies."""
+
 _CLOSE_FRAME_LIMIT = 1.0
 """Seconds that a peer has to receive the close frame with the reason."""
 
@@ -92,6 +95,7 @@ class ConnectionPolicy:
         on_connect: Called with a new connection; returns the reason to refuse it, or None.
         on_disconnect: Called with a lost connection.
         on_error: Called with an error that is a bug.
+        on_flood: Called with a connection whose request is too long.
     """
 
     limits: Limits
@@ -99,6 +103,7 @@ class ConnectionPolicy:
     on_connect: Callable[["Connection"], str | None]
     on_disconnect: Callable[["Connection"], None]
     on_error: Callable[[Exception], None]
+    on_flood: Callable[["Connection"], None]
 
 
 class Connection(ServerConnection):
@@ -118,6 +123,7 @@ class Connection(ServerConnection):
         self.dropped = 0
         self._policy = policy
         self._unreported = 0
+        self._requested = 0
         self._waiting: deque[bytes] = deque(maxlen=policy.limits.queue)
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -187,6 +193,16 @@ class Connection(ServerConnection):
             logger.warning("connection from %s cut: %s", self.peer, refusal)
             self.transport.abort()
 
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, of a request no more than `MAX_REQUEST`; see asyncio.Protocol."""
+        if self.protocol.state is State.CONNECTING:
+            self._requested += len(data)
+            if self._requested > MAX_REQUEST:
+                self._policy.on_flood(self)
+                self.transport.abort()
+                return
+        super().data_received(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Clear the queue; see asyncio.Protocol."""
         super().connection_lost(exc)
@@ -214,11 +230,11 @@ class Connection(ServerConnection):
         else:
             super().process_event(event)
 
-    def reject(self, reason: str) -> None:
-        """Close with 1008 at once, and cut the connection soon after."""
+    def reject(self, reason: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        """Close with a code at once, and cut the connection soon after."""
         if self.protocol.state is State.OPEN:
             logger.warning("subscriber %s from %s: %s", self.id, self.peer, reason)
-            self.protocol.fail(CloseCode.POLICY_VIOLATION, reason)
+            self.protocol.fail(code, reason)
             self.send_data()
             self.loop.call_later(_CLOSE_FRAME_LIMIT, self.transport.abort)
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
-from .access_control import Access, FailedAttempts
+from .access_control import Access, FailedAttempts, is_loopback
 
 logger = logging.getLogger("tamulag.websocket")
 
+UNKNOWN_HOST = "unknown name in Host: use the address or localhost, or list its page in origins"
 READING = ("GET", "HEAD")
 """Methods of a request for a page; to HEAD the page's head alone is the answer."""
 
@@ -88,7 +90,9 @@ class Router:
         if re.search(r"(^|&)token=", query):
             return _page(400, f"a token never belongs into an address: {_WHERE}"), False
         if not self._is_host(request.hosts):
-            return _page(403, "unknown name in Host: use the address, or localhost"), False
+            return _page(
+                403, "unknown name in Host: use the address or localhost, or list its origin"
+            ), False
         if request.is_upgrade and not self._is_origin(request):
             return _page(403, "pages of this origin may not listen: list it in origins"), False
         is_known = self.access.token is None
@@ -135,9 +139,12 @@ class Router:
     def _is_host(self, hosts: Sequence[str]) -> bool:
         # Without authentication a foreign page could reach us by a host name of its own that
         # resolves to this machine (DNS rebinding); an address or localhost cannot be such a name.
-        if self.access.token is not None or self.access.tls is not None:
+        # With a token it could guess on, and its guesses would count as this machine's.
+        is_local = is_loopback(self.access.host)
+        if self.access.tls is not None or (self.access.token is not None and not is_local):
             return True
-        return all(_is_own(host) for host in hosts)
+        listed = {urlsplit(origin).netloc.lower() for origin in self.access.origins}
+        return all(_is_own(host) or host.lower() in listed for host in hosts)
 
     def _is_origin(self, request: HttpRequest) -> bool:
         """Return whether the request comes from a program, a listed page, or our own page."""
@@ -156,14 +163,16 @@ class Router:
         token = self.access.token
         if token is None:
             return True
-        # A blocked peer gets no hint whether its guess was right.
-        if self.attempts.is_blocked(peer, now):
-            return False
         if offered is not None and token.matches(offered):
             return True
+        if not self.attempts.is_blocked(peer, now):
+            logger.warning("no token, or a wrong one, from %s", peer)
         self.attempts.add(peer, now)
-        logger.warning("no token, or a wrong one, from %s", peer)
         return False
+
+    def delay(self, peer: str) -> float:
+        """Return the seconds that the answer to a wrong token of a peer waits."""
+        return self.attempts.delay(peer, self.clock())
 
     def _refusal(self, peer: str) -> Page:
         if self.attempts.is_blocked(peer, self.clock()):

@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -22,6 +23,8 @@ from ..aio.threads import in_thread
 from ..publishers.publisher import PublisherError
 from .access_control import Access, is_loopback
 from .connection import Connection, ConnectionPolicy, Limits, text_frame
+from .http_response import response_of
+from .pending_connections import CROWDED, PendingConnections, count_from_accept
 from .routes import HttpRequest, Page, Route, Router
 from .session_subscribers import SessionSubscribers, session_of
 
@@ -38,6 +41,8 @@ _REFUSED = (
     *(CloseCode.MESSAGE_TOO_BIG, CloseCode.TRY_AGAIN_LATER),
 )
 """Close codes of rejected senders."""
+
+_DELAYED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
 
 Receive = Callable[[Connection], Awaitable[None]]
 
@@ -95,7 +100,6 @@ class WebSocketPublisher:
         greet: SessionGreeting | None = None,
     ) -> None:
         self._dropped = 0
-        self.refused: Counter[str] = Counter()
         self._access = access or Access()
         self._receive = receive
         self._greet = greet
@@ -111,11 +115,14 @@ class WebSocketPublisher:
             on_connect=self._on_connect,
             on_disconnect=self._on_disconnect,
             on_error=self._on_error,
+            on_flood=lambda one: self._pending.count("a request too long", one.peer),
         )
         self._status: str | None = None
         self._server: Server | None = None
-        self._connections: set[Connection] = set()
-        self._peers: Counter[str] = Counter()
+        self._pending = PendingConnections(
+            self._limits.pending, self._limits.per_address, time.monotonic
+        )
+        self.refused = self._pending.refused
         self._subscribers: set[Connection] = set()
         self._unfiltered: set[Connection] = set()  # subscribers that follow no single session
         self._senders: set[Connection] = set()
@@ -179,6 +186,7 @@ class WebSocketPublisher:
             )
         except (OSError, OverflowError) as error:
             raise PublisherError(self._cannot_bind(error)) from error
+        count_from_accept(self._server.server, self._pending)
         self._port = self._server.sockets[0].getsockname()[1]
         logger.info("serving %s", self.url)
         if self._access.tls is None and not is_loopback(self._access.host):
@@ -232,36 +240,22 @@ class WebSocketPublisher:
                 await closing
                 await server.wait_closed()
         # Handshakes too: nothing else would close them when the loop ends.
-        for connection in tuple(self._connections):
+        for connection in tuple(self._pending.open):
             connection.transport.abort()
         async with asyncio.timeout(_TASK_LIMIT):
             await server.wait_closed()
 
     def _on_connect(self, connection: Connection) -> str | None:
-        self._connections.add(connection)
-        self._peers[connection.peer] += 1
-        reason = None
-        if self._server is None:
-            reason = "the server is closing"
-        elif self._peers[connection.peer] > self._limits.per_address:
-            reason = "too many from one address"
-        elif self._pending > self._limits.pending:
-            reason = "too many without handshake or token"
-        if reason:
-            self.refused[reason] += 1
-        return reason
-
-    @property
-    def _pending(self) -> int:
-        return len(self._connections) - len(self._subscribers) - len(self._senders)
+        is_kept = self._pending.add(connection)
+        if self._server is not None:
+            return None if is_kept else CROWDED
+        self.refused["the server is closing"] += 1
+        return "the server is closing"
 
     def _on_disconnect(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._pending.discard(connection)
         self._subscribers.discard(connection)
         self._unfiltered.discard(connection)
-        self._peers[connection.peer] -= 1
-        if not self._peers[connection.peer]:
-            del self._peers[connection.peer]
 
     def _on_error(self, error: Exception) -> None:
         self._error = error
@@ -291,6 +285,13 @@ class WebSocketPublisher:
             return None
         if page.later is not None:
             return self._defer(connection, page.later)
+        if page.status in _DELAYED:
+            return self._delay(connection, page)
+        return self._respond(connection, page)
+
+    async def _delay(self, connection: Connection, page: Page) -> Response:
+        """Answer a wrong token late; meanwhile the connection counts as pending."""
+        await asyncio.sleep(self._router.delay(connection.peer))
         return self._respond(connection, page)
 
     async def _defer(self, connection: ServerConnection, make: Callable[[], Page]) -> Response:
@@ -306,7 +307,7 @@ class WebSocketPublisher:
     def _respond(self, connection: ServerConnection, page: Page) -> Response:
         if page.status >= 400:
             self.refused[f"{page.status.value} {page.status.phrase}"] += 1
-        return _response(connection, page)
+        return response_of(connection, page)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
@@ -330,6 +331,7 @@ class WebSocketPublisher:
         assert connection.request is not None
         if self._receive is not None and connection.request.path.partition("?")[0] == INGEST:
             self._senders.add(connection)
+            self._pending.settle(connection)
             await self._receive(connection)
             if connection.close_code in _REFUSED:
                 self.refused[f"sender, {connection.close_code}"] += 1
@@ -369,7 +371,10 @@ class WebSocketPublisher:
     async def _has_token(self, connection: Connection) -> bool:
         try:
             async with asyncio.timeout(_HANDSHAKE):
-                return self._router.is_token(await connection.recv(), connection.peer)
+                if self._router.is_token(await connection.recv(), connection.peer):
+                    return True
+                await asyncio.sleep(self._router.delay(connection.peer))
+                return False
         except (TimeoutError, ConnectionClosed):
             return False
 
@@ -378,6 +383,7 @@ class WebSocketPublisher:
         if status is not None:
             connection.deliver(text_frame(status))
         self._subscribers.add(connection)
+        self._pending.settle(connection)
         logger.info("subscriber %s came from %s", connection.id, connection.peer)
 
     def _cannot_bind(self, error: OSError | OverflowError) -> str:
@@ -387,14 +393,3 @@ class WebSocketPublisher:
             return f"port {port} on {host} is in use: stop the other program or {remedy}"
         reason = getattr(error, "strerror", None) or error
         return f"cannot serve {host}:{port} ({reason}): {remedy}"
-
-
-def _response(connection: ServerConnection, page: Page) -> Response:
-    response = connection.respond(page.status, page.body)
-    del response.headers["Content-Type"]
-    kind = {"Content-Type": page.kind, "X-Content-Type-Options": "nosniff"}
-    for name, value in ({"Cache-Control": "no-store"} | kind | dict(page.headers)).items():
-        response.headers[name] = value
-    if connection.request and connection.request.method == "HEAD":
-        response.body = b""
-    return response

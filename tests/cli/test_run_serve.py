@@ -203,10 +203,10 @@ def test_scores_go_to_the_broker_by_session(tmp_path: Path) -> None:
     async def play(url: str, broker: Broker) -> list[str]:
         named = FEATURES.model_copy(update={"session": "seat-9"})
         topics: list[str] = []
-        async with listening(broker, "tamulag/v1/site/seat-9/#") as client:
+        async with listening(broker, "tamulag/v1/site/device/sessions/seat-9/#") as client:
             await call(url, Caller(9), hops=4, hello=named)
             async with asyncio.timeout(10):
-                while topics.count("tamulag/v1/site/seat-9/state") < 4:
+                while topics.count("tamulag/v1/site/device/sessions/seat-9/state") < 4:
                     topics.append((await received(client))[0])
         async with listening(broker, "tamulag/v1/site/#") as client, asyncio.timeout(5):
             topics.append((await received(client))[0])

@@ -27,6 +27,7 @@ from tamulag.streamer.core.estimate import Estimate, Timing
 from tamulag.streamer.core.sample import Block, Input
 from tamulag.streamer.core.session_batch import BatchFull, SessionBatch
 from tamulag.streamer.core.snapshot import SnapshotError
+from tamulag.streamer.service.backend import FailedStep
 from tamulag.streamer.service.sessions import SessionRegistry
 
 from ..core.test_session_batch import ASKED, alone, assert_same, person, small_batch
@@ -83,10 +84,15 @@ class Stage:
             self.factory, self.growth, seats=seats, hop=0.5, check=lambda packed: None
         )
         self.said: dict[str, list[Estimate]] = {}
+        self.failed: dict[str, Exception] = {}
 
     async def turns(self, count: int = 1) -> None:
         for _ in range(count):
             for said in await self.cluster.turn():
+                if isinstance(said, FailedStep):
+                    self.cluster.leave(said.name)
+                    self.failed[said.name] = said.error
+                    continue
                 self.said.setdefault(said.name, []).append(said.estimate)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -101,7 +107,9 @@ class Stage:
         async with asyncio.timeout(10):
             while not (packed := await self.cluster.pack([name])):
                 await self.turns()
-        return packed[name]
+        state = packed[name]
+        assert isinstance(state, bytes)
+        return state
 
     def push(self, name: str, items: list[Input]) -> None:
         for item in items:

@@ -6,7 +6,7 @@ import pytest
 from tamulag.models import TamUlag
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.torch_engine import TorchEngine
-from tamulag.streamer.core.commands import Advance, Close, Push
+from tamulag.streamer.core.commands import Advance, Close, Push, SetHop
 from tamulag.streamer.core.estimate import Estimate
 from tamulag.streamer.core.sample import Block, Input, Sample
 from tamulag.streamer.core.session import Session
@@ -146,3 +146,19 @@ def test_time_closes_a_hop_without_samples(model: TamUlag) -> None:
     place.apply("a", Push(Sample("audio", 0.0, np.ones(4, np.float32))))
     place.apply("a", Advance(1.35))
     assert [e.end for e in everything(place)["a"]] == [0.5, 1.0]
+
+
+def test_a_slot_is_used_again_after_the_rings_have_grown(model: TamUlag) -> None:
+    """By a hop that is longer than any before."""
+    place = small_batch(model, seats=1)
+    place.open("a", ("audio",))
+    place.apply("a", SetHop(2.0))
+    place.apply("a", Push(Block("audio", 0.0, np.ones((200, 4), np.float32))))
+    assert everything(place)["a"]
+    place.remove("a")
+    place.open("b", ("audio",))
+    items: list[Input] = list(sound(0, 4))
+    for item in items:
+        place.apply("b", Push(item))
+    session = Session(TorchEngine(model), CARD, ("audio",), TIMING)
+    assert_same(everything(place)["b"], [e for item in items for e in session.push(item)])

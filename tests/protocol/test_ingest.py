@@ -26,8 +26,8 @@ from tamulag.streamer.protocol.ingest import (
     channel,
     parse_frame,
     parse_hello,
-    picture_size,
 )
+from tamulag.streamer.protocol.jpeg import picture_size
 
 DIMS = {"audio": 3, "vision": 2}
 JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 127, np.uint8))[1].tobytes()

@@ -23,6 +23,7 @@ from tamulag.streamer.protocol.ingest import (
     build_frame,
 )
 from tamulag.streamer.service.ingest_endpoint import IngestEndpoint, SenderLimits
+from tamulag.streamer.service.session_faults import Fault, log_fault
 from tamulag.streamer.webserver.access_control import Access, Token
 from tamulag.streamer.webserver.connection import Connection
 from tamulag.streamer.webserver.server import WebSocketPublisher
@@ -61,6 +62,10 @@ class Recorded:
 
     async def finish(self) -> None:
         self.calls.append("finish")
+
+    def fail(self, error: Exception) -> Fault:
+        self.calls.append("fail")
+        return log_fault("sender s1", error, log=self.logger)
 
     def detach(self, detail: str) -> None:
         self.calls.append(f"detach: {detail}")

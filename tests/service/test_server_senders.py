@@ -245,12 +245,12 @@ class Silent(Connection):
     """A connection whose peer is not there."""
 
     def __init__(self) -> None:  # no socket
-        self.reason = ""
+        self.reason, self.peer = "", "127.0.0.1"
 
     def deliver(self, frame: bytes) -> int:
         return 0
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, code: int = 1008) -> None:
         self.reason = reason
 
 

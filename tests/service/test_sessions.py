@@ -17,6 +17,7 @@ from tamulag.streamer.core.sample import Block, Phrase, Word
 from tamulag.streamer.core.session_batch import SessionBatch
 from tamulag.streamer.service.backend import LocalBackend
 from tamulag.streamer.service.session import ServerSession
+from tamulag.streamer.service.session_handover import hand_over
 from tamulag.streamer.service.sessions import BACKLOG, SessionRegistry
 from tamulag.streamer.service.snapshot_store import StoredSnapshot
 
@@ -194,7 +195,7 @@ def test_a_session_goes_on_at_another_server(model: TamUlag) -> None:
             stored.append(replace(snapshot, age=0.1))
             return True
 
-        assert [goes_on async for _, goes_on in one.hand_over(keep)] == [True]
+        assert [goes_on async for _, goes_on in hand_over(one, keep)] == [True]
         again = other.begin(("audio",), by_sender=True, before=stored[0])
         assert (again.name, again.key, again.reached) == (call.name, call.key, call.reached)
         other.push(again.name, voice(1, at=1.5))
@@ -214,7 +215,7 @@ def test_what_comes_while_all_ends_is_not_taken(model: TamUlag) -> None:
     async def play() -> None:
         call = begun(some)
         some.push(call.name, voice(2))
-        async for gone, goes_on in some.hand_over(lambda snapshot: False):
+        async for gone, goes_on in hand_over(some, lambda snapshot: False):
             assert (gone, goes_on) == (call, False)
         some.push(call.name, voice(1, at=1.0))
         other = begun(some)

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from ...cluster.ray_runtime import private_folder
 from ...core.errors import TamulagError
 
 STORE = 80_000_000
@@ -77,8 +77,7 @@ def two_nodes(*, cpus: int = 1) -> Iterator[Nodes]:
     Raises:
         NodesError: If Ray does not start.
     """
-    # Not below the user's TMPDIR: the path of a Unix socket may have 107 bytes.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    folder = private_folder()  # Ray makes `ray` below it, open to everybody
     environment = os.environ | {
         "RAY_TMPDIR": folder,
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -99,6 +99,8 @@ class SessionFailed:
     detail: str
     trace: str
     """Traceback, for the log."""
+    is_by_frame: bool = False
+    """A frame of its sender caused it: another attempt would fail as well."""
 
 
 @dataclass(frozen=True, slots=True)

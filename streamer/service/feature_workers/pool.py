@@ -16,6 +16,7 @@ from ...aio.backoff import FIRST_PAUSE, longer
 from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import PlacedFrame, SenderHello
+from ..session_faults import SessionFault
 from .frame_queue import FrameQueue, QueuedSession
 from .ipc import (
     Answer,
@@ -52,6 +53,7 @@ STEADY = 10.0
 
 Deliver = Callable[[str, list[Input]], None]
 Notify = Callable[[str, str | None, str], None]
+Fail = Callable[[str, Exception], None]
 
 
 class PoolFull(TamulagError):
@@ -84,6 +86,8 @@ class FeatureWorkerPool:
         notify: Called with a session's name, a reason and a detail: `front_end_lost`, or None when
             its pipeline is open again.
         heavy_sessions: Most sessions per worker that send sound or pictures.
+        fail: Called with a session whose frame broke its pipeline, or its worker, and the reason;
+            must `end` it. None: it is tried again after a pause, as one that cannot be opened.
     """
 
     def __init__(
@@ -94,9 +98,11 @@ class FeatureWorkerPool:
         deliver: Deliver,
         notify: Notify,
         heavy_sessions: int = HEAVY_SESSIONS,
+        fail: Fail | None = None,
     ) -> None:
         self._deliver = deliver
         self._notify = notify
+        self._fail = fail
         self._limit = heavy_sessions
         processes = [WorkerProcess(f"front end {number}", config) for number in range(workers)]
         self._slots = [_WorkerSlot(process, FrameQueue(process.send)) for process in processes]
@@ -251,7 +257,7 @@ class FeatureWorkerPool:
             pause = _grown(pause, since)
             while not await self._restarted(slot, pause):
                 pause = _grown(pause, _now())
-            for session in slot.queue.sessions:
+            for session in [*slot.queue.sessions]:
                 self._open_after(session, slot, session.pause)
 
     async def _restarted(self, slot: _WorkerSlot, pause: float) -> bool:
@@ -293,12 +299,16 @@ class FeatureWorkerPool:
             session.timer.cancel()
         if session.is_lost:
             session.is_lost = False
-            self._notify(session.name, None, f"{slot.process.name} is back")
+            self._notify(session.name, None, f"{slot.process.name} takes its frames")
         slot.queue.open(session)
 
     def _failed(self, slot: _WorkerSlot, answer: SessionFailed) -> None:
-        logger.error("%s: %s", slot.process.name, answer.trace)
         session = slot.queue.numbers.pop(answer.number, None)
+        if session and not session.is_ended and answer.is_by_frame and self._fail:
+            slot.queue.stop(session)
+            self._fail(session.name, SessionFault(answer.detail, answer.trace))
+            return
+        logger.error("%s: %s", slot.process.name, answer.trace)
         if session and session.is_ended:
             slot.queue.remove(session)
         elif session:
@@ -318,10 +328,25 @@ class FeatureWorkerPool:
         logger.error("%s; %d sessions are without it", why, len(slot.queue.sessions))
         suspect = slot.queue.in_progress
         slot.queue.clear()
-        for session in slot.queue.sessions:
-            # The frame in progress may have caused the crash: its session restarts later each time.
+        for session in [*slot.queue.sessions]:
+            if session is suspect and slot.process.ended_by_work and self._fail:
+                self._fail(session.name, SessionFault(f"{why}, at a frame of this session", why))
+                continue
+            # The frame in progress may have caused it: its session restarts later each time.
             session.pause = _grown(session.pause, session.since) if session is suspect else 0.0
             self._lose(session, why)
+            if session is not suspect:
+                self._move(session, slot)
+
+    def _move(self, session: QueuedSession, slot: _WorkerSlot) -> None:
+        """Let another worker go on with a session; without one it waits for its own."""
+        others = [one for one in self._free(session.hello) if one.is_up and one is not slot]
+        if others:
+            target = min(others, key=lambda one: len(one.queue.sessions))
+            slot.queue.remove(session)
+            target.queue.sessions.append(session)
+            self._sessions[session.name] = (session, target)
+            self._open_pipeline(session, target)
 
     def _lose(self, session: QueuedSession, detail: str) -> None:
         session.is_lost = True

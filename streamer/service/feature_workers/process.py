@@ -7,6 +7,7 @@ import asyncio
 import logging
 import multiprocessing
 import pickle
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,14 @@ LEAVING = 2.0
 """Limit for a worker's exit, seconds; then it is killed."""
 
 
+CRASHES = tuple(
+    -getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
+    if hasattr(signal, name)
+)
+"""Exit codes of a process that has crashed by what it did, not by what another has done to it."""
+
+
 class WorkerError(TamulagError):
     """A worker cannot be started; the message names what is missing."""
 
@@ -52,6 +61,8 @@ class WorkerProcess:
         self._process: BaseProcess | None = None
         self._loads: deque[float] = deque(maxlen=5)
         self._unanswered = 0
+        self.ended_by_work = False
+        """Whether it ended by what it did then: it hung, or crashed."""
 
     @property
     def pid(self) -> int | None:
@@ -111,7 +122,9 @@ class WorkerProcess:
             code = await self.stop()
         finally:
             self._timer.cancel()
-        if self._unanswered > HUNG:
+        has_hung = self._unanswered > HUNG
+        self.ended_by_work = has_hung or code in CRASHES
+        if has_hung:
             return f"{self.name} did not answer for {HUNG * BEAT:g} s and was ended"
         return f"{self.name} was ended by signal {-code}" if code < 0 else f"{self.name} failed"
 

@@ -17,6 +17,8 @@ from ...aio.shutdown import end_with_parent
 from ...core.sample import Input, Phrase
 from ...core.source import Put
 from ...features.asr.recogniser import Encode
+from ...features.picture_limits import limit_pictures
+from ..process_limits import limit_growth
 from .ipc import (
     Answer,
     CloseSession,
@@ -39,6 +41,10 @@ from .ipc import (
 from .pipeline import FeaturePipeline, PipelineConfig, load
 
 Send = Callable[[Answer], None]
+
+MEMORY = 8 << 30
+"""Bytes of address space that a worker may take beside what it has when it is loaded. Its sessions
+take some 100 MB each, most of it never touched."""
 
 
 class Worker:
@@ -81,7 +87,7 @@ class Worker:
         try:
             pipeline = FeaturePipeline(self._config, self._encode, order.hello)
         except Exception as error:  # one session's; the others go on
-            self._send(_failure(order.number, error))
+            self._send(_failure(order.number, error, is_by_frame=False))
             return
         self._pipelines[order.number] = pipeline
         pipeline.shed(self._shed)
@@ -96,8 +102,8 @@ class Worker:
                 pipeline.push(order.placed, self._put(order.number, samples))
                 losses = pipeline.losses()
         except Exception as error:  # one session's; the others go on
-            self._pipelines.pop(order.number)
-            self._send(_failure(order.number, error))
+            self._pipelines.pop(order.number, None)
+            self._send(_failure(order.number, error, is_by_frame=True))
             self._background.submit(self._close, order.number, pipeline)
         self._send(FrameProcessed(order.number, samples, losses))
 
@@ -159,6 +165,7 @@ def serve(pipe: socket.socket, config: PipelineConfig) -> None:
     send = _sender(pipe)
     try:
         worker = Worker(config, load(config), send)
+        limit_growth(MEMORY)
     except Exception as error:
         send(WorkerFailed(f"{type(error).__name__}: {error}"))
         raise
@@ -177,6 +184,7 @@ def _prepare_process() -> None:
     import torch
 
     end_with_parent()
+    limit_pictures()
     faulthandler.enable()
     torch.set_num_threads(1)
 
@@ -192,6 +200,6 @@ def _sender(pipe: socket.socket) -> Send:
     return send
 
 
-def _failure(number: int, error: Exception) -> SessionFailed:
+def _failure(number: int, error: Exception, *, is_by_frame: bool) -> SessionFailed:
     trace = "".join(traceback.format_exception(error))
-    return SessionFailed(number, f"{type(error).__name__}: {error}", trace)
+    return SessionFailed(number, f"{type(error).__name__}: {error}", trace, is_by_frame)

@@ -153,6 +153,7 @@ def test_a_crash_is_reported_and_repaired() -> None:
         feed(pool, "a", [picture(1)])
         await until(lambda: len(seen.samples("a")) == 2)
         assert seen.notices["b"] == []
+        await until(lambda: len(pool.pids) == 2)  # the other one took the session
         assert pool.pids[1] == other
 
     run(scenario, workers=2)
