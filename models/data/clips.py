@@ -385,23 +385,3 @@ def _label(path: Path, line: int, row: dict[str, str], column: str, limit: float
             f"in [-{limit:g}, {limit:g}]"
         )
     return label
-
-
-def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
-    """Return clips of written text: all words stand at tick 0, as they have no times.
-
-    Args:
-        rows: As `read_labelled` returns them.
-        states: Token states (K, D) of each row.
-    """
-    return [
-        Clip(
-            row.label,
-            row.group,
-            {"text": values} if len(values) else {},
-            {"text": np.zeros(len(values), np.int64)} if len(values) else {},
-            row.unimodal,
-            mode=row.mode,
-        )
-        for row, values in zip(rows, states, strict=True)
-    ]

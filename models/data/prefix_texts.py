@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ..text.text_encoder import TextEncoder
-from .clips import Array, Clip, TextRow, text_clips
+from .clips import Array, Clip, TextRow
+from .text_csv import text_clips
 
 BATCH = 32
 

@@ -1,11 +1,11 @@
-"""Labelled sentences from CSVs: those of one split, and the name of each file in figures.
+"""Labelled sentences from CSVs: those of one split, as clips, and the name of each file in figures.
 
 Knows CSVs of texts. Knows no encoder and no network.
 """
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from unicodedata import category
 import numpy as np
 
 from ..nn.tam_ulag import LIMIT
-from .clips import DataError, TextRow, has_modes, read_labelled
+from .clips import Array, Clip, DataError, TextRow, has_modes, read_labelled
 from .label_scale import LIMITS, Form
 
 Part = Literal["train", "valid"]
@@ -48,6 +48,26 @@ def read_part(files: Sequence[Path], part: Part, form: Form) -> list[TextRow]:
         replace(row, label=row.label * (LIMIT / limit))
         for path in files
         for row in read_labelled(path, mode=part if has_modes(path) else None, limit=limit)
+    ]
+
+
+def text_clips(rows: Iterable[TextRow], states: Iterable[Array]) -> list[Clip]:
+    """Return clips of written text: all words stand at tick 0, as they have no times.
+
+    Args:
+        rows: As `read_labelled` returns them.
+        states: Token states (K, D) of each row.
+    """
+    return [
+        Clip(
+            row.label,
+            row.group,
+            {"text": values} if len(values) else {},
+            {"text": np.zeros(len(values), np.int64)} if len(values) else {},
+            row.unimodal,
+            mode=row.mode,
+        )
+        for row, values in zip(rows, states, strict=True)
     ]
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.clips import DataError, text_clips
+from ..data.clips import DataError
 from ..data.corpus import Corpus, from_clips
-from ..data.text_csv import Part, read_part
+from ..data.text_csv import Part, read_part, text_clips
 from ..data.validation_split import quarters
 from ..evaluation.conformal import Widths
 from ..nn.config import preset

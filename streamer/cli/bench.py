@@ -143,7 +143,8 @@ def bench_labels(
 
 
 def _clips(path: Path, encoder: "TextEncoder") -> "list[Clip]":
-    from tamulag.models.data.clips import HUMAN, DataError, read_labelled, text_clips
+    from tamulag.models.data.clips import HUMAN, DataError, read_labelled
+    from tamulag.models.data.text_csv import text_clips
 
     rows = [row for row in read_labelled(path, limit=1.0) if row.unimodal.keys() == HUMAN.keys()]
     if not rows:

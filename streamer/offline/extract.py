@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tamulag.models.data.clips import Clip, MediaRow, TextRow, text_clips
+from tamulag.models.data.clips import Clip, MediaRow, TextRow
+from tamulag.models.data.text_csv import text_clips
 from tamulag.models.text.text_encoder import encoder_for
 
 from ..core.sample import TICK_RATE, VISION_TICKS, Array, Input, Phrase, Sample, Word, tick_of

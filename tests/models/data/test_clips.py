@@ -25,7 +25,6 @@ from tamulag.models.data.clips import (
     read_labelled,
     read_media,
     read_texts,
-    text_clips,
     write_clips,
 )
 
@@ -319,25 +318,6 @@ def test_real_label_files_are_read(data: Path) -> None:
     assert len(sims) == 1368
     assert all(len(row.unimodal) == 3 for row in sims)
     assert len(read_labelled(data / "mosi" / "valid.csv", mode="valid")) == 229
-
-
-def test_written_words_stand_at_tick_zero() -> None:
-    """Nobody spoke them; a text without a token has no text."""
-    states = [np.ones((2, 384), np.float32), np.ones((0, 384), np.float32)]
-    rows = [TextRow("so good", 2.0, "v1", {"audio": 1.0}), TextRow("", 0.0, "v2")]
-    spoken, silent = text_clips(rows, states)
-    assert spoken.unimodal == {"audio": 1.0}
-    assert (spoken.label, spoken.group) == (2.0, "v1")
-    assert spoken.ticks["text"].tolist() == [0, 0]
-    assert spoken.values["text"] is states[0]
-    assert not silent.values
-    assert not silent.ticks
-
-
-def test_texts_and_states_must_be_as_many() -> None:
-    """A label is never given to another text."""
-    with pytest.raises(ValueError, match="zip"):
-        text_clips([TextRow("so good", 2.0, "v1")], [])
 
 
 @pytest.mark.parametrize(("header", "expected"), [("text,label,mode", True), ("text,label", False)])

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tamulag.models.data.clips import DataError, has_modes
-from tamulag.models.data.text_csv import FILLERS, Part, names_of, read_part, vary_words
+from tamulag.models.data.clips import DataError, TextRow, has_modes
+from tamulag.models.data.text_csv import (
+    FILLERS,
+    Part,
+    names_of,
+    read_part,
+    text_clips,
+    vary_words,
+)
 from tamulag.models.data.validation_split import refuse_shared
 
 FIELD = "text,label,mode\ngood,2,train\nfine,1,train\nbad,-2,valid\nsecret,3,test\n"
@@ -93,3 +100,22 @@ def test_a_halting_sentence_has_all_its_words_and_fillers_between() -> None:
     assert 70 < len(between) < 160
     assert set(between) == {part for filler in FILLERS for part in filler.split()}
     assert vary_words(words, rng, bare=0, prefix=0) == words
+
+
+def test_written_words_stand_at_tick_zero() -> None:
+    """Nobody spoke them; a text without a token has no text."""
+    states = [np.ones((2, 384), np.float32), np.ones((0, 384), np.float32)]
+    rows = [TextRow("so good", 2.0, "v1", {"audio": 1.0}), TextRow("", 0.0, "v2")]
+    spoken, silent = text_clips(rows, states)
+    assert spoken.unimodal == {"audio": 1.0}
+    assert (spoken.label, spoken.group) == (2.0, "v1")
+    assert spoken.ticks["text"].tolist() == [0, 0]
+    assert spoken.values["text"] is states[0]
+    assert not silent.values
+    assert not silent.ticks
+
+
+def test_texts_and_states_must_be_as_many() -> None:
+    """A label is never given to another text."""
+    with pytest.raises(ValueError, match="zip"):
+        text_clips([TextRow("so good", 2.0, "v1")], [])
