@@ -42,7 +42,7 @@ def test_unknown_key_is_refused(tmp_path: Path, line: str) -> None:
     [
         ('data.packed = "packed.pkl"', 'data.train = ["a"]', "either packed, or both"),
         ("joined = 3", "joined = 3\ntext.finetune = 5", r"text\.finetune = 5"),
-        ('model.tam = "softmax"', 'model.tam = "mean"', r"model\.tam = 'mean'"),
+        ('model.tam = "softmax"', 'model.tam = "median"', r"model\.tam = 'median'"),
         ("hidden = 6, out = 4, post = 5 }", "bidirectional = true }", "carries no state"),
     ],
 )
