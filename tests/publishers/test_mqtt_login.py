@@ -117,15 +117,21 @@ def test_tls_for_a_broker_without_it_is_reported(guarded: Broker) -> None:
     [
         pytest.param(MqttLogin(ca="/no/such.pem"), "mqtt.ca", id="absent-ca"),
         pytest.param(MqttLogin(ca=__file__), "mqtt.ca", id="no-ca"),
-        pytest.param(
-            MqttLogin(certificate=__file__, key=__file__), "mqtt.certificate", id="no-certificate"
-        ),
     ],
 )
 def test_a_useless_certificate_is_reported(login: MqttLogin, key: str) -> None:
     """The error names the key of the settings and the file, before anything is connected."""
     with pytest.raises(PublisherError, match=f"cannot use {key}"):
         parse_broker("mqtts://localhost", login)
+
+
+def test_a_file_that_is_no_certificate_is_reported(tmp_path: Path) -> None:
+    """Its owner alone may read it, as it holds the key as well."""
+    file = tmp_path / "own.pem"
+    file.write_text("no certificate")
+    file.chmod(0o600)
+    with pytest.raises(PublisherError, match=r"cannot use mqtt\.certificate"):
+        parse_broker("mqtts://localhost", MqttLogin(certificate=str(file), key=str(file)))
 
 
 @pytest.mark.parametrize(
