@@ -3,6 +3,7 @@
 Knows pictures and their matrices. Knows no container and no time.
 """
 
+import math
 import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
@@ -61,8 +62,13 @@ def upright(image: Image, matrix: tuple[float, float, float, float]) -> Image:
 def _matrix(frame: "VideoFrame") -> tuple[float, float, float, float]:
     from av.sidedata.sidedata import Type
 
-    # The stub of PyAV knows motion vectors alone, by name.
-    found = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    try:
+        # The stub of PyAV knows motion vectors alone, by name.
+        found = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    except ValueError:
+        # PyAV fails at kinds of data that it has no name for, such as the EXIF of a JPEG.
+        turn = math.radians(frame.rotation)
+        return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
     if found is None:
         return 1.0, 0.0, 0.0, 1.0
     a, b, _, c, d = struct.unpack("=5i", bytes(found)[:20])
