@@ -1,5 +1,6 @@
 """Pictures are shown as their container says: turned, mirrored, with square pixels."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -105,3 +106,22 @@ def test_a_face_is_found_and_described_alike_in_every_orientation(
     for name, values in found.items():
         apart = float(np.abs(values - found["as it is"]).mean())
         assert apart < 0.05, f"{name}: {apart}"
+
+
+@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1))])
+def test_a_jpeg_with_exif_is_turned(
+    tmp_path: Path, orientation: int, corner: tuple[int, int]
+) -> None:
+    """As its camera says; PyAV has no name for that data and fails at it."""
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:32, :32] = 255
+    data = cv2.imencode(".jpg", stored)[1].tobytes()
+    tag = struct.pack("<HHHII", 1, 0x112, 3, 1, orientation) + bytes(4)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + tag
+    file = tmp_path / "turned.jpg"
+    file.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    with av.open(str(file)) as container:
+        frame = next(container.decode(video=0))
+    shown = scaled(frame, "rgb24")
+    assert shown.shape[:2] == ((96, 64) if orientation == 6 else (64, 96))
+    assert shown[corner].min() > 200
