@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..core.sample import SAMPLE_RATE, Array, Modality, Notice, Sample
 from ..core.source import Put
 from .asr.worker_thread import PhraseExtractor, RecogniserThread
-from .sound_check import SoundCheck
+from .sound_check import SoundCheck, cancels
 
 if TYPE_CHECKING:
     import av
@@ -48,11 +48,12 @@ class Resampler:
         self._rate = rate
         self._check = SoundCheck()
         self._has_news = False
+        self._is_alone = False
         self._filter: av.AudioResampler | None = None
         self._form: tuple[str, str, int] | None = None
 
     def push(self, block: npt.NDArray[np.int16] | npt.NDArray[np.float32]) -> Array:
-        """Resample the mean of the channels.
+        """Resample the mean of the channels, or where they cancel each other the first.
 
         Args:
             block: Shape (n,) or (n, channels); float32 in [-1, 1] or int16.
@@ -62,8 +63,8 @@ class Resampler:
         """
         sound = block.astype(np.float32) / np.float32(32768 if block.dtype == np.int16 else 1)
         channels = sound.reshape(len(sound), -1)
-        self._has_news |= self._check.push(channels, self._rate)
-        mono = sound if sound.ndim == 1 else sound.mean(1, dtype=np.float32)
+        self._look(channels, self._rate)
+        mono = sound if sound.ndim == 1 else self._mixed(channels)
         return mono if self._rate == SAMPLE_RATE else self._resampled(_frame(mono, self._rate))
 
     def push_frame(self, frame: "av.AudioFrame") -> Array:
@@ -75,10 +76,11 @@ class Resampler:
             Shape (m,), float32 in [-1, 1].
         """
         channels = _channels(frame)
-        self._has_news |= self._check.push(channels, frame.sample_rate)
-        if frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED):
-            # FFmpeg mixes such of some counts alone.
-            frame = _frame(channels.mean(1, dtype=np.float32), frame.sample_rate)
+        self._look(channels, frame.sample_rate)
+        is_unnamed = frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED)
+        if is_unnamed or self._is_alone:
+            # FFmpeg mixes unnamed channels of some counts alone, and none that cancel.
+            frame = _frame(self._mixed(channels), frame.sample_rate)
         return self._resampled(frame)
 
     def remark(self, at: float) -> Notice | None:
@@ -94,6 +96,15 @@ class Resampler:
         if reason:
             logger.warning("%s", detail)
         return Notice(at, "audio", reason, detail, "sound_fault" if reason else "sound_good")
+
+    def _look(self, channels: Array, rate: int) -> None:
+        """Note what is wrong with sound, and whether channels cancel; quiet sound says nothing."""
+        self._has_news |= self._check.push(channels, rate)
+        found = cancels(channels) if channels.shape[1] > 1 else False
+        self._is_alone = self._is_alone if found is None else found
+
+    def _mixed(self, channels: Array) -> Array:
+        return channels[:, 0].copy() if self._is_alone else channels.mean(1, dtype=np.float32)
 
     def _resampled(self, frame: "av.AudioFrame") -> Array:
         import av

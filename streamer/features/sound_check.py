@@ -3,6 +3,7 @@
 Knows samples of one stretch of sound. Knows no device; the remedy is in words.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,8 @@ class Fault(NamedTuple):
 
 CANCELS = Fault(
     "sound_cancels",
-    "the channels cancel each other, one is the other upside down: turn the polarity of one cable "
-    "or channel round, or use one channel alone",
+    "the channels cancel each other, one is the other upside down, so the first is used alone: "
+    "turn the polarity of one cable or channel round",
 )
 DEAD = Fault("sound_channel_dead", "a channel is silent beside a loud one: check its cable")
 CLIPS = Fault("sound_clips", "the sound is too loud and clips: turn the microphone down")
@@ -39,6 +40,21 @@ LOW = Fault("sound_low", "there is no sound above -60 dBFS: unmute the microphon
 
 _SECONDS = {CANCELS: 2, DEAD: 2, CLIPS: 2, LOW: 10}
 """Seconds in a row after which a fault counts."""
+
+
+def cancels(channels: Array) -> bool | None:
+    """Return whether the mean of the channels is next to nothing beside them; None: all is quiet.
+
+    Args:
+        channels: Shape (n, channels), float32 in [-1, 1].
+    """
+    if not len(channels):
+        return None
+    loudest = float(np.square(channels, dtype=np.float64).mean(0).max(initial=0.0))
+    if 10 * math.log10(loudest + _FLOOR) <= _LOUD:
+        return None
+    mixed = float(np.square(channels.mean(1, dtype=np.float64)).mean())
+    return mixed < loudest * 10 ** (-_CANCELLED / 10)
 
 
 class SoundCheck:

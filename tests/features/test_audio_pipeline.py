@@ -96,6 +96,19 @@ def test_int16_stereo_becomes_the_mean_in_unit_range() -> None:
     np.testing.assert_allclose(Resampler(16000).push(block), 0.25)
 
 
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_channels_that_cancel_are_the_first_alone(rate: int) -> None:
+    """From the first loud block on, and the mean again once they agree; a pause changes nothing."""
+    left = sine(rate, 0.2)
+    first, resampler = Resampler(rate).push(left), Resampler(rate)
+    opposite = np.stack([left, -left], 1)
+    np.testing.assert_allclose(resampler.push(opposite), first, atol=1e-6)
+    assert not resampler.push(np.zeros((rate // 5, 2), np.float32))[100:].any()
+    assert np.abs(resampler.push(opposite)).max() > 0.5 * np.abs(left).max()
+    agreed = resampler.push(np.stack([left, 0.5 * left], 1))
+    assert np.abs(agreed[100:-100]).max() == pytest.approx(0.75 * np.abs(left).max(), rel=0.02)
+
+
 def test_decoded_stereo_frames_are_averaged_too() -> None:
     """A file's equal channels come out as loud as one of them, even when the format changes."""
     import av
