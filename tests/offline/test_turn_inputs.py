@@ -101,11 +101,11 @@ def test_words_are_recognised_where_there_is_no_text(sound: Path) -> None:
 
 def test_of_a_file_that_cannot_be_read_the_text_counts(tmp_path: Path) -> None:
     """It is named, and its words are said at the rate of speech."""
-    broken, told = tmp_path / "broken.wav", list[str]()
+    broken, problems = tmp_path / "broken.wav", list[str]()
     broken.write_text("no sound")
     rows = [MediaRow(broken, 1.0, "one two three four five", "one")]
-    [[found]] = media_streams(rows, encoder_for("default"), 0.5, ignored, failed=told.append)
+    [[found]] = media_streams(rows, encoder_for("default"), 0.5, ignored, failed=problems.append)
     assert found.length == 2.0
     assert {type(item) for item in found.inputs} == {Phrase}
-    assert len(told) == 1
-    assert "broken.wav" in told[0]
+    assert len(problems) == 1
+    assert "broken.wav" in problems[0]

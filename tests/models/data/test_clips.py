@@ -346,7 +346,7 @@ def written(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "why"),
     [
         ("text,label\nfine,1\nI like it, a little,1\n", r"line 3, column label: .* 3 fields .* 2"),
         ("label,text\n1,fine\n1,fine,\n", r"line 3, column text: .* 3 fields .* double quotes"),
@@ -355,9 +355,9 @@ def written(path: Path, text: str) -> Path:
     ],
     ids=["unquoted", "one too many", "one too few", "after a text of two lines"],
 )
-def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, text: str, why: str) -> None:
     """File, line and column are named; nothing is cut and nothing is left empty."""
-    with pytest.raises(DataError, match=rf"a\.csv {told}"):
+    with pytest.raises(DataError, match=rf"a\.csv {why}"):
         list(csv_rows(written(tmp_path / "a.csv", text)))
 
 
