@@ -76,8 +76,8 @@ class Resampler:
         """
         channels = _channels(frame)
         self._has_news |= self._check.push(channels, frame.sample_rate)
-        if frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED):
-            # FFmpeg mixes such of some counts alone.
+        if " " in frame.layout.name and frame.layout.name not in _MIXED:
+            # Of layouts that have no name of their own FFmpeg mixes some alone.
             frame = _frame(channels.mean(1, dtype=np.float32), frame.sample_rate)
         return self._resampled(frame)
 
@@ -116,13 +116,16 @@ class Resampler:
         return np.concatenate([np.zeros(0, np.float32), *map(_values, frames)])
 
 
-_UNNAMED = " channels"
-"""End of a layout's name that says how many channels there are, not where they belong."""
+_MIXED = ("1 channels", "2 channels")
+"""Layouts without a name of their own that FFmpeg mixes as mono and stereo."""
 
 
 def _channels(frame: "av.AudioFrame") -> Array:
     """Return a decoded frame as float32, shape (n, channels), in [-1, 1]."""
-    values = frame.to_ndarray()
+    if frame.format.name == "s64":  # PyAV makes no array of it
+        values = np.frombuffer(frame.planes[0], np.int64, frame.samples * frame.layout.nb_channels)
+    else:
+        values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     if values.dtype.kind not in "iu":
