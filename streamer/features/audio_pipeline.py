@@ -122,8 +122,10 @@ _MIXED = ("1 channels", "2 channels")
 
 def _channels(frame: "av.AudioFrame") -> Array:
     """Return a decoded frame as float32, shape (n, channels), in [-1, 1]."""
+    values: npt.NDArray[np.number]
     if frame.format.name == "s64":  # PyAV makes no array of it
-        values = np.frombuffer(frame.planes[0], np.int64, frame.samples * frame.layout.nb_channels)
+        count = frame.samples * frame.layout.nb_channels
+        values = np.frombuffer(bytes(frame.planes[0]), np.int64, count)
     else:
         values = frame.to_ndarray()
     if not frame.format.is_planar:
