@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from ..text.text_encoder import TextEncoder, encoder_for
 from .metrics import METRICS
 
 Head = Literal["text", "audio", "vision", "all"]
+
+Row = TypeVar("Row")
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of a clip that are scored for anytime curves."""
@@ -152,9 +154,22 @@ def read_rows(path: Path, form: Form = "mosi", mode: str | None = None) -> list[
     Raises:
         DataError: If the CSV cannot be used or is empty.
     """
-    rows = read_labelled(path, mode=mode, limit=LIMITS[form])
+    return filled(read_labelled(path, mode=mode, limit=LIMITS[form]), path, "text")
+
+
+def filled(rows: list[Row], path: Path, column: str) -> list[Row]:
+    """Return the rows of a CSV, of which there is one at least.
+
+    Args:
+        rows: What was read.
+        path: CSV.
+        column: That stands beside the label.
+
+    Raises:
+        DataError: If there is none.
+    """
     if not rows:
-        raise DataError(f"{path} has no rows: expected a header text,label and rows below it")
+        raise DataError(f"{path} has no rows: expected a header {column},label and rows below it")
     return rows
 
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 STOP_LIMIT = 1.8
 """Seconds that the last entries have to be written."""
 
-_READY = 0.5  # seconds between two looks at a reader that is not ready
+_READY = 500  # milliseconds between two looks at a reader that is not ready
 
 LINES_LIMIT = 1.5
 """Seconds that the last lines have to be written."""
@@ -243,7 +243,9 @@ def write(file: FileIO, data: bytes) -> None:
     while data:
         written = file.write(data)
         if written is None:  # another program has made it non-blocking
-            select.select([], [file], [], _READY)
+            waiting = select.poll()
+            waiting.register(file, select.POLLOUT)
+            waiting.poll(_READY)
         data = data[written or 0 :]
 
 

@@ -49,7 +49,7 @@ def bench_validity(
     if not files:
         raise DataError(f"{data} holds no CSV: give a folder of CSVs with file,label or text,label")
     for path in files:
-        _read(path)  # a wrong table is told before hours of media are played
+        _read(path)  # a wrong table is reported before hours of media are played
     rows = [
         {"group": path.stem, **asdict(one)}
         for path in files

@@ -280,13 +280,11 @@ def read_media_rows(data: Path, form: "Form", mode: str | None) -> "list[MediaRo
     Raises:
         DataError: If the CSV cannot be used or is empty.
     """
-    from tamulag.models.data.clips import DataError, read_media
+    from tamulag.models.data.clips import read_media
     from tamulag.models.data.label_scale import LIMITS
+    from tamulag.models.evaluation.evaluate import filled
 
-    rows = read_media(data, mode=mode, limit=LIMITS[form])
-    if not rows:
-        raise DataError(f"{data} has no rows: expected a header file,label and rows below it")
-    return rows
+    return filled(read_media(data, mode=mode, limit=LIMITS[form]), data, "file")
 
 
 def _collected(

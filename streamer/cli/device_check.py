@@ -91,9 +91,9 @@ def try_microphone(device: int | str | None) -> Check:
     source = MicrophoneSource(
         device, AudioPipeline(meter, None, threaded=False), now=time.monotonic
     )
-    told: list[Input] = []
+    inputs: list[Input] = []
     try:
-        _run(source, told, lambda: meter.count > 0)
+        _run(source, inputs, lambda: meter.count > 0)
     except (SourceError, SourceLost, OSError) as error:
         return Check(name, False, str(error), "choose another: tamulag devices")
     peak = _decibel(meter.peak)
@@ -102,7 +102,9 @@ def try_microphone(device: int | str | None) -> Check:
         f"peak {peak:.0f} dBFS"
     )
     remedy = "silence: unmute it, plug it in, or speak while this runs"
-    faults = [one.detail for one in told if isinstance(one, Notice) and one.event == "sound_fault"]
+    faults = [
+        one.detail for one in inputs if isinstance(one, Notice) and one.event == "sound_fault"
+    ]
     remedy = faults[0] if faults else remedy
     return Check(name, peak > QUIET and not faults, detail, remedy, required=False)
 

@@ -19,7 +19,7 @@ _KNOWN = 256  # messages that are remembered
 _END = 2.0  # seconds granted to the last lines
 
 
-class _Told:
+class _Written:
     """When a message was last written, and how often it came since."""
 
     def __init__(self, now: float) -> None:
@@ -38,34 +38,41 @@ class Repeats(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._told: dict[tuple[str, str], _Told] = {}
+        self._lock = threading.Lock()  # a handler filters before it takes its own
+        self._written: dict[tuple[str, str], _Written] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written now; a count is added to it."""
         if record.levelno < logging.WARNING or record.exc_info:
             return True
-        now, key = self._clock(), (record.name, record.getMessage())
-        told = self._told.pop(key, None)
-        self._told[key] = told or _Told(now)  # the newest is the last
-        if len(self._told) > _KNOWN:
-            del self._told[next(iter(self._told))]
-        if told is None:
-            return True
-        told.count += 1
-        if now - told.at < told.pause:
-            return False
-        record.msg, record.args = f"{key[1]}{_times(told, now)}", ()
-        told.at, told.pause, told.count = now, min(2 * told.pause, _LONGEST), 0
-        return True
+        with self._lock:
+            return self._passes(record)
 
     def rest(self) -> list[str]:
         """Return each message that came again since it was written, with its count."""
         now = self._clock()
-        return [f"{key[1]}{_times(told, now)}" for key, told in self._told.items() if told.count]
+        with self._lock:
+            known = [*self._written.items()]
+        return [f"{key[1]}{_times(last, now)}" for key, last in known if last.count]
+
+    def _passes(self, record: logging.LogRecord) -> bool:
+        now, key = self._clock(), (record.name, record.getMessage())
+        last = self._written.pop(key, None)
+        self._written[key] = last or _Written(now)  # the newest is at the end
+        if len(self._written) > _KNOWN:
+            del self._written[next(iter(self._written))]
+        if last is None:
+            return True
+        last.count += 1
+        if now - last.at < last.pause:
+            return False
+        record.msg, record.args = f"{key[1]}{_times(last, now)}", ()
+        last.at, last.pause, last.count = now, min(2 * last.pause, _LONGEST), 0
+        return True
 
 
-def _times(told: _Told, now: float) -> str:
-    return f" ({told.count} times more in {now - told.at:.0f} s)"
+def _times(last: _Written, now: float) -> str:
+    return f" ({last.count} times more in {now - last.at:.0f} s)"
 
 
 class Stream(Protocol):
@@ -119,7 +126,7 @@ class BackgroundHandler(logging.Handler):
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
-            # A log that cannot be written is no reason to end; there is nobody left to tell.
+            # A log that cannot be written is no reason to end; there is nowhere left to report it.
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(f"{line}\n")
                 self._stream.flush()

@@ -1,4 +1,4 @@
-"""Make the three standard streams usable, whoever started the program and however.
+"""Make the three standard streams usable, however the program was started.
 
 Knows file descriptors. Knows no verb and no log.
 """

@@ -142,8 +142,8 @@ def crossval(
 def _show_corpora(title: str, corpora: dict[str, dict[str, float]]) -> None:
     print(title)
     for name, figures in corpora.items():
-        told = "  ".join(f"{k} {v:.3f}" if k != "n" else f"n {v}" for k, v in figures.items())
-        print(f"  {name:12} {told}")
+        shown = "  ".join(f"{k} {v:.3f}" if k != "n" else f"n {v}" for k, v in figures.items())
+        print(f"  {name:12} {shown}")
 
 
 def ablate(

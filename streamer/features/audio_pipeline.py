@@ -77,9 +77,9 @@ class Resampler:
         """
         channels = _channels(frame)
         self._look(channels, frame.sample_rate)
-        is_unnamed = frame.layout.nb_channels > 2 and frame.layout.name.endswith(_UNNAMED)
-        if is_unnamed or self._is_alone:
-            # FFmpeg mixes unnamed channels of some counts alone, and none that cancel.
+        has_name = " " not in frame.layout.name or frame.layout.name in _MIXED
+        if self._is_alone or not has_name:
+            # Of layouts that have no name of their own FFmpeg mixes some alone.
             frame = _frame(self._mixed(channels), frame.sample_rate)
         return self._resampled(frame)
 
@@ -127,13 +127,18 @@ class Resampler:
         return np.concatenate([np.zeros(0, np.float32), *map(_values, frames)])
 
 
-_UNNAMED = " channels"
-"""End of a layout's name that says how many channels there are, not where they belong."""
+_MIXED = ("1 channels", "2 channels")
+"""Layouts without a name of their own that FFmpeg mixes as mono and stereo."""
 
 
 def _channels(frame: "av.AudioFrame") -> Array:
     """Return a decoded frame as float32, shape (n, channels), in [-1, 1]."""
-    values = frame.to_ndarray()
+    values: npt.NDArray[np.number]
+    if frame.format.name == "s64":  # PyAV makes no array of it
+        count = frame.samples * frame.layout.nb_channels
+        values = np.frombuffer(bytes(frame.planes[0]), np.int64, count)
+    else:
+        values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     if values.dtype.kind not in "iu":

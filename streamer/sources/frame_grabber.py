@@ -96,10 +96,15 @@ class _Stream:
         return self._frame is not None
 
     def retrieve(self) -> tuple[bool, Image | None]:
+        import av
+
         frame, self._frame = self._frame, None
         if frame is None:
             return False, None
-        return True, scaled(frame, "bgr24", aspect=self._video.sample_aspect_ratio)
+        try:
+            return True, scaled(frame, "bgr24", aspect=self._video.sample_aspect_ratio)
+        except av.FFmpegError:  # some forms are decoded, but cannot be converted
+            return False, None
 
     def release(self) -> None:
         self._container.close()

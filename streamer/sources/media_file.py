@@ -46,8 +46,8 @@ which a sample is too late for its hop."""
 _CAUGHT_UP = 0.1
 """Seconds behind at which skipped sound resumes: few long gaps, not many short ones."""
 
-_JUMPS_TOLD = 5
-"""Jumps of the stamps that are told one by one."""
+_JUMPS_REPORTED = 5
+"""Jumps of the stamps that are reported one by one."""
 
 _SAME_END = 0.1  # seconds
 
@@ -61,8 +61,8 @@ class MediaSource:
 
     Time is the container's. It starts with the session, at both speeds alike; a source opened later
     starts at the next tenth of a second of the session clock. Stamps pass a `TimeLine`: a jump is
-    told as the event `time_jump`. The tracks of a file are read each for itself, however far apart
-    they lie; from a pipe one waits for the other for at most 2 s, from a network for 0.2 s.
+    the event `time_jump`. The tracks of a file are read each for itself, however far apart they
+    lie; from a pipe one waits for the other for at most 2 s, from a network for 0.2 s.
     At speed `1` a file that falls behind the clock skips pictures, then sound, and counts them;
     otherwise nothing is dropped here.
 
@@ -103,7 +103,7 @@ class MediaSource:
         self._still_image: Image | None = None
         self._containers: list[InputContainer] = []
         self._readers: list[MediaReader] = []
-        self._told: list[Notice] = []
+        self._notices: list[Notice] = []
         self.jumps = 0
         self._read: float | None = None  # seconds after which a stream ended before
         self._stride = 1
@@ -174,11 +174,11 @@ class MediaSource:
                 put(Notice(start / VISION_RATE, modality, reason, self.name))
         try:
             for item in self._items(start):
-                self._tell(put, start)
+                self._report(put, start)
                 if not self._wait_until(item.end, stop):
                     break
                 self._push(item, put)
-            self._tell(put, start)
+            self._report(put, start)
         finally:
             self._close()
             if self._sound:
@@ -251,18 +251,18 @@ class MediaSource:
         self.jumps += 1
         at = time + start / VISION_RATE
         detail = f"the time stamps of the {_SHOWN[track]} jump by {jump:+.1f} s: it goes on at once"
-        if self.jumps <= _JUMPS_TOLD:
+        if self.jumps <= _JUMPS_REPORTED:
             logger.warning("%s, at %.1f s: %s", self.name, at, detail)
-            self._told.append(Notice(at, track, None, detail, "time_jump"))
-        elif self.jumps == _JUMPS_TOLD + 1:
-            logger.warning("%s: further jumps are counted, not told", self.name)
+            self._notices.append(Notice(at, track, None, detail, "time_jump"))
+        elif self.jumps == _JUMPS_REPORTED + 1:
+            logger.warning("%s: further jumps are counted, not reported", self.name)
 
-    def _tell(self, put: Put, start: int) -> None:
-        told, self._told = self._told, []
+    def _report(self, put: Put, start: int) -> None:
+        notices, self._notices = self._notices, []
         for reader in self._readers:
             if remark := reader.sound.remark():
-                told.append(replace(remark, timestamp=remark.timestamp + start / VISION_RATE))
-        for notice in told:
+                notices.append(replace(remark, timestamp=remark.timestamp + start / VISION_RATE))
+        for notice in notices:
             put(notice)
 
     def _count_damage(self) -> None:

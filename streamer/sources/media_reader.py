@@ -94,15 +94,19 @@ class MediaReader:
 
     def items(self) -> Iterator[Item]:
         """Yield sound and pictures; each rises in time, the two may be out of step."""
-        from av import AudioFrame
+        from av import AudioFrame, FFmpegError
 
-        for frame in self._frames():
-            if isinstance(frame, AudioFrame):
-                yield from self._blocks(self.sound.push(frame, _stamp(frame)))
-            else:
-                yield from self._picture_of(frame)
-        yield from self._blocks(self.sound.finish())
-        yield from self._release()
+        try:
+            for frame in self._frames():
+                if isinstance(frame, AudioFrame):
+                    yield from self._blocks(self.sound.push(frame, _stamp(frame)))
+                else:
+                    yield from self._picture_of(frame)
+            yield from self._blocks(self.sound.finish())
+            yield from self._release()
+        except FFmpegError as error:
+            # Some forms of sound and picture are decoded, but cannot be converted.
+            self.fault = self.fault or error
 
     def _frames(self) -> "Iterator[AudioFrame | VideoFrame]":
         """Yield what is decoded; what a decoder still holds comes also where reading breaks off."""

@@ -46,7 +46,14 @@ def pulse_inputs() -> tuple[PulseInput, ...]:
             env=environment,
         )
         return tuple(_input(found) for found in json.loads(done.stdout))
-    except (OSError, subprocess.SubprocessError, ValueError, LookupError, AttributeError):
+    except (
+        OSError,
+        subprocess.SubprocessError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ):
         return ()
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from support.sound_files import sound_file
-from support.speech import packaged, read
+from support.sound_files import two_sentences
 from tamulag.streamer.cli.main import app
 
 KEYS = {
@@ -46,9 +45,7 @@ def test_a_sentence_is_scored_as_if_it_were_alone(tmp_path: Path) -> None:
 
 def test_neutral_clips_of_a_speaker_are_one_stream(tmp_path: Path) -> None:
     """With labels of 0 throughout, what moves is measured."""
-    speech = read(packaged("moonshine_voice", "assets/beckett.wav"))
-    for name, first in (("a", 0), ("b", 48000)):
-        sound_file(tmp_path / f"{name}.wav", speech[first : first + 48000])
+    two_sentences(tmp_path)
     path = tmp_path / "media.csv"
     path.write_text("file,speaker,label\na.wav,one,0\nb.wav,one,0\n")
     found = measured("--data", str(path), "--head", "audio")

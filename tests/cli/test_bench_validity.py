@@ -54,7 +54,7 @@ def test_words_are_recognised_where_there_is_no_text(tmp_path: Path) -> None:
     assert rows[0]["intervals"]["mean"] == [None, None]
 
 
-def test_a_wrong_table_is_told_before_anything_is_played(tmp_path: Path) -> None:
+def test_a_wrong_table_is_reported_before_anything_is_played(tmp_path: Path) -> None:
     """Also where it comes last: its name and the column, and no bar of the others."""
     sound_file(tmp_path / "a.wav", read(packaged("moonshine_voice", "assets/beckett.wav"))[:16000])
     (tmp_path / "a.csv").write_text("file,label\na.wav,0\n")

@@ -43,7 +43,7 @@ def test_other_messages_and_news_are_not_held_back() -> None:
     repeats = Repeats(Minutes())
     assert all(repeats.filter(record(f"port {n} refused")) for n in range(2000))
     assert all(repeats.filter(record("connected", logging.INFO)) for _ in range(3))
-    assert len(repeats._told) <= 256
+    assert len(repeats._written) <= 256
     assert repeats.rest() == []
 
 

@@ -8,8 +8,7 @@ from typer.testing import CliRunner, Result
 
 from support.figure_names import MOSI, SIMS
 from support.model_contract import tiny
-from support.sound_files import sound_file
-from support.speech import packaged, read
+from support.sound_files import two_sentences
 from tamulag.models import MODALITIES, ModelConfig
 from tamulag.models.runtime.checkpoint import Card, save
 from tamulag.streamer.cli.main import app
@@ -43,9 +42,7 @@ def texts(tmp_path: Path) -> Path:
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     """Return two clips of one reader, the second with another text than is heard."""
-    speech = read(packaged("moonshine_voice", "assets/beckett.wav"))
-    for name, first in (("a", 0), ("b", 48000)):
-        sound_file(tmp_path / f"{name}.wav", speech[first : first + 48000])
+    two_sentences(tmp_path)
     path = tmp_path / "media.csv"
     path.write_text("file,speaker,label,text\na.wav,one,0,\nb.wav,one,1,i love it\n")
     return path

@@ -216,17 +216,22 @@ class IdlePipeline:
     def shed(self, steps: Collection[str]) -> None: ...
 
 
-def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
-    """Without the token the devices are let go and the page asks for it; with it both come."""
-    own = authority(tmp_path).sign("server")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(own.certificate, own.key)
-    taken = SingleSender(
+def nothing_done() -> SingleSender:
+    """Return what takes sound and pictures and does nothing with them."""
+    return SingleSender(
         voice=IdlePipeline("text", "audio"),
         face=IdlePipeline("vision"),
         takes_words=False,
         now=time.monotonic,
     )
+
+
+def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
+    """Without the token the devices are let go and the page asks for it; with it both come."""
+    own = authority(tmp_path).sign("server")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(own.certificate, own.key)
+    taken = nothing_done()
     locked = partial(
         WebSocketPublisher,
         Access(token=Token(SECRET), tls=tls),
@@ -288,12 +293,7 @@ TABLET = """(() => {
 
 def test_the_sign_follows_what_goes_out_and_pictures_follow_the_tablet(browser: Browser) -> None:
     """Turned while it sends; its sound stopped by the system, and let go on."""
-    taken = SingleSender(
-        voice=IdlePipeline("text", "audio"),
-        face=IdlePipeline("vision"),
-        takes_words=False,
-        now=time.monotonic,
-    )
+    taken = nothing_done()
     plain = partial(
         WebSocketPublisher,
         Access(),

@@ -1,6 +1,7 @@
 """Sound and picture of a file stay together, and odd files play whole or end with their reason."""
 
 import os
+import struct
 import subprocess
 import threading
 import wave
@@ -232,6 +233,46 @@ def test_sound_of_any_number_of_channels_is_their_mean(tmp_path: Path, channels:
     assert loudest == pytest.approx(12000 / 32768, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("channels", "places", "bits"), [(1, 0, 64), (2, 0, 64), (5, 0x110B, 16), (5, 0x110B, 64)]
+)
+def test_odd_forms_of_sound_are_heard(
+    tmp_path: Path, channels: int, places: int, bits: int
+) -> None:
+    """PyAV makes no array of 64 bits, and FFmpeg mixes no five places of which one is above."""
+    tone = np.sin(np.arange(SAMPLE_RATE) * 0.2) * 0.366 * 2.0 ** (bits - 1)
+    data = np.repeat(tone[:, None], channels, 1).astype(f"<i{bits // 8}").tobytes()
+    frame = channels * bits // 8
+    form = struct.pack("<HHIIHH", 0xFFFE, channels, SAMPLE_RATE, SAMPLE_RATE * frame, frame, bits)
+    form += struct.pack("<HHIH", 22, bits, places, 1) + bytes.fromhex(
+        "000000001000800000aa00389b71"
+    )
+    chunks = b"WAVE" + b"".join(
+        name + struct.pack("<I", len(content)) + content
+        for name, content in ((b"fmt ", form), (b"data", data))
+    )
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+    play = Play(path)
+    assert play.seconds == pytest.approx(1.0, abs=0.01)
+    assert max(np.abs(block).max() for _, block in play.heard.blocks) == pytest.approx(
+        0.366, abs=0.01
+    )
+
+
+def test_pictures_that_cannot_be_converted_end_with_a_reason(tmp_path: Path) -> None:
+    """Of four bits a pixel FFmpeg reads what it does not convert: a lost source, no bug."""
+    path = tmp_path / "a.nut"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "rgb4"
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame(16, 16, "rgb4")))
+        out.mux(stream.encode(None))
+    with pytest.raises(SourceLost, match="broke off"):
+        Play(path)
+
+
 @pytest.mark.parametrize("order", [("vision", "audio"), ("audio", "vision")])
 def test_tracks_one_after_the_other_play_together(tmp_path: Path, order: Sequence[str]) -> None:
     """A file that is not interleaved gives its inputs in order of time, all of them."""
@@ -242,7 +283,7 @@ def test_tracks_one_after_the_other_play_together(tmp_path: Path, order: Sequenc
 
 
 def test_joined_streams_play_whole(tmp_path: Path) -> None:
-    """`cat a.ts b.ts`: sound and pictures of both, at one place of the time, told once."""
+    """`cat a.ts b.ts`: sound and pictures of both, at one place of the time, reported once."""
     one, two = (
         film(tmp_path / f"{name}.ts", seconds, codec="mp2")
         for name, seconds in (("a", 3.0), ("b", 2.0))

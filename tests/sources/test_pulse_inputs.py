@@ -61,7 +61,7 @@ def test_the_choice_ends_with_the_opening(monkeypatch: pytest.MonkeyPatch) -> No
         assert os.environ["PULSE_SOURCE"] == "other"
 
 
-@pytest.mark.parametrize("answer", ["exit 1", "echo no", "echo '[1]'", "echo '[{}]'"])
+@pytest.mark.parametrize("answer", ["exit 1", "echo no", "echo null", "echo '[1]'", "echo '[{}]'"])
 def test_without_a_server_there_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:

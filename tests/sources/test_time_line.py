@@ -15,7 +15,7 @@ def ignored(track: Track, at: float, jump: float) -> None:
     pass
 
 
-class Told:
+class Gate:
     """A time line whose jumps are kept."""
 
     def __init__(self, zero: float | None = 0.0) -> None:
@@ -36,49 +36,49 @@ def steps(start: float, count: int) -> list[float]:
 
 def test_stamps_in_order_are_taken_as_they_are() -> None:
     """Also a pause, and a track that begins late."""
-    told = Told(zero=5.0)
-    assert told.play("vision", 5.0, 5.04, 25.0) == pytest.approx([0.0, 0.04, 20.0])
-    assert told.play("audio", 5.02) == pytest.approx([0.02])
-    assert told.jumps == []
+    gate = Gate(zero=5.0)
+    assert gate.play("vision", 5.0, 5.04, 25.0) == pytest.approx([0.0, 0.04, 20.0])
+    assert gate.play("audio", 5.02) == pytest.approx([0.02])
+    assert gate.jumps == []
 
 
 @pytest.mark.parametrize("second", [0.0, 3.0, 90000.0, -500.0])
 def test_a_stream_that_is_joined_goes_on_where_the_first_ended(second: float) -> None:
-    """Both tracks move by the same, so that they stay together; told once."""
-    told = Told()
-    told.play("vision", *steps(0.0, 125))
-    told.play("audio", *steps(0.0, 125))
-    assert told.play("vision", second) == pytest.approx([5.0])
-    assert told.play("audio", second + 0.1) == pytest.approx([5.1])
-    assert told.play("vision", second + STEP) == pytest.approx([5.04])
-    assert len(told.jumps) == 1
+    """Both tracks move by the same, so that they stay together; reported once."""
+    gate = Gate()
+    gate.play("vision", *steps(0.0, 125))
+    gate.play("audio", *steps(0.0, 125))
+    assert gate.play("vision", second) == pytest.approx([5.0])
+    assert gate.play("audio", second + 0.1) == pytest.approx([5.1])
+    assert gate.play("vision", second + STEP) == pytest.approx([5.04])
+    assert len(gate.jumps) == 1
 
 
 @pytest.mark.parametrize("away", [36000.0, -7200.0, 1.7e9])
 def test_a_single_stamp_out_of_nowhere_moves_nothing_after_it(away: float) -> None:
     """Its picture is shown where it came; the next stamps fit the segment before."""
-    told = Told()
-    told.play("vision", *steps(0.0, 10))
-    assert told.play("vision", 0.4 + away) == pytest.approx([0.4])
-    assert told.play("vision", *steps(0.44, 5)) == pytest.approx(steps(0.44, 5))
-    ((track, _, jump),) = told.jumps
+    gate = Gate()
+    gate.play("vision", *steps(0.0, 10))
+    assert gate.play("vision", 0.4 + away) == pytest.approx([0.4])
+    assert gate.play("vision", *steps(0.44, 5)) == pytest.approx(steps(0.44, 5))
+    ((track, _, jump),) = gate.jumps
     assert track == "vision"
     assert jump == pytest.approx(away)
 
 
 def test_sound_by_the_time_of_day_begins_with_the_picture() -> None:
     """A track on another clock altogether is placed where it appears."""
-    told = Told()
-    told.play("vision", 0.0)
-    assert told.play("audio", *steps(1.749e9, 3)) == pytest.approx(steps(STEP, 3), abs=1e-6)
+    gate = Gate()
+    gate.play("vision", 0.0)
+    assert gate.play("audio", *steps(1.749e9, 3)) == pytest.approx(steps(STEP, 3), abs=1e-6)
 
 
 def test_small_steps_back_are_no_jump() -> None:
     """Stamps of sound wobble, pictures come out of order."""
-    told = Told()
-    assert told.play("audio", 1.0, 0.95) == [1.0, 0.95]
-    assert told.play("vision", 1.0, 0.6) == [1.0, 0.6]
-    assert told.jumps == []
+    gate = Gate()
+    assert gate.play("audio", 1.0, 0.95) == [1.0, 0.95]
+    assert gate.play("vision", 1.0, 0.6) == [1.0, 0.6]
+    assert gate.jumps == []
 
 
 any_stamp = st.floats(-1e12, 1e12) | st.floats(-50, 50)
