@@ -82,8 +82,8 @@ def _own(processors: int | None) -> Iterator[Any]:
 def private_folder() -> str:
     """Make a folder that only we may enter, for a Ray to make its own below it.
 
-    Ray lets everybody write to its folder, whoever made it. Ours is not below the user's TMPDIR:
-    the path of a Unix socket may have 107 bytes, of which Ray takes some 70.
+    Ray makes its folder writable for everybody, one that exists already too. Ours is not below the
+    user's TMPDIR: the path of a Unix socket may have 107 bytes, of which Ray takes some 70.
     """
     return tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.name == "posix" else None)
 

@@ -17,6 +17,9 @@ _SEQUENCES = re.compile(
 _TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c"
 """Characters that turn the direction of what follows, so that it reads as something else."""
 
+_BREAKS = "\t\n\r\u2028\u2029"
+"""Characters that become a blank."""
+
 _OTHER = {"Cc", "Cs", "Zl", "Zp"}
 """Categories of Unicode: controls, halves of characters, separators of lines and paragraphs."""
 
@@ -30,8 +33,7 @@ def plain(text: str) -> str:
         return text
     text = _SEQUENCES.sub("", text)
     return "".join(
-        " " if char in "\t\n\r\u2028\u2029" else char
+        " " if char in _BREAKS else char
         for char in text
-        if char in "\t\n\r\u2028\u2029"
-        or not (char in _TURNS or unicodedata.category(char) in _OTHER)
+        if char in _BREAKS or not (char in _TURNS or unicodedata.category(char) in _OTHER)
     )

@@ -150,7 +150,7 @@ class Notice:
     detail: str = ""
     """For people: the device and its error."""
     event: str = ""
-    """Name of the event that is told, as `time_jump`; empty: that of a loss or a return."""
+    """Name of the event that is published, as `time_jump`; empty: that of a loss or a return."""
 
 
 Input = Sample | Phrase | Notice

@@ -126,7 +126,7 @@ class LocalFeed:
                 for source in self.sources
             ]
             for keeper in keepers:
-                keeper.add_done_callback(partial(_tell_fault, keepers))
+                keeper.add_done_callback(partial(_log_fault, keepers))
             await self._consume(keepers, ending)
             self._stop.set()
             await self._abandon(keepers)
@@ -284,7 +284,7 @@ class LocalFeed:
         return self._latest
 
 
-def _tell_fault(keepers: Sequence[Keeper], ended: Keeper) -> None:
+def _log_fault(keepers: Sequence[Keeper], ended: Keeper) -> None:
     """Log the permanent fault of a source while others go on."""
     fault = None if ended.cancelled() or ended.exception() else ended.result()
     if fault and not all(keeper.done() for keeper in keepers):

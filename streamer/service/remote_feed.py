@@ -104,10 +104,12 @@ class RemoteFeed:
 
     async def close(self) -> None:
         """End the workers, write the last rows of recordings, let old snapshots be deleted."""
-        if self.store is not None:
-            self.store.sweep_later()
         closing = [one.close() for one in (self.workers, self.recorders) if one is not None]
-        await asyncio.gather(*closing)
+        try:
+            await asyncio.gather(*closing)
+        finally:
+            if self.store is not None:
+                self.store.sweep_later()
 
     def hello(self) -> str:
         """Return the first line of a subscriber of all sessions."""

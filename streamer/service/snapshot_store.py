@@ -28,6 +28,9 @@ PATIENCE = 60.0
 
 _SUFFIX = ".session"
 
+_STARTING = 5.0
+"""Limit for the start of the process that deletes, seconds."""
+
 _SWEEPER = """
 import os, sys, time
 if os.fork():
@@ -181,15 +184,20 @@ class SnapshotStore:
         if os.name != "posix" or not any(self._folder.glob(f"*{_SUFFIX}")):
             return
         words = [str(self._folder.resolve()), _SUFFIX, str(PATIENCE)]
-        subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _SWEEPER, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,
-            check=False,
-        )
+        try:
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _SWEEPER, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+                timeout=_STARTING,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            why = type(error).__name__
+            logger.warning("delete the sessions in %s yourself (%s)", self._folder, why)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{_SUFFIX}"

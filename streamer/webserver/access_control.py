@@ -130,7 +130,7 @@ class FailedAttempts:
     same address or page, must not shut that one out.
 
     Args:
-        allowed: Wrong tokens after which a peer is told to wait.
+        allowed: Wrong tokens after which a peer is answered with 429.
         period: Seconds after which a peer's count restarts.
         remembered: Most peers to remember.
     """
@@ -149,7 +149,9 @@ class FailedAttempts:
     def delay(self, peer: str, now: float) -> float:
         """Return the seconds that the answer to a wrong token waits: more with each of a peer."""
         started, count = self._wrong.get(peer, (now, 0))
-        return min(LONGEST_DELAY, FIRST_DELAY * 2**count) if now - started < self._period else 0.0
+        # The count has no limit, a float has: 2**1024 is none.
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(count, 10))
+        return delay if now - started < self._period else 0.0
 
     def add(self, peer: str, now: float) -> None:
         """Count a wrong token."""

@@ -2,8 +2,8 @@
 
 Knows sockets, addresses and their number. Knows no request and no message.
 
-When too many are pending, the oldest of the address that has most of them is cut: whoever floods
-the port pushes out connections of its own, not a newcomer.
+When too many are pending, the oldest of the address that has most of them is cut: a flood
+pushes out connections of its own address, not a newcomer.
 """
 
 import asyncio

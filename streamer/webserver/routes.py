@@ -90,9 +90,7 @@ class Router:
         if re.search(r"(^|&)token=", query):
             return _page(400, f"a token never belongs into an address: {_WHERE}"), False
         if not self._is_host(request.hosts):
-            return _page(
-                403, "unknown name in Host: use the address or localhost, or list its origin"
-            ), False
+            return _page(403, UNKNOWN_HOST), False
         if request.is_upgrade and not self._is_origin(request):
             return _page(403, "pages of this origin may not listen: list it in origins"), False
         is_known = self.access.token is None

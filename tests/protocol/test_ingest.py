@@ -92,6 +92,20 @@ def test_a_missing_face_has_a_reason_and_no_row() -> None:
     """Nothing is made up where nothing was measured."""
     nobody = FeaturesHeader(timestamp=0.0, modality="vision", reason="no_face")
     assert parse_frame(build_frame(nobody), READY, DIMS).rows is not None
+
+
+@pytest.mark.parametrize("worst", [1.01e6, -1.01e6, np.inf, np.nan])
+def test_a_feature_beyond_the_bound_is_refused(worst: float) -> None:
+    """One of a million is taken."""
+    header = FeaturesHeader(timestamp=0.5, modality="audio")
+    rows = np.array([[0.0, 1e6, -1e6]], "<f4")
+    assert parse_frame(build_frame(header, rows.tobytes()), READY, DIMS).rows is not None
+    rows[0, 1] = worst
+    error = refusal(build_frame(header, rows.tobytes()), READY)
+    assert (error.code, str(error)) == (
+        1007,
+        "features must be rows within +-1e+06, or none and a reason",
+    )
     silent = FeaturesHeader(timestamp=0.0, modality="vision")
     assert refusal(build_frame(silent), READY).code == 1007
 

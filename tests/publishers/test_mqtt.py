@@ -1,8 +1,10 @@
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,8 @@ from support.broker import (
 )
 from support.waiting import until, within
 from tamulag.streamer.bench.rig.broker import Broker
-from tamulag.streamer.publishers.mqtt import MqttPublisher
+from tamulag.streamer.publishers import mqtt
+from tamulag.streamer.publishers.mqtt import REPEAT, MqttPublisher
 from tamulag.streamer.publishers.publisher import PublisherError
 
 
@@ -345,3 +348,28 @@ def test_a_site_that_breaks_the_topic_is_reported(site: str) -> None:
     """A site or device is one plain level of the topic."""
     with pytest.raises(PublisherError, match=r"site .* cannot be a level of an MQTT topic"):
         MqttPublisher("mqtt://localhost", status=status, site=site)
+
+
+def test_the_client_s_lines_do_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of its client's warnings one of each kind in a minute is logged, of its packets none."""
+    now = [0.0]
+    monkeypatch.setattr(mqtt, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def logger_of_client() -> logging.Logger:
+        client = MqttPublisher("mqtt://localhost", status=status)._new_client()._client
+        assert client._logger is not None
+        return client._logger
+
+    log = asyncio.run(logger_of_client())
+    with caplog.at_level(logging.DEBUG):
+        for second in (1.0, 2.0, REPEAT - 1.0, REPEAT + 2.0):
+            now[0] = 1e9 + second
+            log.warning("packet %d is too much", second)
+            log.warning("another kind")
+            log.info("a packet")
+    assert caplog.messages == [
+        *("packet 1 is too much", "another kind"),
+        *("packet 62 is too much", "another kind"),
+    ]

@@ -1,4 +1,4 @@
-"""Whoever floods the port pushes out connections of its own, and nobody else's."""
+"""A flood pushes out connections and sessions of its own address, and nobody else's."""
 
 import asyncio
 import errno
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from support.certificates import authority
 from support.waiting import until
@@ -19,6 +20,8 @@ from tamulag.streamer.webserver.access_control import Access, AuthSettings, Toke
 from tamulag.streamer.webserver.connection import MAX_REQUEST, Limits
 from tamulag.streamer.webserver.pending_connections import CountedSocket, PendingConnections
 from tamulag.streamer.webserver.server import WebSocketPublisher
+
+from ..service.test_server_senders import VOICE, ServerUnderTest, Silent
 
 SECRET = "correct-horse-battery"
 
@@ -124,7 +127,7 @@ def test_without_files_a_pending_one_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_right_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever guesses from the same address waits longer each time, and is told to."""
+    """A guess from the same address is answered later each time, in the end with 429."""
     monkeypatch.setattr(access_control, "LONGEST_DELAY", 0.5)
     locked = WebSocketPublisher(Access(token=Token(SECRET)), 0, hello=hello, missed=missed)
 
@@ -143,6 +146,48 @@ def test_the_right_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - began >= 0.4
 
     play(locked, scenario)
+
+
+def test_thousands_of_guesses_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delay stays at its bound, however many came before."""
+    monkeypatch.setattr(access_control, "LONGEST_DELAY", 0.05)
+    locked = WebSocketPublisher(Access(token=Token(SECRET)), 0, hello=hello, missed=missed)
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        for _ in range(5000):
+            server._router.attempts.add("127.0.0.1", time.monotonic())
+        async with subscribe(server) as guessing:
+            await guessing.send('{"token": "wrong-horse-battery"}')
+            with pytest.raises(ConnectionClosed):
+                await guessing.recv()
+            assert guessing.close_code == 1008
+        assert (await ask(server, "/metrics", "Authorization: Bearer wrong"))[0] == 429
+
+    play(locked, scenario)
+
+
+def test_sessions_that_wait_are_bounded_for_each_address() -> None:
+    """The one that waits longest for its sender ends; those of another address wait on."""
+
+    async def scenario() -> None:
+        server = ServerUnderTest(seats=10, per_address=2)
+
+        def begun(peer: str) -> str:
+            connection = Silent()
+            connection.peer = peer
+            receiver = server.senders.admit(VOICE, connection)
+            receiver.begin()
+            receiver.detach("it has vanished")
+            return receiver.name
+
+        other, first, second = (begun(f"10.0.0.{last}") for last in (8, 7, 7))
+        sessions = server.registry.open
+        assert [name for name in sessions if sessions[name].closing] == []
+        third = begun("10.0.0.7")
+        assert [name for name in sessions if sessions[name].closing] == [first]
+        assert {other, second, third} < set(sessions)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80"])

@@ -112,6 +112,24 @@ def test_a_frame_that_hangs_its_worker(
         run(stage, play)
 
 
+def test_a_session_that_ends_by_the_loss_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the report of the loss cannot be sent: the pool goes on without it."""
+    stage = Pool(2)
+    monkeypatch.setattr(stage.pool, "_notify", lambda name, *_: stage.pool.end(name))
+
+    async def play(pool: FeatureWorkerPool) -> None:
+        pool.begin("a", PICTURES_ONLY)
+        pool.feed("a", picture(0))
+        await until(lambda: bool(stage.inputs.get("a")))
+        psutil.Process(pool.pids[0]).kill()
+        await until(lambda: "a" not in pool._sessions)
+        pool.begin("a", PICTURES_ONLY)
+        pool.feed("a", picture(1))
+        await until(lambda: len(stage.inputs["a"]) == 2)
+
+    run(stage, play)
+
+
 WRONG = Push(Block("audio", 0.0, np.ones((25, 7), np.float32)))
 ENDLESS = Push(Block("audio", 0.0, np.full((75, 4), np.inf, np.float32)))
 

@@ -219,7 +219,7 @@ def test_a_permanent_fault_ends_the_run_with_its_reason(model: TamUlag) -> None:
     assert recorded.of("session_end")[0].model_dump()["reason"] == "end"
 
 
-def test_a_remark_of_a_source_is_told_and_changes_nothing(model: TamUlag) -> None:
+def test_a_remark_of_a_source_is_an_event_and_changes_nothing(model: TamUlag) -> None:
     """A jump of the time stamps is an event; nothing is lost by it."""
     recorded = RecordingPublisher()
     remark = Notice(0.1, "audio", None, "jumps by +9 s", "time_jump")

@@ -99,6 +99,7 @@ class ServerUnderTest:
         store: SnapshotStore | None = None,
         linger: float = 5.0,
         workers: IdleWorkers | None = None,
+        per_address: int | None = None,
         **limits: Any,
     ) -> None:
         batch = SessionBatch(TorchEngine(small(), seats), CARD, Timing())
@@ -110,6 +111,7 @@ class ServerUnderTest:
             server="device",
             listens=False,
             store=store,
+            per_address=per_address,
         )
         endpoint = IngestEndpoint(self.senders, subject="customer", limits=SenderLimits(**limits))
         self.port = WebSocketPublisher(

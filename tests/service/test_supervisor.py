@@ -103,7 +103,7 @@ def test_stop_ends_the_wait_for_a_lost_source() -> None:
 
 @pytest.mark.parametrize("script", [("fail", "bug"), ("lose", "refuse", "forbid", "bug")])
 def test_a_permanent_fault_ends_a_source(script: tuple[str, ...]) -> None:
-    """It is told with its reason and handed back; nothing is opened again."""
+    """It is reported with its reason and returned; nothing is opened again."""
     source = Scripted(*script)
     assert reasons(supervise(source))[-1] == FAILED
     assert source.script == ["bug"]

@@ -108,6 +108,17 @@ def test_what_was_not_sent_is_a_gap() -> None:
     assert made.losses()["audio"] == pytest.approx(25, abs=1)
 
 
+def test_a_frame_without_samples_is_nothing() -> None:
+    """It is neither sound nor a gap, wherever it claims to lie."""
+    blocks = Blocks()
+    made = voice(blocks, SoundForm(encoding="pcm_s16le", rate=16000))
+    count = hear(made, 0, np.full(BLOCK, 8192, np.int16))
+    hear(made, count, np.zeros(0, np.int16), skip=8000)
+    hear(made, count, np.full(BLOCK, 8192, np.int16))
+    assert len(blocks.heard()) == pytest.approx(2 * BLOCK, abs=64)
+    assert made.losses()["audio"] == 0
+
+
 def test_words_become_a_phrase() -> None:
     """Their times move with the sender's clock, and each sender counts its utterances from 0."""
     made = voice(Blocks(), None)

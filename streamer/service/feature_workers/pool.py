@@ -315,7 +315,8 @@ class FeatureWorkerPool:
             slot.queue.stop(session)
             session.pause = max(_grown(session.pause, session.since), FIRST_PAUSE)
             self._lose(session, answer.detail)
-            self._open_after(session, slot, session.pause)
+            if not session.is_ended:  # by `notify`
+                self._open_after(session, slot, session.pause)
 
     def _closed(self, slot: _WorkerSlot, answer: SessionClosed) -> None:
         if answer.problem:
@@ -335,7 +336,7 @@ class FeatureWorkerPool:
             # The frame in progress may have caused it: its session restarts later each time.
             session.pause = _grown(session.pause, session.since) if session is suspect else 0.0
             self._lose(session, why)
-            if session is not suspect:
+            if session is not suspect and not session.is_ended:  # by `notify`
                 self._move(session, slot)
 
     def _move(self, session: QueuedSession, slot: _WorkerSlot) -> None:

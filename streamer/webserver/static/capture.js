@@ -169,7 +169,7 @@ class Run {
   }
 
   // The sign follows what went out, not what was meant to.
-  #tell({ sound, picture }) {
+  #showFlow({ sound, picture }) {
     const flows = (kind) => performance.now() - (this.#newest[kind] ?? -Infinity) < QUIET;
     const heard = sound && flows("sound");
     const seen = picture && flows("picture");
@@ -190,7 +190,7 @@ class Run {
   }
 
   #count(wanted) {
-    this.#tell(wanted);
+    this.#showFlow(wanted);
     const { sound, pictures, left } = this.#sent;
     const late = left ? ` ${left} left out, because the network is slow.` : "";
     at("figures").textContent = `Sent: ${sound.toFixed(0)} s of sound, ${pictures} pictures.${late}`;
