@@ -41,7 +41,16 @@ Ray = Annotated[
     typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
 ]
 Corpus = Literal[
-    "texts", "spoken", "ravdess", "voices", "faces-train", "faces-valid", "vader", "meld", "emobank"
+    "texts",
+    "spoken",
+    "taught",
+    "ravdess",
+    "voices",
+    "faces-train",
+    "faces-valid",
+    "vader",
+    "meld",
+    "emobank",
 ]
 
 
@@ -120,6 +129,14 @@ def extract(
         typer.Option(help="CSV with file,label[,text][,group]. Default: labels.csv of DATA."),
     ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="With `--corpus taught`: the checkpoint whose scores are mixed in."),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Of the teacher in the label; the rest is people's."),
+    ] = 0.5,
     asr: Asr = "none",
     mode: Mode = None,
     vary: Annotated[
@@ -144,6 +161,11 @@ def extract(
     """
     if ray is not None and engine != "ray":
         raise typer.BadParameter(f"{ray} needs --engine ray beside it", param_hint="--ray")
+    if (teacher is None) == (corpus == "taught"):
+        raise typer.BadParameter(
+            f"{teacher or 'none'}: goes with --corpus taught, which needs it",
+            param_hint="--teacher",
+        )
     if vary is not None and corpus not in (None, "ravdess", "voices"):
         raise typer.BadParameter(f"{corpus} has no sound: leave it out", param_hint="--vary")
     quiet_threads()
@@ -162,6 +184,14 @@ def extract(
         rows = read_labelled(data, mode=mode)
         with bar("extract", len(rows)) as progress:
             print(f"{out}: {write_texts(out, spoken(rows, progress))} sentences")
+        return
+    if corpus == "taught":
+        from tamulag.models.training.taught_labels import taught
+
+        assert teacher is not None
+        rows = read_labelled(data, mode=mode)
+        with bar("extract", len(rows)) as progress:
+            print(f"{out}: {write_texts(out, taught(rows, teacher, share, progress))} sentences")
         return
     if corpus == "texts":
         rows = read_labelled(data, mode=mode)

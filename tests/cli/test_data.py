@@ -330,3 +330,19 @@ def test_folder_of_real_videos_is_extracted(data: Path, tmp_path: Path) -> None:
     assert "2/2" in done.stderr
     for clip in read_clips(out):
         assert list(clip.values) == ["text", "audio", "vision"]
+
+
+def test_a_teacher_goes_with_its_corpus(tmp_path: Path) -> None:
+    """One without the other is wrong use; together they write a CSV to train on."""
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\nI loved it.,2\nI hated it.,-2\nIt was there.,0\n")
+    out = tmp_path / "taught.csv"
+    verb = ("extract", str(table), "--out", str(out))
+    for wrong in (("--corpus", "taught"), ("--corpus", "texts", "--teacher", "default")):
+        done = call("tamulag", *verb, *wrong)
+        assert done.returncode == 2
+        assert "--corpus taught" in done.stderr
+    done = call("tamulag", *verb, "--corpus", "taught", "--teacher", "default")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{out}: 3 sentences"
+    assert len(out.read_text().splitlines()) == 4
