@@ -15,7 +15,7 @@ from tamulag.models.runtime.step_engine import Attention, StepArrays
 
 from .errors import TamulagError
 from .sample import LIMIT, MODALITIES, TICK_RATE
-from .trend import Label
+from .trend import Label, Labels
 
 SHOWN = 5
 """Attended ticks per modality that an estimate names, heaviest first."""
@@ -40,8 +40,9 @@ class Timing:
     """... and `missing` when it is older than this; then its recurrent state starts afresh."""
     attention: Literal["turn", "window"] = "turn"
     """What attention is scoped to: `core.turns`, or all of the window as it was at first."""
-    labels: Literal["trend", "score"] = "trend"
-    """What a label names: the `core.trend`, or each score by itself as it was at first."""
+    labels: Labels = "rising"
+    """What a label names: a `core.trend` that begins at 0, or as it was at first, each score by
+    itself, and then a trend that begins at the first score (`trend`)."""
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class StepBuilder:
         self.words: dict[int, str] = {}
         self.text_turn = TextTurn()
         self.voice_turn = VoiceTurn()
-        self.trend = Trend()
+        self.trend = Trend(from_zero=timing.labels == "rising")
         self._names_words = names_words
         self._card = card
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Label = Literal["negative", "neutral", "positive"]
+Labels = Literal["rising", "trend", "score"]
+"""What labels name; see `Timing.labels`."""
 
 NEUTRAL = 0.5
 """Sentiment within this distance of 0 is neutral: it rounds to class 0 of Acc7."""
@@ -17,6 +19,9 @@ BAND = 0.15
 
 TIME = 4.0
 """Seconds after which a step of the score has reached 63 % of its height in the trend."""
+
+FIRST = 0.5
+"""Seconds for which the first score counts in a trend that begins at 0."""
 
 
 def label_of(sentiment: float, before: Label | None = None) -> Label:
@@ -36,8 +41,13 @@ def label_of(sentiment: float, before: Label | None = None) -> Label:
 
 @dataclass(slots=True)
 class Trend:
-    """The exponential mean of a session's scores, weighted by the time between them."""
+    """The exponential mean of a session's scores, weighted by the time between them.
 
+    It begins at 0: the first seconds of a voice or a face are the ones that are least known.
+    """
+
+    from_zero: bool = True
+    """False: it begins at the first score, as it did at first."""
     value: float | None = None
     """In [-3, 3]; None before the first score."""
     at: float = 0.0
@@ -50,7 +60,8 @@ class Trend:
         After a time without scores the new one counts the more, the longer it was.
         """
         if self.value is None:
-            self.value = sentiment
+            begun = 1.0 - math.exp(-FIRST / TIME) if self.from_zero else 1.0
+            self.value = begun * sentiment
         else:
             kept = math.exp(-(at - self.at) / TIME)
             self.value = kept * self.value + (1.0 - kept) * sentiment

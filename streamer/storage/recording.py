@@ -26,6 +26,7 @@ from ..core.sample import (
     Sample,
     Word,
 )
+from ..core.trend import Labels
 
 FORMAT = 1
 LONGEST = 1e8
@@ -87,7 +88,7 @@ class Header(RowModel):
     """Wall time of session time 0, seconds since 1970."""
     attention: Literal["turn", "window"] = "window"
     """See `Timing`; the first recordings do not name it."""
-    labels: Literal["trend", "score"] = "score"
+    labels: Labels = "score"
     """Likewise."""
     privacy: Literal["none", "strict"] = "none"
     """`strict`: holds results alone, nothing of what went in."""

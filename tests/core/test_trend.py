@@ -67,12 +67,20 @@ def test_after_a_long_time_without_scores_the_new_one_counts() -> None:
 
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=40), st.floats(0.1, 10))
 def test_the_trend_lies_between_the_scores(scores: list[float], hop: float) -> None:
-    """It is a weighted mean of them."""
-    trend = Trend()
+    """It is a weighted mean of them, if it begins at the first one."""
+    trend = Trend(from_zero=False)
     for number, score in enumerate(scores):
         trend.add(score, number * hop)
     assert trend.value is not None
     assert min(scores) - 1e-9 <= trend.value <= max(scores) + 1e-9
+
+
+def test_it_begins_at_zero() -> None:
+    """The first score moves it as half a second of a step does, and is no label yet."""
+    trend = Trend()
+    trend.add(2.0, 30.0)
+    assert trend.value == pytest.approx(2 * (1 - math.exp(-0.5 / TIME)))
+    assert trend.label == "neutral"
 
 
 def test_jitter_at_a_bound_gives_one_label() -> None:
