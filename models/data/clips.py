@@ -19,8 +19,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..nn.constants import LIMIT, MODALITIES
 from ..nn.errors import TamulagError
-from ..nn.tam_ulag import LIMIT, MODALITIES
 
 if TYPE_CHECKING:
     from _csv import Reader

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ..nn.tam_ulag import LIMIT
+from ..nn.constants import LIMIT
 
 Form = Literal["mosi", "sims"]
 

@@ -13,7 +13,7 @@ from unicodedata import category
 
 import numpy as np
 
-from ..nn.tam_ulag import LIMIT
+from ..nn.constants import LIMIT
 from .clips import Array, Clip, DataError, TextRow, has_modes, read_labelled
 from .label_scale import LIMITS, Form
 

@@ -24,8 +24,8 @@ BLOCK_TICKS = 5
 
 _LAYER = "/layers.1/Add_1_output_0"
 """Output of the second of six transformer layers; docs/explanation/features.md has the reason."""
-_OUTPUTS = 16
-"""Slot of `outputs` in the table `Graph` of ONNX Runtime's own format (its ort.fbs)."""
+_MODEL, _GRAPH, _OUTPUTS = 6, 18, 16
+"""Slots of ONNX Runtime's own format (its ort.fbs): of the session, of `Model`, of `Graph`."""
 
 
 class SpeechEncoder:
@@ -74,18 +74,29 @@ def answering(model: bytes, name: str) -> bytes:
     """Return the model with the value `name` of its graph as its only output.
 
     ONNX Runtime's own format exposes its outputs alone, and no tool edits it. It is a flatbuffer:
-    the list of outputs can be pointed at another name, which is appended.
+    the list of outputs can be pointed at another name, which is appended. ONNX Runtime's reader of
+    the format is not used: it imports torch.
 
     Args:
         model: Content of an .ort file.
         name: Value that one of its nodes computes; loading or running fails for any other.
     """
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession
-
-    changed = bytearray(model)
-    table = InferenceSession.InferenceSession.GetRootAs(changed, 0).Model().Graph()._tab
-    place = table.Vector(table.Offset(_OUTPUTS))
+    changed, table = bytearray(model), _followed(model, 0)
+    for slot in (_MODEL, _GRAPH, _OUTPUTS):
+        table = _followed(model, _entry(model, table, slot))
+    place = table + 4  # behind the length of the list
     changed += bytes(-len(changed) % 4)
     struct.pack_into("<I", changed, place, len(changed) - place)
     text = name.encode()
     return bytes(changed + struct.pack("<I", len(text)) + text + bytes(1))
+
+
+def _entry(data: bytes, table: int, slot: int) -> int:
+    """Return the place of an entry of a flatbuffer's table."""
+    slots = table - struct.unpack_from("<i", data, table)[0]
+    return table + int(struct.unpack_from("<H", data, slots + slot)[0])
+
+
+def _followed(data: bytes, place: int) -> int:
+    """Return the place that the offset at a place of a flatbuffer means."""
+    return place + int(struct.unpack_from("<I", data, place)[0])

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from tamulag.models.data.clips import Clip, MediaRow, TextRow
 from tamulag.models.data.text_csv import text_clips
-from tamulag.models.text.text_encoder import encoder_for
 
 from ..core.sample import TICK_RATE, VISION_TICKS, Array, Input, Phrase, Sample, Word, tick_of
 from ..core.source import SourceError
@@ -58,6 +57,8 @@ class MediaFeatures:
 
 def texts(rows: Sequence[TextRow], progress: Progress) -> list[Clip]:
     """Encode the rows of a CSV of texts as token states."""
+    from tamulag.models.text.text_encoder import encoder_for
+
     encoder = encoder_for()
     states = []
     for first in range(0, len(rows), BATCH):

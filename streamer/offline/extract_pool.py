@@ -187,8 +187,5 @@ def _extract(file: Path, part: Path, speech: Speech) -> str | None:
 
 
 def _init_worker() -> None:
-    """Initialise a worker: one thread; it ends with its parent and ignores Ctrl-C."""
-    import torch
-
+    """Initialise a worker: it ends with its parent and ignores Ctrl-C."""
     end_with_parent()
-    torch.set_num_threads(1)

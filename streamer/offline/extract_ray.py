@@ -65,10 +65,7 @@ def _processors(ray: Any) -> int:
 
 
 def _extract(file: Path, speech: Speech) -> MediaFeatures | str:
-    """Play a file in a worker; one thread, because each worker has one processor."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Play a file in a worker."""
     try:
         return stack_inputs(play(file, speech))
     except (SourceError, SourceLost) as error:

@@ -9,21 +9,15 @@ from typing import Any
 import pytest
 import typer
 
-from support.command_line import call, run
+from support.command_line import call
+from support.demo_sessions import WORDS, kept_once
 from support.recordings import inputs, record
 from tamulag.models import TamUlag
-from tamulag.streamer.app.build_agent import demo_files
 from tamulag.streamer.cli.replay_verify import address
 
 pytestmark = pytest.mark.timeout(300)
 
 tamulag = partial(call, "tamulag")
-
-
-@pytest.fixture(scope="module")
-def speech() -> Path:
-    """Return real speech, of which the recogniser gets `wisdom` and `foolishness` right."""
-    return demo_files()[1]
 
 
 def test_verify_prints_one_object(tmp_path: Path, model: TamUlag) -> None:
@@ -57,36 +51,32 @@ def test_a_missing_target_is_one_line(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_real_session_is_recorded_and_replayed(tmp_path: Path, speech: Path) -> None:
+def test_a_real_session_is_recorded_and_replayed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Words, voice and a portrait through the real recogniser; the same lines come back."""
-    live, again = tmp_path / "live.jsonl", tmp_path / "again.jsonl"
-    folder = tmp_path / "records"
-    options = ["--speed", "max", "--websocket", "none", "--duration", "12"]
-    record_it = ["--source", str(speech), "--record", str(folder), "--jsonl", str(live)]
-    assert run("tamulag", "stream", *record_it, *options).returncode == 0
-    done = tamulag("replay", str(folder), "--speed", "max", "--jsonl", str(again))
+    live, again = kept_once(tmp_path_factory, strict=False), tmp_path / "again.jsonl"
+    done = tamulag("replay", str(live.records), "--speed", "max", "--jsonl", str(again))
     assert done.returncode == 0, done.stderr
-    assert plain(again) == plain(live)
-    assert b"wisdom" in b"".join(f.read_bytes() for f in folder.rglob("*.arrows"))
-    assert json.loads(tamulag("verify", str(folder), "--json").stdout)["max_abs_diff"] == 0.0
+    assert plain(again) == plain(live.lines)
+    recorded = b"".join(f.read_bytes() for f in live.records.rglob("*.arrows"))
+    assert all(word.encode() in recorded for word in WORDS)
+    verified = tamulag("verify", str(live.records), "--json")
+    assert json.loads(verified.stdout)["max_abs_diff"] == 0.0
 
 
-def test_strict_privacy_lets_no_word_out(tmp_path: Path, speech: Path) -> None:
+def test_strict_privacy_lets_no_word_out(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nowhere in what is printed, logged, sent or written; words are scored all the same."""
-    lines, folder = tmp_path / "live.jsonl", tmp_path / "records"
-    options = ["--speed", "max", "--websocket", "none", "--duration", "12", "--verbose"]
-    out = ["--record", str(folder), "--jsonl", str(lines), "--privacy", "strict"]
-    done = run("tamulag", "stream", "--source", str(speech), *out, *options)
-    assert done.returncode == 0, done.stderr
-    recorded = b"".join(f.read_bytes() for f in folder.rglob("*.arrows"))
-    everything = recorded + lines.read_bytes() + (done.stdout + done.stderr).encode()
-    for word in (b"wisdom", b"foolishness", b"times", b"worst"):
-        assert word not in everything.lower()
-    sent = plain(lines)
+    kept = kept_once(tmp_path_factory, strict=True)
+    recorded = b"".join(f.read_bytes() for f in kept.records.rglob("*.arrows"))
+    everything = recorded + kept.lines.read_bytes() + kept.told.read_bytes()
+    for word in (*WORDS, "times", "worst"):
+        assert word.encode() not in everything.lower()
+    sent = plain(kept.lines)
     assert any(m["type"] == "sentiment" and m["modalities"]["text"]["sentiment"] for m in sent)
     assert not [m for m in sent if m["type"] == "text"]
     assert {row[0] for m in sent if "attention" in m for row in m["attention"]["text"]} == {""}
-    refused = tamulag("replay", str(folder), "--speed", "max")
+    refused = tamulag("replay", str(kept.records), "--speed", "max")
     assert refused.returncode == 1
     assert "it can be read, but not replayed" in refused.stderr
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +18,8 @@ import pytest
 from websockets.sync.client import connect
 
 from support import past_sessions
-from support.command_line import call, run
+from support.command_line import call
+from support.demo_sessions import WORDS, kept_once
 from support.fork_server import Command
 from tamulag.streamer.bench.rig.processes import free_port, wait_for
 from tamulag.streamer.cli.sessions import row, transcript
@@ -26,22 +28,14 @@ from tamulag.streamer.storage.history_db import PastSession
 pytestmark = pytest.mark.timeout(300)
 
 SCORE = b'"type":"sentiment"'
-WORD = "wisdom"
-"""The recogniser gets it right."""
-
-
-def streamed(state: Path, *options: str) -> str:
-    """Keep a session of the demo and return its messages as JSON lines had them."""
-    demo = ("--demo", "--speed", "max", "--duration", "12", "--websocket", "none", "--history")
-    done = run("tamulag-stream", *demo, "--jsonl", "-", *options, XDG_STATE_HOME=state)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+WORD = WORDS[0]
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    state = tmp_path_factory.mktemp("state")
-    return state, streamed(state)
+    """Return the state of a session of the demo, and its messages as JSON lines had them."""
+    session = kept_once(tmp_path_factory, strict=False)
+    return session.state, session.lines.read_text()
 
 
 def sessions(state: Path, *arguments: str) -> str:
@@ -87,9 +81,12 @@ def test_tables_have_a_row_for_each_score(kept: tuple[Path, str], tmp_path: Path
     assert "name a new file" in again.stderr
 
 
-def test_privacy_strict_keeps_no_word(tmp_path: Path) -> None:
+def test_privacy_strict_keeps_no_word(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Scores are kept; the word is in none of the history's files. And a session can be deleted."""
-    streamed(tmp_path, "--privacy", "strict")
+    strict = kept_once(tmp_path_factory, strict=True)
+    shutil.copytree(strict.state, tmp_path, dirs_exist_ok=True)
     name = only(tmp_path)["id"]
     files = b"".join(f.read_bytes() for f in (tmp_path / "tamulag").iterdir())
     assert SCORE in files

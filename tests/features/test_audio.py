@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchaudio.functional import melscale_fbanks
 
 from tamulag.streamer.core.sample import SAMPLE_RATE, Array, Sample
 from tamulag.streamer.features.audio import (
@@ -13,10 +14,13 @@ from tamulag.streamer.features.audio import (
     FEATURE_NAMES,
     FRAME_SAMPLES,
     HANGOVER_TICKS,
+    MEL_BANDS,
+    MEL_RANGE,
     TICK_SAMPLES,
     AudioFeatures,
     extract,
     frame_features,
+    mel_bank,
 )
 from tamulag.streamer.features.pretrained import locate
 
@@ -32,6 +36,14 @@ def load(path: Path) -> Array:
         frames = [f for frame in container.decode(audio=0) for f in resampler.resample(frame)]
     frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32)
+
+
+def test_bands_are_those_of_torchaudio() -> None:
+    """To the bit: the shipped weights were trained on its triangles."""
+    theirs = melscale_fbanks(
+        513, *MEL_RANGE, MEL_BANDS, SAMPLE_RATE, norm=None, mel_scale="htk"
+    ).numpy()
+    np.testing.assert_array_equal(mel_bank(), theirs.T)
 
 
 @pytest.fixture(scope="module")

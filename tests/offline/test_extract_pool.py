@@ -56,6 +56,17 @@ def test_part_comes_back_as_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_workers_load_no_torch(tmp_path: Path) -> None:
+    """Neither those of a cluster: to load it takes longer than to play a clip."""
+    code = (
+        "import sys; from pathlib import Path; "
+        "from tamulag.streamer.offline import extract_pool, extract_ray; "
+        "extract_pool.play(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, tone(tmp_path / "a.wav")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])
 def test_damaged_part_is_reported(tmp_path: Path, content: bytes) -> None:
     """The message names the file and what to do."""

@@ -1,9 +1,6 @@
 """Media files are played on a real Ray: of this machine, and of two nodes of which one dies."""
 
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from support.command_line import call
+from support.command_line import Done, call, run
 from support.ray_cluster import marked, two_nodes, workers
 from support.sound_files import tone
 from tamulag.models.data.clips import DataError, read_clips
@@ -22,8 +19,6 @@ from tamulag.streamer.cluster import ray_runtime
 from tamulag.streamer.offline import extract_ray
 
 pytestmark = pytest.mark.timeout(300)
-
-PROGRAM = Path(sys.executable).parent / "tamulag"
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +30,10 @@ def cluster() -> Iterator[Nodes]:
 
 def extract(
     videos: Path, out: Path, *options: str, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+) -> Done:
     """Run the verb in a process of its own: Ray reads its settings once."""
-    return subprocess.run(
-        [PROGRAM, "extract", videos, "--out", out, "--engine", "ray", *options],
-        env=environment or dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    words = (videos, "--out", out, "--engine", "ray", *options)
+    return run("tamulag", "extract", *words, **(environment or {}))
 
 
 def table(folder: Path, *names: str) -> Path:
@@ -61,7 +50,7 @@ def test_ray_gives_what_processes_give(data: Path, tmp_path: Path) -> None:
     for name in names:
         shutil.copy(data / "clips" / name, tmp_path / name)
     table(tmp_path, *names)
-    environment = os.environ | {"TAMULAG_TEST_FLEET": "1"}
+    environment = {"TAMULAG_TEST_FLEET": "1"}
     out = tmp_path / "ray.safetensors"
     done = extract(tmp_path, out, "--workers", "2", environment=environment)
     assert done.returncode == 0, done.stderr
@@ -119,7 +108,7 @@ def test_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_file_over_which_each_worker_dies_is_left_out(cluster: Nodes, tmp_path: Path) -> None:
     """After four attempts; the run goes on to its end."""
-    tone(tmp_path / "bad.wav", seconds=60)
+    tone(tmp_path / "bad.wav", seconds=20)
     table(tmp_path, "bad.wav")
     over = threading.Event()
     killed: list[int] = []

@@ -10,7 +10,7 @@ import torch
 from support import batch_sessions
 from support.model_contract import tiny
 from support.reference_step import advance, initial_session_state
-from tamulag.models import Output, TamUlag
+from tamulag.models import MODALITIES, Output, TamUlag
 from tamulag.models.nn.attention import Tam
 from tamulag.models.runtime.step_engine import StepArrays, StepInput, TickArrays, Utterance
 from tamulag.models.runtime.torch_engine import (
@@ -59,15 +59,21 @@ def attended(time: np.ndarray, weight: np.ndarray) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(
-    "tam", ["softmax", "softmax_gate", "gate_sum", "gate_last", "gate_first", "none"]
+    "tams", [("softmax", "softmax_gate", "gate_sum"), ("gate_last", "gate_first", "none")]
 )
 @pytest.mark.parametrize("sizes", [(), (1, 3), tuple(range(SESSIONS + 1))])
-def test_together_is_as_alone(model: TamUlag, tam: Tam, sizes: tuple[int, ...]) -> None:
+def test_together_is_as_alone(
+    model: TamUlag, tams: tuple[Tam, Tam, Tam], sizes: tuple[int, ...]
+) -> None:
     """Each session gets its own scores, whatever sessions share a step and whatever their inputs.
 
-    Steps of some sizes may be taken by another engine, in turn with the others.
+    Each branch attends in its own way. Steps of some sizes may be taken by another engine, in turn
+    with the others.
     """
-    branches = {n: replace(getattr(model.config, n), tam=tam) for n in ("text", "audio", "vision")}
+    branches = {
+        name: replace(getattr(model.config, name), tam=tam)
+        for name, tam in zip(MODALITIES, tams, strict=True)
+    }
     model = tiny(replace(model.config, **branches))
     engine, slots = opened(model, sizes)
     brought = [

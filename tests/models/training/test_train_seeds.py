@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -37,6 +38,13 @@ def trained(folder: Path, packed: Path, *lines: str, resume: bool = False) -> Re
     return train(
         path, folder / "out.safetensors", runs=runs, resume=resume, log=quiet, progress=quiet
     )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> tuple[Path, Record]:
+    """Train both seeds once; return the folder, of which who changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("both")
+    return folder, trained(folder, packed)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -85,10 +93,10 @@ def test_training_stops_when_nothing_gets_better(packed: Path, tmp_path: Path) -
     assert len([line for line in lines if "seed 1 epoch" in line]) == 3
 
 
-def test_seeds_are_summed_up_and_the_best_is_kept(packed: Path, tmp_path: Path) -> None:
+def test_seeds_are_summed_up_and_the_best_is_kept(both: tuple[Path, Record]) -> None:
     """Mean and interval of each figure; the checkpoint is that of the lowest valid MAE."""
-    figures = trained(tmp_path, packed)
-    folder = tmp_path / "runs" / "tiny"
+    made, figures = both
+    folder = made / "runs" / "tiny"
     maes = [load(str(folder / f"seed-{s}" / BEST))[1].figures["valid.MAE"] for s in (1, 2)]
     assert maes[0] != maes[1]
     assert figures["valid.MAE"] == pytest.approx(mean(maes))
@@ -96,16 +104,17 @@ def test_seeds_are_summed_up_and_the_best_is_kept(packed: Path, tmp_path: Path) 
         12.7062 * stdev(maes) / math.sqrt(2), rel=1e-4
     )
     best = folder / f"seed-{1 + maes.index(min(maes))}"
-    assert (tmp_path / "out.safetensors").read_bytes() == (best / BEST).read_bytes()
-    model, card = load(str(tmp_path / "out.safetensors"))
+    assert (made / "out.safetensors").read_bytes() == (best / BEST).read_bytes()
+    model, card = load(str(made / "out.safetensors"))
     assert card.trained["sentiment"]
     assert set(card.interval) >= {"text", "text+audio+vision"}
     assert model.config.audio.tam == "softmax"
 
 
-def test_a_run_is_not_written_over(packed: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_written_over(both: tuple[Path, Record], packed: Path, tmp_path: Path) -> None:
     """The second time needs --resume, and then gives the same figures."""
-    first = trained(tmp_path, packed)
+    made, first = both
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     with pytest.raises(DataError, match="--resume"):
         trained(tmp_path, packed)
     assert trained(tmp_path, packed, resume=True) == first
@@ -171,9 +180,9 @@ def test_one_seed_has_no_interval() -> None:
     assert set(several) == {"valid.MAE", "valid.MAE.interval", "valid.n"}
 
 
-def test_finished_run_can_be_made_smaller(packed: Path, tmp_path: Path) -> None:
+def test_finished_run_can_be_made_smaller(both: tuple[Path, Record], tmp_path: Path) -> None:
     """The checkpoint stays."""
-    trained(tmp_path, packed)
+    shutil.copytree(both[0], tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "runs" / "tiny"
     forget(folder)
     assert not list(folder.glob(f"*/{LAST}"))
