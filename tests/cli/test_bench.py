@@ -28,6 +28,7 @@ def test_bench_prints_the_keys() -> None:
     assert [row["variant"] for row in report["rows"]] == ["fast"]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("verb", "number", "child"),
     [

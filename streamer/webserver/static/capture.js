@@ -200,6 +200,9 @@ class Run {
   #whyQuiet({ context }) {
     if (context.state === "running") return "The microphone gives no sound.";
     context.resume().catch(() => {}); // allowed without a tap only in some browsers; `begin` has another
+    if (this.#newest.sound === undefined) {
+      return "The browser has not started the sound: tap this page. Firefox needs a loudspeaker or headphones for it too.";
+    }
     return "The system has stopped the microphone (a call?): tap this page to go on.";
   }
 
