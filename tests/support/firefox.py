@@ -132,7 +132,7 @@ def firefox(folder: Path, environment: Mapping[str, str]) -> Iterator[Firefox]:
         pytest.skip("needs firefox: apt-get install firefox-esr")
     lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in SETTINGS.items()]
     (folder / "user.js").write_text("\n".join(lines), encoding="utf-8")
-    command = [FIREFOX, "--headless", "--no-remote", "--profile", folder]
+    command = [str(FIREFOX), "--headless", "--no-remote", "--profile", str(folder)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--remote-debugging-port", "0"],
