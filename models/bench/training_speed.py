@@ -10,9 +10,10 @@ import pickle
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -53,7 +54,13 @@ class EpochCost(NamedTuple):
 
 
 def bench(
-    variants: list[Variant], log: Log, *, samples: int = TRAIN, epochs: int = 1, threads: int = 0
+    variants: list[Variant],
+    log: Log,
+    *,
+    samples: int = TRAIN,
+    epochs: int = 1,
+    threads: int = 0,
+    begin: Callable[[], None] | None = None,
 ) -> list[EpochCost]:
     """Measure variants one after the other.
 
@@ -63,14 +70,22 @@ def bench(
         samples: Training clips.
         epochs: Epochs to measure, after a warm-up.
         threads: Of torch; 0 = one per core.
+        begin: Called first in the process of each variant.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "unaligned_50.pkl"
         write_file(path, samples)
         for variant in variants:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                row = pool.submit(measure, variant, path, epochs, threads).result()
+            context = get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context, initializer=begin) as pool:
+                try:
+                    row = pool.submit(measure, variant, path, epochs, threads).result()
+                except BaseException:
+                    # Else the end of the block would wait for what is left of its epochs.
+                    for child in active_children():
+                        child.kill()
+                    raise
             rows.append(row)
             peak = "unknown" if row.peak_rss_mb is None else f"{row.peak_rss_mb:.0f} MB"
             log(

@@ -6,6 +6,7 @@ Knows their options and their output. Each verb imports the parts that it needs.
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..aio.shutdown import end_with_parent
 from .data import Json, bar, quiet_threads
 from .train import show_progress
 
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
     from ..bench.drift import Drift
 
 bench_app = typer.Typer(help="Measure speed, memory and what the method promises.")
+
+
+@bench_app.callback()
+def _end_in_order() -> None:
+    """End by SIGTERM as by Ctrl-C: what was started for the measurement ends too."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +78,8 @@ def bench_train(
     def log(text: str) -> None:
         print(text, file=sys.stderr if as_json else sys.stdout)
 
-    rows = bench(variants, log, samples=samples, epochs=epochs, threads=threads)
+    size = {"samples": samples, "epochs": epochs, "threads": threads}
+    rows = bench(variants, log, **size, begin=end_with_parent)
     best = min(rows, key=lambda row: row.seconds_per_epoch)
     ratios = {
         f"ratio_{row.variant}": rows[0].seconds_per_epoch / row.seconds_per_epoch

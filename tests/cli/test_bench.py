@@ -1,11 +1,16 @@
 """The verbs that measure, as people type them."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
+from tamulag.streamer.bench.rig.processes import wait_for
 from tamulag.streamer.cli.main import app
 
 
@@ -21,6 +26,37 @@ def test_bench_prints_the_keys() -> None:
     assert {"preset", "samples", "seconds_per_epoch", "peak_rss_mb", "rows"} <= report.keys()
     assert (report["preset"], report["samples"]) == ("paper-mosi", 8)
     assert [row["variant"] for row in report["rows"]] == ["fast"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("verb", "number", "child"),
+    [
+        ("train --fast --samples 1284 --epochs 9 --threads 1", signal.SIGKILL, "spawn_main"),
+        ("soak --minutes 9", signal.SIGTERM, "tamulag.streamer"),
+    ],
+)
+def test_no_child_outlives_its_parent(verb: str, number: signal.Signals, child: str) -> None:
+    """Neither one that computes for minutes nor an agent: killed, or ended by a service manager."""
+    program = "import sys; from tamulag.streamer.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "bench", *verb.split()]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as parent:
+        found: list[psutil.Process] = []
+
+        def is_working() -> bool:
+            assert parent.poll() is None, "the bench has ended"
+            children = psutil.Process(parent.pid).children(recursive=True)
+            found[:] = [one for one in children if child in " ".join(one.cmdline())]
+            # Past the imports, as far as that can be seen from outside.
+            return any(one.cpu_times().user > 3.0 for one in found)
+
+        wait_for(is_working, 240.0, "a child works")
+        parent.send_signal(number)
+    _, alive = psutil.wait_procs(found, timeout=10)
+    for left in alive:
+        left.kill()
+    assert not alive
 
 
 def test_text_updates_are_timed_by_length() -> None:

@@ -17,6 +17,7 @@ from tamulag.streamer.cli.doctor import (
     print_devices,
     print_doctor,
     print_models,
+    surroundings,
     to_dict,
 )
 from tamulag.streamer.config.loader import load
@@ -43,6 +44,8 @@ def test_an_installed_machine_is_fit(checks: dict[str, Check]) -> None:
     wrong = {c.name for c in checks.values() if c.required and not c.ok}
     assert not {name for name in wrong if not name.startswith("port")}
     assert checks["torch"].detail.startswith("2.")
+    assert checks["voice features run"].detail == "yes, 50 vectors a second"
+    assert checks["checkpoint scores"].detail.startswith("yes, ")
 
 
 def test_what_is_not_ok_has_a_remedy(checks: dict[str, Check]) -> None:
@@ -59,9 +62,8 @@ def test_a_busy_port_is_reported() -> None:
     """A port that another program holds is named, with another one to use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        check = {c.name: c for c in doctor(load(None, {"websocket.port": port}))}[
-            f"port {port} is free"
-        ]
+        found = surroundings(load(None, {"websocket.port": port}))
+    check = {c.name: c for c in found}[f"port {port} is free"]
     assert not check.ok
     assert f"--websocket 127.0.0.1:{port + 1}" in check.remedy
 
@@ -75,7 +77,7 @@ def test_a_broker_that_answers_is_found() -> None:
 
 
 def broker_check(url: str) -> Check:
-    return {c.name: c for c in doctor(load(None, {"mqtt.url": url}))}["MQTT broker"]
+    return {c.name: c for c in surroundings(load(None, {"mqtt.url": url}))}["MQTT broker"]
 
 
 def test_a_broker_of_the_settings_is_required() -> None:
@@ -99,7 +101,7 @@ def test_a_broker_without_tls_is_reported() -> None:
 
 def test_a_closed_websocket_needs_no_port() -> None:
     """A config without the server has no check of its port."""
-    names = [check.name for check in doctor(load(None, {"websocket.enabled": False}))]
+    names = [check.name for check in surroundings(load(None, {"websocket.enabled": False}))]
     assert not [name for name in names if name.startswith("port")]
 
 

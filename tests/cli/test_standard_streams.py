@@ -1,10 +1,15 @@
 """A program that is started without standard streams runs as with them."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tamulag.streamer.app.build_agent import demo_files
 
 PROBE = """
 import os, socket, sys
@@ -33,3 +38,20 @@ def test_a_character_that_the_terminal_lacks_is_written_as_its_number(tmp_path: 
     command = [sys.executable, "-c", PROBE, str(tmp_path / "out")]
     done = subprocess.run(command, timeout=60, check=True, capture_output=True, text=True)
     assert done.stdout == "told caf\\udce9\n"
+
+
+@pytest.mark.parametrize("names", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
+def test_poor_surroundings_are_enough(tmp_path: Path, names: dict[str, str]) -> None:
+    """No HOME, no locale, ASCII: a file with a name of other letters is scored."""
+    source, out = tmp_path / "日本 é.wav", tmp_path / "out.jsonl"
+    shutil.copy(demo_files()[1], source)
+    foreign = ("HOME", "XDG_", "LC_", "LANG", "PYTHONIOENCODING", "PYTHONUTF8")
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    command = [sys.executable, "-m", "tamulag.streamer", "--source", str(source), "--speed", "max"]
+    command += ["--asr", "none", "--duration", "2", "--websocket", "none", "--jsonl", str(out)]
+    done = subprocess.run(
+        [*command, "--verbose"], env=bare | names, timeout=100, check=False, capture_output=True
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    kinds = [json.loads(line)["type"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert "sentiment" in kinds

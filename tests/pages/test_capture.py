@@ -4,9 +4,8 @@ import json
 import re
 import ssl
 import subprocess
-import time
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,20 +17,13 @@ from websockets.sync.client import ClientConnection, connect
 
 from support.axe import faults
 from support.browser import as_devices, aside, chromium, complaints, opened
+from support.capture_server import ReceivedFrames, capture_server
 from support.certificates import authority
 from support.devices import need, spoken
 from support.fork_server import Command
 from support.running_server import Serving
-from support.websocket_peers import missed
 from tamulag.streamer.bench.rig.processes import CAMERA, free_port, wait_for
-from tamulag.streamer.core.sample import Modality
-from tamulag.streamer.core.source import Put
-from tamulag.streamer.protocol.ingest import PlacedFrame, SenderHello
-from tamulag.streamer.service.ingest_endpoint import IngestEndpoint
-from tamulag.streamer.service.single_sender import SingleSender
-from tamulag.streamer.webserver import widgets
 from tamulag.streamer.webserver.access_control import Access, Token
-from tamulag.streamer.webserver.server import WebSocketPublisher
 
 CLIP = "retalking_face_1.mp4"
 SECRET = "correct-horse-battery"
@@ -195,52 +187,13 @@ def test_a_second_page_is_told_to_wait(browser: Browser, agent: int) -> None:
         assert set(page.evaluate("tracks.map(t => t.readyState)")) <= {"ended"}
 
 
-class IdlePipeline:
-    """Work that is never done: nobody runs the source."""
-
-    def __init__(self, *modalities: Modality) -> None:
-        self.modalities = modalities
-
-    def begin(self, hello: SenderHello) -> None: ...
-
-    def push(self, placed: PlacedFrame, put: Put) -> None: ...
-
-    def end(self, put: Put) -> None: ...
-
-    def losses(self) -> dict[str, int]:
-        return {}
-
-    def gauges(self) -> dict[str, float]:
-        return {}
-
-    def shed(self, steps: Collection[str]) -> None: ...
-
-
-def nothing_done() -> SingleSender:
-    """Return what takes sound and pictures and does nothing with them."""
-    return SingleSender(
-        voice=IdlePipeline("text", "audio"),
-        face=IdlePipeline("vision"),
-        takes_words=False,
-        now=time.monotonic,
-    )
-
-
 def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) -> None:
     """Without the token the devices are let go and the page asks for it; with it both come."""
     own = authority(tmp_path).sign("server")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(own.certificate, own.key)
-    taken = nothing_done()
-    locked = partial(
-        WebSocketPublisher,
-        Access(token=Token(SECRET), tls=tls),
-        0,
-        hello=lambda: "hello",
-        missed=missed,
-        routes=widgets.routes(captures=True),
-        receive=IngestEndpoint(taken, subject="customer").receive,
-    )
+    taken = ReceivedFrames()
+    locked = partial(capture_server, taken, Access(token=Token(SECRET), tls=tls))
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:
         page.add_init_script(SPY)
         page.goto(f"https://127.0.0.1:{running.server.port}/capture")
@@ -251,9 +204,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
         page.get_by_label("Token").fill(SECRET)
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("status")).to_contain_text("ON")
-        face = taken.sources[1]
-        # Its begin, and the two newest pictures.
-        wait_for(lambda: face.gauges()["ingest_vision_waiting"] == 3.0, 20.0, "pictures come")
+        wait_for(lambda: len(taken.pictures) > 2, 20.0, "pictures come")
 
 
 TABLET = """(() => {
@@ -263,18 +214,34 @@ TABLET = """(() => {
     setInterval(draw, 50);
     window.turn = () => { [canvas.width, canvas.height] = [canvas.height, canvas.width]; draw(); };
     window.stopped = false;
+    window.held = false; // sound waits for a tap
+    window.slow = 0; // ms until the devices are given
+    window.tracks = [];
     const Own = AudioContext;
     window.AudioContext = class extends Own {
-        constructor(...rest) { super(...rest); window.sound = this; }
-        resume() { return window.stopped ? Promise.reject(new Error("a call")) : super.resume(); }
+        constructor(...rest) {
+            super(...rest);
+            window.sound = this;
+            if (window.held) this.suspend();
+        }
+        resume() {
+            if (window.held) return new Promise(() => {});
+            return window.stopped ? Promise.reject(new Error("a call")) : super.resume();
+        }
     };
-    navigator.mediaDevices.getUserMedia = async () => {
+    navigator.mediaDevices.getUserMedia = async (what) => {
         const device = new Own();
         const tone = device.createOscillator(), out = device.createMediaStreamDestination();
         tone.connect(out);
         tone.start();
         const pictures = canvas.captureStream(20);
-        return new MediaStream([...out.stream.getTracks(), ...pictures.getTracks()]);
+        await new Promise((done) => setTimeout(done, window.slow));
+        const given = [
+            ...(what.audio ? out.stream.getTracks() : []),
+            ...(what.video ? pictures.getTracks() : []),
+        ];
+        window.tracks.push(...given);
+        return new MediaStream(given);
     };
     const send = WebSocket.prototype.send;
     WebSocket.prototype.send = function (data) {
@@ -291,22 +258,22 @@ TABLET = """(() => {
 })()"""
 
 
-def test_the_sign_follows_what_goes_out_and_pictures_follow_the_tablet(browser: Browser) -> None:
-    """Turned while it sends; its sound stopped by the system, and let go on."""
-    taken = nothing_done()
-    plain = partial(
-        WebSocketPublisher,
-        Access(),
-        0,
-        hello=lambda: "hello",
-        missed=missed,
-        routes=widgets.routes(captures=True),
-        receive=IngestEndpoint(taken, subject="customer").receive,
-    )
-    with aside(plain) as running, opened(browser, "about:blank") as page:
+@contextmanager
+def on_tablet(browser: Browser) -> Iterator[Page]:
+    """Open the page with the tablet's devices, and consent."""
+    with (
+        aside(partial(capture_server, ReceivedFrames())) as running,
+        opened(browser, "about:blank") as page,
+    ):
         page.add_init_script(TABLET)
         page.goto(f"http://127.0.0.1:{running.server.port}/capture")
         page.get_by_label("I have read this").check()
+        yield page
+
+
+def test_the_sign_follows_what_goes_out_and_pictures_follow_the_tablet(browser: Browser) -> None:
+    """Turned while it sends; its sound stopped by the system, and let go on."""
+    with on_tablet(browser) as page:
         page.get_by_role("button", name="Start").click()
         sign = page.get_by_role("status")
         expect(sign).to_contain_text("You are being seen and heard.")
@@ -321,3 +288,48 @@ def test_the_sign_follows_what_goes_out_and_pictures_follow_the_tablet(browser: 
         after = page.evaluate("newest")
         passed = after["timestamp"] - before["timestamp"]
         assert (after["position"] - before["position"]) / 16000 == pytest.approx(passed, abs=0.3)
+
+
+def test_a_stop_while_the_browser_asks_lets_go_what_it_gives(browser: Browser) -> None:
+    """What comes after Stop is released at once, and does not end the next start."""
+    with on_tablet(browser) as page:
+        sign = page.get_by_role("status")
+        page.evaluate("slow = 3000")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("button", name="Stop").click()
+        expect(sign).to_contain_text("OFF")
+        page.evaluate("slow = 0")
+        page.get_by_role("button", name="Start").click()
+        expect(sign).to_contain_text("You are being seen and heard.")
+        wait_for(lambda: page.evaluate("tracks.length") == 4, 20.0, "the first devices come too")
+        wait_for(
+            lambda: page.evaluate("tracks.filter(t => t.readyState === 'ended').length") == 2,
+            5.0,
+            "those of the first start end",
+        )
+        expect(sign).to_contain_text("You are being seen and heard.")
+
+
+def test_sound_that_waits_for_a_tap_does_not_hold_up_pictures(browser: Browser) -> None:
+    """The browser answers only after the tap; until then the sign asks for it."""
+    with on_tablet(browser) as page:
+        page.evaluate("held = true")
+        page.get_by_role("button", name="Start").click()
+        sign = page.get_by_role("status")
+        expect(sign).to_contain_text("You are being seen. The browser has not started the sound")
+        page.evaluate("held = false")
+        page.locator("h1").click()
+        expect(sign).to_contain_text("You are being seen and heard.")
+
+
+def test_sound_alone_that_waits_for_a_tap_is_no_endless_waiting(browser: Browser) -> None:
+    """After some seconds without anything sent the sign says so."""
+    with on_tablet(browser) as page:
+        page.evaluate("held = true")
+        page.get_by_label("Camera: ten pictures").uncheck()
+        page.get_by_role("button", name="Start").click()
+        sign = page.get_by_role("status")
+        expect(sign).to_contain_text("PAUSED Nothing is sent. The browser has not")
+        page.evaluate("held = false")
+        page.locator("h1").click()
+        expect(sign).to_contain_text("You are being heard.")

@@ -37,20 +37,22 @@ def play(server: WebSocketPublisher, scenario) -> None:  # type: ignore[no-untyp
 @asynccontextmanager
 async def silent(
     server: WebSocketPublisher, count: int, host: str
-) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """Open connections that say nothing, from an address of this machine."""
+) -> AsyncIterator[list[asyncio.Task[bytes]]]:
+    """Open connections that say nothing, from an address of this machine; give their answers."""
     opened = []
     for _ in range(count):
         opened.append(await asyncio.open_connection("127.0.0.1", server.port, local_addr=(host, 0)))
+    answers = [asyncio.create_task(reader.read()) for reader, _ in opened]
     try:
-        yield [reader for reader, _ in opened]
+        yield answers
     finally:
         for _, writer in opened:
             writer.transport.abort()
+        await asyncio.gather(*answers, return_exceptions=True)
 
 
-def cut(flood: list[asyncio.StreamReader]) -> list[bool]:
-    return [one.at_eof() or one.exception() is not None for one in flood]
+def cut(flood: list[asyncio.Task[bytes]]) -> list[bool]:
+    return [one.done() for one in flood]
 
 
 def test_a_flood_pushes_out_its_own() -> None:
@@ -101,6 +103,8 @@ def test_one_address_counts_from_accept() -> None:
         async with silent(server, 10, "127.0.0.2") as flood:
             await until(lambda: sum(cut(flood)) == 7)
             assert server.refused == {"too many from one address": 7}
+            told = [one.result() for one in flood if one.done()]
+            assert all(one.startswith(b"HTTP/1.1 503 ") for one in told)
             async with subscribe(server) as newcomer:
                 assert await newcomer.recv() == "hello"
 

@@ -256,6 +256,66 @@ def test_sound_is_contiguous_at_16_khz(clip: Path) -> None:
     assert ends[-1] == pytest.approx(2.978 * 16000, abs=16)
 
 
+def test_a_picture_that_starts_late_keeps_its_place(clip: Path, tmp_path: Path) -> None:
+    """It is not moved to the beginning of the sound."""
+    both = ("-i", clip, "-itsoffset", "1.5", "-i", clip)
+    late = made(tmp_path / "late.mkv", *both, "-map", "1:v", "-map", "0:a", "-c", "copy")
+    player, whole = Player(late).play(), Player(clip).play()
+    shift = player.seeing.frames[0][0] - whole.seeing.frames[0][0]
+    assert shift == pytest.approx(1.5, abs=0.05)
+    assert player.hearing.blocks[0][0] == whole.hearing.blocks[0][0]
+
+
+@pytest.mark.parametrize("offset", ["-2", "80000"])
+def test_where_the_stamps_begin_loses_nothing(clip: Path, tmp_path: Path, offset: str) -> None:
+    """Below nought, or after a day: as much sound and as many pictures as in the file itself."""
+    moved = made(
+        tmp_path / "moved.mkv",
+        *("-i", clip, "-c", "copy", "-output_ts_offset", offset, "-avoid_negative_ts", "0"),
+    )
+    player, whole = Player(moved).play(), Player(clip).play()
+    assert len(player.seeing.frames) == pytest.approx(len(whole.seeing.frames), abs=1)
+    heard, all_of_it = (sum(len(v) for _, v in one.hearing.blocks) for one in (player, whole))
+    assert heard == pytest.approx(all_of_it, abs=1600)
+
+
+PICTURES = {
+    "ten_bits.mkv": ("-pix_fmt", "yuv420p10le", "-c:v", "libx264"),
+    "odd_size.mkv": ("-vf", "scale=241:283", "-pix_fmt", "yuv444p", "-c:v", "libx264"),
+    "grey.mkv": ("-pix_fmt", "gray", "-c:v", "ffv1"),
+    "alpha.webm": ("-pix_fmt", "yuva420p", "-c:v", "libvpx-vp9", "-cpu-used", "8"),
+    "palette.gif": ("-r", "10"),
+    "interlaced.ts": ("-flags", "+ilme+ildct", "-c:v", "mpeg2video", "-r", "25"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_odd_forms_of_pictures_are_seen(clip: Path, tmp_path: Path, name: str) -> None:
+    """Their light is that of the clip, whatever its bits, planes, fields and colours."""
+    odd = made(tmp_path / name, "-t", "1", "-i", clip, "-an", *PICTURES[name])
+    light = [image.mean() for _, image in Player(odd).play().seeing.frames]
+    whole = [image.mean() for _, image in Player(clip).play().seeing.frames]
+    assert len(light) >= 9
+    assert light[0] == pytest.approx(whole[0], abs=12)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 10**9])
+def test_a_wav_whose_header_was_never_finished_plays_whole(
+    clip: Path, tmp_path: Path, size: int
+) -> None:
+    """A recorder that was cut off leaves nought, all ones or more than there is."""
+    whole = made(tmp_path / "whole.wav", "-i", clip, "-vn", "-bitexact", "-ac", "1", "-ar", "16000")
+    content, field = whole.read_bytes(), struct.pack("<I", size)
+    at = content.index(b"data") + 4
+    (tmp_path / "odd.wav").write_bytes(
+        content[:4] + field + content[8:at] + field + content[at + 4 :]
+    )
+    odd, right = (Player(path).play().hearing.blocks for path in (tmp_path / "odd.wav", whole))
+    assert np.array_equal(
+        np.concatenate([v for _, v in odd]), np.concatenate([v for _, v in right])
+    )
+
+
 def test_a_hole_in_the_sound_stays_a_hole(clip: Path, tmp_path: Path) -> None:
     """Sound that is missing in the middle moves nothing that follows."""
     cut = "aselect='not(between(t,1,2))'"

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from support.certificates import Pair, authority
 from support.waiting import until
@@ -37,7 +37,7 @@ from tamulag.streamer.bench.rig.websocket_frames import handshake
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver import access_control, server
 from tamulag.streamer.webserver.access_control import Access, AuthSettings, Token, access
-from tamulag.streamer.webserver.connection import Limits
+from tamulag.streamer.webserver.connection import Connection, Limits
 from tamulag.streamer.webserver.routes import Page, Route
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
@@ -99,11 +99,13 @@ def test_the_latest_status_greets_a_newcomer() -> None:
 
 
 def test_one_address_has_only_so_many_connections() -> None:
-    """The next one is cut before it is read, and others are let in when one has left."""
+    """The next one is told to come later, and others are let in when one has left."""
 
     async def scenario(server: WebSocketPublisher) -> None:
         async with subscribe(server), subscribe(server):
-            assert await ask(server, "/") == (0, "")
+            status, got = await ask(server, "/")
+            assert status == 503
+            assert got.endswith("\r\n\r\ntoo many connections: try again soon\n")
         await until(lambda: server.subscribers == 0)
         async with subscribe(server) as connection:
             assert await connection.recv() == "hello"
@@ -119,6 +121,7 @@ def test_half_open_connections_are_few() -> None:
         silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(10)]
         await until(lambda: sum(server.refused.values()) == 7)
         assert server.refused == {"too many without handshake or token": 7}
+        assert (await silent[0][0].read()).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         silent[0][1].transport.abort()
         await asyncio.sleep(0.05)
         async with subscribe(server) as connection:
@@ -221,6 +224,18 @@ def test_a_wrong_first_message_closes_with_1008(first: str | bytes) -> None:
             assert await close_code(opened()) == 1008  # type: ignore[arg-type]
 
     serve(scenario, locked())
+
+
+def test_a_crowd_without_tokens_is_told_to_come_later() -> None:
+    """Who has not sent a token yet is closed with 1013 when others need the room."""
+
+    async def scenario(server: WebSocketPublisher) -> None:
+        async with subscribe(server) as first, subscribe(server):
+            with pytest.raises(ConnectionClosed):
+                await first.recv()
+            assert first.close_code == 1013
+
+    serve(scenario, locked(Limits(pending=1)))
 
 
 def test_a_missing_token_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,6 +574,23 @@ def test_close_is_bounded_and_leaves_nothing() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+def test_what_outlives_the_end_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    """A sender that is served for longer than the end may take is no failure, and is named."""
+
+    async def endless(connection: Connection) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        server = WebSocketPublisher(port=0, hello=hello, missed=missed, receive=endless)
+        async with served(server), connect(f"{server.url}ingest", proxy=None):
+            await server.close()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert "1 connections were still being served at the end: cut off" in caplog.text
 
 
 @pytest.mark.parametrize("turns", range(2))

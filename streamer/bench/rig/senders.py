@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from websockets.frames import Opcode
 
+from ...aio.shutdown import end_with_parent
 from ...core.sample import TICK_RATE, VISION_TICKS, Array
 from ...features.audio import AUDIO_DIM
 from ...features.vision import VISION_DIM
@@ -69,7 +70,7 @@ class SenderClient:
 def run_senders(
     port: int, senders: int, hops: int, hop: float, spread: float, pipe: Connection
 ) -> None:
-    """Run so many senders for so many hops, report what they saw, and end.
+    """Run so many senders for so many hops, report what they saw, and end; a child's work.
 
     Args:
         port: Of the server, on the loopback.
@@ -79,6 +80,7 @@ def run_senders(
         spread: Seconds within which they begin.
         pipe: Takes a `SenderLoad`.
     """
+    end_with_parent()
     with selectors.DefaultSelector() as selector:
         pipe.send(_Senders(port, hops, hop, selector).run(senders, spread))
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from websockets.frames import Opcode
 
+from ...aio.shutdown import end_with_parent
 from .processes import StageError
 from .websocket_frames import PONG, connected, frames
 
@@ -160,7 +161,8 @@ def _seconds(stamp: object) -> float:
 
 
 def _run(port: int, readers: int, stalled: int, pipe: Connection) -> None:
-    """Run many subscribers until a report is wanted."""
+    """Run many subscribers until a report is wanted, or the parent has ended."""
+    end_with_parent()
     subscribers = [_Reader() for _ in range(readers)]
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)

@@ -6,6 +6,7 @@ const WIDTH = 640; // pixels
 const QUALITY = 0.7;
 const RATE = 16000; // Hz, of the sound that is sent
 const QUIET = 1500; // ms without anything sent after which the sign says so
+const PATIENCE = 5000; // ms for the first sound or picture, after which it says so too
 const BACKLOG = 500_000; // bytes that may wait to be sent; above it the newest is dropped
 
 const at = (id) => document.getElementById(id);
@@ -61,18 +62,19 @@ class Run {
   #undo = [];
   #sent = { sound: 0, pictures: 0, left: 0 };
   #newest = {}; // page time in ms at which sound and pictures last went out
+  #since = Infinity; // page time in ms from which both should go out
   #isOver = false;
 
   async start() {
     const stream = await askFor();
-    this.#undo.push(() => stream.getTracks().forEach((track) => track.stop()));
+    this.#atEnd(() => stream.getTracks().forEach((track) => track.stop()));
     for (const track of stream.getTracks()) track.onended = () => this.stop("The browser has taken the device away.");
     const sounds = stream.getAudioTracks().length > 0 && (await this.#sound(stream));
     const hello = { type: "hello", v: 1 };
     if (sounds) hello.audio = { encoding: "pcm_s16le", rate: RATE, channels: 1 };
     if (stream.getVideoTracks().length > 0) hello.vision = { encoding: "jpeg" };
     const { socket, ready } = connect(hello, at("token").value);
-    this.#undo.push(() => socket.close(1000, "stopped"));
+    this.#atEnd(() => socket.close(1000, "stopped"));
     await ready;
     socket.onclose = ({ code, reason }) => this.stop(`The server has ended it: ${reason || code}.`);
     if (this.#isOver) return;
@@ -80,8 +82,18 @@ class Run {
     if (hello.vision) await this.#sendPictures(socket, stream);
     const wanted = { sound: sounds && { context: sounds.context, track: stream.getAudioTracks()[0] }, picture: hello.vision };
     const timer = setInterval(() => this.#count(wanted), 500);
-    this.#undo.push(() => clearInterval(timer));
+    this.#atEnd(() => clearInterval(timer));
+    this.#since = performance.now();
     show("\u2026", "Waiting for the first sound and picture.");
+  }
+
+  // People may press Stop while the browser still asks for the devices: what it gives then is let go at once.
+  #atEnd(release) {
+    if (this.#isOver) {
+      release();
+      throw new Error("stopped");
+    }
+    this.#undo.push(release);
   }
 
   stop(why) {
@@ -98,14 +110,15 @@ class Run {
 
   async #sound(stream) {
     const context = new AudioContext(); // of the device's rate; the worklet resamples
-    this.#undo.push(() => context.close());
+    this.#atEnd(() => context.close());
     await context.audioWorklet.addModule("capture-worklet.js");
     const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
     context.createMediaStreamSource(stream).connect(recorder);
-    await context.resume();
+    // Not awaited: where the browser wants another tap first, it answers only then.
+    context.resume().catch(() => {});
     const wake = () => context.state === "running" || context.resume().catch(() => {});
     addEventListener("pointerdown", wake);
-    this.#undo.push(() => removeEventListener("pointerdown", wake));
+    this.#atEnd(() => removeEventListener("pointerdown", wake));
     return { context, recorder };
   }
 
@@ -155,7 +168,7 @@ class Run {
         isBusy = false;
       }, "image/jpeg", QUALITY);
     }, 1000 / PICTURES);
-    this.#undo.push(() => clearInterval(timer));
+    this.#atEnd(() => clearInterval(timer));
   }
 
   #send(socket, header, payload) {
@@ -173,7 +186,8 @@ class Run {
     const flows = (kind) => performance.now() - (this.#newest[kind] ?? -Infinity) < QUIET;
     const heard = sound && flows("sound");
     const seen = picture && flows("picture");
-    const began = this.#newest.sound !== undefined || this.#newest.picture !== undefined;
+    const isLate = performance.now() - this.#since > PATIENCE;
+    const began = isLate || this.#newest.sound !== undefined || this.#newest.picture !== undefined;
     const gone = [];
     if (sound && !heard) gone.push(this.#whyQuiet(sound));
     else if (sound?.track.muted) gone.push("The system has muted the microphone.");
@@ -186,6 +200,9 @@ class Run {
   #whyQuiet({ context }) {
     if (context.state === "running") return "The microphone gives no sound.";
     context.resume().catch(() => {}); // allowed without a tap only in some browsers; `begin` has another
+    if (this.#newest.sound === undefined) {
+      return "The browser has not started the sound: tap this page. Firefox needs a loudspeaker or headphones for it too.";
+    }
     return "The system has stopped the microphone (a call?): tap this page to go on.";
   }
 
@@ -212,12 +229,13 @@ async function begin(event) {
     at("problem").textContent = "Choose the camera, the microphone or both.";
     return;
   }
-  run = new Run();
+  const begun = new Run();
+  run = begun;
   show("\u2026", "Waiting for camera, microphone and server.");
   try {
-    await run.start();
+    await begun.start();
   } catch (error) {
-    run?.stop(explained(error));
+    begun.stop(explained(error)); // not `run`: that may be a later one
     if (/token/.test(error.message)) at("lock").hidden = false;
   }
 }
