@@ -26,6 +26,7 @@ __all__ = [
     "ENCODER",
     "FORMAT",
     "MINILM",
+    "MPNET",
     "MULTILINGUAL",
     "SHIPPED",
     "Card",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 FORMAT = "tamulag-1"
+MPNET = "all-mpnet-base-v2"
 MULTILINGUAL = "multilingual-e5-small"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""

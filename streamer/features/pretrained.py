@@ -5,12 +5,12 @@ Knows paths and checksums. Knows no network and no model.
 
 import hashlib
 import importlib.util
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from tamulag.models.runtime.cache_folder import cache_dir
 
 from ..core.errors import TamulagError
 
@@ -142,17 +142,6 @@ ASSETS: tuple[Asset, ...] = (
         for language, version, megabytes, zip_sha256 in map(str.split, _VOSK.split("\n")[1:-1])
     ),
 )
-
-
-def cache_dir() -> Path:
-    """Return the folder of fetched parts: the platform's cache folder and `tamulag` in it."""
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "tamulag"
 
 
 def asset(name: str) -> Asset:
