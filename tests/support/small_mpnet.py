@@ -1,4 +1,4 @@
-"""A random MPNet of three small layers in the files of the real one, with a tokenizer of its own."""
+"""A random MPNet of three small layers in the files of the real one, with its own tokenizer."""
 
 import json
 from pathlib import Path

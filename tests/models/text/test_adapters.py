@@ -79,7 +79,7 @@ def test_weights_tuned_before_stay_tuned(tmp_path: Path) -> None:
 
 
 def test_the_equation() -> None:
-    """y = W x + b + U D x, beside the weights and inside them."""
+    """It is y = W x + b + U D x, beside the weights and inside them."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 4))
     down, up, x = torch.randn(2, 5), torch.randn(4, 2), torch.randn(3, 5)

