@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from ..nn.errors import TextEncoderError
 from ..runtime.cache_folder import cache_dir
@@ -173,7 +173,7 @@ class _OtherFileError(Exception):
     """A file of the zip is not the one that is wanted."""
 
 
-def _copy(packed: "BinaryIO | zipfile.ZipExtFile", path: Path, wanted: Wanted) -> None:
+def _copy(packed: IO[bytes], path: Path, wanted: Wanted) -> None:
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
         # No more than is wanted, whatever the zip says.

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from tamulag.models.runtime.cache_folder import cache_dir
 from tamulag.models.text.mpnet_pieces import join, joined_folder, pieces_in, requirements
 
-from .pretrained import Asset, AssetError, asset, cache_dir, checksum, record_of, recorded, state_of
+from .pretrained import Asset, AssetError, asset, checksum, record_of, recorded, state_of
 
 VOSK_URL = "https://alphacephei.com/vosk/models"
 LARGEST = 4_000_000_000

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tamulag.models.nn.errors import TextEncoderError
+from tamulag.models.runtime.cache_folder import cache_dir
 from tamulag.models.text.mpnet_pieces import PIECES, Piece, joined_folder
 from tamulag.streamer.features import pretrained
 from tamulag.streamer.features.pretrained import ASSETS, AssetError, asset, locate, state_of
@@ -80,9 +81,9 @@ def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr("sys.platform", "linux")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert pretrained.cache_dir() == tmp_path / "tamulag"
+        assert cache_dir() == tmp_path / "tamulag"
         patch.delenv("XDG_CACHE_HOME")
-        assert pretrained.cache_dir() == Path.home() / ".cache" / "tamulag"
+        assert cache_dir() == Path.home() / ".cache" / "tamulag"
 
 
 LARGE = "all-mpnet-base-v2"

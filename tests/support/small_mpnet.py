@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ def small_mpnet(folder: Path) -> Path:
     from transformers.models.mpnet.modeling_mpnet import MPNetModel
 
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *WORDS.split()))}
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": len(vocabulary),
         "hidden_size": SIZE,
         "num_hidden_layers": LAYERS,

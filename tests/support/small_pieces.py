@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tamulag.models.runtime.card import MPNET
 from tamulag.models.text import mpnet_pieces
-from tamulag.models.text.mpnet_pieces import MPNET, Wanted
+from tamulag.models.text.mpnet_pieces import Wanted
 
 CONTENT = {
     "config.json": b"{}",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ def test_buckets_are_those_of_transformers() -> None:
     from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
     distances = torch.arange(-200, 201)
-    wanted = MPNetEncoder.relative_position_bucket(distances, num_buckets=32)
+    bucket: Callable[..., torch.Tensor] = MPNetEncoder.relative_position_bucket
+    wanted = bucket(distances, num_buckets=32)
     assert torch.equal(mpnet.buckets(distances, 32), wanted)
     assert mpnet.buckets(torch.tensor([0, -1, 1, -7, -200, 200]), 32).tolist() == [
         *(0, 1, 17, 7, 15, 31)
@@ -107,7 +109,7 @@ def test_the_packaged_weights_give_the_numbers_of_transformers(real: TextEncoder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert real.framed(real.tokens(words)[0]) == tokenizer(" ".join(words))["input_ids"]
     with torch.inference_mode():
-        network = MPNetModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        network = MPNetModel.from_pretrained(folder, add_pooling_layer=False).train(False)
         ids = torch.tensor([real.framed(real.tokens(words)[0])])
         wanted = network(input_ids=ids).last_hidden_state[0, 1:-1]
     np.testing.assert_allclose(states, wanted, atol=1e-5)

@@ -8,8 +8,9 @@ import pytest
 
 from support.small_pieces import CONTENT, expect_small_pieces, install, zip_of
 from tamulag.models.nn.errors import TextEncoderError
+from tamulag.models.runtime.card import MPNET
 from tamulag.models.text import mpnet_pieces
-from tamulag.models.text.mpnet_pieces import MPNET, installed_pieces, joined_folder
+from tamulag.models.text.mpnet_pieces import installed_pieces, joined_folder
 from tamulag.models.text.text_encoder import TextEncoder
 
 
