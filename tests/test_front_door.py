@@ -9,11 +9,22 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 import tamulag.models
 import tamulag.streamer
-from tamulag.models import CheckpointError, encoder_for, load
-from tamulag.models.runtime.checkpoint import resolve
+from tamulag.models import (
+    MODALITIES,
+    CheckpointError,
+    ModelConfig,
+    TamUlag,
+    encoder_for,
+    load,
+    save,
+)
+from tamulag.models.nn.config import BranchConfig
+from tamulag.models.nn.tam_ulag import bounded
+from tamulag.models.runtime.checkpoint import Card, resolve
 from tamulag.streamer import Block, Estimate, Phrase, Session, Word
 
 PAGE = (Path(__file__).parent.parent / "docs" / "guide" / "python.md").read_text()
@@ -105,6 +116,24 @@ def test_a_session_of_words() -> None:
     assert values.shape[1] == session.dims["text"]
     assert estimates[-1].modalities["text"].status == "ok"
     assert (estimates[-1].sentiment or 0) > 1
+
+
+def test_a_session_of_words_of_another_size(tmp_path: Path) -> None:
+    """Tokens of 768 values, as the checkpoint `large` takes them, and their mean as it pools."""
+    text = BranchConfig(dim=768, encoder="identity", tam="mean", dropout=0.0)
+    torch.manual_seed(0)
+    model = TamUlag(ModelConfig(text=text, shares=(0.4, 0.2, 0.4))).eval()
+    path = tmp_path / "large.safetensors"
+    save(model, Card(trained=dict.fromkeys(("sentiment", *MODALITIES), True)), path)
+    session = Session.open(path, modalities=["text"])
+    values = np.random.default_rng(0).standard_normal((3, 768)).astype(np.float32)
+    words = (Word("so", 0.1, 0.3), Word("good", 0.3, 0.6))
+    estimates = session.push(Phrase(1.0, 0, words, values, (0, 1, 1), final=True))
+    estimates += session.close()
+    assert session.dims == {"text": 768}
+    with torch.inference_mode():
+        wanted = bounded(model.text.head(torch.from_numpy(values).mean(0)))
+    assert estimates[-1].sentiment == pytest.approx(float(wanted), abs=1e-5)
 
 
 def test_a_session_that_cannot_be_opened_says_why() -> None:

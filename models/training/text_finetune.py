@@ -30,6 +30,8 @@ from .text_network import FIXED, Sentences, TextNet, TuneRun, evaluate, start_ru
 from .weights import Weights, copied, mean_weights, replaced
 
 SHOWN = ("MAE", "Corr", "Acc2_non0", "Acc2")
+SHAPE = {"recurrent", "tam"}
+"""Keys of the branch's shape, by which its weights are known anyway."""
 SAMPLE = 1000
 """Sentences from which mean and deviation of the token states are taken."""
 
@@ -178,16 +180,35 @@ def _prepared(
         name: _words(read_part([path], "valid", recipe.form), encoder)
         for name, path in zip(names_of(recipe.valid), recipe.valid, strict=True)
     }
-    settings = recipe.model_dump(mode="json", exclude={"data", "encoder", "recurrent"}) | FIXED
+    settings = recipe.model_dump(mode="json", exclude={"data", "encoder", *SHAPE}) | FIXED
     settings |= {"seed": rng.bit_generator.state, "rows": len(rows), "encoder": encoder.name}
     if recipe.start is None:
         _standardise(encoder, branch, rows, rng)
+    _adapt(encoder, recipe)
     seen = len(rows) * recipe.epochs + len(extra) * recipe.extra_epochs
     net = TextNet(encoder, branch)
     run = start_run(net, recipe, math.ceil(seen / recipe.batch))
     best = _Best(net, encoder, checks, recipe.form, log)
     start = copied(run.average)
     return _Training(recipe, encoder, rng, rows, extra, run, start, best, _Journal(), settings)
+
+
+def _adapt(encoder: TextEncoder, recipe: TuneRecipe) -> None:
+    """Give the encoder the adapters that are to be trained.
+
+    Raises:
+        DataError: If it has fewer layers, or other adapters already.
+    """
+    there = len(encoder.network.encoder.layer)  # type: ignore[arg-type,union-attr]
+    if recipe.layers > there:
+        raise DataError(f"[tune] layers = {recipe.layers}: {encoder.name} has {there}")
+    if encoder.rank not in (0, recipe.adapters):
+        raise DataError(
+            f"[tune] start = {recipe.start} has adapters of rank {encoder.rank}: set adapters = "
+            f"{encoder.rank}"
+        )
+    if recipe.adapters:
+        encoder.adapt(recipe.layers, recipe.adapters)
 
 
 def _epoch(training: _Training, fork: int, epoch: int, progress: Progress) -> Record:

@@ -19,6 +19,7 @@ from ..evaluation.metrics import METRICS
 from ..nn.branch import Branch
 from ..nn.encoder import EncoderState, Ticks
 from ..nn.tam_ulag import bounded
+from ..text.adapters import is_adapter
 from ..text.text_encoder import TextEncoder
 from .heads_recipe import TuneRecipe
 from .progress import Progress, silent
@@ -114,7 +115,8 @@ def start_run(net: TextNet, recipe: TuneRecipe, total: int) -> TuneRun:
     """Return a run at its start: AdamW with one group per layer.
 
     Args:
-        net: Changed in place: its last layers and its branch are to be trained, nothing else.
+        net: Changed in place: its last layers, or their adapters, and its branch are to be trained,
+            nothing else.
         recipe: Layers and rates.
         total: Steps there will be.
     """
@@ -123,13 +125,14 @@ def start_run(net: TextNet, recipe: TuneRecipe, total: int) -> TuneRun:
     layers = list(net.network.encoder.layer)[-recipe.layers :]  # type: ignore[union-attr,arg-type]
     groups = [{"params": list(net.branch.parameters()), "base": recipe.head_rate}]
     for depth, layer in enumerate(reversed(layers)):
-        for parameter in layer.parameters():
+        trained = [p for n, p in layer.named_parameters() if is_adapter(n) or not recipe.adapters]
+        for parameter in trained:
             parameter.requires_grad_(True)
         rate = recipe.encoder_rate * recipe.layer_decay**depth
-        groups.append({"params": list(layer.parameters()), "base": rate})
+        groups.append({"params": trained, "base": rate})
     optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
-    trained = copied((n, p) for n, p in net.named_parameters() if p.requires_grad)
-    return TuneRun(net, optimiser, trained, total)
+    average = copied((n, p) for n, p in net.named_parameters() if p.requires_grad)
+    return TuneRun(net, optimiser, average, total)
 
 
 def factor(step: int, total: int, warmup: float = WARMUP) -> float:

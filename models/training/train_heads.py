@@ -180,23 +180,22 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
     A head that is to be trained starts with fresh weights whatever the base has of it, and so does
     the text encoder, unless its table names where it starts.
     """
+    begun = recipe.tune.start if recipe.tune and "text" in stages else None
+    encoder, tuned = _encoder(base, begun, stages, recipe)
     config = preset("stream")
-    if recipe.tune and not recipe.tune.recurrent:
-        config = replace(config, text=replace(config.text, encoder="identity"))
+    if recipe.tune:
+        config = replace(config, text=recipe.tune.shape(config.text, encoder.size))
     shapes: dict[str, Any] = {
         modality: table.shape(getattr(config, modality))
         for modality, table in recipe.tables.items()
         if isinstance(table, BranchRecipe)
     }
     config = replace(config, **shapes)
-    name = recipe.tune.encoder if recipe.tune else MINILM
-    begun = recipe.tune.start if recipe.tune and "text" in stages else None
-    fresh = TextEncoder(name=name) if begun is None else encoder_for(begun)
     if "sentiment" in stages:
         config = replace(config, scales=recipe.fusion.scales)
     if base is None:
         untrained = Card(trained=dict.fromkeys(STAGES, False))
-        return _Start(_begun(TamUlag(config), begun), untrained, fresh, {})
+        return _Start(_begun(TamUlag(config), begun), untrained, encoder, tuned)
     known, card = load(base)
     kept = [name for name in MODALITIES if name not in stages]
     if "sentiment" not in stages:
@@ -211,9 +210,18 @@ def _start(base: str | None, stages: Collection[str], recipe: HeadsRecipe) -> _S
         if parts.get(first := name.partition(".")[0], first) not in stages
     }
     model.load_state_dict(model.state_dict() | others)
-    if "text" in stages:
-        return _Start(_begun(model, begun), card, fresh, {})
-    return _Start(model, card, encoder_for(base), load_tuned(base))
+    return _Start(_begun(model, begun), card, encoder, tuned)
+
+
+def _encoder(
+    base: str | None, begun: str | None, stages: Collection[str], recipe: HeadsRecipe
+) -> tuple[TextEncoder, dict[str, Tensor]]:
+    """Return the text encoder at the start, and its tuned tensors that stay if nothing is tuned."""
+    if base is not None and "text" not in stages:
+        return encoder_for(base), load_tuned(base)
+    if begun is not None:
+        return encoder_for(begun), {}
+    return TextEncoder(name=recipe.tune.encoder if recipe.tune else MINILM), {}
 
 
 def _check_sizes(model: TamUlag, known: TamUlag, base: str) -> None:

@@ -236,7 +236,7 @@ def fetch(
     sha256: Annotated[str | None, typer.Option(help="Checksum that the zip must have.")] = None,
     url: Annotated[str | None, typer.Option(help="Where NAME.zip lies.")] = None,
 ) -> None:
-    """Fetch a Vosk model from its publisher, with its checksum.
+    """Fetch a Vosk model from its publisher, or the text encoder of `large`, with its checksum.
 
     Example: tamulag models fetch vosk-model-small-en-us-0.15
     """
@@ -245,7 +245,7 @@ def fetch(
 
     from ..features.download import VOSK_URL
     from ..features.download import fetch as download
-    from ..features.pretrained import recorded
+    from ..features.pretrained import asset, recorded
 
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -255,7 +255,9 @@ def fetch(
             bar.update(task, completed=received, total=total or None)
 
         folder = download(name, base_url=url or VOSK_URL, sha256=sha256, progress=show)
-    print(f"{folder}\nsha256 of the zip: {recorded(name).get(f'{name}.zip', 'not recorded')}")
+    print(folder)
+    if not asset(name).is_joined:
+        print(f"sha256 of the zip: {recorded(name).get(f'{name}.zip', 'not recorded')}")
 
 
 @app.command()

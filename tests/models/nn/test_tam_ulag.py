@@ -77,6 +77,12 @@ def test_means_of_centred_features_keep_the_contract() -> None:
     verify_contract(tiny(replace(ModelConfig(), audio=audio)))
 
 
+def test_means_of_token_states_keep_the_contract() -> None:
+    """All seven laws hold for the words of `large`, of which nothing recurrent is carried."""
+    text = replace(ModelConfig().text, encoder="identity", tam="mean")
+    verify_contract(tiny(replace(ModelConfig(), text=text)))
+
+
 def test_centred_features_keep_the_contract() -> None:
     """The running mean is state like any other: savable, resettable, the same in any chunking."""
     audio = replace(ModelConfig().audio, centred=2, horizon=30)

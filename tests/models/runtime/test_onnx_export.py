@@ -29,7 +29,9 @@ FORMS = {
     "gate_sum": with_tam(ModelConfig(fusion="concat"), "gate_sum", residual=True),
     "none": UNFUSED,
     "mean": replace(
-        ModelConfig(), audio=replace(ModelConfig().audio, encoder="identity", tam="mean")
+        ModelConfig(),
+        text=replace(ModelConfig().text, encoder="identity", tam="mean"),
+        audio=replace(ModelConfig().audio, encoder="identity", tam="mean"),
     ),
 }
 """With what ships, every form of attention, encoder, fusion and head."""

@@ -28,7 +28,7 @@ def test_states_are_those_of_the_network_that_is_trained(name: str) -> None:
 def test_tuned_weights_are_used_by_both() -> None:
     """A fine-tuned tensor replaces the packaged one, and changes what is encoded."""
     name = "encoder.layer.5.output.dense.bias"
-    tuned = {name: torch.arange(TextEncoder.size) / 100.0}
+    tuned = {name: torch.arange(384) / 100.0}
     encoder = TextEncoder(tuned=tuned)
     quick = encoder.encode(WORDS)[0]
     assert abs(quick - TextEncoder().encode(WORDS)[0]).max() > 0.1

@@ -10,8 +10,12 @@ import torch
 from pydantic import ValidationError
 
 from support.learnable_data import quiet
+from support.small_mpnet import RANK, small_mpnet
 from tamulag.models import ModelConfig, TamUlag
 from tamulag.models.data.clips import DataError
+from tamulag.models.nn.config import BranchConfig
+from tamulag.models.runtime.checkpoint import MPNET
+from tamulag.models.text.adapters import is_adapter
 from tamulag.models.text.text_encoder import TextEncoder
 from tamulag.models.training.heads_recipe import TuneRecipe
 from tamulag.models.training.run_folder import LAST
@@ -169,3 +173,85 @@ def test_kept_wants_a_start() -> None:
     """Of the packaged encoder and a new branch there is nothing worth keeping."""
     with pytest.raises(ValidationError, match=r"kept = 0\.5 is a share of start: name one"):
         TuneRecipe(train=[], valid=[], data="made", kept=0.5)
+
+
+def adapted(folder: Path, **keys: object) -> TuneRecipe:
+    """Return a training of two epochs of the adapters in the last layers."""
+    path = table(folder)
+    keys = {"layers": 2, "adapters": RANK, "epochs": 2, "batch": 1, "average": 0.0} | keys
+    return TuneRecipe.model_validate({"train": [path], "valid": [path], "data": "made", **keys})
+
+
+def tuned_adapters(
+    recipe: TuneRecipe,
+    network: Path,
+    log: Callable[[str], None] = quiet,
+    folder: Path | None = None,
+    start: Weights | None = None,
+) -> TextEncoder:
+    """Train adapters of a small MPNet with a branch that takes the mean of its states."""
+    torch.manual_seed(0)
+    encoder = TextEncoder(network, name=MPNET, tuned=start)
+    shape = recipe.shape(BranchConfig(dim=1), encoder.size)
+    branch = TamUlag(ModelConfig(text=shape)).text
+    finetune(encoder, branch, recipe, np.random.default_rng(0), log, folder=folder)
+    return encoder
+
+
+def test_only_adapters_change(tmp_path: Path) -> None:
+    """The packaged weights stay to the bit; each map of the last two layers has moved."""
+    network = small_mpnet(tmp_path / "mpnet")
+    before = TextEncoder(network, name=MPNET).network.state_dict()
+    encoder = tuned_adapters(adapted(tmp_path, recurrent=False, tam="mean"), network)
+    after = encoder.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    ups = [name for name in after.keys() - before.keys() if name.endswith("up")]
+    assert len(ups) == 12
+    assert all(after[name].abs().max() > 0 for name in ups)
+    assert {name.split(".")[2] for name in ups} == {"1", "2"}
+    assert set(encoder.layers()) == {name for name in after if is_adapter(name)}
+
+
+def test_adapters_resume_to_the_bit(tmp_path: Path) -> None:
+    """Stopped after the first of two epochs, nothing differs from a training in one go."""
+    network, recipe = small_mpnet(tmp_path / "mpnet"), adapted(tmp_path)
+    wanted = tuned_adapters(recipe, network).network.state_dict()
+
+    def stop(line: str) -> None:
+        if "epoch 2/2" in line:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tuned_adapters(recipe, network, stop, tmp_path / "run")
+    lines: list[str] = []
+    found = tuned_adapters(recipe, network, lines.append, tmp_path / "run").network.state_dict()
+    assert lines[0] == "goes on after 1 of 2 epochs"
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_adapters_go_on_from_a_start(tmp_path: Path) -> None:
+    """They are trained further; those of layers that are not trained stay, and are saved."""
+    network = small_mpnet(tmp_path / "mpnet")
+    start = tuned_adapters(adapted(tmp_path), network).layers()
+    recipe = adapted(tmp_path, start="given", layers=1)
+    after = tuned_adapters(recipe, network, start=start).layers()
+    moved = {name.split(".")[2] for name in start if not torch.equal(start[name], after[name])}
+    assert after.keys() == start.keys()
+    assert moved == {"2"}
+
+
+@pytest.mark.parametrize("adapters", [0, 3])
+def test_adapters_of_another_rank_are_refused(tmp_path: Path, adapters: int) -> None:
+    """The message names the rank of the start."""
+    network = small_mpnet(tmp_path / "mpnet")
+    encoder = TextEncoder(network, name=MPNET)
+    encoder.adapt(1, RANK)
+    recipe = adapted(tmp_path, start="given", adapters=adapters)
+    with pytest.raises(DataError, match=r"start = given has adapters of rank 2: set adapters = 2"):
+        tuned_adapters(recipe, network, start=encoder.layers())
+
+
+def test_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
+    """Encoders have six or twelve of them."""
+    with pytest.raises(DataError, match=r"layers = 4: all-mpnet-base-v2 has 3"):
+        tuned_adapters(adapted(tmp_path, layers=4), small_mpnet(tmp_path / "mpnet"))

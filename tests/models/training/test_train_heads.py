@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from support.small_mpnet import SIZE, small_mpnet
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.data.clips import Clip, DataError, write_clips
 from tamulag.models.data.corpus import Corpus
 from tamulag.models.evaluation.evaluate import whole
-from tamulag.models.runtime.checkpoint import load, load_tuned, save
-from tamulag.models.text.text_encoder import encoder_for
+from tamulag.models.runtime.checkpoint import MPNET, load, load_tuned, save
+from tamulag.models.text.adapters import is_adapter
+from tamulag.models.text.text_encoder import TextEncoder, encoder_for
 from tamulag.models.training.branch_batches import read_corpora
 from tamulag.models.training.heads_recipe import BranchRecipe, HeadsRecipe
 from tamulag.models.training.recipe_file import load_recipe
@@ -439,3 +441,63 @@ def test_words_alone_without_recurrence(tmp_path: Path) -> None:
     assert model.config.text.encoder == "identity"
     assert model.config.fused == ("text",)
     assert {name for name, done in card.trained.items() if done} == {"text", "sentiment"}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a small network in the place of the 438 MB of all-mpnet-base-v2."""
+    network = small_mpnet(tmp_path / "mpnet")
+    monkeypatch.setattr("tamulag.models.text.text_encoder.joined_folder", lambda: network)
+    return network
+
+
+ADAPTERS = f"""encoder = "{MPNET}"
+adapters = 2
+recurrent = false
+tam = "mean"
+encoder_rate = 1e-2
+average = 0.0
+layers = 2"""
+
+
+def test_text_of_another_encoder_takes_the_place_of_the_bases(
+    folder: Path, tuned: Path, trained: str, small: Path
+) -> None:
+    """Voice and face are the base's, to the bit; words have their own size and adapters."""
+    recipe, out = folder / "large.toml", folder / "large.safetensors"
+    recipe.write_text((folder / "tune.toml").read_text().replace("layers = 2", ADAPTERS))
+    with pytest.raises(DataError, match=rf"gives {SIZE} values .* 64: .* --only text,sentiment"):
+        train(recipe, out, lambda _: None, only=["text"], base=trained)
+    train(recipe, out, lambda _: None, only=["text", "sentiment"], base=trained)
+    (base, _), (model, card) = load(trained), load(str(out))
+    assert (model.config.text.dim, model.config.text.encoder) == (SIZE, "identity")
+    assert model.config.text.tam == "mean"
+    for name in ("audio", "vision"):
+        before = getattr(base, name).state_dict()
+        after = getattr(model, name).state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    assert card.text_encoder == MPNET
+    assert card.data["audio"] == "made voices"
+    assert len(card.tuned) == 2 * 6 * 2
+    assert all(map(is_adapter, card.tuned))
+    words = ["good", "film"]
+    apart = encoder_for(str(out)).encode(words)[0] - TextEncoder(small, name=MPNET).encode(words)[0]
+    assert np.abs(apart).max() > 1e-4
+
+
+def test_the_fused_head_alone_leaves_the_adapters(folder: Path, small: Path) -> None:
+    """They are in the new file as they were in the base; then text itself goes on from it."""
+    recipe, base = folder / "large.toml", folder / "large.safetensors"
+    out = folder / "large-2.safetensors"
+    recipe.write_text((folder / "tune.toml").read_text().replace("layers = 2", ADAPTERS))
+    train(recipe, base, lambda _: None, only=["text"])
+    train(recipe, out, lambda _: None, only=["sentiment"], base=str(base))
+    before, after = load_tuned(str(base)), load_tuned(str(out))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    start = f'{ADAPTERS}\nstart = "{out.as_posix()}"'
+    recipe.write_text((folder / "tune.toml").read_text().replace("layers = 2", start))
+    train(recipe, folder / "large-3.safetensors", lambda _: None, only=["text"], base=str(out))
+    later = load_tuned(str(folder / "large-3.safetensors"))
+    assert later.keys() == before.keys()
+    assert any(not torch.equal(before[name], later[name]) for name in before)
