@@ -7,7 +7,16 @@ colon appears in error messages, and the files in `configs/` repeat the sentence
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..core.sample import MODALITIES
@@ -23,6 +32,16 @@ def _speed(value: object) -> object:
     return "1" if value == 1 and not isinstance(value, bool) else value
 
 
+def _file_name(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Let a name pass whose bytes are no UTF-8, as Python has it: pydantic knows text alone."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value
+    return check(value)
+
+
 def _is_multiple(value: float, unit: float) -> bool:
     # 1e-6 of a unit is far below a tick, and far above the error of a float division.
     return abs(value / unit - round(value / unit)) < 1e-6
@@ -36,6 +55,7 @@ def require(is_met: bool, key: str, value: object, allowed: str) -> None:
 
 
 Text = Annotated[str, Field(min_length=1)]
+FileName = Annotated[Text, WrapValidator(_file_name)]
 Device = Annotated[Annotated[int, Field(ge=0)] | Text | None, BeforeValidator(_index)]
 Latency = Annotated[float, Field(ge=-1, le=5)]
 AgeLimit = Annotated[float, Field(ge=0.1, le=60)]
@@ -163,13 +183,13 @@ class MicrophoneConfig(Table):
 class SourceConfig(Table):
     """A media file or stream in place of camera and microphone."""
 
-    path: Text | None = None
+    path: FileName | None = None
     """Media to play: the path of a file or a URL, in quotes"""
     speed: Speed = "1"
     """Pace: "1" (as recorded) or "max" (as fast as it goes)"""
     loop: bool = False
     """Begin again at the end: true or false"""
-    still: Text | None = None
+    still: FileName | None = None
     """Picture in place of the media's own: the path of an image file, in quotes"""
 
 
@@ -178,20 +198,20 @@ class AsrConfig(Table):
 
     engine: Literal["auto", "vosk", "moonshine", "none"] = "auto"
     """Speech recogniser: "auto", "vosk", "moonshine" or "none\""""
-    model: Text | None = None
+    model: FileName | None = None
     """Model of the vosk engine: the path of a folder, in quotes"""
 
 
 class ModelConfig(Table):
     """The network that scores."""
 
-    checkpoint: Text = "default"
+    checkpoint: FileName = "default"
     """Trained weights: "default", or the path of a .safetensors file in quotes"""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads of one model step: a whole number from 1 to 64"""
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"
     """What computes a step, "auto" = the faster one here: "auto", "torch" or "onnxruntime\""""
-    onnx: Text | None = None
+    onnx: FileName | None = None
     """What `tamulag export` wrote, for onnxruntime: the path of an .onnx file, in quotes"""
 
     @model_validator(mode="after")
@@ -218,13 +238,13 @@ class WebSocketConfig(Table):
     """Time between two heartbeats: a number of seconds from 0.1 to 60"""
     origins: Annotated[tuple[Text, ...], Strict(False)] = ()
     """Web pages that may connect: a list of origins such as "http://localhost:8000\""""
-    token_file: Text | None = None
+    token_file: FileName | None = None
     """Secret that subscribers must show: the path of a file that only its owner can read"""
-    certificate: Text | None = None
+    certificate: FileName | None = None
     """Our certificate with its chain, for TLS: the path of a PEM file, in quotes"""
-    key: Text | None = None
+    key: FileName | None = None
     """Key of our certificate, unset = in the same file: the path of a PEM file, in quotes"""
-    client_ca: Text | None = None
+    client_ca: FileName | None = None
     """Certificates that must have signed a subscriber's own: the path of a PEM file"""
     plain: bool = False
     """Let the token go over a network unencrypted: true or false"""
@@ -245,15 +265,15 @@ class MqttConfig(Table):
 
     url: BrokerUrl | None = None
     """Broker: an address such as "mqtt://localhost:1883", or mqtts:// for TLS"""
-    ca: Text | None = None
+    ca: FileName | None = None
     """Certificates that may sign the broker's, unset = the system's: the path of a PEM file"""
-    certificate: Text | None = None
+    certificate: FileName | None = None
     """Our own certificate for the broker: the path of a PEM file, in quotes"""
-    key: Text | None = None
+    key: FileName | None = None
     """Key of our certificate: the path of a PEM file, in quotes"""
     user: Text | None = None
     """User name at the broker: a string in quotes"""
-    password_file: Text | None = None
+    password_file: FileName | None = None
     """Password of that user: the path of a file that only its owner can read"""
     keepalive: Annotated[int, Field(ge=1, le=600)] = 10
     """Silence after which the link is tested: a whole number of seconds from 1 to 600"""
@@ -276,14 +296,14 @@ class MqttConfig(Table):
 class JsonlConfig(Table):
     """Scores as JSON lines."""
 
-    path: Text | None = None
+    path: FileName | None = None
     """File of JSON lines: a path in quotes, or "-" for standard output"""
 
 
 class RecordConfig(Table):
     """What went into the session and what came out, on disk; never sound or pictures."""
 
-    path: Text | None = None
+    path: FileName | None = None
     """Recordings: the path of a folder, in quotes"""
     file_size: Annotated[int, Field(ge=1, le=1000)] = 64
     """Size at which a recording continues in a new file: a whole number of MB from 1 to 1000"""
@@ -311,7 +331,7 @@ class HistoryConfig(Table):
 
     enabled: bool = False
     """Keep what is sent: true or false"""
-    path: Text | None = None
+    path: FileName | None = None
     """File of the history, unset = the user's own: the path of a file, in quotes"""
     max_age: Annotated[float, Field(gt=0, le=3650)] = 30.0
     """Days until a session is removed: a number of days above 0 and up to 3650"""
@@ -339,7 +359,7 @@ class ServeConfig(Table):
     """Load above which no session is admitted, in cores: a number from 0.05 to 1"""
     linger: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a session waits for its sender to come back: a number of seconds from 0 to 600"""
-    handover: Text | None = None
+    handover: FileName | None = None
     """Sessions stored for the next server at a restart: the path of a folder, in quotes"""
     ray: RayAddress | None = None
     """Ray that has the sessions: "local" or the address of a cluster such as "127.0.0.1:6379\""""

@@ -42,8 +42,9 @@ def test_a_character_that_the_terminal_lacks_is_written_as_its_number(tmp_path: 
 
 @pytest.mark.parametrize("names", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
 def test_poor_surroundings_are_enough(tmp_path: Path, names: dict[str, str]) -> None:
-    """No HOME, no locale, ASCII: a file with a name of other letters is scored."""
-    source, out = tmp_path / "日本 é.wav", tmp_path / "out.jsonl"
+    """No HOME, no locale, ASCII: a file is scored whose name is of other letters, or of none."""
+    name = "日本 ".encode() + b"caf\xe9.wav"
+    source, out = tmp_path / os.fsdecode(name), tmp_path / "out.jsonl"
     shutil.copy(demo_files()[1], source)
     foreign = ("HOME", "XDG_", "LC_", "LANG", "PYTHONIOENCODING", "PYTHONUTF8")
     bare = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -352,3 +353,13 @@ def test_a_login_in_the_brokers_address_is_named(url: str) -> None:
         load(None, {"mqtt.url": url})
     assert "secret" not in str(caught.value)
     assert "u%40x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["source.path", "jsonl.path", "model.checkpoint", "websocket.key"])
+def test_a_name_whose_bytes_are_no_text_is_a_path(key: str) -> None:
+    """As Python passes it from the command line; no name at all is none."""
+    table, field = key.split(".")
+    name = os.fsdecode(b"caf\xe9.wav")
+    assert getattr(getattr(load(None, {key: name}), table), field) == name
+    with pytest.raises(ConfigError, match=key):
+        load(None, {key: ""})
