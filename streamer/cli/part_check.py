@@ -20,6 +20,9 @@ from ..core.sample import SAMPLE_RATE
 LIMIT = 120.0
 """Seconds that one import or run may take, on a cold disk and a busy machine."""
 
+ENDING = 10.0
+"""Seconds for a process to end that answers no more."""
+
 
 class Outcome(NamedTuple):
     """Whether something works; what it gave, or what is wrong."""
@@ -52,7 +55,7 @@ class PartProcess:
         try:
             return Outcome(*pipe.recv())
         except (EOFError, ConnectionError):
-            process.join()
+            process.join(ENDING)
             self._end()
             return Outcome(False, f"it ends the whole process ({_ended(process.exitcode)})")
 
