@@ -72,12 +72,12 @@ def test_a_slow_step_is_not_chosen(model: TamUlag) -> None:
         allowed: Tensor | None = None,
         turns: Turns | None = None,
     ) -> tuple[Output, State]:
-        sleep(0.2)
+        sleep(0.05)
         return model.step(ticks, now_BN, state, allowed, turns)
 
     found = engine_timings(model, slow, hop=25, batches=(1, 2))
     assert not sizes_of(found)
-    assert all(choice.by_value > 0.2 > choice.in_place for choice in found)
+    assert all(choice.by_value > 0.05 > choice.in_place for choice in found)
 
 
 def steps_of(engine: TorchEngine) -> float:
