@@ -333,3 +333,16 @@ def test_sound_alone_that_waits_for_a_tap_is_no_endless_waiting(browser: Browser
         page.evaluate("held = false")
         page.locator("h1").click()
         expect(sign).to_contain_text("You are being heard.")
+
+
+@pytest.mark.parametrize(
+    ("label", "other"), [("Camera: ten pictures", "heard"), ("Microphone", "seen")]
+)
+def test_one_device_alone_is_said_to_be_on(browser: Browser, label: str, other: str) -> None:
+    """Nothing goes out that the sign does not tell."""
+    with on_tablet(browser) as page:
+        found = complaints(page)
+        page.get_by_label(label).uncheck()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_have_text(f"ON You are being {other}.")
+        assert found == []

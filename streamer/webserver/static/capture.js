@@ -80,7 +80,8 @@ class Run {
     if (this.#isOver) return;
     if (sounds) this.#sendSound(socket, sounds);
     if (hello.vision) await this.#sendPictures(socket, stream);
-    const wanted = { sound: sounds && { context: sounds.context, track: stream.getAudioTracks()[0] }, picture: hello.vision };
+    const sound = sounds ? { context: sounds.context, track: stream.getAudioTracks()[0] } : null;
+    const wanted = { sound, picture: hello.vision };
     const timer = setInterval(() => this.#count(wanted), 500);
     this.#atEnd(() => clearInterval(timer));
     this.#since = performance.now();
