@@ -14,7 +14,7 @@ from torch import Tensor
 from support.model_contract import tiny
 from support.onnx_exports import UNFUSED, Exported, exported_once
 from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks
-from tamulag.models.nn.config import preset, with_tam
+from tamulag.models.nn.config import preset
 from tamulag.models.nn.tam_ulag import Turns
 from tamulag.models.runtime.checkpoint import CheckpointError
 from tamulag.models.runtime.onnx_engine import OnnxStep
@@ -25,12 +25,13 @@ pytestmark = pytest.mark.timeout(300)  # an export takes a minute on a busy mach
 CLOSE = 1e-5
 FORMS = {
     "paper": preset("paper"),
-    "softmax_gate": with_tam(ModelConfig(fusion="both"), "softmax_gate"),
-    "gate_sum": with_tam(ModelConfig(fusion="concat"), "gate_sum", residual=True),
-    "none": UNFUSED,
-    "mean": replace(
-        ModelConfig(), audio=replace(ModelConfig().audio, encoder="identity", tam="mean")
+    "mixed": ModelConfig(
+        fusion="both",
+        text=replace(ModelConfig().text, tam="softmax_gate"),
+        audio=replace(ModelConfig().audio, encoder="identity", tam="mean"),
+        vision=replace(ModelConfig().vision, tam="gate_sum", residual=True),
     ),
+    "none": UNFUSED,
 }
 """With what ships, every form of attention, encoder, fusion and head."""
 
