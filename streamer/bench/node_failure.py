@@ -37,8 +37,8 @@ MADE = 64
 TOKEN = 384
 """Length of a token state."""
 
-DRAIN_TIME = 15.0
-"""Seconds granted to the last scores."""
+DRAIN_TIME = 60.0
+"""Seconds granted to the last scores: a busy machine needs most of them to start a worker."""
 
 
 class NodeFailure(NamedTuple):

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +11,7 @@ import pytest
 import torch
 
 from support.command_line import call
+from support.command_line import run as command
 from support.figure_names import MOSI, SIMS
 from support.sound_files import sound_file, tone
 from support.speech import packaged, read
@@ -316,15 +314,8 @@ def test_folder_of_real_videos_is_extracted(data: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     table.write_text(rows)
     out = tmp_path / "mine.safetensors"
-    program = Path(sys.executable).parent / "tamulag"
-    done = subprocess.run(
-        [program, "extract", data / "clips", "--csv", table, "--out", out, "--workers", "1"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=os.environ,
-    )
+    files = ("--csv", table, "--out", out)
+    done = command("tamulag", "extract", data / "clips", *files, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{out}: 2 clips, 0 left out"
     assert "2/2" in done.stderr

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 from websockets.sync.client import connect
 
-from support.command_line import Done, call, run, start
+from support.command_line import Done, call, run
 from support.fork_server import Command
 from tamulag.streamer.bench.rig.processes import free_port
 from tamulag.streamer.bench.rig.ray_nodes import NodesError
@@ -299,7 +299,7 @@ def test_a_ray_that_does_not_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").touch()
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = start("tamulag", "bench", "cluster", "--seconds", "6", PYTHONPATH=path)
+    done = run("tamulag", "bench", "cluster", "--seconds", "6", PYTHONPATH=path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("tamulag: Ray did not start its nodes: ModuleNotFoundError")

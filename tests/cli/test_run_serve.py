@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -42,6 +43,14 @@ from tamulag.streamer.storage.history_db import HistoryDb
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.fixture(scope="module")
+def described() -> Iterator[Serving]:
+    """Run a server with a process that describes sound and pictures, and end it in order."""
+    with Serving("--asr", "none", workers=1) as server:
+        yield server
+        assert server.stop() == 0
+
+
 async def sitting(url: str, number: int) -> None:
     """Wait until so many sessions are there."""
     async with asyncio.timeout(10), httpx.AsyncClient() as client:
@@ -50,7 +59,7 @@ async def sitting(url: str, number: int) -> None:
             seats = (await client.get(url.replace("ws", "http", 1) + "seats")).json()["seats"]
 
 
-def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
+def test_each_sender_gets_the_scores_it_would_get_alone(described: Serving) -> None:
     """Many at once, each at its own pace; a score has four digits on the wire."""
 
     async def play(url: str) -> list[Caller]:
@@ -58,9 +67,7 @@ def test_each_sender_gets_the_scores_it_would_get_alone() -> None:
             *(call(url, Caller(seed), hops=12, paced=seed % 2 == 0) for seed in range(8))
         )
 
-    with Serving("--asr", "none", workers=1) as server:
-        callers = asyncio.run(play(server.url))
-        assert server.stop() == 0
+    callers = asyncio.run(play(described.url))
     assert [caller.refused for caller in callers] == [None] * 8
     for caller in callers:
         assert_as_alone(caller.scores, caller.seed, 12)
@@ -220,7 +227,7 @@ def test_scores_go_to_the_broker_by_session(tmp_path: Path) -> None:
     assert topics[-1] == "tamulag/v1/site/device/status"
 
 
-def test_a_lost_front_end_costs_its_sessions_a_degraded() -> None:
+def test_a_lost_front_end_costs_its_sessions_a_degraded(described: Serving) -> None:
     """Sound and pictures are described by a process of its own: killed, it comes back."""
     speech = wave()
 
@@ -252,9 +259,7 @@ def test_a_lost_front_end_costs_its_sessions_a_degraded() -> None:
             sending.cancel()
         return states
 
-    with Serving("--asr", "none", workers=1) as server:
-        states = asyncio.run(play(server))
-        assert server.stop() == 0
+    states = asyncio.run(play(described))
     assert states[0] == ("online", "")
     assert ("degraded", "front_end_lost") in states
     assert states[-1] == ("online", "")

@@ -63,7 +63,7 @@ def test_workers_load_no_torch(tmp_path: Path) -> None:
         "from tamulag.streamer.offline import extract_pool, extract_ray; "
         "extract_pool.play(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, tone(tmp_path / "a.wav")]
+    command = [sys.executable, "-c", code, str(tone(tmp_path / "a.wav"))]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from websockets.sync.client import ClientConnection, connect
 
-from support.axe import faults
+from support.axe import dark_faults, faults
 from support.browser import as_devices, aside, chromium, complaints, opened
 from support.capture_server import ReceivedFrames, capture_server
 from support.certificates import authority
@@ -96,15 +96,15 @@ def capturing(browser: Browser, port: int) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(browser: Browser, agent: int, scheme: str) -> None:
-    """Neither before the consent, nor while it says ON with its picture."""
+def test_axe_finds_no_serious_fault(browser: Browser, agent: int) -> None:
+    """Neither while it says ON with its picture, nor after that; in light colours and in dark."""
     with capturing(browser, agent) as page:
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         expect(page.locator("#figures")).to_contain_text("pictures")
-        assert faults(page) == []
+        assert faults(page) + dark_faults(page) == []
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("status")).to_contain_text("OFF")
+        assert dark_faults(page) == []
+        page.emulate_media(color_scheme="light")
         assert faults(page) == []
 
 

@@ -14,9 +14,20 @@ AXE = "axe-core@4.14.1"
 
 def faults(page: Page) -> list[str]:
     """Return what is serious or critical: the rule's name and the elements that break it."""
+    return _serious(page, "axe.run()")
+
+
+def dark_faults(page: Page) -> list[str]:
+    """Return the same of the page's dark colours: of all rules, those about colours."""
+    page.emulate_media(color_scheme="dark")
+    rules = ["color-contrast", "link-in-text-block"]
+    return _serious(page, f"axe.run({{runOnly: {{type: 'rule', values: {rules}}}}})")
+
+
+def _serious(page: Page, run: str) -> list[str]:
     # Evaluated, not added as an element: the policies of our pages would keep that out.
     page.evaluate(script().read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run()")["violations"]
+    found = page.evaluate(run)["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in serious]
 

@@ -1,12 +1,10 @@
 """The two commands as people type them: in a process of their own, or much cheaper in this one.
 
-`run` forks it from a process that has loaded what it needs, `start` begins with nothing, and `call`
-runs it in this process.
+`run` forks it from a process that has loaded what it needs, and `call` runs it in this process.
 """
 
 import gc
 import os
-import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from tempfile import TemporaryFile
 from typing import NamedTuple
@@ -15,7 +13,6 @@ from unittest.mock import patch
 from tamulag.streamer.cli import main
 
 from .fork_server import Command
-from .paths import BIN
 
 LIMIT = 240.0
 """Seconds that a command may take, however busy the machine is."""
@@ -40,19 +37,6 @@ def run(program: str, *words: object, **environment: object) -> Done:
         for file in (out, err):
             file.seek(0)
         return Done(code, out.read(), err.read())
-
-
-def start(program: str, *words: object, **environment: object) -> Done:
-    """Run a command in a process of its own that imports everything anew."""
-    done = subprocess.run(
-        [BIN / program, *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def call(program: str, *words: object, **environment: object) -> Done:

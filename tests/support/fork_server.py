@@ -21,8 +21,8 @@ from typing import IO, Any, NoReturn, Self
 
 STARTED = 120.0
 """Seconds that the server may take to import everything."""
-ENDING = 10.0
-"""Seconds that a killed command may take to end."""
+ENDING = 60.0
+"""Seconds that a killed command, or the server, may take to end on a busy machine."""
 SIZE = 1 << 20
 """Bytes of the longest request: words and environment."""
 MODULES = (

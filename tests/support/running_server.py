@@ -1,22 +1,17 @@
 """A real server of many sessions in a process of its own, for tests."""
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from .fork_server import Command
-from .paths import BIN
 
-STARTING = 60.0
 ENDING = 15.0
-
-
-def _new_process(words: Sequence[str], *, stdout: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen([BIN / words[0], *words[1:]], stdout=stdout, text=True)
 
 
 class Serving:
@@ -25,19 +20,23 @@ class Serving:
     Args:
         options: Of the command.
         workers: Processes for sound and pictures.
-        forks: False: it imports everything anew, and has the environment of this process.
+        environment: That it and its processes have beside that of this one.
     """
 
-    def __init__(self, *options: str, workers: int = 0, forks: bool = True) -> None:
+    def __init__(
+        self, *options: str, workers: int = 0, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._options: Sequence[str] = options
         self._workers = workers
-        self._start = Command if forks else _new_process
+        self._environment = dict(environment or {})
         self.url = ""
 
     def __enter__(self) -> Self:
         command = ["tamulag", "serve", "--websocket", "127.0.0.1:0"]
-        self._process = self._start(
-            [*command, "--workers", str(self._workers), *self._options], stdout=subprocess.PIPE
+        self._process = Command(
+            [*command, "--workers", str(self._workers), *self._options],
+            stdout=subprocess.PIPE,
+            env=os.environ | self._environment,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
