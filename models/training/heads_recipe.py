@@ -25,6 +25,10 @@ Loss = Literal["l1", "l2"]
 LOSSES = "l1: absolute error, as in the paper; l2: squared, less sure in doubt"
 
 
+def _encoder_kind(recurrent: bool) -> EncoderKind:
+    return "lstm" if recurrent else "identity"
+
+
 class BranchRecipe(Table):
     """How one modality's branch is trained."""
 
@@ -74,8 +78,7 @@ class BranchRecipe(Table):
 
     def shape(self, config: BranchConfig) -> BranchConfig:
         """Return the branch's shape as the recipe has it."""
-        encoder: EncoderKind = "lstm" if self.recurrent else "identity"
-        return replace(config, encoder=encoder, tam=self.tam)
+        return replace(config, encoder=_encoder_kind(self.recurrent), tam=self.tam)
 
 
 class TuneRecipe(Table):
@@ -135,8 +138,7 @@ class TuneRecipe(Table):
 
     def shape(self, config: BranchConfig, size: int) -> BranchConfig:
         """Return the branch's shape as the recipe has it, for token states of `size` values."""
-        encoder: EncoderKind = "lstm" if self.recurrent else "identity"
-        return replace(config, dim=size, encoder=encoder, tam=self.tam)
+        return replace(config, dim=size, encoder=_encoder_kind(self.recurrent), tam=self.tam)
 
     @model_validator(mode="after")
     def _kept_wants_start(self) -> "TuneRecipe":

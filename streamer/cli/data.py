@@ -1,12 +1,11 @@
-"""The verbs of data: evaluate, extract.
+"""The verb evaluate, and what verbs of data share.
 
-Knows their options and what they print. Parts are imported only by the verb that needs them.
+Knows its options and what it prints. Parts are imported only by the verb that needs them.
 """
 
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,31 +32,11 @@ Mode = Annotated[str | None, typer.Option(help="Rows of one split alone, by the 
 Asr = Annotated[
     Literal["none", "moonshine"], typer.Option(help="Recognises words where the CSV has no text.")
 ]
-OnEngine = Annotated[
-    Literal["processes", "ray"], typer.Option(help="What plays media files: ray = also a cluster.")
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="Cluster for `--engine ray`. Default: this machine."),
-]
-Corpus = Literal[
-    "texts",
-    "spoken",
-    "taught",
-    "ravdess",
-    "voices",
-    "faces-train",
-    "faces-valid",
-    "vader",
-    "meld",
-    "emobank",
-]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file to the command line."""
-    for verb in (evaluate, extract):
-        app.command()(verb)
+    """Add the verb of this file to the command line."""
+    app.command()(evaluate)
 
 
 def evaluate(
@@ -119,156 +98,6 @@ def evaluate(
     show(ready.figures(clips(1.0)), as_json, ready.anytime(clips) if anytime else None)
 
 
-def extract(
-    data: Annotated[Path, typer.Argument(help="Folder of videos; a CSV for `--corpus texts`.")],
-    out: Annotated[
-        Path, typer.Option(help="Feature file to write, .safetensors; a CSV for sentences.")
-    ],
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="CSV with file,label[,text][,group]. Default: labels.csv of DATA."),
-    ] = None,
-    corpus: Annotated[Corpus | None, typer.Option(help="DATA is a known corpus.")] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="With `--corpus taught`: the checkpoint whose scores are mixed in."),
-    ] = None,
-    share: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Of the teacher in the label; the rest is people's."),
-    ] = 0.5,
-    asr: Asr = "none",
-    mode: Mode = None,
-    vary: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            max=10,
-            help="In place of the clips this many copies of each, 0.33 = of a third, with level, "
-            "noise, room, band or codec of the sound changed; to train on beside the clips.",
-        ),
-    ] = None,
-    workers: Workers = None,
-    engine: OnEngine = "processes",
-    ray: Ray = None,
-) -> None:
-    """Turn labelled videos into a feature file, through the front end that runs live.
-
-    What is done of media files is stored in OUT.parts until all is done, so that a second run goes
-    on where the first one was stopped.
-
-    Example: tamulag extract my-videos --out features/mine.safetensors
-    """
-    if ray is not None and engine != "ray":
-        raise typer.BadParameter(f"{ray} needs --engine ray beside it", param_hint="--ray")
-    if (teacher is None) == (corpus == "taught"):
-        raise typer.BadParameter(
-            f"{teacher or 'none'}: goes with --corpus taught, which needs it",
-            param_hint="--teacher",
-        )
-    if vary is not None and corpus not in (None, "ravdess", "voices"):
-        raise typer.BadParameter(f"{corpus} has no sound: leave it out", param_hint="--vary")
-    quiet_threads()
-    from tamulag.models.data.clips import read_labelled, read_media, write_clips, write_texts
-
-    from ..offline import corpora
-    from ..offline import extract as front
-
-    about = f"{corpus or 'videos'} of {data.name}"
-    if corpus in ("vader", "meld", "emobank"):
-        print(f"{out}: {write_texts(out, getattr(corpora, corpus)(data))} sentences")
-        return
-    if corpus == "spoken":
-        from ..offline.spoken import spoken
-
-        rows = read_labelled(data, mode=mode)
-        with bar("extract", len(rows)) as progress:
-            print(f"{out}: {write_texts(out, spoken(rows, progress))} sentences")
-        return
-    if corpus == "taught":
-        from tamulag.models.training.taught_labels import taught
-
-        assert teacher is not None
-        rows = read_labelled(data, mode=mode)
-        with bar("extract", len(rows)) as progress:
-            print(f"{out}: {write_texts(out, taught(rows, teacher, share, progress))} sentences")
-        return
-    if corpus == "texts":
-        rows = read_labelled(data, mode=mode)
-        with bar("extract", len(rows)) as progress:
-            clips = front.texts(rows, progress)
-    elif corpus in ("faces-train", "faces-valid"):
-        with bar("extract", None) as progress:
-            split = corpus.removeprefix("faces-")
-            clips = front.pictures(corpora.faces(data, split), progress)
-    else:
-        table = csv or data / "labels.csv"
-        media = (
-            list(corpora.ravdess(data) if corpus == "ravdess" else corpora.voices(data))
-            if corpus in ("ravdess", "voices")
-            else read_media(table if table.is_file() else data / table, folder=data, mode=mode)
-        )
-        if vary is not None:
-            media, about = _varied(media, vary, out), f"{about}, sound varied"
-        collected = partial(_collected, speech=asr, workers=workers, engine=engine, ray=ray)
-        _extract_media(media, out, collected, about)
-        return
-    write_clips(out, clips, about=about)
-    print(f"{out}: {len(clips)} clips")
-
-
-def _varied(rows: "Sequence[MediaRow]", share: float, out: Path) -> "list[MediaRow]":
-    """Write varied copies of clips' sound beside what is extracted; return them as clips."""
-    from ..offline.sound_variation import varied
-
-    folder = _parts_folder(out) / "sound"
-    with bar("vary", len(rows)) as progress:
-        return list(varied(_counted(rows, progress), share, folder, _complain))
-
-
-def _counted(rows: "Sequence[MediaRow]", progress: Callable[[int], None]) -> "Iterator[MediaRow]":
-    for number, row in enumerate(rows, 1):
-        progress(number)
-        yield row
-
-
-def _complain(problem: str) -> None:
-    print(problem, file=sys.stderr)
-
-
-def _parts_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.parts")
-
-
-def _extract_media(
-    rows: "Sequence[MediaRow]",
-    out: Path,
-    collected: "Callable[[Sequence[Path], Path], dict[Path, MediaFeatures]]",
-    about: str,
-) -> None:
-    """Write the feature file of media files; some may be unreadable, all may not."""
-    from tamulag.models.data.clips import DataError, write_clips
-    from tamulag.models.text.text_encoder import encoder_for
-
-    from ..offline.extract import clip_of
-
-    parts_folder = _parts_folder(out)
-    parts = collected([row.file for row in rows], parts_folder)
-    if not parts:
-        raise DataError(f"{about}: none of {len(rows)} files could be read, nothing is written")
-    encode = encoder_for().encode
-    clips = [clip_of(row, parts[row.file], encode) for row in rows if row.file in parts]
-    write_clips(out, clips, about=about)
-    bare = [f.name for f, part in parts.items() if not (part.values or part.utterances)]
-    if bare:
-        names = ", ".join(bare[:5]) + (" ..." if len(bare) > 5 else "")
-        print(f"no voice, face or word was found in {len(bare)}: {names}", file=sys.stderr)
-    left_out = len(rows) - len(clips)
-    if left_out == 0:
-        shutil.rmtree(parts_folder)
-    print(f"{out}: {len(clips)} clips, {left_out} left out")
-
-
 def on_media(
     data: Path,
     checkpoint: str,
@@ -290,7 +119,7 @@ def on_media(
     with tempfile.TemporaryDirectory() as folder:
         files = [row.file for row in rows]
         about = f"extract {data.name}"
-        parts = _collected(files, Path(folder), speech=speech, workers=workers, about=about)
+        parts = media_features(files, Path(folder), speech=speech, workers=workers, about=about)
     if not parts:
         raise DataError(f"{data}: none of {len(rows)} files could be read")
     longest = max(part.length for part in parts.values())
@@ -317,7 +146,7 @@ def read_media_rows(data: Path, form: "Form", mode: str | None) -> "list[MediaRo
     return filled(read_media(data, mode=mode, limit=LIMITS[form]), data, "file")
 
 
-def _collected(
+def media_features(
     files: Sequence[Path],
     folder: Path,
     *,
@@ -327,7 +156,20 @@ def _collected(
     ray: str | None = None,
     about: str = "extract",
 ) -> "dict[Path, MediaFeatures]":
-    """Extract features of files with a progress bar; report files that cannot be read."""
+    """Extract features of files with a progress bar; report files that cannot be read.
+
+    Args:
+        files: To be played.
+        folder: Where what is done is kept for the next run.
+        speech: Recogniser of the words.
+        workers: Processes; None: one per core.
+        engine: What plays the files.
+        ray: HOST:PORT of a cluster; None: this machine.
+        about: Shown beside the bar.
+
+    Returns:
+        Of each file that could be read.
+    """
     from ..offline.extract_pool import extract_all, load_features
 
     problems: list[str] = []

@@ -25,6 +25,7 @@ from . import (
     bench_validity,
     data,
     export,
+    extract,
     replay_verify,
     serve,
     sessions,
@@ -279,6 +280,7 @@ def schema(
 
 
 data.register(app)
+extract.register(app)
 replay_verify.register(app)
 sessions.register(app)
 train.register(app)

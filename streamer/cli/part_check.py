@@ -64,7 +64,7 @@ class PartProcess:
             process, pipe = self._running
             self._running = None
             process.kill()
-            process.join()
+            process.join(ENDING)
             pipe.close()
 
 
@@ -137,7 +137,7 @@ def run_text_encoder(checkpoint: str) -> str:
 
 
 def run_checkpoint(name: str) -> str:
-    """Load a checkpoint and score two seconds of which nothing is known but that they passed."""
+    """Load a checkpoint and score three seconds of which nothing is known but that they passed."""
     from ..core.session import Session
 
     session = Session.open(name, modalities=("audio", "vision"))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..core.sample import SAMPLE_RATE, Array, Modality, Notice, Sample
 from ..core.source import Put
 from .asr.worker_thread import PhraseExtractor, RecogniserThread
-from .sound_check import SoundCheck, cancels
+from .sound_check import SoundCheck
 
 if TYPE_CHECKING:
     import av
@@ -48,7 +48,6 @@ class Resampler:
         self._rate = rate
         self._check = SoundCheck()
         self._has_news = False
-        self._is_alone = False
         self._filter: av.AudioResampler | None = None
         self._form: tuple[str, str, int] | None = None
 
@@ -63,7 +62,7 @@ class Resampler:
         """
         sound = block.astype(np.float32) / np.float32(32768 if block.dtype == np.int16 else 1)
         channels = sound.reshape(len(sound), -1)
-        self._look(channels, self._rate)
+        self._has_news |= self._check.push(channels, self._rate)
         mono = sound if sound.ndim == 1 else self._mixed(channels)
         return mono if self._rate == SAMPLE_RATE else self._resampled(_frame(mono, self._rate))
 
@@ -76,9 +75,9 @@ class Resampler:
             Shape (m,), float32 in [-1, 1].
         """
         channels = _channels(frame)
-        self._look(channels, frame.sample_rate)
+        self._has_news |= self._check.push(channels, frame.sample_rate)
         has_name = " " not in frame.layout.name or frame.layout.name in _MIXED
-        if self._is_alone or not has_name:
+        if self._check.cancels or not has_name:
             # Of layouts that have no name of their own FFmpeg mixes some alone.
             frame = _frame(self._mixed(channels), frame.sample_rate)
         return self._resampled(frame)
@@ -97,14 +96,8 @@ class Resampler:
             logger.warning("%s", detail)
         return Notice(at, "audio", reason, detail, "sound_fault" if reason else "sound_good")
 
-    def _look(self, channels: Array, rate: int) -> None:
-        """Note what is wrong with sound, and whether channels cancel; quiet sound says nothing."""
-        self._has_news |= self._check.push(channels, rate)
-        found = cancels(channels) if channels.shape[1] > 1 else False
-        self._is_alone = self._is_alone if found is None else found
-
     def _mixed(self, channels: Array) -> Array:
-        return channels[:, 0].copy() if self._is_alone else channels.mean(1, dtype=np.float32)
+        return channels[:, 0].copy() if self._check.cancels else channels.mean(1, dtype=np.float32)
 
     def _resampled(self, frame: "av.AudioFrame") -> Array:
         import av

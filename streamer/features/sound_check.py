@@ -3,8 +3,7 @@
 Knows samples of one stretch of sound. Knows no device; the remedy is in words.
 """
 
-import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,30 +41,18 @@ _SECONDS = {CANCELS: 2, DEAD: 2, CLIPS: 2, LOW: 10}
 """Seconds in a row after which a fault counts."""
 
 
-def cancels(channels: Array) -> bool | None:
-    """Return whether the mean of the channels is next to nothing beside them; None: all is quiet.
-
-    Args:
-        channels: Shape (n, channels), float32 in [-1, 1].
-    """
-    if not len(channels):
-        return None
-    loudest = float(np.square(channels, dtype=np.float64).mean(0).max(initial=0.0))
-    if 10 * math.log10(loudest + _FLOOR) <= _LOUD:
-        return None
-    mixed = float(np.square(channels.mean(1, dtype=np.float64)).mean())
-    return mixed < loudest * 10 ** (-_CANCELLED / 10)
-
-
 class SoundCheck:
     """Watches sound second by second.
 
     Attributes:
         fault: What is wrong now; None: nothing.
+        cancels: Whether the mean of the channels is next to nothing beside them, in the newest
+            sound that is loud enough to tell.
     """
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
+        self.cancels = False
         self._energy: npt.NDArray[np.float64] | None = None
         self._mixed = 0.0
         self._clipped = 0
@@ -82,8 +69,12 @@ class SoundCheck:
         if self._energy is None or len(self._energy) != channels.shape[1]:
             self._restart(channels.shape[1])
         assert self._energy is not None
-        self._energy += np.square(channels, dtype=np.float64).sum(0)
-        self._mixed += float(np.square(channels.mean(1, dtype=np.float64)).sum())
+        energy = np.square(channels, dtype=np.float64).sum(0)
+        mixed = float(np.square(channels.mean(1, dtype=np.float64)).sum())
+        if len(channels) and (loudest := float(_level(energy.max(), len(channels)))) > _LOUD:
+            self.cancels = _level(mixed, len(channels)) < loudest - _CANCELLED
+        self._energy += energy
+        self._mixed += mixed
         self._clipped += int((np.abs(channels) >= _FULL).any(1).sum())
         self._count += len(channels)
         return self._count >= rate and self._judge()
@@ -94,8 +85,7 @@ class SoundCheck:
 
     def _judge(self) -> bool:
         assert self._energy is not None
-        levels = 10 * np.log10(self._energy / self._count + _FLOOR)
-        mixed = 10 * np.log10(self._mixed / self._count + _FLOOR)
+        levels, mixed = _level(self._energy, self._count), _level(self._mixed, self._count)
         loudest = float(levels.max())
         found = {
             CANCELS: loudest > _LOUD and mixed < loudest - _CANCELLED,
@@ -110,3 +100,8 @@ class SoundCheck:
         lasting = [fault for fault, least in _SECONDS.items() if self._rows[fault] >= least]
         self.fault = lasting[0] if lasting else None
         return self.fault is not before
+
+
+def _level(energy: Any, count: int) -> Any:
+    """Return the dBFS of samples whose squares sum to `energy`."""
+    return 10 * np.log10(energy / count + _FLOOR)

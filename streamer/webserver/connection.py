@@ -269,7 +269,7 @@ class Connection(ServerConnection):
             self.loop.call_later(_CLOSE_FRAME_LIMIT, self.transport.abort)
 
     def turn_away(self) -> None:
-        """Cut a connection that there is no room for; it is told so if it can take that now."""
+        """Cut a connection that there is no room for, with a reason if it can take one now."""
         if self.protocol.state is State.CONNECTING:
             self.transport.write(BUSY)
         elif self.protocol.state is State.OPEN:  # its token has not come yet

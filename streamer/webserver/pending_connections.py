@@ -139,7 +139,7 @@ class CountedSocket(socket.socket):
 
     pending: PendingConnections
     is_plain: bool
-    """Without TLS: who is refused can be told so."""
+    """Without TLS: a refused connection can be answered."""
 
     def accept(self) -> tuple[socket.socket, object]:
         """Accept one; see socket.socket. What is refused looks as if nobody had come."""
@@ -152,7 +152,7 @@ class CountedSocket(socket.socket):
             raise
         if not self.pending.accept(sock, address):
             if self.is_plain:
-                _tell_busy(sock)
+                _send_busy(sock)
             sock.close()
             raise BlockingIOError
         return sock, address
@@ -174,7 +174,7 @@ def count_from_accept(
         sockets[place] = counted
 
 
-def _tell_busy(sock: socket.socket) -> None:
+def _send_busy(sock: socket.socket) -> None:
     """Answer 503 without waiting for anything."""
     with contextlib.suppress(OSError):
         sock.setblocking(False)

@@ -333,6 +333,9 @@ def test_a_teacher_goes_with_its_corpus(tmp_path: Path) -> None:
         done = call("tamulag", *verb, *wrong)
         assert done.returncode == 2
         assert "--corpus taught" in done.stderr
+    done = call("tamulag", *verb, "--corpus", "texts", "--share", "0.3")
+    assert done.returncode == 2
+    assert "0.3 is that of a --teacher" in done.stderr
     done = call("tamulag", *verb, "--corpus", "taught", "--teacher", "default")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{out}: 3 sentences"

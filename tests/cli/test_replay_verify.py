@@ -69,7 +69,7 @@ def test_strict_privacy_lets_no_word_out(tmp_path_factory: pytest.TempPathFactor
     """Nowhere in what is printed, logged, sent or written; words are scored all the same."""
     kept = kept_once(tmp_path_factory, strict=True)
     recorded = b"".join(f.read_bytes() for f in kept.records.rglob("*.arrows"))
-    everything = recorded + kept.lines.read_bytes() + kept.told.read_bytes()
+    everything = recorded + kept.lines.read_bytes() + kept.printed.read_bytes()
     for word in (*WORDS, "times", "worst"):
         assert word.encode() not in everything.lower()
     sent = plain(kept.lines)

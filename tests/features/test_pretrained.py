@@ -97,7 +97,7 @@ def test_missing_pieces_name_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
     assert state.remedy == "tamulag models fetch all-mpnet-base-v2"
     assert state.asset.megabytes == 404
     assert "for the checkpoint large" in state.asset.what
-    assert "ms a text update" in state.asset.what
+    assert "six times as long" in state.asset.what
 
 
 def test_damaged_pieces_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

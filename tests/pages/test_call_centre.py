@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from support.axe import faults
 from support.browser import Aside, aside, chromium, complaints, opened, site
+from support.capture_server import IdlePipeline
 from support.devices import spoken
 from support.paths import ROOT
 from support.websocket_peers import missed
@@ -37,11 +38,11 @@ SCORE = {
 }
 
 
-class RecordingPipeline:
+class RecordingPipeline(IdlePipeline):
     """Work that keeps the loudest sample of each channel."""
 
     def __init__(self, *modalities: Modality) -> None:
-        self.modalities = modalities
+        super().__init__(*modalities)
         self.peaks = np.zeros(2)
         self.hello = SenderHello(words=True)
 
@@ -52,16 +53,6 @@ class RecordingPipeline:
         frame = placed.frame
         assert frame.sound is not None
         self.peaks = np.maximum(self.peaks, np.abs(frame.sound.astype(float)).max(0))
-
-    def end(self, put: Put) -> None: ...
-
-    def losses(self) -> dict[str, int]:
-        return {}
-
-    def gauges(self) -> dict[str, float]:
-        return {}
-
-    def shed(self, steps: Collection[str]) -> None: ...
 
 
 FAKE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]

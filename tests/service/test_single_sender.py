@@ -1,14 +1,12 @@
 """Who may send to `tamulag-stream --ingest`, and which source takes what."""
 
 import asyncio
-from collections.abc import Collection
 from typing import cast
 
 import pytest
 
+from support.capture_server import IdlePipeline
 from tamulag.streamer.config.loader import ConfigError, load
-from tamulag.streamer.core.sample import Modality
-from tamulag.streamer.core.source import Put
 from tamulag.streamer.protocol.ingest import (
     Frame,
     Header,
@@ -28,30 +26,12 @@ HELLO = SenderHello(
 )
 
 
-class Idle:
-    """A pipeline that is not run."""
-
-    def __init__(self, *modalities: Modality) -> None:
-        self.modalities = modalities
-
-    def begin(self, hello: SenderHello) -> None: ...
-
-    def push(self, placed: PlacedFrame, put: Put) -> None: ...
-
-    def end(self, put: Put) -> None: ...
-
-    def losses(self) -> dict[str, int]:
-        return {}
-
-    def gauges(self) -> dict[str, float]:
-        return {}
-
-    def shed(self, steps: Collection[str]) -> None: ...
-
-
 def single(*, takes_words: bool = True) -> SingleSender:
     return SingleSender(
-        voice=Idle("text", "audio"), face=Idle("vision"), takes_words=takes_words, now=lambda: 0.0
+        voice=IdlePipeline("text", "audio"),
+        face=IdlePipeline("vision"),
+        takes_words=takes_words,
+        now=lambda: 0.0,
     )
 
 

@@ -1,6 +1,6 @@
 """Twelve seconds of the demo, heard by the real recogniser, with all that can be kept of them.
 
-Knows the command line. Does not know what the tests ask of it: whoever changes a file takes a copy.
+Knows the command line. Tests share these files: one that changes a file copies it first.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
     """Folder of the recording."""
     lines: Path
     """Its messages."""
-    told: Path
+    printed: Path
     """What was printed and logged."""
 
 
@@ -38,10 +38,10 @@ def kept_once(factory: pytest.TempPathFactory, *, strict: bool) -> Kept:
         privacy = ("--privacy", "strict") if strict else ()
         done = run("tamulag-stream", *demo, *files, *privacy, XDG_STATE_HOME=kept.state)
         assert done.returncode == 0, done.stderr
-        kept.told.write_text(done.stdout + done.stderr)
+        kept.printed.write_text(done.stdout + done.stderr)
 
     return _at(made_once(factory, "demo-strict" if strict else "demo", make))
 
 
 def _at(folder: Path) -> Kept:
-    return Kept(*(folder / name for name in ("state", "records", "lines.jsonl", "told.txt")))
+    return Kept(*(folder / name for name in ("state", "records", "lines.jsonl", "printed.txt")))

@@ -99,7 +99,7 @@ def test_the_latest_status_greets_a_newcomer() -> None:
 
 
 def test_one_address_has_only_so_many_connections() -> None:
-    """The next one is told to come later, and others are let in when one has left."""
+    """The next one is answered with 503, and others are let in when one has left."""
 
     async def scenario(server: WebSocketPublisher) -> None:
         async with subscribe(server), subscribe(server):
