@@ -332,10 +332,12 @@ def film(folder: Path) -> Path:
 @pytest.mark.sound
 def test_robot_loop(tmp_path: Path) -> None:
     """It sees a face, hears a voice, and shows a mood that changes with what is spoken."""
-    voice = spoken(demo_files()[1], tmp_path / "voice.wav", 44.0)
+    need(["espeak-ng"])
+    said, words = tmp_path / "said.wav", "What a wonderful day, I love it. I hate this, how terrible."
+    subprocess.run(["espeak-ng", "-w", str(said), words], check=True, timeout=20)
     with (
         pulse_server(tmp_path) as sound,
-        sound.playing(voice),
+        sound.playing(spoken(said, tmp_path / "voice.wav", 60.0)),
         mjpeg_camera(film(tmp_path)) as camera,
         run("robot_loop.py", camera.url, **sound.environment) as lines,
     ):

@@ -5,19 +5,32 @@ import sys
 
 COUNT = """
 import resource, sys
+import numpy as np
 import torch
-from tamulag.streamer.bench.server_capacity import batched
+from tamulag.models.runtime.checkpoint import load
+from tamulag.streamer.core.commands import Push
+from tamulag.streamer.core.sample import Block
+from tamulag.streamer.core.session_batch import SessionBatch
+from tamulag.models.runtime.torch_engine import TorchEngine
 from tamulag.streamer.service.malloc import disable_trim
+
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert disable_trim()
-def faults(hops):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    batched(256, hops=hops)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(1)
-# Less those of opening the sessions, whose memory is their own.
-print(faults(3) - faults(1))
+model, card = load("default")
+batch = SessionBatch(TorchEngine(model, 256), card, batch=256)
+for number in range(256):
+    batch.open(str(number), ("audio",))
+sound = np.zeros((50, model.config.audio.dim), np.float32)
+before = 0
+for hop in range(4):
+    for number in range(256):
+        batch.apply(str(number), Push(Block("audio", hop * 0.5, sound)))
+    if hop == 1:  # the first hop's memory is that of the sessions
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    while batch.waiting:
+        batch.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
