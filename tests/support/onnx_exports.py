@@ -1,13 +1,13 @@
 """Tiny models whose step function is exported for real, each once in a test session."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tamulag.models import ModelConfig, TamUlag, save
-from tamulag.models.nn.config import with_tam
 from tamulag.models.runtime.checkpoint import Card
 from tamulag.models.runtime.onnx_export import export
 from tamulag.streamer.offline.verify_onnx import ExportReport, export_checked
@@ -15,10 +15,15 @@ from tamulag.streamer.offline.verify_onnx import ExportReport, export_checked
 from .model_contract import tiny
 from .shared import made_once
 
-UNFUSED = with_tam(
-    ModelConfig(head_layers=3, fused=("text", "audio"), shares=(0.4, 0.2, 0.4)), "none"
+MIXED = ModelConfig(
+    fusion="both",
+    fused=("text", "audio"),
+    head_layers=3,
+    text=replace(ModelConfig().text, encoder="identity", tam="none"),
+    audio=replace(ModelConfig().audio, tam="softmax_gate"),
+    vision=replace(ModelConfig().vision, tam="gate_sum", residual=True),
 )
-"""Vision stays out of the fusion, and no branch has attention."""
+"""Every form that neither the paper's model nor the shipped one has; vision is not fused."""
 
 
 class Exported(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from support.model_contract import tiny
-from support.onnx_exports import UNFUSED, Exported, exported_once
+from support.onnx_exports import MIXED, Exported, exported_once
 from tamulag.models import ModelConfig, Output, State, TamUlag, Ticks
 from tamulag.models.nn.config import preset
 from tamulag.models.nn.tam_ulag import Turns
@@ -23,16 +23,7 @@ from tamulag.models.runtime.onnx_export import TOLERANCE, check, export
 pytestmark = pytest.mark.timeout(300)  # an export takes a minute on a busy machine
 
 CLOSE = 1e-5
-FORMS = {
-    "paper": preset("paper"),
-    "mixed": ModelConfig(
-        fusion="both",
-        text=replace(ModelConfig().text, encoder="identity", tam="mean"),
-        audio=replace(ModelConfig().audio, tam="softmax_gate"),
-        vision=replace(ModelConfig().vision, tam="gate_sum", residual=True),
-    ),
-    "none": UNFUSED,
-}
+FORMS = {"paper": preset("paper"), "mixed": MIXED}
 """With what ships, every form of attention, encoder, fusion and head."""
 
 

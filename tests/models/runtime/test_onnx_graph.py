@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import torch
 
-from support.onnx_exports import UNFUSED, Exported, exported_once
+from support.onnx_exports import MIXED, Exported, exported_once
 from tamulag.models import TamUlag
 from tamulag.models.runtime.onnx_graph import StepGraph
 
@@ -31,7 +31,7 @@ def test_the_graph_stays_small(exported: Exported) -> None:
 
 def test_what_was_not_fused_stays_out(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Of a model without vision in the fusion the file lets nobody allow it."""
-    made = exported_once(tmp_path_factory, "none", UNFUSED)
+    made = exported_once(tmp_path_factory, "mixed", MIXED)
     session = onnxruntime.InferenceSession(
         made.file.read_bytes(), providers=["CPUExecutionProvider"]
     )
