@@ -31,7 +31,7 @@ def chromium(*flags: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Tests run as root in containers, where the sandbox does not.
         launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *flags]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *flags]
         )
         try:
             yield launched
