@@ -232,7 +232,7 @@ def test_a_session_that_ended_is_not_called_lost(browser: Browser, running: Asid
 
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> None:
     """A wrong one is told; the right one opens, and neither is in the address or stored."""
-    locked = Access(token=Token(SECRET))
+    locked = Access(tokens=(Token(SECRET),))
     with aside(partial(server, access=locked)) as running, opened(browser, at(running)) as page:
         field = page.get_by_label("Token", exact=True)
         field.fill("wrong-horse-battery-x")

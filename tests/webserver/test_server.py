@@ -49,7 +49,7 @@ def locked(limits: Limits | None = None) -> WebSocketPublisher:
     """Return a server with a token and one page."""
     page = Route(make=lambda: Page(HTTPStatus.OK, "figures"))
     return WebSocketPublisher(
-        Access(token=Token(SECRET)),
+        Access(tokens=(Token(SECRET),)),
         0,
         hello=hello,
         missed=missed,
@@ -492,7 +492,7 @@ def test_an_impossible_port_is_reported() -> None:
 def test_an_address_of_another_machine_is_reported() -> None:
     """It cannot be bound; 192.0.2.0/24 belongs to nobody."""
     with pytest.raises(PublisherError, match=r"cannot serve 192\.0\.2\.1:0"):
-        asyncio.run(publisher(Access(host="192.0.2.1", token=Token(SECRET))).open())
+        asyncio.run(publisher(Access(host="192.0.2.1", tokens=(Token(SECRET),))).open())
 
 
 def test_nobody_is_served_before_run() -> None:
