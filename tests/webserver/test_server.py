@@ -38,6 +38,7 @@ from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver import access_control, server
 from tamulag.streamer.webserver.access_control import Access, AuthSettings, Token, access
 from tamulag.streamer.webserver.connection import Connection, Limits
+from tamulag.streamer.webserver.rights import Rights
 from tamulag.streamer.webserver.routes import Page, Route
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
@@ -644,7 +645,7 @@ def test_a_page_that_takes_a_while_holds_up_nobody() -> None:
     """It is made in a thread, and a subscriber gets its messages meanwhile."""
     is_free = threading.Event()
 
-    def slow() -> Page:
+    def slow(rights: Rights) -> Page:
         assert is_free.wait(10)
         return Page(HTTPStatus.NOT_FOUND, "found nothing")
 
