@@ -124,12 +124,15 @@ class Router:
             return _page(405, "only GET and HEAD", ("Allow", ", ".join(READING)))
         if route is None:
             return _page(426, "this is a WebSocket", ("Upgrade", "websocket"))
-        if route.is_public:
-            return make()
+        shut = None if route.is_public else self._shut(door, request.peer, rights)
+        return make() if shut is None else shut
+
+    def _shut(self, door: str, peer: str, rights: Rights | None) -> Page | None:
+        """Return why a page is not for somebody with these rights; None: it is."""
         if rights is None:
-            return self._refusal(request.peer)
+            return self._refusal(peer)
         lacking = rights.refusal(door)
-        return make() if lacking is None else _page(403, lacking)
+        return None if lacking is None else _page(403, lacking)
 
     def _upgrade(self, path: str, request: HttpRequest, rights: Rights | None) -> Page | None:
         """Return why a WebSocket is refused; None: the way is free, as far as is known by now."""
