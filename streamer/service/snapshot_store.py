@@ -128,8 +128,8 @@ class SnapshotStore:
         with os.fdopen(
             os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
         ) as file:
-            content = len(head).to_bytes(4, "big") + head + snapshot.state
-            file.write(seal(snapshot.key, content))
+            size = len(head).to_bytes(4, "big")
+            file.writelines(seal(snapshot.key, size + head, snapshot.state))
         partial.replace(path)
 
     def look(self, key: str) -> StoredSnapshot | None:
