@@ -58,7 +58,7 @@ def example(name: str) -> ModuleType:
 
 def server(*origins: str, token: str | None = None, port: int = 0) -> WebSocketPublisher:
     return WebSocketPublisher(
-        Access(token=Token(token) if token else None, origins=origins),
+        Access(tokens=(Token(token),) if token else (), origins=origins),
         port,
         hello=lambda: '{"type": "hello"}',
         missed=missed,

@@ -84,7 +84,7 @@ class WebSocket:
         host: Address to listen on; any but loopback needs a token or client certificates.
         port: 0 takes a free one.
         origins: Web pages that may connect, e.g. `http://localhost:8000`.
-        token_file: File with the secret that subscribers must show.
+        token_file: File with the secrets that clients must show, and their rights.
         certificate: PEM file of our certificate with its chain, for TLS.
         key: PEM file of its key; None: in the same file.
     """

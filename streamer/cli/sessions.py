@@ -102,12 +102,21 @@ def delete(
 ) -> None:
     """Delete sessions permanently; their words are overwritten.
 
+    Exit code 1: another program reads the history, so that the words stay on the disk for now.
+
     Example: tamulag sessions delete 3b01ac80
     """
+    from ..storage.history_db import HistoryError
+
     with _opened(history) as store:
+        is_gone = store.delete(*sessions)
         for session in sessions:
-            store.delete(session)
             print(f"{session} is deleted")
+    if not is_gone:
+        raise HistoryError(
+            "their words are on the disk still, because another program reads the history: end "
+            "it, then run `tamulag sessions list`, which overwrites them"
+        )
 
 
 def _opened(history: Path | None) -> "HistoryDb":

@@ -239,7 +239,7 @@ class WebSocketConfig(Table):
     origins: Annotated[tuple[Text, ...], Strict(False)] = ()
     """Web pages that may connect: a list of origins such as "http://localhost:8000\""""
     token_file: FileName | None = None
-    """Secret that subscribers must show: the path of a file that only its owner can read"""
+    """Secrets that clients must show, with their rights: the path of a file for its owner alone"""
     certificate: FileName | None = None
     """Our certificate with its chain, for TLS: the path of a PEM file, in quotes"""
     key: FileName | None = None

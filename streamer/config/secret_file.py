@@ -12,6 +12,9 @@ from ..core.errors import TamulagError
 
 MAX_BYTES = 4096
 
+MAX_LIST = 65536
+"""Bytes of a file with many secrets."""
+
 
 def owner_only(path: str, flags: int) -> int:
     """Open a file that is created for its owner alone (mode 0600); an `opener` of `open`."""
@@ -32,19 +35,25 @@ def read_secret(path: Path) -> str:
         SecretError: If the file cannot be read, is empty, longer than 4096 bytes or no text, or if
             its permissions let others read it.
     """
-    try:
-        with path.open("rb") as file:
-            # The mode of the open file is checked: the path could name another file by now.
-            _check_mode(path, os.fstat(file.fileno()).st_mode)
-            content = file.read(MAX_BYTES + 1)
-        secret = content.decode("utf-8-sig").strip()
-    except OSError as error:
-        raise SecretError(f"cannot read {path} ({error.strerror}): give a readable file") from None
-    except UnicodeDecodeError:
-        raise SecretError(f"{path} is no UTF-8 text: put the secret there as one line") from None
-    if not secret or len(content) > MAX_BYTES or "\n" in secret:
+    secret = _text(path, MAX_BYTES)
+    if not secret or "\n" in secret:
         raise SecretError(f"{path} holds no secret: put it there as one line, {MAX_BYTES} bytes")
     return secret
+
+
+def read_secrets(path: Path) -> dict[int, str]:
+    """Return the lines of a file by their numbers, without empty ones and those of `# ...`.
+
+    Raises:
+        SecretError: As `read_secret` does, but that there may be many lines, 65536 bytes.
+    """
+    lines = enumerate(_text(path, MAX_LIST).splitlines(), start=1)
+    kept = {number: line.strip() for number, line in lines}
+    # A secret has no blank: one that begins with # is none of these.
+    secrets = {n: line for n, line in kept.items() if line.partition(" ")[0] not in ("", "#")}
+    if not secrets:
+        raise SecretError(f"{path} holds no secret: put each there as a line, {MAX_LIST} bytes")
+    return secrets
 
 
 def check_key(path: Path) -> None:
@@ -74,6 +83,20 @@ def check_folder(path: Path) -> None:
             f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others can enter it: "
             f"chmod 700 {path}"
         )
+
+
+def _text(path: Path, most: int) -> str:
+    """Return what a file holds, without white space around it; nothing if it is longer."""
+    try:
+        with path.open("rb") as file:
+            # The mode of the open file is checked: the path could name another file by now.
+            _check_mode(path, os.fstat(file.fileno()).st_mode)
+            content = file.read(most + 1)
+        return content.decode("utf-8-sig").strip() if len(content) <= most else ""
+    except OSError as error:
+        raise SecretError(f"cannot read {path} ({error.strerror}): give a readable file") from None
+    except UnicodeDecodeError:
+        raise SecretError(f"{path} is no UTF-8 text: put the secret there as one line") from None
 
 
 def _check_mode(path: Path, mode: int) -> None:

@@ -1,12 +1,12 @@
 """Snapshots of sessions in a folder, for the server that resumes them.
 
-Knows files, keys and the form of a file. Knows nothing of what the state holds.
+Knows files, their times and the form of their content. Knows nothing of what the state holds.
 
-A file is named by a digest of its key, so that listing the folder does not give a session away.
+A file is named and sealed by what is derived from its session's key (snapshot_seal.py): who has the
+folder has no name, no word and no key.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +20,7 @@ from pathlib import Path
 from ..config.secret_file import SecretError, check_folder
 from ..core.errors import TamulagError
 from ..core.sample import Modality
+from .snapshot_seal import name_of, seal, unseal
 
 logger = logging.getLogger("tamulag.serve")
 
@@ -78,8 +79,8 @@ class StoredSnapshot:
     age: float = 0.0
 
     def head(self) -> dict[str, object]:
-        """Return what JSON can hold."""
-        rest = ("state", "age")
+        """Return what JSON can hold, without the key: who resumes the session has it."""
+        rest = ("key", "state", "age")
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in rest}
 
 
@@ -116,7 +117,7 @@ class SnapshotStore:
             raise SnapshotStoreError(f"--handover {error}") from None
 
     def put(self, snapshot: StoredSnapshot) -> None:
-        """Store a session under its key.
+        """Store a session, sealed with its key.
 
         Raises:
             OSError: If it cannot be written.
@@ -127,7 +128,8 @@ class SnapshotStore:
         with os.fdopen(
             os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
         ) as file:
-            file.write(len(head).to_bytes(4, "big") + head + snapshot.state)
+            size = len(head).to_bytes(4, "big")
+            file.writelines(seal(snapshot.key, size + head, snapshot.state))
         partial.replace(path)
 
     def look(self, key: str) -> StoredSnapshot | None:
@@ -137,18 +139,20 @@ class SnapshotStore:
         """
         path = self._path(key)
         try:
-            data = path.read_bytes()
+            sealed = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             logger.warning("%s cannot be read (%s): that session starts fresh", path, error)
             return None
-        size = int.from_bytes(data[:4], "big")
         try:
+            data = unseal(key, sealed)
+            size = int.from_bytes(data[:4], "big")
             head = json.loads(data[4 : 4 + size])
-            about = {"key": key} | head["about"]
+            about = head["about"] | {"asked": tuple(head["about"]["asked"])}
             found = StoredSnapshot(
-                **(about | {"asked": tuple(about["asked"])}),
+                **about,
+                key=key,
                 state=data[4 + size :],
                 age=self._wall() - head["at"],
             )
@@ -200,4 +204,4 @@ class SnapshotStore:
             logger.warning("delete the sessions in %s yourself (%s)", self._folder, why)
 
     def _path(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{_SUFFIX}"
+        return self._folder / f"{name_of(key)}{_SUFFIX}"

@@ -19,6 +19,7 @@ from ..aio.background_writer import QueueThread
 from ..aio.threads import in_thread
 from ..protocol import messages
 from ..publishers.publisher import PublisherError
+from ..webserver.rights import NOT_YOURS, Rights
 from ..webserver.routes import Page, Route
 from .history_db import HistoryDb, HistoryError, HistoryFull, PastSession
 
@@ -218,18 +219,39 @@ class History:
             return _json(HTTPStatus.BAD_REQUEST, {"error": "after: must be the seq of a message"})
         return Page(HTTPStatus.OK, "", later=partial(_answer, self._session, name, int(after)))
 
-    def _list(self) -> Page:
+    def _list(self, rights: Rights) -> Page:
         with HistoryDb(self._path) as store:
-            return _json(HTTPStatus.OK, [summary(past) for past in store.sessions(LIST_LIMIT)])
+            found = store.sessions(LIST_LIMIT)
+        mine = [summary(past) for past in found if rights.may_read(past.hello["session"])]
+        return _json(HTTPStatus.OK, mine)
 
-    def _session(self, name: str, after: int) -> Page:
+    def _session(self, name: str, after: int, rights: Rights) -> Page:
         with HistoryDb(self._path) as store:
-            head = json.dumps(summary(store.session(name)))
+            past = _readable(store, name, rights)
+            if past is None:
+                return _json(HTTPStatus.FORBIDDEN, {"error": NOT_YOURS})
+            head = json.dumps(summary(past))
             lines = list(store.messages(name, after=after, limit=PAGE_LIMIT))
         following = json.loads(lines[-1])["seq"] if len(lines) == PAGE_LIMIT else None
         rows = ",\n".join(lines)
         body = f'{{"session":{head},"next":{json.dumps(following)},"messages":[\n{rows}\n]}}\n'
         return Page(HTTPStatus.OK, body, "application/json")
+
+
+def _readable(store: HistoryDb, name: str, rights: Rights) -> PastSession | None:
+    """Return a session; None: it is not for these rights, whether it is there or not.
+
+    Raises:
+        HistoryError: If it may be read and is not there.
+    """
+    try:
+        past = store.session(name)
+    except HistoryError:
+        if rights.may_read(name):
+            raise
+        return None
+    # Its own name counts: the number behind an id may make it that of another session.
+    return past if rights.may_read(past.hello["session"]) else None
 
 
 def summary(past: PastSession) -> dict[str, object]:
@@ -247,6 +269,7 @@ def summary(past: PastSession) -> dict[str, object]:
 
 
 def _answer(make: Callable[..., Page], *asked: object) -> Page:
+    """Return what a page function makes of what was asked, the client's rights being the last."""
     try:
         return make(*asked)
     except HistoryError as error:

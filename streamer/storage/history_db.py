@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import TamulagError
+from .history_erasure import finish, shrink
 
 VERSION = 1
 """Version of the tables; a newer file is refused."""
@@ -221,17 +222,22 @@ class HistoryDb:
             for (line,) in self._open.execute(query, (name, after, limit)):
                 yield line
 
-    def delete(self, name: str) -> None:
-        """Remove a session permanently.
+    def delete(self, *names: str) -> bool:
+        """Remove sessions permanently, all of them or none.
+
+        Returns:
+            Whether their words are gone from the disk; else another program reads an older state of
+            the file, and the next one that opens it after that overwrites them.
 
         Raises:
-            HistoryError: If there is none of that name, or the file cannot be written.
+            HistoryError: If there is none of a name, or the file cannot be written.
         """
-        self.session(name)
+        for name in names:
+            self.session(name)
         with self._as_history_error("changed"):
             with self._writing() as db:
-                db.execute("DELETE FROM sessions WHERE id = ?", (name,))
-            self._shrink()
+                db.executemany("DELETE FROM sessions WHERE id = ?", [(name,) for name in names])
+            return shrink(self._open)
 
     def prune(
         self, running: Collection[int], *, now: float, max_age: float, max_bytes: int
@@ -267,7 +273,7 @@ class HistoryDb:
                     break
                 db.execute("DELETE FROM sessions WHERE key = ?", (other,))
                 old, room = old + is_old, room + (not is_old)
-        self._shrink()
+        shrink(self._open)
         if self.size > max_bytes:
             raise HistoryFull(
                 f"{self._path} has {self.size / 1e6:.0f} MB and nothing left to remove but "
@@ -292,11 +298,6 @@ class HistoryDb:
     def _is_any_older(self, end: float) -> bool:
         oldest = self._open.execute("SELECT min(ended) FROM sessions").fetchone()[0]
         return oldest is not None and oldest < end
-
-    def _shrink(self) -> None:
-        """Return free pages and the write-ahead log to the disk, unless others read the file."""
-        # A script, because `execute` runs a single step of it, which frees one page.
-        self._open.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -334,6 +335,7 @@ class HistoryDb:
                     # Another process may have created them meanwhile.
                     for statement in TABLES if self._check(db) else ():
                         db.execute(statement)
+            finish(db, BUSY_TIMEOUT)
         except BaseException:
             self.close()
             raise

@@ -1,9 +1,10 @@
-"""Access control: listening address, token, TLS, and how often a wrong token may be tried.
+"""Access control: listening address, tokens, TLS, and how often a wrong token may be tried.
 
 Knows settings, certificates and the places of a token. Opens no port and reads no request.
 """
 
 import contextlib
+import hashlib
 import hmac
 import ipaddress
 import os
@@ -12,8 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.secret_file import SecretError, check_key, read_secret
+from ..config.secret_file import SecretError, check_key, read_secrets
 from ..publishers.publisher import PublisherError
+from .rights import ALL, Rights, parse_rights
 
 VARIABLE = "TAMULAG_TOKEN"
 SHORTEST = 16
@@ -30,7 +32,8 @@ class AuthSettings:
     """Settings of token and TLS, all optional; values are paths of files.
 
     Attributes:
-        token_file: Holds the token; without it the environment variable is used.
+        token_file: Holds the tokens and their rights, a line for each; without it the environment
+            variable is used, which holds one with all rights.
         certificate: Our certificate, PEM, with its chain.
         key: Key of our certificate, PEM; None: it is in the certificate's file.
         client_ca: PEM; a client must present a certificate signed by one of these.
@@ -50,24 +53,30 @@ class Token:
     Args:
         text: The secret.
         place: Where it was found, for errors.
+        rights: What it opens.
 
     Raises:
         PublisherError: If it is shorter than 16 characters, or has blanks or non-ASCII characters.
     """
 
-    def __init__(self, text: str, place: str = "the token") -> None:
+    def __init__(self, text: str, place: str = "the token", rights: Rights = ALL) -> None:
         if len(text) < SHORTEST:
             raise PublisherError(f"{place} has fewer than {SHORTEST} characters: {_MAKE_ONE}")
         if not (text.isascii() and text.isprintable()) or " " in text:
             raise PublisherError(f"{place} has blanks or characters beyond ASCII: {_MAKE_ONE}")
-        self._bytes = text.encode()
+        self.rights = rights
+        self._digest = _digest(text)
 
     def __repr__(self) -> str:
         return "Token(***)"
 
+    def is_same(self, other: "Token") -> bool:
+        """Return whether both are the same secret."""
+        return hmac.compare_digest(self._digest, other._digest)
+
     def matches(self, offered: str) -> bool:
-        """Compare in constant time."""
-        return hmac.compare_digest(self._bytes, offered.encode(errors="surrogatepass"))
+        """Compare in constant time, whatever the length."""
+        return hmac.compare_digest(self._digest, _digest(offered))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +85,20 @@ class Access:
 
     Attributes:
         host: Address to listen on.
-        token: Required of every client; None: none is required.
+        tokens: One of them is required of every client; none: nothing is required.
         tls: TLS of the server; None: unencrypted.
         origins: Web pages that may connect; programs send no origin.
     """
 
     host: str = "127.0.0.1"
-    token: Token | None = None
+    tokens: tuple[Token, ...] = ()
     tls: ssl.SSLContext | None = None
     origins: tuple[str, ...] = ()
+
+    def rights_of(self, offered: str) -> Rights | None:
+        """Return the rights of a token, None: there is no such; takes as long for each."""
+        found = [token.rights for token in self.tokens if token.matches(offered)]
+        return found[0] if found else None
 
 
 def access(host: str, auth: AuthSettings | None = None, *, origins: tuple[str, ...] = ()) -> Access:
@@ -98,10 +112,10 @@ def access(host: str, auth: AuthSettings | None = None, *, origins: tuple[str, .
     """
     auth = auth or AuthSettings()
     address = "127.0.0.1" if host == "localhost" else host
-    token, tls = _token(auth), _tls(auth)
+    tokens, tls = _tokens(auth), _tls(auth)
     if not is_loopback(address):
-        _require_auth(address, auth, token)
-    return Access(host=address, token=token, tls=tls, origins=origins)
+        _require_auth(address, auth, tokens)
+    return Access(host=address, tokens=tokens, tls=tls, origins=origins)
 
 
 def is_loopback(address: str) -> bool:
@@ -163,15 +177,37 @@ class FailedAttempts:
             self._wrong.popitem(last=False)
 
 
-def _token(auth: AuthSettings) -> Token | None:
-    if auth.token_file is not None:
-        try:
-            place = f"websocket.token_file = {auth.token_file}"
-            return Token(read_secret(Path(auth.token_file)), place)
-        except SecretError as error:
-            raise PublisherError(f"websocket.token_file: {error}") from None
-    text = os.environ.get(VARIABLE)
-    return None if text is None else Token(text, VARIABLE)
+def _tokens(auth: AuthSettings) -> tuple[Token, ...]:
+    if auth.token_file is None:
+        text = os.environ.get(VARIABLE)
+        return () if text is None else (Token(text, VARIABLE),)
+    place = f"websocket.token_file = {auth.token_file}"
+    try:
+        lines = read_secrets(Path(auth.token_file))
+    except SecretError as error:
+        raise PublisherError(f"websocket.token_file: {error}") from None
+    tokens: list[Token] = []
+    for number, line in lines.items():
+        token = _token(line, place if len(lines) == 1 else f"{place}, line {number},")
+        if any(token.is_same(other) for other in tokens):
+            raise PublisherError(f"{place}, line {number}, repeats a token: one line for each")
+        tokens.append(token)
+    return tuple(tokens)
+
+
+def _token(line: str, place: str) -> Token:
+    """Return the token of a line, `TOKEN` or `TOKEN RIGHT,RIGHT,...`."""
+    text, *rest = line.split(maxsplit=1)
+    try:
+        return Token(text, place, parse_rights(rest[0]) if rest else ALL)
+    except ValueError as error:
+        raise PublisherError(
+            f"{place} has {error}: give a token and its rights, as in `TOKEN send,listen:seat-7`"
+        ) from None
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def _tls(auth: AuthSettings) -> ssl.SSLContext | None:
@@ -205,10 +241,10 @@ def _tls(auth: AuthSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _require_auth(host: str, auth: AuthSettings, token: Token | None) -> None:
+def _require_auth(host: str, auth: AuthSettings, tokens: tuple[Token, ...]) -> None:
     if auth.client_ca is not None:
         return
-    if token is None:
+    if not tokens:
         raise PublisherError(
             f"others can reach {host or 'every address'}, and nothing keeps them out: set "
             "websocket.token_file (or "

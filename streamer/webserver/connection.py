@@ -19,6 +19,7 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
 from .access_control import network
+from .rights import Rights
 
 logger = logging.getLogger("tamulag.websocket")
 
@@ -149,7 +150,7 @@ class Connection(ServerConnection):
     ) -> None:
         super().__init__(protocol, server, **rest)
         self.peer = "unknown"
-        self.is_known = False
+        self.rights: Rights | None = None  # none is known until a token has come
         self.dropped = 0
         self._policy = policy
         self._unreported = 0

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from .access_control import Access, FailedAttempts, is_loopback
+from .rights import ALL, Rights
 
 logger = logging.getLogger("tamulag.websocket")
 
@@ -33,8 +34,9 @@ class Page:
     body: str
     kind: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
-    later: "Callable[[], Page] | None" = None
-    """Returns the page in place of this one; it reads a disk, so it is called in a thread."""
+    later: "Callable[[Rights], Page] | None" = None
+    """Returns the page in place of this one, for a client's rights; it reads a disk, so it is
+    called in a thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Route:
 
     Attributes:
         make: Returns the page; called on the event loop, must be quick.
-        is_public: Whether it is served without the token.
+        is_public: Whether it is served without a token; else rights.py has what it takes.
         below: Returns the page for what follows the route's own path and a slash, query included;
             None: there is none.
     """
@@ -74,6 +76,7 @@ class Router:
         access: Requirements of clients.
         routes: Routes by path, static files included.
         websockets: Paths of WebSockets.
+        has_sessions: Whether `/?session=NAME` follows one of many.
         attempts: Counts wrong tokens.
         clock: Monotonic clock, seconds.
     """
@@ -81,65 +84,81 @@ class Router:
     access: Access
     routes: Mapping[str, Route] = field(default_factory=dict)
     websockets: Sequence[str] = ("/",)
+    has_sessions: bool = False
     attempts: FailedAttempts = field(default_factory=FailedAttempts)
     clock: Callable[[], float] = time.monotonic
 
-    def answer(self, request: HttpRequest) -> tuple[Page | None, bool]:
-        """Return a page, or None for a WebSocket; and whether the peer is authenticated."""
+    def answer(self, request: HttpRequest) -> tuple[Page | None, Rights | None]:
+        """Return a page, or None for a WebSocket; and the peer's rights, None: no token yet."""
         path, _, query = request.target.partition("?")
         if re.search(r"(^|&)token=", query):
-            return _page(400, f"a token never belongs into an address: {_WHERE}"), False
+            return _page(400, f"a token never belongs into an address: {_WHERE}"), None
         if not self._is_host(request.hosts):
-            return _page(403, UNKNOWN_HOST), False
+            return _page(403, UNKNOWN_HOST), None
         if request.is_upgrade and not self._is_origin(request):
-            return _page(403, "pages of this origin may not listen: list it in origins"), False
-        is_known = self.access.token is None
-        if request.authorizations and not is_known:
-            is_known = self._is_bearer(request)
-            if not is_known:
-                return self._refusal(request.peer), False
-        return self._choose(path, request, is_known), is_known
+            return _page(403, "pages of this origin may not listen: list it in origins"), None
+        rights = None if self.access.tokens else ALL
+        if request.authorizations and rights is None:
+            rights = self._rights_of_bearer(request)
+            if rights is None:
+                return self._refusal(request.peer), None
+        return self._choose(path, request, rights), rights
 
-    def is_token(self, message: str | bytes, peer: str) -> bool:
-        """Return whether a first message contains the token; a wrong one is counted."""
+    def rights_of(self, message: str | bytes, peer: str) -> Rights | None:
+        """Return the rights of the token in a first message; None: a wrong one, it is counted."""
         return self._check(_offered(message), peer)
 
-    def _choose(self, path: str, request: HttpRequest, is_known: bool) -> Page | None:
-        route, make = self._find(request.target)
+    def shuts_out(self, target: str, rights: Rights) -> str | None:
+        """Return why a WebSocket is not for somebody with these rights; None: it is."""
+        path = target.partition("?")[0]
+        session = session_of(target) if self.has_sessions and path == "/" else None
+        return rights.refusal(path, session)
+
+    def _choose(self, path: str, request: HttpRequest, rights: Rights | None) -> Page | None:
         if request.is_upgrade and request.method == "GET":
-            return (
-                None
-                if path in self.websockets
-                else _page(404, f"WebSocket: {' '.join(self.websockets)}")
-            )
+            return self._upgrade(path, request, rights)
+        door, route, make = self._find(request.target)
         if route is None and path != "/":
             return _page(404, f"not here; here are: {' '.join(['/', *self.routes])}")
         if request.method not in READING:
             return _page(405, "only GET and HEAD", ("Allow", ", ".join(READING)))
         if route is None:
             return _page(426, "this is a WebSocket", ("Upgrade", "websocket"))
-        if not (is_known or route.is_public):
-            return self._refusal(request.peer)
-        return make()
+        shut = None if route.is_public else self._shut(door, request.peer, rights)
+        return make() if shut is None else shut
 
-    def _find(self, target: str) -> tuple[Route | None, Callable[[], Page]]:
-        """Return the route of a target, or of the path above it, and the function for its page."""
+    def _shut(self, door: str, peer: str, rights: Rights | None) -> Page | None:
+        """Return why a page is not for somebody with these rights; None: it is."""
+        if rights is None:
+            return self._refusal(peer)
+        lacking = rights.refusal(door)
+        return None if lacking is None else _page(403, lacking)
+
+    def _upgrade(self, path: str, request: HttpRequest, rights: Rights | None) -> Page | None:
+        """Return why a WebSocket is refused; None: the way is free, as far as is known by now."""
+        if path not in self.websockets:
+            return _page(404, f"WebSocket: {' '.join(self.websockets)}")
+        lacking = None if rights is None else self.shuts_out(request.target, rights)
+        return None if lacking is None else _page(403, lacking)
+
+    def _find(self, target: str) -> tuple[str, Route | None, Callable[[], Page]]:
+        """Return path and route of a target, or of what is above it, and what makes its page."""
         path = target.partition("?")[0]
         route = self.routes.get(path)
         if route is not None:
-            return route, route.make
+            return path, route, route.make
         above = path.rpartition("/")[0]
         route = self.routes.get(above)
         if route is None or route.below is None:
-            return None, partial(_page, 404, "not here")
-        return route, partial(route.below, target.removeprefix(f"{above}/"))
+            return path, None, partial(_page, 404, "not here")
+        return above, route, partial(route.below, target.removeprefix(f"{above}/"))
 
     def _is_host(self, hosts: Sequence[str]) -> bool:
         # Without authentication a foreign page could reach us by a host name of its own that
         # resolves to this machine (DNS rebinding); an address or localhost cannot be such a name.
         # With a token it could guess on, and its guesses would count as this machine's.
         is_local = is_loopback(self.access.host)
-        if self.access.tls is not None or (self.access.token is not None and not is_local):
+        if self.access.tls is not None or (self.access.tokens and not is_local):
             return True
         listed = {urlsplit(origin).netloc.lower() for origin in self.access.origins}
         return all(_is_own(host) or host.lower() in listed for host in hosts)
@@ -151,22 +170,22 @@ class Router:
         listed = self.access.origins
         return all(one in listed or [one.lower()] == own for one in request.origins)
 
-    def _is_bearer(self, request: HttpRequest) -> bool:
+    def _rights_of_bearer(self, request: HttpRequest) -> Rights | None:
         scheme, _, offered = request.authorizations[0].partition(" ")
         is_clear = len(request.authorizations) == 1 and scheme.lower() == "bearer"
         return self._check(offered.strip() if is_clear else None, request.peer)
 
-    def _check(self, offered: str | None, peer: str) -> bool:
+    def _check(self, offered: str | None, peer: str) -> Rights | None:
         now = self.clock()
-        token = self.access.token
-        if token is None:
-            return True
-        if offered is not None and token.matches(offered):
-            return True
+        if not self.access.tokens:
+            return ALL
+        rights = None if offered is None else self.access.rights_of(offered)
+        if rights is not None:
+            return rights
         if not self.attempts.is_blocked(peer, now):
             logger.warning("no token, or a wrong one, from %s", peer)
         self.attempts.add(peer, now)
-        return False
+        return None
 
     def delay(self, peer: str) -> float:
         """Return the seconds that the answer to a wrong token of a peer waits."""
@@ -176,6 +195,11 @@ class Router:
         if self.attempts.is_blocked(peer, self.clock()):
             return _page(429, "too many wrong tokens: wait a minute", ("Retry-After", "60"))
         return _page(401, f"token wanted: {_WHERE}", ("WWW-Authenticate", "Bearer"))
+
+
+def session_of(target: str) -> str | None:
+    """Return the session requested by a subscriber's target; None: the server itself."""
+    return next(iter(parse_qs(urlsplit(target).query).get("session", [])), None)
 
 
 def _page(status: int, text: str, *headers: tuple[str, str]) -> Page:

@@ -23,10 +23,11 @@ from ..aio.threads import in_thread
 from ..publishers.publisher import PublisherError
 from .access_control import Access, is_loopback
 from .connection import CROWDED, Connection, ConnectionPolicy, Limits, end_handlers, text_frame
-from .http_response import response_of
+from .http_messages import request_of, response_of
 from .pending_connections import PendingConnections, count_from_accept
-from .routes import HttpRequest, Page, Route, Router
-from .session_subscribers import SessionSubscribers, session_of
+from .rights import NONE, Rights
+from .routes import Page, Route, Router, session_of
+from .session_subscribers import SessionSubscribers
 
 logger = logging.getLogger("tamulag.websocket")
 
@@ -105,7 +106,12 @@ class WebSocketPublisher:
         self._greet = greet
         self._by_session = SessionSubscribers()
         websockets = ("/",) if receive is None else ("/", INGEST)
-        self._router = Router(access=self._access, routes=routes or {}, websockets=websockets)
+        self._router = Router(
+            access=self._access,
+            routes=routes or {},
+            websockets=websockets,
+            has_sessions=greet is not None,
+        )
         self._port = port
         self._hello = hello
         self._limits = limits or Limits()
@@ -265,26 +271,15 @@ class WebSocketPublisher:
         self, connection: ServerConnection, request: Request
     ) -> Response | Awaitable[Response] | None:
         assert isinstance(connection, Connection)
-        headers = request.headers
-        upgrades = ",".join(headers.get_all("Upgrade")).lower()
-        parsed = HttpRequest(
-            method=request.method,
-            target=request.path,
-            peer=connection.peer,
-            hosts=headers.get_all("Host"),
-            origins=headers.get_all("Origin"),
-            authorizations=headers.get_all("Authorization"),
-            is_upgrade="websocket" in upgrades,
-        )
         try:
-            page, connection.is_known = self._router.answer(parsed)
+            page, connection.rights = self._router.answer(request_of(connection.peer, request))
         except Exception as error:
             self._on_error(error)
             raise
         if page is None:
             return None
         if page.later is not None:
-            return self._defer(connection, page.later)
+            return self._defer(connection, partial(page.later, connection.rights or NONE))
         if page.status in _DELAYED:
             return self._delay(connection, page)
         return self._respond(connection, page)
@@ -362,21 +357,26 @@ class WebSocketPublisher:
 
     async def _refusal(self, connection: Connection) -> tuple[CloseCode, str] | None:
         """Return the reason not to serve a connection, with the close code; None: serve it."""
-        if not (connection.is_known or await self._has_token(connection)):
+        assert connection.request is not None
+        rights = connection.rights or await self._rights_of(connection)
+        if rights is None:
             return CloseCode.POLICY_VIOLATION, "no valid token"
+        lacking = self._router.shuts_out(connection.request.path, rights)
+        if lacking is not None:
+            return CloseCode.POLICY_VIOLATION, lacking
         if len(self._subscribers) >= self._limits.subscribers:
             return CloseCode.TRY_AGAIN_LATER, "too many subscribers"
         return None
 
-    async def _has_token(self, connection: Connection) -> bool:
+    async def _rights_of(self, connection: Connection) -> Rights | None:
         try:
             async with asyncio.timeout(_HANDSHAKE):
-                if self._router.is_token(await connection.recv(), connection.peer):
-                    return True
-                await asyncio.sleep(self._router.delay(connection.peer))
-                return False
+                rights = self._router.rights_of(await connection.recv(), connection.peer)
+                if rights is None:
+                    await asyncio.sleep(self._router.delay(connection.peer))
+                return rights
         except (TimeoutError, ConnectionClosed):
-            return False
+            return None
 
     def _add_subscriber(self, connection: Connection, hello: str, status: str | None) -> None:
         connection.deliver(text_frame(hello))

@@ -4,7 +4,6 @@ Knows subscribers and names of sessions. Knows no server; of messages the end of
 """
 
 import asyncio
-from urllib.parse import parse_qs, urlsplit
 
 from .connection import Connection, text_frame
 
@@ -48,8 +47,3 @@ class SessionSubscribers:
                 task = asyncio.create_task(subscriber.finish(), name="tamulag.follower")
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
-
-
-def session_of(target: str) -> str | None:
-    """Return the session requested by a subscriber's target; None: the server itself."""
-    return next(iter(parse_qs(urlsplit(target).query).get("session", [])), None)

@@ -195,7 +195,7 @@ def test_a_tablet_sends_over_tls_with_a_token(browser: Browser, tmp_path: Path) 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(own.certificate, own.key)
     taken = ReceivedFrames()
-    locked = partial(capture_server, taken, Access(token=Token(SECRET), tls=tls))
+    locked = partial(capture_server, taken, Access(tokens=(Token(SECRET),), tls=tls))
     with aside(locked) as running, opened(browser, "about:blank", ["camera"]) as page:
         page.add_init_script(SPY)
         page.goto(f"https://127.0.0.1:{running.server.port}/capture")

@@ -27,6 +27,7 @@ from support.dashboard import (
     shown_loosely,
 )
 from tamulag.streamer.webserver.access_control import Access, Token
+from tamulag.streamer.webserver.rights import parse_rights
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -231,13 +232,19 @@ def test_a_session_that_ended_is_not_called_lost(browser: Browser, running: Asid
 
 
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> None:
-    """A wrong one is told; the right one opens, and neither is in the address or stored."""
-    locked = Access(token=Token(SECRET))
+    """A wrong one is told, one without the right too; no token is in the address or stored."""
+    sender = "sender-horse-battery"
+    locked = Access(tokens=(Token(SECRET), Token(sender, rights=parse_rights("send"))))
     with aside(partial(server, access=locked)) as running, opened(browser, at(running)) as page:
         field = page.get_by_label("Token", exact=True)
         field.fill("wrong-horse-battery-x")
         field.press("Enter")
         expect(page.locator("#token-why")).to_have_text("That token was not right.")
+        field.fill(sender)
+        field.press("Enter")
+        expect(page.locator("#token-why")).to_have_text(
+            "this token lacks the right: use one with listen."
+        )
         field.fill(SECRET)
         field.press("Enter")
         expect(page.locator("#link")).to_have_text("live")

@@ -133,7 +133,7 @@ def test_without_files_a_pending_one_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_right_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guess from the same address is answered later each time, in the end with 429."""
     monkeypatch.setattr(access_control, "LONGEST_DELAY", 0.5)
-    locked = WebSocketPublisher(Access(token=Token(SECRET)), 0, hello=hello, missed=missed)
+    locked = WebSocketPublisher(Access(tokens=(Token(SECRET),)), 0, hello=hello, missed=missed)
 
     async def guess(server: WebSocketPublisher) -> int:
         return (await ask(server, "/metrics", "Authorization: Bearer wrong-horse-battery"))[0]
@@ -155,7 +155,7 @@ def test_the_right_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_thousands_of_guesses_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The delay stays at its bound, however many came before."""
     monkeypatch.setattr(access_control, "LONGEST_DELAY", 0.05)
-    locked = WebSocketPublisher(Access(token=Token(SECRET)), 0, hello=hello, missed=missed)
+    locked = WebSocketPublisher(Access(tokens=(Token(SECRET),)), 0, hello=hello, missed=missed)
 
     async def scenario(server: WebSocketPublisher) -> None:
         for _ in range(5000):
@@ -198,7 +198,7 @@ def test_sessions_that_wait_are_bounded_for_each_address() -> None:
 def test_a_page_of_another_name_cannot_guess(host: str) -> None:
     """On loopback `Host` counts with a token too, but for a page that is listed (a proxy)."""
     origins = ("https://kiosk.example",)
-    chosen = Access(token=Token(SECRET), origins=origins)
+    chosen = Access(tokens=(Token(SECRET),), origins=origins)
     locked = WebSocketPublisher(chosen, 0, hello=hello, missed=missed)
 
     async def status(server: WebSocketPublisher, name: str) -> bytes:

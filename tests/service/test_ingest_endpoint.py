@@ -262,7 +262,7 @@ def test_a_sender_needs_the_token() -> None:
             await right.send(json.dumps({"token": SECRET}))
             assert (await ready(right))["type"] == "ready"
 
-    play(scenario, access=Access(token=Token(SECRET)))
+    play(scenario, access=Access(tokens=(Token(SECRET),)))
 
 
 def test_foreign_pages_may_not_send() -> None:

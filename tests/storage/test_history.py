@@ -14,6 +14,7 @@ from support.waiting import until
 from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.storage.history import PAGE_LIMIT, QUEUE, History, summary
 from tamulag.streamer.storage.history_db import HistoryDb, PastSession
+from tamulag.streamer.webserver.rights import ALL
 from tamulag.streamer.webserver.routes import Page
 
 YEARS = 1e10
@@ -71,7 +72,7 @@ def lines_of(path: Path) -> list[str]:
 
 def answer(page: Page) -> tuple[int, object]:
     """Return status and value of a page, made as the server makes it."""
-    made = page if page.later is None else page.later()
+    made = page if page.later is None else page.later(ALL)
     assert made.kind == "application/json"
     return made.status.value, json.loads(made.body)
 

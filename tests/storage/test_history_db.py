@@ -140,6 +140,18 @@ def test_what_is_deleted_is_gone_from_the_disk(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
+def test_sessions_are_deleted_all_or_none(path: Path) -> None:
+    """A name that is not there is found before anything is gone."""
+    with HistoryDb(path, create=True) as store:
+        keep(store, "a", EPOCH)
+        keep(store, "b", EPOCH + 1000)
+        with pytest.raises(HistoryError, match="no session 'x'"):
+            store.delete("a", "x")
+        assert names(store) == ["b", "a"]
+        assert store.delete("a", "b")
+        assert names(store) == []
+
+
 def test_old_sessions_are_removed(path: Path) -> None:
     """Those whose end is longer ago than allowed, and no other."""
     with HistoryDb(path, create=True) as store:

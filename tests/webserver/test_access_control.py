@@ -46,7 +46,7 @@ def pair(tmp_path: Path) -> Pair:
 def test_loopback_needs_no_lock(host: str) -> None:
     """Nobody else can reach it."""
     opened = access(host)
-    assert (opened.token, opened.tls) == (None, None)
+    assert (opened.tokens, opened.tls) == ((), None)
     assert is_loopback(opened.host)
 
 
@@ -64,7 +64,7 @@ def test_a_token_alone_does_not_go_over_a_network(host: str, token_file: str) ->
     """It could be read on its way; a setting must allow that."""
     with pytest.raises(PublisherError, match=r"unencrypted: .*certificate.*plain = true"):
         access(host, AuthSettings(token_file=token_file))
-    assert access(host, AuthSettings(token_file=token_file, plain=True)).token is not None
+    assert access(host, AuthSettings(token_file=token_file, plain=True)).tokens
 
 
 def test_plain_is_no_lock() -> None:
@@ -93,7 +93,7 @@ def test_client_certificates_are_a_lock(pair: Pair) -> None:
     opened = access(
         "0.0.0.0", AuthSettings(certificate=certificate, key=key, client_ca=certificate)
     )
-    assert opened.token is None
+    assert opened.tokens == ()
     assert opened.tls is not None
     assert opened.tls.verify_mode is ssl.CERT_REQUIRED
 
@@ -137,8 +137,7 @@ def test_an_encrypted_key_is_reported_without_a_prompt(pair: Pair, tmp_path: Pat
 def test_a_token_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """On loopback too: who sets one wants it asked for."""
     monkeypatch.setenv("TAMULAG_TOKEN", SECRET)
-    token = access("127.0.0.1").token
-    assert token is not None
+    (token,) = access("127.0.0.1").tokens
     assert token.matches(SECRET)
 
 
@@ -147,8 +146,7 @@ def test_a_token_file_wins_over_the_environment(
 ) -> None:
     """The settings of this run are nearer than those of the shell."""
     monkeypatch.setenv("TAMULAG_TOKEN", "another-token-of-the-shell")
-    token = access("127.0.0.1", AuthSettings(token_file=token_file)).token
-    assert token is not None
+    (token,) = access("127.0.0.1", AuthSettings(token_file=token_file)).tokens
     assert token.matches(SECRET)
 
 

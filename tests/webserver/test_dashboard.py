@@ -21,7 +21,7 @@ HTML = (WEB / "index.html").read_text()
 
 
 def server(token: str | None = None) -> WebSocketPublisher:
-    access = Access(token=Token(token) if token else None)
+    access = Access(tokens=(Token(token),) if token else ())
     return WebSocketPublisher(
         access, 0, hello=lambda: "hello", missed=str, routes=dashboard.routes()
     )

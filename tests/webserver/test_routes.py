@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamulag.streamer.webserver.access_control import Access, FailedAttempts, Token
+from tamulag.streamer.webserver.rights import ALL
 from tamulag.streamer.webserver.routes import HttpRequest, Page, Route, Router
 
 SECRET = "correct-horse-battery"
@@ -23,7 +24,7 @@ def shelf(text: str, *, is_public: bool = False) -> Route:
 def door(*, token: bool = True, now: Sequence[float] = (0.0,)) -> Router:
     """Return a door with two pages; three wrong tokens in a minute are allowed."""
     return Router(
-        access=Access(token=Token(SECRET) if token else None),
+        access=Access(tokens=(Token(SECRET),) if token else ()),
         routes={"/healthz": shelf("well", is_public=True), "/metrics": shelf("figures")},
         attempts=FailedAttempts(allowed=3),
         clock=lambda: now[-1],
@@ -75,9 +76,9 @@ def test_a_websocket_may_come_without_a_header_and_is_not_known_yet() -> None:
     """Browsers cannot set headers: the first message decides."""
     opened = door()
     asked = HttpRequest(method="GET", target="/", peer="10.0.0.7", is_upgrade=True)
-    assert opened.answer(asked) == (None, False)
-    assert opened.is_token(json.dumps({"token": SECRET}), "10.0.0.7")
-    assert door(token=False).answer(asked) == (None, True)
+    assert opened.answer(asked) == (None, None)
+    assert opened.rights_of(json.dumps({"token": SECRET}), "10.0.0.7") == ALL
+    assert door(token=False).answer(asked) == (None, ALL)
 
 
 def test_a_websocket_lives_at_the_root() -> None:
@@ -90,12 +91,12 @@ def test_a_websocket_lives_at_the_root() -> None:
 def test_a_token_in_an_address_opens_nothing(target: str) -> None:
     """Addresses stand in logs and histories; the answer says what to do instead."""
     asked = HttpRequest(method="GET", target=target, peer="10.0.0.7", is_upgrade=True)
-    page, is_known = door().answer(asked)
+    page, rights = door().answer(asked)
     assert page is not None
     assert page.status == 400
     assert "Authorization: Bearer" in page.body
     assert SECRET not in page.body
-    assert not is_known
+    assert not rights
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST", "DELETE", "get"])
@@ -128,8 +129,8 @@ def test_headers_and_first_messages_count_together() -> None:
     """Changing the way of asking gives no more attempts."""
     opened = door()
     for _ in range(3):
-        assert not opened.is_token('{"token": "wrong-horse-battery"}', "10.0.0.7")
-    assert opened.is_token(json.dumps({"token": SECRET}), "10.0.0.7")
+        assert not opened.rights_of('{"token": "wrong-horse-battery"}', "10.0.0.7")
+    assert opened.rights_of(json.dumps({"token": SECRET}), "10.0.0.7") == ALL
     assert status(opened, "/metrics", BAD) == 429
 
 
@@ -161,7 +162,7 @@ def test_no_request_gets_in_without_the_token(
     target: str, method: str, hosts: list[str], authorizations: list[str], is_upgrade: bool
 ) -> None:
     """Whatever stands in its lines, it is answered, unknown, and sees no locked page."""
-    page, is_known = door().answer(
+    page, rights = door().answer(
         HttpRequest(
             method=method,
             target=target,
@@ -171,7 +172,7 @@ def test_no_request_gets_in_without_the_token(
             is_upgrade=is_upgrade,
         )
     )
-    assert not is_known
+    assert not rights
     assert page is None or (page.body != "figures" and SECRET not in page.body)
 
 
@@ -184,13 +185,13 @@ JSON = st.recursive(
 @given(st.text() | st.binary() | JSON.map(json.dumps) | JSON.map(lambda x: f'{{"token": {x}}}'))
 def test_no_first_message_gets_in_without_the_token(message: str | bytes) -> None:
     """Whatever comes is compared, and never an error."""
-    assert not door().is_token(message, "10.0.0.7")
+    assert not door().rights_of(message, "10.0.0.7")
 
 
 @pytest.mark.parametrize("message", ["[" * 4000, '{"token":' * 400, "1" * 4096, b"\xff\xfe{"])
 def test_no_first_message_breaks_the_reader(message: str | bytes) -> None:
     """Deep and long ones are refused like any other."""
-    assert not door().is_token(message, "10.0.0.7")
+    assert not door().rights_of(message, "10.0.0.7")
 
 
 def test_a_shelf_may_have_pages_below_it() -> None:
@@ -198,7 +199,7 @@ def test_a_shelf_may_have_pages_below_it() -> None:
     below = Route(
         make=lambda: Page(HTTPStatus.OK, "list"), below=lambda rest: Page(HTTPStatus.OK, rest)
     )
-    opened = Router(access=Access(token=Token(SECRET)), routes={"/sessions": below})
+    opened = Router(access=Access(tokens=(Token(SECRET),)), routes={"/sessions": below})
     shown = {}
     for target in ("/sessions", "/sessions/k7?after=3", "/sessions/a/b"):
         asked = HttpRequest(method="GET", target=target, peer="10.0.0.7", authorizations=[GOOD])

@@ -38,6 +38,7 @@ from tamulag.streamer.publishers.publisher import PublisherError
 from tamulag.streamer.webserver import access_control, server
 from tamulag.streamer.webserver.access_control import Access, AuthSettings, Token, access
 from tamulag.streamer.webserver.connection import Connection, Limits
+from tamulag.streamer.webserver.rights import Rights
 from tamulag.streamer.webserver.routes import Page, Route
 from tamulag.streamer.webserver.server import WebSocketPublisher
 
@@ -49,7 +50,7 @@ def locked(limits: Limits | None = None) -> WebSocketPublisher:
     """Return a server with a token and one page."""
     page = Route(make=lambda: Page(HTTPStatus.OK, "figures"))
     return WebSocketPublisher(
-        Access(token=Token(SECRET)),
+        Access(tokens=(Token(SECRET),)),
         0,
         hello=hello,
         missed=missed,
@@ -492,7 +493,7 @@ def test_an_impossible_port_is_reported() -> None:
 def test_an_address_of_another_machine_is_reported() -> None:
     """It cannot be bound; 192.0.2.0/24 belongs to nobody."""
     with pytest.raises(PublisherError, match=r"cannot serve 192\.0\.2\.1:0"):
-        asyncio.run(publisher(Access(host="192.0.2.1", token=Token(SECRET))).open())
+        asyncio.run(publisher(Access(host="192.0.2.1", tokens=(Token(SECRET),))).open())
 
 
 def test_nobody_is_served_before_run() -> None:
@@ -644,7 +645,7 @@ def test_a_page_that_takes_a_while_holds_up_nobody() -> None:
     """It is made in a thread, and a subscriber gets its messages meanwhile."""
     is_free = threading.Event()
 
-    def slow() -> Page:
+    def slow(rights: Rights) -> Page:
         assert is_free.wait(10)
         return Page(HTTPStatus.NOT_FOUND, "found nothing")
 

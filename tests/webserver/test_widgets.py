@@ -30,7 +30,7 @@ SCORE = {"sentiment": 1.24, "label": "positive", "interval": [0.2, 2.2], "modali
 
 
 def server(*origins: str, token: str | None = None) -> WebSocketPublisher:
-    access = Access(token=None if token is None else Token(token), origins=origins)
+    access = Access(tokens=() if token is None else (Token(token),), origins=origins)
     return WebSocketPublisher(
         access,
         0,

@@ -7,7 +7,10 @@ const LONGEST_WAIT = 8;
 const DEAD_AFTER = 15;
 /** Seconds of silence from which the server is assumed to wait for the token. */
 const TOKEN_AFTER = 1;
-const CODES = { 1001: "the stream has ended", 1008: "no valid token", 1013: "too many subscribers" };
+/** Reasons of close code 1008: another token is asked for. */
+const WRONG = "no valid token";
+const WITHOUT_RIGHT = "this token lacks the right";
+const CODES = { 1001: "the stream has ended", 1008: WRONG, 1013: "too many subscribers" };
 
 export class Link {
   #socket = null;
@@ -71,10 +74,10 @@ export class Link {
     this.#cancelPrompt();
     if (socket !== this.#socket) return;
     this.#socket = null;
-    if (code === 1008 && reason === "no valid token") {
-      const sent = this.#token;
+    if (code === 1008 && (reason === WRONG || reason.startsWith(WITHOUT_RIGHT))) {
+      const why = reason === WRONG ? "That token was not right." : `${reason}.`;
+      this.onState("token", this.#token ? why : "");
       this.#token = null;
-      this.onState("token", sent ? "That token was not right." : "");
       return;
     }
     const seconds = this.#wait * (1 + Math.random() / 4);

@@ -10,7 +10,8 @@ async function fetchJson(path, headers, missing) {
     throw new Error("The agent does not answer.");
   };
   const answer = await fetch(path, { headers }).catch(gone);
-  if (!answer.ok) throw new Error(answer.status === 404 ? missing : `${answer.status} ${answer.statusText}`);
+  const known = { 403: "This token may not read the past.", 404: missing };
+  if (!answer.ok) throw new Error(known[answer.status] ?? `${answer.status} ${answer.statusText}`);
   return answer.json();
 }
 

@@ -1,12 +1,26 @@
-"""A page as the answer of a connection.
+"""A connection's request as the router reads it, and a page as its answer.
 
 Knows headers. Knows no route.
 """
 
 from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 
-from .routes import Page
+from .routes import HttpRequest, Page
+
+
+def request_of(peer: str, request: Request) -> HttpRequest:
+    """Return what of a peer's request decides on its answer."""
+    headers = request.headers
+    return HttpRequest(
+        method=request.method,
+        target=request.path,
+        peer=peer,
+        hosts=headers.get_all("Host"),
+        origins=headers.get_all("Origin"),
+        authorizations=headers.get_all("Authorization"),
+        is_upgrade="websocket" in ",".join(headers.get_all("Upgrade")).lower(),
+    )
 
 
 def response_of(connection: ServerConnection, page: Page) -> Response:
