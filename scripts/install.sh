@@ -23,13 +23,25 @@ packages() {
     "$bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$@" >&2
 }
 
+# locked NAME: the path of requirements/NAME.lock; without CUDA's packages where torch of that version is
+# there for processors alone, of which pip knows no difference.
+locked() {
+    local lock=$root/requirements/$1.lock torch
+    torch=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$lock")
+    if [ -n "$torch" ] && compgen -G "$root/.venv/lib/*/site-packages/torch-$torch+cpu.dist-info" >/dev/null; then
+        awk '/^[a-z]/ { keep = !/^(cuda-|nvidia-|triton)/ } keep' "$lock" >"$root/.venv/$1.lock"
+        lock=$root/.venv/$1.lock
+    fi
+    echo "$lock"
+}
+
 # install NAME LOCK...: NAME is the stamp's, LOCK a file of requirements/; output goes to stderr, because
 # the standard output belongs to the program.
 install() {
     local stamp=$root/.venv/installed-$1 wanted files=() lock
     shift
-    for lock in "$@"; do files+=(-r "$root/requirements/$lock.lock"); done
     make_venv
+    for lock in "$@"; do files+=(-r "$(locked "$lock")"); done
     wanted=$(cat "$root/pyproject.toml" "$root"/requirements/*.lock | cksum)
     if [ -x "$bin/tamulag-stream" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
