@@ -20,6 +20,7 @@ RESTRICTED = re.compile(r"GPL|MPL|EPL|Mozilla|Proprietary|Commercial|UNKNOWN|SSP
 def dependencies() -> list[metadata.Distribution]:
     """Return what this package needs with all extras, and what that needs, as it is installed."""
     found: dict[str, metadata.Distribution] = {}
+    todo: list[tuple[str, tuple[str, ...]]]
     todo = [("tamulag-stream", ("zh", "train", "ray", "onnx", "test", "check"))]
     while todo:
         name, extras = todo.pop()

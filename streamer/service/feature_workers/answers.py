@@ -119,11 +119,11 @@ def _header(answer: Answer, arrays: list[Array]) -> list[object]:
 
 def _input_header(item: Input, arrays: list[Array]) -> list[object]:
     match item:
-        case Sample(modality, timestamp, None, reason):
-            return ["sample", modality, timestamp, reason, None]
         case Sample(modality, timestamp, values, reason):
-            arrays.append(values)
-            return ["sample", modality, timestamp, reason, len(values)]
+            if values is not None:
+                arrays.append(values)
+            width = None if values is None else len(values)
+            return ["sample", modality, timestamp, reason, width]
         case Notice(timestamp, modality, reason, detail, event):
             return ["notice", modality, timestamp, reason, _clipped(detail), event]
     raise TypeError(f"a frame gives samples and notices, not {type(item).__name__}")

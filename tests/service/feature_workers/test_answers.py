@@ -33,7 +33,7 @@ from tamulag.streamer.service.feature_workers.ipc import (
     WorkerFailed,
 )
 
-ROW = np.float32([0.1, -7.5, 3e-9])
+ROW = np.array([0.1, -7.5, 3e-9], np.float32)
 WORDS = (Word("gut ✓", 0.25, 1 / 3), Word("so", 0.5, 0.75, 0.9))
 
 ANSWERS: list[Answer] = [
@@ -60,7 +60,7 @@ def test_answers_come_as_they_were(answer: Answer) -> None:
 
 def test_arrays_come_to_the_bit() -> None:
     """Each in its place, and they can be written, as those of this process."""
-    samples = [Sample("audio", 0.02 * k, ROW * k) for k in range(25)]
+    samples = [Sample("audio", 0.02 * k, np.float32(k) * ROW) for k in range(25)]
     found = unpack_answer(pack_answer(FrameProcessed(7, [*samples], {"audio": 3, "asr": 0}))[HEAD:])
     assert isinstance(found, FrameProcessed)
     assert (found.number, found.losses) == (7, {"audio": 3, "asr": 0})
