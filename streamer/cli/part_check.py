@@ -90,7 +90,7 @@ def _serve(pipe: Connection) -> None:
     while True:
         what, arguments = pipe.recv()
         try:
-            outcome = Outcome(True, what(*arguments))
+            outcome = Outcome(True, str(what(*arguments)))
         except Exception as error:
             outcome = Outcome(False, str(error) or type(error).__name__)
         pipe.send_bytes(json.dumps((outcome.ok, outcome.detail[:LONGEST])).encode())
