@@ -1,4 +1,4 @@
-# Sourced by demo, test and check: makes .venv and keeps it in step with pyproject.toml.
+# Sourced by demo, test and check: makes .venv and keeps it in step with pyproject.toml and requirements/.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,16 +17,38 @@ make_venv() {
     fi
 }
 
-# install NAME EXTRAS: NAME is the stamp's, EXTRAS e.g. [test]; output goes to stderr, because the
-# standard output belongs to the program.
+# packages ARGUMENT...: pip install of what is named alone. requirements/ names every package with the
+# checksums of its files, so pip has nothing to choose; what builds one comes from there too.
+packages() {
+    "$bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$@" >&2
+}
+
+# locked NAME: the path of requirements/NAME.lock; without CUDA's packages where torch of that version is
+# there for processors alone, of which pip knows no difference.
+locked() {
+    local lock=$root/requirements/$1.lock torch
+    torch=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$lock")
+    if [ -n "$torch" ] && compgen -G "$root/.venv/lib/*/site-packages/torch-$torch+cpu.dist-info" >/dev/null; then
+        awk '/^[a-z]/ { keep = !/^(cuda-|nvidia-|triton)/ } keep' "$lock" >"$root/.venv/$1.lock"
+        lock=$root/.venv/$1.lock
+    fi
+    echo "$lock"
+}
+
+# install NAME LOCK...: NAME is the stamp's, LOCK a file of requirements/; output goes to stderr, because
+# the standard output belongs to the program.
 install() {
-    local stamp=$root/.venv/installed-$1 wanted
+    local stamp=$root/.venv/installed-$1 wanted files=() lock
+    shift
     make_venv
-    wanted=$(cksum <"$root/pyproject.toml")
+    for lock in "$@"; do files+=(-r "$(locked "$lock")"); done
+    wanted=$(cat "$root/pyproject.toml" "$root"/requirements/*.lock | cksum)
     if [ -x "$bin/tamulag-stream" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
     echo "Installing into $root/.venv; the first time this takes minutes and several GB." >&2
-    "$bin/pip" install --quiet --disable-pip-version-check -e "$root$2" >&2
+    packages --require-hashes -r "$root/requirements/build.lock"
+    packages --require-hashes "${files[@]}"
+    packages -e "$root"
     echo "$wanted" >"$stamp"
 }

@@ -3,6 +3,7 @@
 Knows safetensors files. Refuses what is missing or left over; nothing in a file can run code.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ..nn.encoder import EncoderState
 from ..nn.errors import TamulagError
 from ..nn.tam_ulag import MODALITIES, BranchState, ModelConfig, State, TamUlag, config_dict
 from .card import MINILM, MPNET, MULTILINGUAL, Card
+from .checksums import sha256_of
 
 __all__ = [
     "ENCODER",
@@ -44,6 +46,9 @@ FORMAT = "tamulag-1"
 ENCODER = "text_encoder."
 """Prefix of the tensors of the text encoder."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
+SUMS = "SHA256SUMS"
+"""File beside the shipped checkpoints: `cd models/checkpoints; sha256sum *.safetensors >SHA256SUMS`
+makes it, `sha256sum -c SHA256SUMS` compares."""
 
 
 class CheckpointError(TamulagError):
@@ -76,11 +81,13 @@ def save(model: TamUlag, card: Card, path: Path, tuned: Mapping[str, Tensor] | N
     """
     tuned = tuned or {}
     card = replace(card, tuned=sorted(tuned))
+    meta: dict[str, Any]
     meta = {"format": FORMAT, "config": config_dict(model.config), "card": card.__dict__}
     temporary = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"{ENCODER}{name}": t.to(torch.float16).contiguous() for name, t in tuned.items()}
+    meta |= {"sha256": _sha256(meta, tensors_to_bytes(tensors))}
     save_file(tensors, temporary, metadata={"tamulag": json.dumps(meta)})
     temporary.chmod(0o644)  # the library makes it readable for its owner alone
     temporary.replace(path)
@@ -135,6 +142,8 @@ def load_tuned(name: str) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if path.resolve().parent == SHIPPED.resolve():
+        _check_shipped(path)
     try:
         with safe_open(path, framework="pt") as file:
             meta = dict(json.loads((file.metadata() or {}).get("tamulag", "{}")))
@@ -148,7 +157,44 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"checkpoint {path} has format {found!r}, expected {FORMAT!r}: train it again"
         )
+    # Older checkpoints have no checksum of their own.
+    if (wanted := meta.pop("sha256", None)) and _sha256(meta, path.read_bytes()) != wanted:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged, its sha256 is not {str(wanted)[:12]}...: fetch it again"
+        )
     return tensors, meta
+
+
+def _check_shipped(path: Path) -> None:
+    """Check a shipped file before it is opened."""
+    try:
+        lines = (SHIPPED / SUMS).read_text(encoding="utf-8").splitlines()
+        known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be checked ({error})") from error
+    if path.name not in known:
+        raise CheckpointError(
+            f"checkpoint {path} is not in {SUMS} beside it: write its sha256 there if it is yours"
+        )
+    if known[path.name] != found:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged or another version: its sha256 is {found[:12]}..., "
+            f"{SUMS} beside it has {known[path.name][:12]}...: install the program again"
+        )
+
+
+def _sha256(meta: Mapping[str, Any], content: bytes) -> str:
+    """Return the sha256 of what a file says of itself, and of its tensors as they lie in it.
+
+    Args:
+        meta: Without the checksum.
+        content: The tensors in a file, whatever its own metadata are.
+    """
+    header = int.from_bytes(content[:8], "little")
+    digest = hashlib.sha256(json.dumps(meta).encode())
+    digest.update(memoryview(content)[8 + header :])
+    return digest.hexdigest()
 
 
 def dump_state(state: State) -> bytes:

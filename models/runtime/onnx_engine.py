@@ -6,7 +6,6 @@ it is made (`graph`).
 Shapes: B sessions, one hop, M = 3 modalities (text, audio, vision).
 """
 
-import hashlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from ..nn.branch import BranchState, Head
 from ..nn.encoder import EncoderState, Ticks, compact
 from ..nn.tam_ulag import MODALITIES, SPOKEN, TICK_RATE, Output, State, TamUlag, Turns
 from .checkpoint import CheckpointError, resolve
+from .checksums import sha256_of
 from .ort_runner import Runner
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def made_from(model: TamUlag, checkpoint: str) -> dict[str, str]:
     """
     return {
         "format": FORMAT,
-        "checkpoint_sha256": hashlib.sha256(resolve(checkpoint).read_bytes()).hexdigest(),
+        "checkpoint_sha256": sha256_of(resolve(checkpoint)),
         "window": str(model.config.window),
     }
 

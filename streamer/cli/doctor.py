@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ..config.loader import Config
 from ..config.schema import MqttConfig
-from ..features.pretrained import AssetState, inventory
+from ..features.pretrained import AssetError, AssetState, inventory, is_checked
 from ..publishers.mqtt_login import MqttLogin, parse_broker
 from ..publishers.mqtt_login import remedy as broker_remedy
 from ..publishers.publisher import PublisherError
@@ -219,7 +219,19 @@ def _check_runs(config: Config, parts: PartProcess) -> list[Check]:
 
 
 def _check_model(state: AssetState) -> Check:
-    return Check(state.asset.name, state.state == "installed", state.state, state.remedy)
+    is_fit = state.state in ("installed", "unchecked")
+    return Check(state.asset.name, is_fit, state.state, state.remedy)
+
+
+def _check_own_model(folder: Path) -> Check:
+    """Say whether the recogniser's folder in the settings is what was fetched."""
+    name, remedy = f"recogniser {folder.name}", "take it from its publisher, or models fetch"
+    try:
+        is_known = is_checked(folder)
+    except AssetError as error:
+        return Check(name, False, "damaged", str(error))
+    found = "checked" if is_known else f"{folder} is unchecked: no checksum of it is known"
+    return Check(name, is_known, found, remedy, required=False)
 
 
 def _check_port(host: str, port: int) -> Check:
@@ -296,6 +308,7 @@ def doctor(config: Config | None = None) -> list[Check]:
             *(_check_package(name, parts) for name in PACKAGES),
             _check_twins(),
             *(_check_model(state) for state in models),
+            *([_check_own_model(Path(own))] if (own := config.asr.model) else []),
             *_check_runs(config, parts),
             *surroundings(config),
         ]
@@ -362,13 +375,13 @@ def print_doctor(console: Console, checks: list[Check]) -> None:
 
 def print_models(console: Console, states: list[AssetState]) -> None:
     """Print a table of pretrained parts and the command that mends each missing one."""
-    colours = {"installed": "green", "missing": "yellow", "damaged": "red"}
+    colours = {"installed": "green", "damaged": "red"}
     table = _table("state", "name", "MB", "licence", "what, and where it is or how to get it")
     table.columns[1].no_wrap = True
     for state in states:
         asset = state.asset
         about = f"{asset.what}\n{state.remedy or state.path}"
-        mark = f"[{colours[state.state]}]{state.state}[/]"
+        mark = f"[{colours.get(state.state, 'yellow')}]{state.state}[/]"
         size = str(asset.megabytes or "?")
         table.add_row(mark, asset.name, size, asset.licence, escape(about))
     console.print(table)

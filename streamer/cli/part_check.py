@@ -4,6 +4,7 @@ Knows a second of sound, a picture or a word for each of them. What a damaged li
 to ending its process, does not happen here.
 """
 
+import json
 import multiprocessing
 import signal
 from collections.abc import Callable
@@ -22,6 +23,12 @@ LIMIT = 120.0
 
 ENDING = 10.0
 """Seconds for a process to end that answers no more."""
+
+LONGEST = 10_000
+"""Characters of what is wrong."""
+
+LARGEST = 6 * LONGEST + 20
+"""Bytes of an answer: data, not a pickle, and each character may be an escape of six."""
 
 
 class Outcome(NamedTuple):
@@ -53,7 +60,8 @@ class PartProcess:
             self._end()
             return Outcome(False, f"no answer within {LIMIT:g} s")
         try:
-            return Outcome(*pipe.recv())
+            ok, detail = json.loads(pipe.recv_bytes(LARGEST))
+            return Outcome(bool(ok), str(detail))
         except (EOFError, ConnectionError):
             process.join(ENDING)
             self._end()
@@ -82,10 +90,10 @@ def _serve(pipe: Connection) -> None:
     while True:
         what, arguments = pipe.recv()
         try:
-            outcome = Outcome(True, what(*arguments))
+            outcome = Outcome(True, str(what(*arguments)))
         except Exception as error:
             outcome = Outcome(False, str(error) or type(error).__name__)
-        pipe.send(outcome)
+        pipe.send_bytes(json.dumps((outcome.ok, outcome.detail[:LONGEST])).encode())
 
 
 def _ended(code: int | None) -> str:

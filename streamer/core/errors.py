@@ -21,6 +21,7 @@ Each class is defined where it is raised:
     * BadPicture (streamer.protocol.jpeg): bytes are no JPEG file that is decoded here
     * IngestError (streamer.protocol.ingest): a remote sender broke the protocol
     * PoolFull (streamer.service.feature_workers.pool): no feature worker has room for a session
+    * BadAnswer (streamer.service.feature_workers.answers): what a worker answers is no answer
     * WorkerError (streamer.service.feature_workers.process): a feature worker did not start
     * WorkerLost (streamer.cluster.worker_pool): a session worker on Ray does not respond
     * RecordingError (streamer.storage.recording): a recording is missing or damaged

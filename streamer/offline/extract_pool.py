@@ -5,11 +5,8 @@ Knows files, processes and `extract.play`. Knows no labels and no model.
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +17,11 @@ from safetensors.numpy import save_file
 
 from tamulag.models.data.clips import DataError
 
-from ..aio.shutdown import end_with_parent
 from ..core.sample import Word
 from ..core.source import SourceError, SourceLost
 from ..features import audio, vision
 from .extract import MediaFeatures, Speech, play, stack_inputs
+from .file_workers import work_off
 
 FORMAT = "tamulag-part-1"
 
@@ -145,20 +142,10 @@ def _in_processes(
     if workers <= 1:
         yield from ((file, _extract(file, part, speech)) for file, part in todo.items())
         return
-    # Spawned, not forked: a fork would copy the threads' locks of mediapipe and torch.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker) as pool:
-        futures = {pool.submit(_extract, file, part, speech): file for file, part in todo.items()}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process died, perhaps for want of memory: run the command again, "
-                "it goes on where it was; fewer --workers need less"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    files = list(todo)
+    jobs = [(file, todo[file], speech) for file in files]
+    for number, problem in work_off(_extract, jobs, workers):
+        yield files[number], problem
 
 
 def _on_ray(
@@ -184,8 +171,3 @@ def _extract(file: Path, part: Path, speech: Speech) -> str | None:
         return str(error)
     save_features(stack_inputs(found), part)
     return None
-
-
-def _init_worker() -> None:
-    """Initialise a worker: it ends with its parent and ignores Ctrl-C."""
-    end_with_parent()

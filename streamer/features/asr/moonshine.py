@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ...core.sample import SAMPLE_RATE, Array
 from ...core.source import SourceError, SourceLost
+from ..pretrained import AssetError, locate
 from .recogniser import Steps
 from .transcript import Hypothesis, spread
 
@@ -50,7 +50,10 @@ class MoonshineRecogniser:
             import moonshine_voice as moonshine
         except ImportError as error:
             raise SourceError(f"moonshine_voice cannot be imported: {error}; {remedy}") from error
-        folder = Path(moonshine.__file__).parent / "assets" / "tiny-en"
+        try:
+            folder = locate("moonshine-tiny-en")
+        except AssetError as error:
+            raise SourceError(f"no Moonshine weights: {error}") from error
         self._failure = moonshine.MoonshineError
         # Its other threads only wait, busily, for work that is too small to share: two thirds of
         # the recogniser's processor time, and no answer comes sooner.

@@ -4,6 +4,7 @@ Knows Vosk and the session clock. Knows no thread, no device and no committed wo
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import numpy as np
 
 from ...core.sample import SAMPLE_RATE, Array, Word
 from ...core.source import SourceError, SourceLost
+from ..pretrained import AssetError, is_checked
 from .open import FETCH
 from .recogniser import Steps
 from .transcript import Hypothesis
+
+logger = logging.getLogger("tamulag.models")
+
+_told: set[Path] = set()
+"""Folders of which the log has a line already; each session loads its own recogniser."""
 
 
 class VoskRecogniser:
@@ -34,6 +41,7 @@ class VoskRecogniser:
         folder = Path(model)
         if not any((folder / name).is_file() for name in ("am/final.mdl", "final.mdl")):
             raise SourceError(_no_model(folder, "has no am/final.mdl"))
+        _check(folder)
         import vosk
 
         vosk.SetLogLevel(-1)
@@ -111,6 +119,25 @@ class VoskRecogniser:
         return tuple(
             Word(word["word"], base + word["start"], base + word["end"], word["conf"])
             for word in json.loads(answer).get(key, [])
+        )
+
+
+def _check(folder: Path) -> None:
+    """Check a model that was fetched; of another say once that nobody knows what it is.
+
+    Raises:
+        SourceError: If a file is not what was fetched.
+    """
+    try:
+        is_known = is_checked(folder)
+    except AssetError as error:
+        raise SourceError(str(error)) from error
+    if not is_known and folder not in _told:
+        _told.add(folder)
+        logger.warning(
+            "Vosk model folder %s is unchecked: no checksum of it is known; take it from its "
+            "publisher alone, or by `tamulag models fetch NAME`",
+            folder,
         )
 
 

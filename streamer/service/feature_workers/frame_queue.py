@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ...core.sample import TICK_RATE
 from ...protocol.ingest import PictureHeader, PlacedFrame, SenderHello
 from ...sources.remote import OLDEST, PICTURES, SOUNDS
+from .answers import BadAnswer
 from .ipc import FrameProcessed, Order, ProcessFrame
 
 AHEAD = 8
@@ -146,7 +147,13 @@ class FrameQueue:
         self._pump()
 
     def mark_processed(self, answer: FrameProcessed) -> None:
-        """Remove the oldest frame in flight, update its session's losses, and send the next."""
+        """Remove the oldest frame in flight, update its session's losses, and send the next.
+
+        Raises:
+            BadAnswer: If no frame is in flight.
+        """
+        if not self._sent:
+            raise BadAnswer("no frame was to be processed")
         session, item = self._sent.popleft()
         if not answer.losses:
             session.count_loss(item)

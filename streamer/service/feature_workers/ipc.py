@@ -1,8 +1,8 @@
-"""Messages between a server and its feature workers, pickled and length-prefixed in a pipe.
+"""Messages between a server and its feature workers; orders are pickled, length-prefixed in a pipe.
 
-Knows the messages, their pickled form and a blocking file to read them from. Knows no process and
-no session but its number. Unpickling is safe: both ends are ours, input from the network was
-validated before.
+Knows the messages, the pickled form of orders and a blocking file to read them from. Knows no
+process and no session but its number. A worker may unpickle what its server has written; the other
+way, where a stranger's picture was decoded before, answers.py is what is read.
 """
 
 import pickle
@@ -132,9 +132,9 @@ Answer: TypeAlias = (
 )
 
 
-def pack(message: Order | Answer) -> bytes:
-    """Return a message's bytes in the pipe."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+def pack(order: Order) -> bytes:
+    """Return an order's bytes in the pipe."""
+    data = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
     return len(data).to_bytes(HEAD, "big") + data
 
 

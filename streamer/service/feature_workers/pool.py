@@ -17,6 +17,7 @@ from ...core.errors import TamulagError
 from ...core.sample import Input
 from ...protocol.ingest import PlacedFrame, SenderHello
 from ..session_faults import SessionFault
+from .answers import BadAnswer
 from .frame_queue import FrameQueue, QueuedSession
 from .ipc import (
     Answer,
@@ -273,7 +274,11 @@ class FeatureWorkerPool:
         return True
 
     def _handle_message(self, slot: _WorkerSlot, answer: Answer) -> None:
-        """Dispatch a worker's answer."""
+        """Dispatch a worker's answer.
+
+        Raises:
+            BadAnswer: If it answers nothing that the worker was asked.
+        """
         if isinstance(answer, FrameProcessed):
             slot.queue.mark_processed(answer)
             self._deliver_inputs(slot.queue.numbers.get(answer.number), answer.inputs)
@@ -292,7 +297,9 @@ class FeatureWorkerPool:
             self._deliver(session.name, inputs)
 
     def _opened(self, slot: _WorkerSlot, number: int) -> None:
-        session = slot.queue.numbers[number]
+        session = slot.queue.numbers.get(number)
+        if session is None or session.is_open:
+            raise BadAnswer(f"no session {number} is to be opened")
         if session.is_ended:
             return
         if session.timer:
@@ -322,6 +329,8 @@ class FeatureWorkerPool:
         if answer.problem:
             logger.error("%s: at the end of a session: %s", slot.process.name, answer.problem)
         session = slot.queue.numbers.get(answer.number)
+        if session and not session.is_ended:
+            raise BadAnswer(f"session {answer.number} was not to be closed")
         if session:
             slot.queue.remove(session)
 

@@ -6,17 +6,18 @@ Knows the process and the pipe to it. Knows no session; the pool interprets the 
 import asyncio
 import logging
 import multiprocessing
-import pickle
 import signal
 import socket
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from typing import Never
 
 from ...aio.threads import in_thread
 from ...core.errors import TamulagError
-from .ipc import HEAD, Answer, Order, Ping, Pong, WorkerFailed, pack
+from .answers import BadAnswer, checked_size, unpack_answer
+from .ipc import HEAD, Answer, Order, Ping, Pong, Ready, WorkerFailed, pack
 from .pipeline import PipelineConfig
 from .worker import serve
 
@@ -67,7 +68,7 @@ class WorkerProcess:
         self._loads: deque[float] = deque(maxlen=5)
         self._unanswered = 0
         self.ended_by_work = False
-        """Whether it ended by what it did then: it hung, or crashed."""
+        """Whether it ended by what it did then: it hung, crashed, or gave a bad answer."""
 
     @property
     def pid(self) -> int | None:
@@ -96,9 +97,12 @@ class WorkerProcess:
             answer = WorkerFailed(
                 f"it ended before it was loaded ({error}); see its lines on stderr"
             )
-        if isinstance(answer, WorkerFailed):
+        except BadAnswer as error:
+            answer = WorkerFailed(str(error))
+        if not isinstance(answer, Ready):
             await self.stop()
-            raise WorkerError(f"{self.name}: {answer.detail}")
+            detail = answer.detail if isinstance(answer, WorkerFailed) else "it is not ready"
+            raise WorkerError(f"{self.name}: {detail}")
 
     def send(self, order: Order) -> None:
         """Send an order; never waits, so the caller must bound the orders in flight.
@@ -111,24 +115,28 @@ class WorkerProcess:
     async def run(self, on_answer: Callable[[Answer], None]) -> str:
         """Read answers until the process ends; return the reason, human-readable.
 
-        A process that does not answer ten pings is killed.
+        A process that does not answer ten pings is killed, and one whose answer is none.
+
+        Args:
+            on_answer: Called with each answer; raises `BadAnswer` for one that it cannot give then.
         """
         self._unanswered = 0
         self._beat()
+        bad = ""
         try:
-            while True:
-                answer = await self._read()
-                if isinstance(answer, Pong):
-                    self._unanswered = 0
-                    self._loads.append(answer.load)
-                else:
-                    on_answer(answer)
+            await self._read_all(on_answer)
+        except BadAnswer as error:
+            bad = str(error)
+            self.kill()
         except (EOFError, ConnectionError):
-            code = await self.stop()
+            pass  # it has ended
         finally:
             self._timer.cancel()
+        code = await self.stop()
         has_hung = self._unanswered > HUNG
-        self.ended_by_work = has_hung or code in CRASHES
+        self.ended_by_work = bool(bad) or has_hung or code in CRASHES
+        if bad:
+            return f"{self.name} gave an answer that is not taken ({bad}) and was ended"
         if has_hung:
             return f"{self.name} did not answer for {HUNG * BEAT:g} s and was ended"
         return f"{self.name} was ended by signal {-code}" if code < 0 else f"{self.name} failed"
@@ -173,10 +181,18 @@ class WorkerProcess:
         self.send(Ping())
         self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
 
+    async def _read_all(self, on_answer: Callable[[Answer], None]) -> Never:
+        while True:
+            answer = await self._read()
+            if isinstance(answer, Pong):
+                self._unanswered = 0
+                self._loads.append(answer.load)
+            else:
+                on_answer(answer)
+
     async def _read(self) -> Answer:
-        size = int.from_bytes(await self._reader.readexactly(HEAD), "big")
-        answer: Answer = pickle.loads(await self._reader.readexactly(size))
-        return answer
+        size = checked_size(await self._reader.readexactly(HEAD))
+        return unpack_answer(await self._reader.readexactly(size))
 
 
 def _context() -> BaseContext:

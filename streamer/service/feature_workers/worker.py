@@ -19,6 +19,7 @@ from ...core.source import Put
 from ...features.asr.recogniser import Encode
 from ...features.picture_limits import limit_pictures
 from ..process_limits import limit_growth
+from .answers import pack_answer
 from .ipc import (
     Answer,
     CloseSession,
@@ -35,7 +36,6 @@ from .ipc import (
     SessionOpened,
     Shed,
     WorkerFailed,
-    pack,
     read,
 )
 from .pipeline import FeaturePipeline, PipelineConfig, load
@@ -193,7 +193,7 @@ def _sender(pipe: socket.socket) -> Send:
     lock = threading.Lock()
 
     def send(answer: Answer) -> None:
-        data = pack(answer)
+        data = pack_answer(answer)
         with lock:
             pipe.sendall(data)
 

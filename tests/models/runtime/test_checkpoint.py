@@ -1,5 +1,6 @@
 """A checkpoint comes back to the bit, or is refused with the file and the remedy."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -17,9 +18,11 @@ from safetensors.torch import save as tensors_to_bytes
 from support.model_contract import ends, same_state, stream, tiny
 from tamulag.models import MODALITIES, ModelConfig, TamUlag
 from tamulag.models.nn.tam_ulag import config_dict
+from tamulag.models.runtime import checkpoint
 from tamulag.models.runtime.checkpoint import (
     FORMAT,
     SHIPPED,
+    SUMS,
     Card,
     CheckpointError,
     dump_state,
@@ -86,9 +89,10 @@ def rewrite(
     change: Callable[[Tensors], object] | None = None,
     meta: dict[str, object] | None = None,
 ) -> None:
-    """Change the tensors in place, or keys of the metadata."""
+    """Change the tensors in place, or keys of the metadata, as in a file without a checksum."""
     with safe_open(path, framework="pt") as file:
         known = json.loads(file.metadata()["tamulag"])
+    del known["sha256"]
     held = load_file(path)
     if change:
         change(held)
@@ -185,6 +189,52 @@ def test_shipped_name_and_path_are_found(saved: Path) -> None:
     assert resolve(str(saved)) == saved
     for path in SHIPPED.glob("*.safetensors"):
         assert resolve(path.stem) == path
+
+
+def test_a_damaged_file_is_refused(saved: Path) -> None:
+    """Another bit in a weight, which is a valid weight as well, or in what the file says."""
+    whole = saved.read_bytes()
+    for place, bit in ((len(whole) - 7, 1), (whole.index(b"three sentences"), 1)):
+        saved.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        refused(saved, "is damaged", "fetch it again")
+    saved.write_bytes(whole)
+    load(str(saved))
+
+
+def test_a_file_without_a_checksum_is_read(saved: Path) -> None:
+    """Those of earlier versions have none."""
+    rewrite(saved)
+    load(str(saved))
+
+
+def test_shipped_checkpoints_have_their_checksums() -> None:
+    """`sha256sum -c SHA256SUMS` beside them agrees, and names no other."""
+    lines = (SHIPPED / SUMS).read_text().splitlines()
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert lines == [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files], (
+        "cd models/checkpoints; sha256sum *.safetensors >SHA256SUMS"
+    )
+
+
+@pytest.mark.parametrize("change", ["another", "unlisted", "no list"])
+def test_another_file_in_place_of_a_shipped_one_is_refused(
+    change: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is opened, by its name."""
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    monkeypatch.setattr(checkpoint, "SHIPPED", saved.parent)
+    sums = saved.parent / SUMS
+    sums.write_text(f"{digest}  {saved.name}\n")
+    load(saved.stem)
+    if change == "another":
+        sums.write_text(f"{'0' * 64}  {saved.name}\n")
+    elif change == "unlisted":
+        sums.write_text(f"{digest}  other.safetensors\n")
+    else:
+        sums.unlink()
+    monkeypatch.setattr(checkpoint, "safe_open", None)
+    with pytest.raises(CheckpointError, match=rf"{saved} (is damaged|is not in|cannot be checked)"):
+        load(saved.stem)
 
 
 class _Bomb:

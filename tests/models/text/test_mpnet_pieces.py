@@ -37,13 +37,17 @@ def test_pieces_are_joined_once(packages: Path) -> None:
     assert joined_folder() == folder
 
 
-def test_a_file_that_is_cut_off_is_made_again(packages: Path) -> None:
-    """Somebody removed or truncated one of them."""
+@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("content", [b"short", None], ids=["cut off", "another"])
+def test_a_file_that_is_not_whole_is_made_again(
+    name: str, content: bytes | None, packages: Path
+) -> None:
+    """Somebody has truncated one of them, or put another of its size in its place."""
     install(packages, zip_of(CONTENT))
-    path = joined_folder() / "model.safetensors"
-    path.write_bytes(b"short")
+    path = joined_folder() / name
+    path.write_bytes(content or bytes(len(CONTENT[name])))
     joined_folder()
-    assert path.read_bytes() == CONTENT["model.safetensors"]
+    assert path.read_bytes() == CONTENT[name]
 
 
 @pytest.mark.parametrize("pieces", [0, 3])
