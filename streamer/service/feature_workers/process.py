@@ -46,7 +46,7 @@ CRASHES = tuple(
 
 
 IMPORTED = ("torch", "cv2", "mediapipe", f"{__package__}.worker")
-"""What the server of forks imports, once for all workers; nothing of it has started a thread then."""
+"""What the server of forks imports, once for all workers; none of it has started a thread then."""
 
 
 class WorkerError(TamulagError):
