@@ -9,7 +9,7 @@ length: nothing that a worker writes is unpickled here, as `ProcessPoolExecutor`
 import json
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,7 @@ ENDING = 10.0
 
 def work_off(
     work: Work, jobs: Sequence[tuple[object, ...]], workers: int
-) -> Iterator[tuple[int, str | None]]:
+) -> Generator[tuple[int, str | None], None, None]:
     """Do jobs in several processes and yield each when it is done.
 
     A worker whose answer is none is ended, which is the answer of its job, and another is started.

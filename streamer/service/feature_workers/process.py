@@ -10,7 +10,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Never
 
@@ -195,7 +195,7 @@ class WorkerProcess:
         return unpack_answer(await self._reader.readexactly(size))
 
 
-def _context() -> BaseContext:
+def _context() -> ForkServerContext | SpawnContext:
     """Return how workers are started.
 
     Not forks of this process, which would copy the threads' locks of torch and mediapipe, but of
