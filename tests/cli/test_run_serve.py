@@ -131,9 +131,9 @@ def test_a_session_goes_on_after_a_restart(tmp_path: Path) -> None:
 def test_many_that_send_are_handed_over(tmp_path: Path) -> None:
     """SIGTERM under load: each session is in the folder, each sender told to come again."""
     with Serving("--handover", str(tmp_path), "--busiest", "1") as server:
-        callers = asyncio.run(stopped_under(server.url, 300, server.stop))
+        callers = asyncio.run(stopped_under(server.url, 150, server.stop))
     came = [caller for caller in callers if caller.ready]
-    assert len(came) > 100
+    assert len(came) > 50
     assert {caller.closed for caller in came} == {1012}
     assert {caller.refused for caller in came} == {"restart: connect again, with your resume key"}
     assert len([*tmp_path.glob("*.session")]) == len(came)
