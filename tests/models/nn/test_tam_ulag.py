@@ -294,12 +294,13 @@ def test_features_are_what_the_heads_see(name: str) -> None:
     torch.testing.assert_close(3 * torch.tanh(torch.stack(scores[1:], dim=-1) / 3), output.heads)
 
 
-@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "both"])
+@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "ulag_release", "both"])
 def test_label_layers_are_there_when_they_are_used(labels: Labels) -> None:
     """A model that needs none has none, so an older checkpoint fits."""
     model = TamUlag(replace(tiny(ModelConfig()).config, labels=labels))
-    assert (model.ulag is not None) == (labels in ("ulag", "both"))
-    assert any("ulag" in name for name in model.state_dict()) == (labels in ("ulag", "both"))
+    layered = labels in ("ulag_release", "both")
+    assert (model.ulag is not None) == layered
+    assert any("ulag" in name for name in model.state_dict()) == layered
 
 
 def test_checkpoint_holds_every_trained_tensor(tmp_path: Path) -> None:

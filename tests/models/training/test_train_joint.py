@@ -55,7 +55,7 @@ def test_unimodal_heads_train_from_epoch_two(packed: Path) -> None:
     assert labels.shape == (70, 3)
 
 
-@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "both"])
+@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "ulag_release", "both"])
 def test_gradient_reaches_every_parameter(packed: Path, labels: str) -> None:
     """LSTM, attention, experts and confidence nets too, once labels differ from the clip's."""
     task = started(recipe(packed, f'model.labels = "{labels}"'))
