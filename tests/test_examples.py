@@ -333,7 +333,10 @@ def film(folder: Path) -> Path:
 def test_robot_loop(tmp_path: Path) -> None:
     """It sees a face, hears a voice, and shows a mood that changes with what is spoken."""
     need(["espeak-ng"])
-    said, words = tmp_path / "said.wav", "What a wonderful day, I love it. I hate this, how terrible."
+    said, words = (
+        tmp_path / "said.wav",
+        "What a wonderful day, I love it. I hate this, how terrible.",
+    )
     subprocess.run(["espeak-ng", "-w", str(said), words], check=True, timeout=20)
     with (
         pulse_server(tmp_path) as sound,

@@ -317,6 +317,17 @@ def test_checkpoint_holds_every_trained_tensor(tmp_path: Path) -> None:
         assert torch.equal(parameters[name], parameter), name
 
 
+def test_checkpoint_of_before_keeps_its_labels_meaning(tmp_path: Path) -> None:
+    """`ulag` with layers is what `ulag_release` is today; without, it is today's `ulag`."""
+    for labels in ("ulag_release", "ulag"):
+        model = tiny(replace(preset("paper"), labels=labels))
+        object.__setattr__(model.config, "labels", "ulag")
+        save(model, Card(trained={}), tmp_path / "old.safetensors")
+        again, _ = load(str(tmp_path / "old.safetensors"))
+        assert again.config.labels == labels
+        assert again.state_dict().keys() == model.state_dict().keys()
+
+
 @pytest.mark.parametrize("name", ["stream", "paper"])
 def test_batch_of_one_keeps_its_shape(name: str) -> None:
     """One clip with one hop is (1, 1), not a scalar."""
