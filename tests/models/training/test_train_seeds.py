@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from support.learnable_data import quiet, recipe, toml, write
 from tamulag.models.data.clips import DataError
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.training.joint_recipe import LabelTable
 from tamulag.models.training.progress import Record
 from tamulag.models.training.run_folder import BEST, LAST, settings
 from tamulag.models.training.train_joint import load_splits
@@ -89,7 +90,9 @@ def test_run_of_the_words_old_meaning_is_refused(packed: Path, tmp_path: Path) -
 
 def test_runs_from_before_go_on(packed: Path) -> None:
     """Their settings have the least weight as a number, which they still have."""
-    assert settings(recipe(packed))["labels"]["floor"] == 0.0
+    before = LabelTable(floor=0.0).model_dump(mode="json")
+    assert settings(recipe(packed))["labels"] == before
+    assert "ulag" not in settings(recipe(packed))
 
 
 def test_finished_run_is_not_trained_again(packed: Path, tmp_path: Path) -> None:
