@@ -62,14 +62,15 @@ def compare(generated: Numbers, human: Numbers, clip: Numbers) -> dict[str, floa
         `zero`. nan where one side does not vary.
     """
     return {
-        "Corr": _corr(generated, human),
+        "Corr": correlation(generated, human),
         "MAE": float(np.abs(generated - human).mean()),
         "sign": float((np.sign(generated) == np.sign(human)).mean()),
-        "change": _corr(generated - clip, human - clip),
+        "change": correlation(generated - clip, human - clip),
     }
 
 
-def _corr(a: Numbers, b: Numbers) -> float:
+def correlation(a: Numbers, b: Numbers) -> float:
+    """Return Corr of two (N,); nan where one does not vary."""
     if np.ptp(a) < 1e-6 or np.ptp(b) < 1e-6:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

@@ -17,7 +17,7 @@ from ..data.clips import Clip
 from ..evaluation.resampling import intervals
 from ..training.progress import Progress
 from ..training.ridge import fit_ridge
-from .label_agreement import Numbers, generate
+from .label_agreement import Numbers, correlation, generate
 
 STRENGTH = 3.0
 """Of the heads' ridge."""
@@ -108,7 +108,7 @@ def gain_of(
 
 
 def _mean(made: Sequence[Numbers], truth: Numbers) -> dict[str, float]:
-    corr = [np.corrcoef(labels, truth)[0, 1] for labels in made]
+    corr = [correlation(labels, truth) for labels in made]
     error = [np.abs(labels - truth).mean() for labels in made]
     return {"Corr": float(np.mean(corr)), "MAE": float(np.mean(error))}
 
