@@ -51,8 +51,8 @@ def bench_labels(
 
     The training sees the clips' labels alone. Text is real. Voice and face do not exist for this
     corpus: they are SIMULATED from the human labels, with noise of `--snr` dB per clip. Then the
-    gain of `ulag` over copies, and text heads that were trained on either, with the central 95 %
-    over videos.
+    gain of `ulag` over copies, and text heads by ridge that were trained on either, with the
+    central 95 % over videos; and joint trainings with either.
 
     Example: tamulag bench labels --data data/sims/train.csv --labels ulag
     """
@@ -77,7 +77,7 @@ def bench_labels(
             log=log,
             progress=progress,
         )
-        proof = prove(*clips, numbers, progress)
+        proof = prove(*clips, numbers, progress, epochs=epochs)
     if as_json:
         shown = [plain(row._asdict()) for row in rows]
         print(json.dumps({"seeds": seeds, "rows": shown, "proof": _report(proof)}))
@@ -90,6 +90,12 @@ def bench_labels(
         | {key: f"{head.figures[key]:.3f}" for key in head.figures}
         | {f"{key} over copied": _span(span) for key, span in head.gain.items()}
         for head in proof.heads
+    )
+    print()
+    table(
+        {"joint training with": row.labels}
+        | {key: _with(value, row.interval.get(key)) for key, value in row.figures.items()}
+        for row in proof.joint
     )
 
 
@@ -118,6 +124,7 @@ def _report(proof: "Proof") -> dict[str, object]:
     return {
         "gain": _spans(proof.gain),
         "heads": [head._asdict() | {"gain": _spans(head.gain)} for head in proof.heads],
+        "joint": [plain(row._asdict()) for row in proof.joint],
     }
 
 
