@@ -22,7 +22,7 @@ from ..training.train_seeds import mean_interval
 from ..training.validation import estimate
 from .simulated_features import simulated
 
-KINDS: tuple[Labels, ...] = ("ulgm", "ulag", "both")
+KINDS: tuple[Labels, ...] = ("ulag", "ulgm", "ulag_release", "both")
 FIGURES = ("Corr", "MAE", "sign", "change")
 PATIENCE = 3
 """Epochs without a lower validation L1 after which a training stops."""
@@ -37,7 +37,7 @@ class LabelScore(NamedTuple):
 
     labels: str
     """`copied`: the clip's label as it is; `zero`: always 0; `bounded`: the human label as far as
-    |y_s| <= |y| allows, which no ULAG label can beat; else the generator."""
+    |y_s| <= |y| allows, which no label of the release's ULAG can beat; else the generator."""
     modality: str
     snr: float | None
     """Of simulated audio and vision in dB; None: trained on text alone."""
@@ -62,14 +62,15 @@ def compare(generated: Numbers, human: Numbers, clip: Numbers) -> dict[str, floa
         `zero`. nan where one side does not vary.
     """
     return {
-        "Corr": _corr(generated, human),
+        "Corr": correlation(generated, human),
         "MAE": float(np.abs(generated - human).mean()),
         "sign": float((np.sign(generated) == np.sign(human)).mean()),
-        "change": _corr(generated - clip, human - clip),
+        "change": correlation(generated - clip, human - clip),
     }
 
 
-def _corr(a: Numbers, b: Numbers) -> float:
+def correlation(a: Numbers, b: Numbers) -> float:
+    """Return Corr of two (N,); nan where one does not vary."""
     if np.ptp(a) < 1e-6 or np.ptp(b) < 1e-6:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
@@ -109,7 +110,7 @@ def against(
         snrs: Noise of simulated features in dB; each is a setting of its own.
         seeds: Of weights, order and simulation.
         epochs: At most.
-        gradient: How far the loss of a ULAG label reaches; the release's is `full`.
+        gradient: How far the loss of the release's ULAG label reaches; its own is `full`.
         log: Called with a line of progress.
         progress: Called with the current work, how much of it is done, and of how much.
     """
@@ -165,11 +166,13 @@ def generate(
     """Train on the clips' labels alone; return the generated labels (N, M) of the training clips.
 
     They are the targets of the unimodal heads in the epoch with the lowest validation L1 of the
-    fused estimate, as the training itself would choose it.
+    fused estimate, as the training itself would choose it. Those of `ulag` are the same in each.
     """
     recipe = recipe_of(kind, gradient)
     corpora = {"train": from_clips(train), "valid": from_clips(valid)}
     task = build(recipe, corpora["train"], seed)
+    if task.made is not None:
+        return cast(Numbers, task.made.double().numpy())
     best, last, chosen = float("inf"), 1, torch.zeros(0)
     for epoch in range(1, epochs + 1):
         if epoch > last + PATIENCE:

@@ -81,7 +81,8 @@ class ModelConfig:
     window: int = 250
     """Ticks over which attention pools; weights do not depend on it, so it may be changed."""
     labels: Labels = "none"
-    """Unimodal labels of the training; `ulag` and `both` add the expert and confidence layers."""
+    """Unimodal labels of the training; `ulag_release` and `both` add expert and confidence
+    layers."""
     similarity: Similarity = "dot"
     """`Ulag` has the equations."""
     expert: int = 16

@@ -18,7 +18,7 @@ from .constants import LIMIT, MODALITIES, TICK_RATE
 from .encoder import Ticks
 from .fusion import SemanticFusion
 from .scale import LARGEST, Scales
-from .ulag import Ulag
+from .ulag import LAYERED, Ulag
 
 __all__ = [
     "LIMIT",
@@ -123,8 +123,8 @@ class TamUlag(nn.Module):
         if config.scales:
             self.scales = Scales([b.size for b in branches])
         self.ulag: Ulag | None = None
-        """Makes unimodal labels in training; not used by an estimate."""
-        if config.labels in ("ulag", "both"):
+        """Makes unimodal labels in training in the release's form; not used by an estimate."""
+        if config.labels in LAYERED:
             sizes = [self.head.size, *(b.head.size for b in branches)]
             self.ulag = Ulag(sizes=sizes, expert=config.expert, similarity=config.similarity)
 

@@ -1,4 +1,7 @@
-"""Unimodal label generation (ULAG) from the similarity of the modalities' representations."""
+"""Unimodal label generation in the release's form of ULAG, with layers of its own.
+
+`ulag_labels` has the form that is used: labels from what other groups' clips say.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,8 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-Labels = Literal["none", "ulgm", "ulag", "both"]
-"""Whence unimodal labels come: `none` copies the multimodal one, `both` averages."""
+Labels = Literal["none", "ulgm", "ulag", "ulag_release", "both"]
+"""Whence unimodal labels come: `none` copies the multimodal one; `ulgm` has class centres; `ulag`
+has what other groups' clips say, out of fold; `ulag_release` has the layers of `Ulag`; `both`, the
+paper's release, averages `ulgm` and `ulag_release`."""
+LAYERED = ("ulag_release", "both")
+"""Those for which the model has expert and confidence layers."""
 Similarity = Literal["dot", "cosine", "softmax"]
 """Forms of similarity; `Ulag` has their equations."""
 Gradient = Literal["full", "experts", "none"]
@@ -17,7 +24,7 @@ confidence layers; nowhere, so that those stay as they were made."""
 
 
 class Ulag(nn.Module):
-    """Unimodal label generation from the similarity of the modalities' representations.
+    """Unimodal labels from the similarity of the modalities' representations, as released.
 
     With the representations F*_k of k in {fused, text, audio, vision} and s in {text, audio,
     vision} (Sun and Wang 2024, the method's section 1.4):

@@ -107,7 +107,8 @@ def load(name: str | Path, *, window: int | None = None) -> tuple[TamUlag, Card]
     path = resolve(str(name))
     tensors, meta = _read(path)
     try:
-        config = ModelConfig.from_dict(meta["config"] | ({"window": window} if window else {}))
+        values = _renamed(meta["config"], tensors) | ({"window": window} if window else {})
+        config = ModelConfig.from_dict(values)
         model, card = TamUlag(config), Card(**meta["card"])
         tuned = {key for key in tensors if key.startswith(ENCODER)}
         if tuned != {f"{ENCODER}{name}" for name in card.tuned}:
@@ -117,6 +118,16 @@ def load(name: str | Path, *, window: int | None = None) -> tuple[TamUlag, Card]
         reason = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint {path} does not fit this version: {reason}") from error
     return model.eval(), card
+
+
+def _renamed(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the configuration in today's words.
+
+    `ulag` was the name of what is `ulag_release` now, which alone has layers of its own.
+    """
+    if config.get("labels") == "ulag" and any(name.startswith("ulag.") for name in tensors):
+        return config | {"labels": "ulag_release"}
+    return config
 
 
 def encoder_name(name: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from ..data.clips import DataError
 from ..nn.config import ModelConfig
 from ..nn.constants import MODALITIES
+from ..nn.ulag import LAYERED
 from .joint_recipe import JointRecipe, ModelTable, model_config, read_joint
 from .progress import Log, Progress, Record
 from .run_folder import settings
@@ -75,7 +76,7 @@ def ablate(path: Path, out: Path, *, log: Log, progress: Progress) -> list[tuple
 def cells(recipe: JointRecipe) -> list[tuple[Cell, JointRecipe]]:
     """Return the cells of the grid, each once.
 
-    A residual gate has a meaning with a gate alone, a similarity with labels that use ULAG alone:
+    A residual gate has a meaning with a gate alone, a similarity with labels of the release alone:
     where it has none the former's cells are left out, and the latter is `unused`. `layers` and
     `hidden` are set in each branch that has a recurrent network.
 
@@ -96,7 +97,7 @@ def cells(recipe: JointRecipe) -> list[tuple[Cell, JointRecipe]]:
         cell = dict(zip(lists, values, strict=True))
         if cell["residual"] and not str(cell["tam"]).startswith("gate"):
             continue
-        if "similarity" in cell and cell["labels"] not in ("ulag", "both"):
+        if "similarity" in cell and cell["labels"] not in LAYERED:
             cell["similarity"] = UNUSED
         words = {name: _word(name, value) for name, value in cell.items()}
         chosen = recipe.model_copy(update={"model": _model(model, config, cell)})

@@ -1,7 +1,7 @@
-"""Unimodal labels from multimodal ones (ULAG), and the joint loss that uses them.
+"""Targets and weights of the unimodal tasks, and the joint loss that uses them.
 
 Training only: no estimate needs anything of this file. Knows representations and labels of clips;
-`centres` has the other source of labels. Knows no encoder, no stream and no file.
+`ulgm_labels`, `ulag_labels` and `Ulag` make them. Knows no encoder, no stream and no file.
 
 Shapes: B clips of a batch, M = 3 modalities (text, audio, vision), K = 4 representations (fused,
 text, audio, vision, in the order of `Output.features`), D units of one, E expert units.
@@ -41,11 +41,12 @@ def unimodal_targets(
     Args:
         label_B: Multimodal labels, y.
         ulgm_BM: From `Ulgm.update`; None: not used.
-        ulag_BM: From `Ulag`; None: not used.
+        ulag_BM: From `ulag_labels` or, in the release's form, `Ulag`; None: not used.
         alpha: Share of ULGM where both are used.
         weigh: Take the weight from the ULGM label, as the release, or from the target. Without
             ULGM it is always the target.
-        floor: Least weight; 0 as in the release. With 1 the heads learn from every clip alike.
+        floor: Least weight; 0 as in the release. With 1, the default of `ulag`, the heads learn
+            from every clip alike.
     """
     label_BM = label_B.unsqueeze(-1).expand(-1, 3)
     given = [labels for labels in (ulgm_BM, ulag_BM) if labels is not None]

@@ -59,12 +59,14 @@ class ModelTable(Table):
 
 
 class LabelTable(Table):
-    """How unimodal labels are made and used; the defaults are the release's."""
+    """How unimodal labels are made and used; the defaults are the release's, but for `ulag`."""
 
-    alpha: Share = Field(0.5, description="Share of ULGM where ULAG is used too")
+    alpha: Share = Field(0.5, description="Share of ULGM with labels of both")
     weigh: Literal["ulgm", "target"] = "ulgm"
-    floor: Share = Field(0.0, description="Least weight of a unimodal task")
-    gradient: Gradient = "full"
+    floor: Share | None = Field(
+        None, description="Least weight of a unimodal task; default: 1 with ulag, else 0"
+    )
+    gradient: Gradient = Field("full", description="Of ulag_release and both")
     zero: bool = Field(True, description="A label of 0 counts as positive")
 
 
@@ -91,7 +93,7 @@ class AblateTable(Table):
     fusion: list[Fusion] = Field([])
     labels: list[Labels] = Field([])
     residual: list[bool] = Field([])
-    similarity: list[Similarity] = Field([], description="Tried with labels that use ULAG alone")
+    similarity: list[Similarity] = Field([], description="Tried with ulag_release and both alone")
     layers: list[Annotated[int, Field(ge=1, le=8)]] = Field(
         [], description="Of the recurrent network of each modality that has one"
     )
@@ -146,6 +148,22 @@ def read_joint(path: Path) -> JointRecipe:
         raise DataError(f"{path}: text.finetune = true needs data.packed, a file with text_bert")
     model_config(recipe, {})
     return recipe
+
+
+def labels_of(recipe: JointRecipe) -> Labels:
+    """Return whence unimodal labels come, which the preset says where the file does not."""
+    return recipe.model.labels or preset(recipe.model.preset).labels
+
+
+def least_weight(recipe: JointRecipe) -> float:
+    """Return the least weight of a unimodal task.
+
+    Labels of `ulag` are good ones where they agree with the clip's, too, so they all count; with
+    those of the release a head learns only from clips that it sees differently.
+    """
+    if recipe.labels.floor is not None:
+        return recipe.labels.floor
+    return 1.0 if labels_of(recipe) == "ulag" else 0.0
 
 
 def model_config(recipe: JointRecipe, dims: Mapping[str, int], longest: int = 0) -> ModelConfig:

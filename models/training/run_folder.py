@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..data.clips import DataError
-from .joint_recipe import JointRecipe
+from .joint_recipe import JointRecipe, labels_of, least_weight
 from .progress import Log, Record
 from .ulgm_labels import Ulgm
 
@@ -61,6 +61,8 @@ class Job:
     net: nn.Module
     optimiser: torch.optim.Optimizer
     ulgm: Ulgm | None
+    made: Tensor | None
+    """Labels (C, M) that were made before the first epoch (`ulag_labels`)."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return it as tensors under flat names."""
@@ -69,6 +71,8 @@ class Job:
             out |= {f"optimiser.{place}.{key}": tensor for key, tensor in state.items()}
         if self.ulgm is not None:
             out |= {f"labels.{name}": tensor for name, tensor in self.ulgm.tensors().items()}
+        if self.made is not None:
+            out["labels.made"] = self.made
         return out
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -91,6 +95,8 @@ class Job:
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         if self.ulgm is not None:
             self.ulgm.restore(parts["labels"])
+        if self.made is not None:
+            self.made.copy_(parts["labels"]["made"])
 
 
 def save_last(folder: Path, job: Job, journal: Journal, recipe: JointRecipe) -> None:
@@ -164,7 +170,12 @@ def read_state(
 
 def settings(recipe: JointRecipe) -> dict[str, object]:
     """Return what must be the same to resume a run."""
-    return recipe.model_dump(mode="json", exclude=FREE)
+    out: dict[str, Any] = recipe.model_dump(mode="json", exclude=FREE)
+    out["labels"]["floor"] = least_weight(recipe)
+    if labels_of(recipe) == "ulag":
+        # Runs without it were made when the word meant what `ulag_release` means now.
+        out["ulag"] = "out of fold"
+    return out
 
 
 def write_tables(folder: Path, journal: Journal) -> None:

@@ -87,7 +87,7 @@ class TuneRun:
     def tensors(self) -> Weights:
         """Return a copy of everything that training changes, under flat names."""
         names = {f"net.{name}" for name in self.average}
-        job = Job(self.net, self.optimiser, None).tensors()
+        job = Job(self.net, self.optimiser, None, None).tensors()
         out = {n: t for n, t in job.items() if n in names or n.startswith("optimiser.")}
         out |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         return copied(out)
@@ -105,7 +105,7 @@ class TuneRun:
         own = copied(tensors)
         for name in self.average:
             self.average[name] = own.pop(f"average.{name}")
-        job = Job(self.net, self.optimiser, None)
+        job = Job(self.net, self.optimiser, None, None)
         frozen = {name: t for name, t in job.tensors().items() if name.startswith("net.")}
         job.restore(frozen | own)
         self.step = step

@@ -22,10 +22,11 @@ from ..nn.tam_ulag import MODALITIES, Output, TamUlag
 from .branch_batches import standardise
 from .joint_loss import Loss, Targets, joint_loss, unimodal_targets
 from .joint_network import JointNetwork
-from .joint_recipe import JointRecipe, model_config
+from .joint_recipe import JointRecipe, least_weight, model_config
 from .progress import Log, Progress, Record, silent
 from .run_folder import Job
 from .state_carry import StateCarry
+from .ulag_labels import pooled, pooled_vectors, ulag_labels
 from .ulgm_labels import Ulgm
 
 FEW = 20
@@ -111,7 +112,8 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
     """Return a model at its start, its optimiser and its labels.
 
     Raises:
-        DataError: If the options and the data do not go together.
+        DataError: If the options and the data do not go together; with labels of `ulag` also if all
+            clips are of one group.
     """
     torch.manual_seed(seed)
     network = _network(recipe)
@@ -130,7 +132,36 @@ def build(recipe: JointRecipe, corpus: Corpus, seed: int) -> Task:
         limit = LIMITS[recipe.data.form]
         sizes = [head.size for head in heads]
         ulgm = Ulgm(corpus.labels, sizes, limit=limit, zero=recipe.labels.zero)
-    return Task(net, optimiser_of(net, recipe), ulgm, corpus, recipe, seed)
+    made = _made(net, corpus, recipe, seed) if model.config.labels == "ulag" else None
+    return Task(net, optimiser_of(net, recipe), ulgm, made, corpus, recipe, seed)
+
+
+@torch.no_grad()
+def _made(net: JointNetwork, corpus: Corpus, recipe: JointRecipe, seed: int) -> Tensor:
+    """Return ULAG's labels (C, M).
+
+    Of a text encoder that is trained along the states at the start are taken: later ones know the
+    labels of the clips that they were trained on.
+    """
+    vectors = pooled_vectors(corpus)
+    if corpus.tokens is not None:
+        vectors["text"] = _text_vectors(net, corpus, special=recipe.text.special)
+    limit = LIMITS[recipe.data.form]
+    return ulag_labels(vectors, corpus.labels, corpus.groups, seed=seed, limit=limit).label
+
+
+def _text_vectors(net: JointNetwork, corpus: Corpus, *, special: bool) -> tuple[Tensor, Tensor]:
+    """Return the mean state of each clip that has words (N, D), and its place (N,)."""
+    net.eval()
+    words, rows = corpus.lengths()[:, 0], list[Tensor]()
+    alone = replace(corpus, values={}, ticks={})
+    order = np.argsort(words, kind="stable")[int((words == 0).sum()) :]
+    for begin in range(0, len(order), STATES):
+        batch = collate(alone, order[begin : begin + STATES], special=special)
+        assert batch.tokens is not None
+        pairs = zip(net.states(batch.tokens), batch.ticks["text"].mask, strict=True)
+        rows += [pooled(states[there], deviation=False) for states, there in pairs]
+    return torch.stack(rows), torch.from_numpy(order)
 
 
 @torch.no_grad()
@@ -245,15 +276,19 @@ def _step(
 
 def _targets(task: Task, rows: Tensor, out: Output, labels: Tensor, epoch: int) -> Targets:
     features, present = [f[:, -1] for f in out.features], out.present[:, -1]
-    table, ulag = task.recipe.labels, task.net.model.ulag
+    table, ulag, made = task.recipe.labels, task.net.model.ulag, None
+    if task.made is not None:
+        made = task.made[rows]
+    elif ulag is not None:
+        made = ulag(features, labels, present, table.gradient)
     return unimodal_targets(
         labels,
         # Detached: the bank would hold the whole graph of the batch.
         ulgm_BM=None
         if task.ulgm is None
         else task.ulgm.update(rows, [f.detach() for f in features], present, epoch),
-        ulag_BM=None if ulag is None else ulag(features, labels, present, table.gradient),
+        ulag_BM=made,
         alpha=table.alpha,
         weigh=table.weigh,
-        floor=table.floor,
+        floor=least_weight(task.recipe),
     )

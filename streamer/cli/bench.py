@@ -11,18 +11,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..aio.shutdown import end_with_parent
 from .data import Json, bar, quiet_threads
-from .train import show_progress
 
 if TYPE_CHECKING:
-    from tamulag.models.data.clips import Clip
-    from tamulag.models.text.text_encoder import TextEncoder
-
     from ..bench.drift import Drift
 
 bench_app = typer.Typer(help="Measure speed, memory and what the method promises.")
@@ -41,7 +37,6 @@ def _end_in_order() -> None:
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     bench_app.command("train")(bench_train)
-    bench_app.command("labels")(bench_labels)
     bench_app.command("text")(bench_text)
     bench_app.command("long")(bench_long)
     bench_app.command("fanout")(bench_fanout)
@@ -102,68 +97,6 @@ def bench_train(
         table([where])
         for name, ratio in ratios.items():
             print(f"{name} {ratio:.2f}")
-
-
-def bench_labels(
-    data: Annotated[Path, typer.Option(help="CSV with text,label,label_T,label_A,label_V.")],
-    valid: Annotated[
-        Path | None, typer.Option(help="CSV that chooses the epoch. Default: valid.csv beside it.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per row.")] = 5,
-    epochs: Annotated[int, typer.Option(min=2, help="At most.")] = 8,
-    snr: Annotated[
-        list[float] | None, typer.Option(help="Noise of simulated voice and face in dB.")
-    ] = None,
-    gradient: Annotated[
-        Literal["full", "experts", "none"], typer.Option(help="Reach of the loss of a ULAG label.")
-    ] = "full",
-    as_json: Json = False,
-) -> None:
-    """Compare generated unimodal labels with those that people gave, on CH-SIMS.
-
-    The joint training sees the clips' labels alone. Text is real. Voice and face do not exist for
-    this corpus: they are SIMULATED from the human labels, with noise of `--snr` dB per clip.
-
-    Example: tamulag bench labels --data data/sims/train.csv
-    """
-    quiet_threads()
-    from tamulag.models.bench.label_agreement import KINDS, against, setting
-    from tamulag.models.runtime.checkpoint import MULTILINGUAL
-    from tamulag.models.text.text_encoder import TextEncoder
-
-    with show_progress() as (log, progress):
-        log("text is encoded")
-        encoder = TextEncoder(name=MULTILINGUAL)
-        rows = against(
-            _clips(data, encoder),
-            _clips(valid or data.parent / "valid.csv", encoder),
-            snrs=[0.0] if snr is None else snr,
-            seeds=range(1, seeds + 1),
-            epochs=epochs,
-            gradient=gradient,
-            log=log,
-            progress=progress,
-        )
-    if as_json:
-        print(json.dumps({"seeds": seeds, "rows": [plain(row._asdict()) for row in rows]}))
-        return
-    print("| labels | trained on | modality | Corr | MAE | sign | change |")
-    print("|---|---|---|---|---|---|---|")
-    for row in rows:
-        cells = [_with(value, row.interval.get(key)) for key, value in row.figures.items()]
-        where = setting(row.snr) if row.labels in KINDS else "nothing"
-        print(f"| {row.labels} | {where} | {row.modality} | {' | '.join(cells)} |")
-
-
-def _clips(path: Path, encoder: "TextEncoder") -> "list[Clip]":
-    from tamulag.models.data.clips import HUMAN, DataError, read_labelled
-    from tamulag.models.data.text_csv import text_clips
-
-    rows = [row for row in read_labelled(path, limit=1.0) if row.unimodal.keys() == HUMAN.keys()]
-    if not rows:
-        raise DataError(f"{path} has no row with {', '.join(HUMAN.values())}: use CH-SIMS's file")
-    states = encoder.encode_batch([row.text for row in rows])
-    return text_clips(rows, states)
 
 
 def bench_text(
@@ -242,12 +175,6 @@ def plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _with(value: float, interval: float | None) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
 
 
 def within(value: float, low: float, high: float) -> str:

@@ -19,6 +19,7 @@ from . import (
     bench,
     bench_clock,
     bench_fusion,
+    bench_labels,
     bench_live,
     bench_scales,
     bench_stream,
@@ -289,6 +290,7 @@ serve.register(app, bench.bench_app)
 bench.register(app)
 bench_clock.register(bench.bench_app)
 bench_fusion.register(bench.bench_app)
+bench_labels.register(bench.bench_app)
 bench_live.register(bench.bench_app)
 bench_scales.register(bench.bench_app)
 bench_validity.register(bench.bench_app)

@@ -91,7 +91,11 @@ def test_labels_are_compared_with_people(data: Path, tmp_path: Path) -> None:
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert [row["labels"] for row in rows[:3]] == ["copied", "zero", "bounded"]
     assert rows[0]["figures"]["change"] is None
-    assert {row["labels"] for row in rows[9:]} == {"ulgm", "ulag", "both"}
+    assert {row["labels"] for row in rows[9:]} == {"ulag", "ulgm", "ulag_release", "both"}
+    done = run("bench", "labels", "--data", tmp_path / "train.csv", "--labels", "ulag", *short[:-1])
+    assert done.exit_code == 0, done.output
+    assert "is the gain of ulag over copies." in done.stdout
+    assert "| human | text |" in done.stdout
 
 
 def test_fanout_prints_the_keys() -> None:

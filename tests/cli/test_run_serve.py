@@ -278,9 +278,14 @@ async def talk(socket: ClientConnection, speech: np.ndarray) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the worker processes of a server that a test started."""
-    workers = psutil.Process(pid).children(recursive=True)
-    return [p.pid for p in workers if "spawn_main" in " ".join(p.cmdline())]
+    """Return the worker processes of a server that a test started: forks of a fork of it."""
+    forks = [p for p in psutil.Process(pid).children(recursive=True) if is_fork(p)]
+    servers = {p.pid for p in forks}
+    return [p.pid for p in forks if p.ppid() in servers]
+
+
+def is_fork(process: psutil.Process) -> bool:
+    return "multiprocessing.forkserver" in " ".join(process.cmdline())
 
 
 def test_a_worker_that_is_too_slow_makes_sessions_give_up_work() -> None:

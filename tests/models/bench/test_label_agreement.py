@@ -6,21 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from support.human_clips import clips
 from support.learnable_data import quiet
 from tamulag.models.bench.label_agreement import against, baselines, compare, generate
-from tamulag.models.data.clips import Clip
-
-
-def clips(seed: int, count: int = 40) -> list[Clip]:
-    """Return clips whose text shows its human label, and whose label is the mean of all three."""
-    rng = np.random.default_rng(seed)
-    out = []
-    for _ in range(count):
-        human = dict(zip(("text", "audio", "vision"), rng.uniform(-1, 1, 3).tolist(), strict=True))
-        values = rng.standard_normal((4, 6)).astype(np.float32) * 0.1 + np.float32(human["text"])
-        label = float(np.mean(list(human.values())))
-        out.append(Clip(label, "", {"text": values}, {"text": np.zeros(4, np.int64)}, human))
-    return out
 
 
 def test_figures_against_a_hand_count() -> None:
@@ -69,8 +57,19 @@ def test_each_generator_has_its_rows() -> None:
     assert all(row.interval.keys() == row.figures.keys() for row in rows if row.labels == "ulgm")
 
 
-def test_ulag_labels_are_bounded() -> None:
-    """|y_s| <= |y|, whatever was trained."""
+def test_labels_out_of_fold_are_nearer_to_people() -> None:
+    """Text that shows what it alone says: Corr above and MAE below a copy's, without a training."""
+    train = clips(1, count=200)
+    rows = against(
+        train, [], kinds=("ulag",), snrs=(), seeds=(1, 2), epochs=2, log=quiet, progress=quiet
+    )
+    found = {row.labels: row.figures for row in rows if row.modality == "text"}
+    assert found["ulag"]["Corr"] > found["copied"]["Corr"] + 0.05
+    assert found["ulag"]["MAE"] < found["copied"]["MAE"]
+
+
+def test_labels_of_the_release_are_bounded() -> None:
+    """|y_s| <= |y|, whatever was trained, in the release's form."""
     train = clips(1)
-    made = generate(train, clips(2), "ulag", 1, epochs=2, progress=quiet)
+    made = generate(train, clips(2), "ulag_release", 1, epochs=2, progress=quiet)
     assert (np.abs(made) <= np.abs([[c.label] for c in train]) + 1e-6).all()

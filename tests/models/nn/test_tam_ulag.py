@@ -294,12 +294,13 @@ def test_features_are_what_the_heads_see(name: str) -> None:
     torch.testing.assert_close(3 * torch.tanh(torch.stack(scores[1:], dim=-1) / 3), output.heads)
 
 
-@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "both"])
+@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "ulag_release", "both"])
 def test_label_layers_are_there_when_they_are_used(labels: Labels) -> None:
     """A model that needs none has none, so an older checkpoint fits."""
     model = TamUlag(replace(tiny(ModelConfig()).config, labels=labels))
-    assert (model.ulag is not None) == (labels in ("ulag", "both"))
-    assert any("ulag" in name for name in model.state_dict()) == (labels in ("ulag", "both"))
+    layered = labels in ("ulag_release", "both")
+    assert (model.ulag is not None) == layered
+    assert any("ulag" in name for name in model.state_dict()) == layered
 
 
 def test_checkpoint_holds_every_trained_tensor(tmp_path: Path) -> None:
@@ -314,6 +315,17 @@ def test_checkpoint_holds_every_trained_tensor(tmp_path: Path) -> None:
     assert parameters.keys() == dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
         assert torch.equal(parameters[name], parameter), name
+
+
+def test_checkpoint_of_before_keeps_its_labels_meaning(tmp_path: Path) -> None:
+    """`ulag` with layers is what `ulag_release` is today; without, it is today's `ulag`."""
+    for labels in ("ulag_release", "ulag"):
+        model = tiny(replace(preset("paper"), labels=labels))
+        object.__setattr__(model.config, "labels", "ulag")
+        save(model, Card(trained={}), tmp_path / "old.safetensors")
+        again, _ = load(str(tmp_path / "old.safetensors"))
+        assert again.config.labels == labels
+        assert again.state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["stream", "paper"])

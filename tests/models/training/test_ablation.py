@@ -106,16 +106,17 @@ def test_finished_cell_names_its_settings(packed: Path, tmp_path: Path) -> None:
     assert found["settings"]["model"]["tam"] == "softmax"
 
 
-def test_similarity_is_asked_of_ulag_alone() -> None:
+def test_similarity_is_asked_of_the_release_alone() -> None:
     """Labels without it are one cell, in which it is unused."""
-    lines = 'ablate = { labels = ["ulgm", "ulag"], similarity = ["dot", "cosine"] }'
+    lines = 'ablate = { labels = ["ulgm", "ulag", "ulag_release"], similarity = ["dot", "cosine"] }'
     grid = cells(recipe(Path("packed.pkl"), lines))
     assert [(cell["labels"], cell["similarity"]) for cell, _ in grid] == [
         ("ulgm", "unused"),
-        ("ulag", "dot"),
-        ("ulag", "cosine"),
+        ("ulag", "unused"),
+        ("ulag_release", "dot"),
+        ("ulag_release", "cosine"),
     ]
-    assert [chosen.model.similarity for _, chosen in grid] == [None, "dot", "cosine"]
+    assert [chosen.model.similarity for _, chosen in grid] == [None, None, "dot", "cosine"]
 
 
 def test_sizes_are_those_of_every_recurrent_network() -> None:

@@ -1,12 +1,21 @@
 """The training file: what it refuses, and the model that it names."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from support.learnable_data import recipe, toml
 from tamulag.models.data.clips import DataError
-from tamulag.models.training.joint_recipe import model_config, read_joint
+from tamulag.models.nn.tam_ulag import TamUlag
+from tamulag.models.training.joint_recipe import (
+    LabelTable,
+    ModelTable,
+    labels_of,
+    least_weight,
+    model_config,
+    read_joint,
+)
 
 HERE = Path("packed.pkl")
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
@@ -118,3 +127,30 @@ def test_unknown_key_gets_the_nearest_name(
     with pytest.raises(DataError) as caught:
         read_joint(written(tmp_path, toml(HERE).replace(old, new, 1)))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "least"),
+    [
+        ('labels = "ulag"', 1.0),
+        ('labels = "ulag_release"', 0.0),
+        ('labels = "none"', 0.0),
+        ('preset = "paper-sims"', 0.0),
+    ],
+)
+def test_least_weight_goes_with_the_labels(line: str, least: float) -> None:
+    """Those out of fold all count; the release's only as far as they differ; a number wins."""
+    chosen = recipe(HERE)
+    table = ModelTable.model_validate(tomllib.loads(line))
+    chosen = chosen.model_copy(update={"model": table})
+    assert least_weight(chosen) == least
+    given = chosen.model_copy(update={"labels": LabelTable(floor=0.3)})
+    assert least_weight(given) == 0.3
+
+
+def test_paper_presets_have_the_releases_labels() -> None:
+    """Its word means what it meant: ULGM and ULAG in the form that was released."""
+    for name in ("mosi", "mosei", "sims"):
+        chosen = recipe(HERE).model_copy(update={"model": ModelTable(preset=f"paper-{name}")})
+        assert labels_of(chosen) == "both"
+        assert TamUlag(model_config(chosen, {})).ulag is not None

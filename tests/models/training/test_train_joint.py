@@ -55,7 +55,7 @@ def test_unimodal_heads_train_from_epoch_two(packed: Path) -> None:
     assert labels.shape == (70, 3)
 
 
-@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "both"])
+@pytest.mark.parametrize("labels", ["none", "ulgm", "ulag", "ulag_release", "both"])
 def test_gradient_reaches_every_parameter(packed: Path, labels: str) -> None:
     """LSTM, attention, experts and confidence nets too, once labels differ from the clip's."""
     task = started(recipe(packed, f'model.labels = "{labels}"'))
@@ -68,6 +68,36 @@ def test_gradient_reaches_every_parameter(packed: Path, labels: str) -> None:
         assert {name.rpartition(".")[0].rpartition(".")[0] for name in still} == heads
     else:
         assert not still
+
+
+def test_labels_of_ulag_are_there_from_epoch_one(packed: Path) -> None:
+    """They stay the same, are without gradient, and all clips count; `floor` changes that."""
+    task = started(recipe(packed, 'model.labels = "ulag"'))
+    assert task.made is not None
+    assert not task.made.requires_grad
+    spread = float(task.corpus.labels.std())
+    for epoch in (1, 2, 3):
+        _, targets, reached = train_epoch(task, epoch, quiet)
+        assert torch.equal(targets, task.made)
+        assert (targets.std(dim=0) > 0.8 * spread).all()
+        assert reached.tolist() == [70, 70, 70]
+    weighed = started(recipe(packed, 'model.labels = "ulag"', "labels.floor = 0.0"))
+    _, _, reached = train_epoch(weighed, 1, quiet)
+    assert (reached < 70).all()
+    assert (reached > 0).all()
+
+
+def test_labels_of_words_that_are_trained_along(tmp_path: Path) -> None:
+    """They are made of the encoder's states at the start, also if a clip has no words."""
+    packed = write(tmp_path, rows={"train": 12, "valid": 4})
+    chosen = recipe(packed, 'model.labels = "ulag"', "text = { finetune = true }")
+    corpus = load_splits(chosen)["train"]
+    assert corpus.tokens is not None
+    corpus.tokens[3] = corpus.tokens[3][[0, -1]]
+    task = build(chosen, corpus, 1)
+    assert task.made is not None
+    assert torch.isfinite(task.made).all()
+    assert task.made[3, 0] == corpus.labels[3]
 
 
 def test_accumulated_batches_are_one_step(packed: Path) -> None:

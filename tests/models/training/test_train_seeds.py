@@ -8,13 +8,15 @@ from statistics import mean, stdev
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from support.learnable_data import quiet, recipe, toml, write
 from tamulag.models.data.clips import DataError
 from tamulag.models.runtime.checkpoint import load
+from tamulag.models.training.joint_recipe import LabelTable
 from tamulag.models.training.progress import Record
-from tamulag.models.training.run_folder import BEST, LAST
+from tamulag.models.training.run_folder import BEST, LAST, settings
 from tamulag.models.training.train_joint import load_splits
 from tamulag.models.training.train_seeds import (
     forget,
@@ -53,9 +55,10 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_stopped_run_goes_on_to_the_bit(packed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", ["both", "ulag"])
+def test_stopped_run_goes_on_to_the_bit(packed: Path, tmp_path: Path, labels: str) -> None:
     """Stopped after epoch 1, with other random numbers drawn in between: all tensors are equal."""
-    chosen = recipe(packed)
+    chosen = recipe(packed, f'model.labels = "{labels}"')
     splits = load_splits(chosen)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_seed(chosen, splits, 1, whole, log=quiet, progress=quiet)
@@ -70,6 +73,26 @@ def test_stopped_run_goes_on_to_the_bit(packed: Path, tmp_path: Path) -> None:
     train_seed(chosen, splits, 1, cut, log=quiet, progress=quiet)
     assert same(whole / LAST, cut / LAST)
     assert same(whole / BEST, cut / BEST)
+
+
+def test_run_of_the_words_old_meaning_is_refused(packed: Path, tmp_path: Path) -> None:
+    """What was begun with the release's labels does not go on with others in silence."""
+    chosen = recipe(packed, 'model.labels = "ulag_release"', epochs=1)
+    splits = load_splits(chosen)
+    train_seed(chosen, splits, 1, tmp_path, log=quiet, progress=quiet)
+    with safe_open(tmp_path / LAST, framework="pt") as file:
+        meta = file.metadata()["tamulag"].replace('"ulag_release"', '"ulag"')
+    save_file(load_file(tmp_path / LAST), tmp_path / LAST, metadata={"tamulag": meta})
+    now = recipe(packed, 'model.labels = "ulag"', epochs=2)
+    with pytest.raises(DataError, match="with other settings of labels, ulag"):
+        train_seed(now, splits, 1, tmp_path, log=quiet, progress=quiet)
+
+
+def test_runs_from_before_go_on(packed: Path) -> None:
+    """Their settings have the least weight as a number, which they still have."""
+    before = LabelTable(floor=0.0).model_dump(mode="json")
+    assert settings(recipe(packed))["labels"] == before
+    assert "ulag" not in settings(recipe(packed))
 
 
 def test_finished_run_is_not_trained_again(packed: Path, tmp_path: Path) -> None:
