@@ -18,6 +18,7 @@ Each class is defined where it is raised:
     * SessionFault (streamer.service.session_faults): one session cannot go on, the others do
     * SnapshotError (streamer.core.snapshot): a saved session is damaged or of another model
     * SnapshotStoreError (streamer.service.snapshot_store): the folder of snapshots cannot be used
+    * SealError (streamer.service.snapshot_seal): a stored session is of another key, or changed
     * BadPicture (streamer.protocol.jpeg): bytes are no JPEG file that is decoded here
     * IngestError (streamer.protocol.ingest): a remote sender broke the protocol
     * PoolFull (streamer.service.feature_workers.pool): no feature worker has room for a session

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ..core.errors import TamulagError
+
 _FORM = b"tamulag handover 1"
 """Begins each sealed content, and is authenticated with it."""
 
@@ -24,7 +26,7 @@ _NONCE = 12
 """Bytes; a key seals a few contents, one for each restart of its session."""
 
 
-class SealError(ValueError):
+class SealError(TamulagError):
     """This content was not sealed with that key, or it has changed since."""
 
 

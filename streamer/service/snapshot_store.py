@@ -20,7 +20,7 @@ from pathlib import Path
 from ..config.secret_file import SecretError, check_folder
 from ..core.errors import TamulagError
 from ..core.sample import Modality
-from .snapshot_seal import name_of, seal, unseal
+from .snapshot_seal import SealError, name_of, seal, unseal
 
 logger = logging.getLogger("tamulag.serve")
 
@@ -156,7 +156,7 @@ class SnapshotStore:
                 state=data[4 + size :],
                 age=self._wall() - head["at"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (SealError, ValueError, KeyError, TypeError) as error:
             why = type(error).__name__  # its text may quote words
             logger.warning("%s is damaged (%s): that session starts fresh", path, why)
             return None
