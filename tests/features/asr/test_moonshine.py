@@ -13,6 +13,7 @@ from support.speech import PAUSE, feed, finals, hear, in_order, packaged, read
 from tamulag.streamer.core.sample import SAMPLE_RATE, Array
 from tamulag.streamer.core.source import SourceError, SourceLost
 from tamulag.streamer.features.asr import moonshine
+from tamulag.streamer.features import pretrained
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.transcript import Hypothesis
 
@@ -222,7 +223,8 @@ def test_works_again_when_reloaded(engine: MoonshineRecogniser, beckett: Array) 
 
 def test_without_weights_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later versions of the package carry no weights; the message says which one does."""
-    monkeypatch.setattr("moonshine_voice.__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(pretrained, "package_folder", lambda _: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(SourceError, match=r"pip install moonshine-voice==0\.1\.0"):
         MoonshineRecogniser()
 
