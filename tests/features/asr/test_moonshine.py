@@ -12,8 +12,8 @@ import pytest
 from support.speech import PAUSE, feed, finals, hear, in_order, packaged, read
 from tamulag.streamer.core.sample import SAMPLE_RATE, Array
 from tamulag.streamer.core.source import SourceError, SourceLost
-from tamulag.streamer.features.asr import moonshine
 from tamulag.streamer.features import pretrained
+from tamulag.streamer.features.asr import moonshine
 from tamulag.streamer.features.asr.moonshine import MoonshineRecogniser
 from tamulag.streamer.features.asr.transcript import Hypothesis
 
