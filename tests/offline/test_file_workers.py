@@ -12,7 +12,7 @@ from tamulag.streamer.offline.file_workers import LONGEST, work_off
 
 
 def test_each_job_is_answered() -> None:
-    """By its number, whoever did it; a worker does several."""
+    """By the number of its job, from any worker; a worker does several."""
     long = "gut ✓ " * LONGEST
     found = dict(work_off(job, [("good",), (long,), ("no",)] * 2, 2))
     assert [found[number] for number in range(6)] == [None, long[:LONGEST], "no"] * 2

@@ -232,7 +232,7 @@ def test_a_session_that_ended_is_not_called_lost(browser: Browser, running: Asid
 
 
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Browser) -> None:
-    """A wrong one is told, one without the right too; no token is in the address or stored."""
+    """A wrong one is reported, one without the right too; no token is in the address or stored."""
     sender = "sender-horse-battery"
     locked = Access(tokens=(Token(SECRET), Token(sender, rights=parse_rights("send"))))
     with aside(partial(server, access=locked)) as running, opened(browser, at(running)) as page:

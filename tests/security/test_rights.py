@@ -130,8 +130,8 @@ def answered(url: str, name: str) -> tuple[int, str]:
         return error.response.status_code, (error.response.body or b"").decode()
 
 
-def told(socket: ClientConnection) -> tuple[int, str] | None:
-    """Return with what a follower is closed at once; None: it is told something."""
+def refusal(socket: ClientConnection) -> tuple[int, str] | None:
+    """Return with what a follower is closed at once; None: a message comes."""
     with suppress(ConnectionClosedError):
         socket.recv(timeout=20)
     return None if socket.close_code is None else (socket.close_code, socket.close_reason or "")
@@ -139,7 +139,7 @@ def told(socket: ClientConnection) -> tuple[int, str] | None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_are_for_those_with_the_right(url: str, path: str) -> None:
-    """Who lacks it is told which it takes, and no more; without a token the answer is 401."""
+    """The refusal names the missing right and no more; without a token the answer is 401."""
     page = url.replace("ws", "http", 1) + path.removeprefix("/")
     with httpx.Client() as client:
         answers = {name: client.get(page, headers=bearer(name)) for name in TOKENS}
@@ -194,7 +194,7 @@ def test_sockets_open_by_a_first_message(url: str, behind: str) -> None:
             socket.send(json.dumps({"token": token}))
             if behind.startswith("ingest"):
                 socket.send("no hello")
-            refused = told(socket)
+            refused = refusal(socket)
         if refused is None or refused[1].startswith(ENDS):
             opened.add(name)
         else:

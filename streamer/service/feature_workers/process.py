@@ -199,7 +199,7 @@ def _context() -> ForkServerContext | SpawnContext:
     """Return how workers are started.
 
     Not forks of this process, which would copy the threads' locks of torch and mediapipe, but of
-    one that has only imported them: a worker then starts in a quarter of the time. It ends when
+    one that has only imported them: a worker then starts without these imports. It ends when
     this process does, and its workers with it.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows has no forks
